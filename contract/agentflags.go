@@ -1,0 +1,100 @@
+package contract
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+)
+
+// OutStdout is the only value of AgentFlags.Out: the command has the container's own standard
+// streams, nothing is copied.
+const OutStdout = "stdout"
+
+// InstallCommand is the agent's other form of call: "agent install DESTINATION" copies the agent's own
+// binary to DESTINATION. The init container AgentContainer runs it.
+const InstallCommand = "install"
+
+// DefaultTerminationLog is the terminationMessagePath of a container that sets none
+// (corev1.TerminationMessagePathDefault, which the agent can't import).
+const DefaultTerminationLog = "/dev/termination-log"
+
+// AgentFlags is the agent's command line. The webhook writes it with Args, the agent reads it with
+// ParseAgentFlags.
+type AgentFlags struct {
+	// Wait is the file with the released order: the projected OrderAnnotation. Required.
+	Wait string
+	// WaitContent is the step's number, counted from 1: the gate opens when the number in Wait is at
+	// least this. Required.
+	WaitContent int
+	// Halt is the file with the reason to stop: the projected HaltAnnotation. Once it has content,
+	// a gate that is not yet open never opens. Empty: there is no such file.
+	Halt string
+	// Out says where the command's output goes. Only OutStdout, which is the default.
+	Out string
+	// TerminationLog is the container's terminationMessagePath. Default: DefaultTerminationLog.
+	TerminationLog string
+	// FallbackToLogs says that the container's terminationMessagePolicy is FallbackToLogsOnError: the
+	// agent then leaves no record of a command that failed, since a record would take the place of the
+	// end of the log.
+	FallbackToLogs bool
+	// Command is the step's command and its arguments, verbatim. At least one.
+	Command []string
+}
+
+// commandFlag ends the agent's own flags: all that follows it is the command.
+const commandFlag = "--command"
+
+// Args is the command line without the agent's own path. Values that are their default are left out,
+// except those that the first release's form shows: --wait, --waitcontent, --out, --command.
+func (f AgentFlags) Args() []string {
+	args := []string{"--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent), "--out", OutStdout}
+	if f.Halt != "" {
+		args = append(args, "--halt", f.Halt)
+	}
+	if f.TerminationLog != "" && f.TerminationLog != DefaultTerminationLog {
+		args = append(args, "--termination-log", f.TerminationLog)
+	}
+	if f.FallbackToLogs {
+		args = append(args, "--fallback-to-logs")
+	}
+	return append(append(args, commandFlag), f.Command...)
+}
+
+// ParseAgentFlags reads what Args wrote. It fails, with one sentence, on an unknown flag, on a missing
+// required one, and on a value out of its range.
+func ParseAgentFlags(args []string) (AgentFlags, error) {
+	own, command := args, []string(nil)
+	if i := slices.Index(args, commandFlag); i >= 0 {
+		own, command = args[:i], args[i+1:]
+	}
+
+	f := AgentFlags{Command: command}
+	set := flag.NewFlagSet("agent", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.StringVar(&f.Wait, "wait", "", "")
+	set.IntVar(&f.WaitContent, "waitcontent", 0, "")
+	set.StringVar(&f.Halt, "halt", "", "")
+	set.StringVar(&f.Out, "out", OutStdout, "")
+	set.StringVar(&f.TerminationLog, "termination-log", DefaultTerminationLog, "")
+	set.BoolVar(&f.FallbackToLogs, "fallback-to-logs", false, "")
+	if err := set.Parse(own); err != nil {
+		return AgentFlags{}, err
+	}
+
+	switch {
+	case set.NArg() > 0:
+		return AgentFlags{}, fmt.Errorf("unexpected argument %q: the step's command goes after %s", set.Arg(0), commandFlag)
+	case f.Wait == "":
+		return AgentFlags{}, errors.New("--wait is missing: set it to the file that holds the order")
+	case f.WaitContent < 1:
+		return AgentFlags{}, errors.New("--waitcontent is missing or below 1: set it to the step's number")
+	case f.Out != OutStdout:
+		return AgentFlags{}, fmt.Errorf("--out %q is unknown: set it to %s", f.Out, OutStdout)
+	case len(f.Command) == 0:
+		return AgentFlags{}, fmt.Errorf("%s is missing: put the step's command after it", commandFlag)
+	}
+	return f, nil
+}

@@ -1,0 +1,68 @@
+// Package contract is what the webhook, the agent and the controllers agree on: the labels and
+// annotations of a sequential Pod, the volumes and paths inside it, the agent's command line, and
+// the record that the agent leaves behind. Each is defined here, once.
+//
+// Pods in flight outlive an upgrade of the operator: what is written here may be added to, and
+// never changed.
+//
+// The package is compiled into the agent, so it uses the standard library alone.
+package contract
+
+// Group is the prefix of every label and annotation key of taskflow.
+const Group = "taskflow.practice.com/"
+
+// Labels.
+const (
+	// TaskLabel holds the name of the Task that a Pod belongs to. The Task controller writes it; the
+	// webhook's object selector and the controllers' caches select on it.
+	TaskLabel = Group + "task"
+)
+
+// Annotations.
+const (
+	// OrderAnnotation is a whole number k: steps 1 to k are released. It never decreases. The webhook
+	// writes the first value, the order controller every later one, and the agents read it through
+	// the downward API.
+	OrderAnnotation = Group + "order"
+
+	// HaltAnnotation says why no further step is released. The order controller sets it once and
+	// nothing removes it; the agents read it through the downward API. Empty and absent mean: go on.
+	HaltAnnotation = Group + "halt"
+
+	// StepsAnnotation is the sequence: container names in order, separated by commas. The Task
+	// controller and the webhook write it, the controllers read it.
+	StepsAnnotation = Group + "steps"
+)
+
+// The agent inside a Pod.
+const (
+	// AgentContainer is the name of the init container that delivers the agent.
+	AgentContainer = "taskflow-agent"
+	// BinVolume is the volume that holds the agent's binary.
+	BinVolume = "taskflow-bin"
+	// BinDir is where BinVolume is mounted, in the init container and in every step.
+	BinDir = "/taskflow/bin"
+	// OwnDir is the directory in a step that is taskflow's: what it mounts there, users may not.
+	OwnDir = "/taskflow"
+	// AgentPath is the agent's binary as a step sees it.
+	AgentPath = BinDir + "/agent"
+)
+
+// The projected annotations inside a Pod.
+const (
+	// PodInfoVolume is the downward-API volume with the files OrderFile and HaltFile.
+	PodInfoVolume = "taskflow-podinfo"
+	// PodInfoDir is where PodInfoVolume is mounted in a step.
+	PodInfoDir = "/etc/podinfo"
+	// PodInfoDirAside is where it is mounted in a step that has a mount of its own at, above or below
+	// PodInfoDir.
+	PodInfoDirAside = "/taskflow/podinfo"
+	// OrderFile holds the value of OrderAnnotation.
+	OrderFile = "order"
+	// HaltFile holds the value of HaltAnnotation, and is empty while there is none.
+	HaltFile = "halt"
+)
+
+// ReservedPrefix starts the names of the containers and volumes that the webhook adds; those of
+// users may not start with it.
+const ReservedPrefix = "taskflow-"

@@ -1,0 +1,63 @@
+package contract
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Exit codes of the agent where they are not the command's own. 126, 127 and 128+n are the shell's
+// (POSIX.1-2024, Shell Command Language, 2.8.2); 125 is what container tools use for themselves.
+const (
+	ExitAgentFailure  = 125 // the agent itself failed
+	ExitNotExecutable = 126 // the command was found and could not be executed
+	ExitNotFound      = 127 // the command was not found
+	ExitSignal        = 128 // plus the number of the signal that ended the command
+)
+
+// Reasons of a Record. Empty: the command ran and ended by itself.
+const (
+	// ReasonSkipped: the gate closed before the step was released; the command did not run.
+	ReasonSkipped = "Skipped"
+	// ReasonTerminated: the container was told to stop before the step was released; the command did
+	// not run.
+	ReasonTerminated = "Terminated"
+	// ReasonStartError: the command was not found or could not be executed.
+	ReasonStartError = "StartError"
+	// ReasonAgentError: the agent failed before it could run the command.
+	ReasonAgentError = "AgentError"
+)
+
+// Record is what the agent leaves as the container's termination message, for the controllers to
+// read, where the command itself left none.
+type Record struct {
+	// StartedAt is when the command was started; nil where it was not.
+	StartedAt *time.Time `json:"startedAt,omitempty"`
+	// FinishedAt is when the command ended, or when the agent gave up.
+	FinishedAt time.Time `json:"finishedAt"`
+	// ExitCode is the container's exit code.
+	ExitCode int `json:"exitCode"`
+	// Reason is one of the Reason constants, or empty.
+	Reason string `json:"reason,omitempty"`
+	// Message is one sentence for people.
+	Message string `json:"message,omitempty"`
+}
+
+// envelope tells the agent's record from a message of the user's that happens to be JSON.
+type envelope struct {
+	Taskflow *Record `json:"taskflow"`
+}
+
+// Marshal returns the record as a termination message.
+func (r Record) Marshal() ([]byte, error) {
+	return json.Marshal(envelope{Taskflow: &r})
+}
+
+// ParseRecord reads a termination message. It returns false for one that the agent did not write; the
+// agent never leaves FinishedAt out.
+func ParseRecord(message string) (Record, bool) {
+	var e envelope
+	if json.Unmarshal([]byte(message), &e) != nil || e.Taskflow == nil || e.Taskflow.FinishedAt.IsZero() {
+		return Record{}, false
+	}
+	return *e.Taskflow, true
+}
