@@ -1,0 +1,208 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Task runs its steps one after another, each in a container of its own, in one Pod.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=tf,categories=all
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Progress",type=string,JSONPath=`.status.progress`,description="Steps that have ended well, of all steps."
+// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.currentStep`,description="The step that runs, that is next, or that failed."
+// +kubebuilder:printcolumn:name="Duration",type=string,JSONPath=`.status.duration`,description="From the Pod's creation to the Task's end."
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters: it becomes a label of the Task's Pod"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.podName) || self.spec.steps == oldSelf.spec.steps",message="spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.podName) || has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template)",message="spec.template can't change once the Task has a Pod: create a new Task, or delete this one first"
+type Task struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What to run. The name of the Task has at most 63 characters.
+	// +required
+	Spec TaskSpec `json:"spec"`
+	// What became of it. Written by taskflow.
+	// +optional
+	Status TaskStatus `json:"status,omitempty"`
+}
+
+// TaskList is a list of Tasks.
+//
+// +kubebuilder:object:root=true
+type TaskList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Task `json:"items"`
+}
+
+// TaskSpec says what to run. Once the Task has a Pod, steps and template are fixed.
+type TaskSpec struct {
+	// The steps, in the order in which they run: from 1 to 100. Each starts when the one before it has ended with exit
+	// code 0; after a failed one the rest are skipped.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="a Task needs at least one step"
+	// +kubebuilder:validation:XValidation:rule="self.all(s, self.exists_one(t, t.name == s.name))",message="the names of the steps must be unique: two steps have the same name"
+	Steps []Step `json:"steps"`
+
+	// The Pod that the steps run in: any field of a Pod template, such as volumes, securityContext or
+	// imagePullSecrets. Containers are left out: they are the steps. The restart policy is Never
+	// unless set to OnFailure.
+	// +optional
+	Template *PodTemplate `json:"template,omitempty"`
+
+	// Makes no Pod while true, and has no effect on a Pod that exists. Default: false.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+}
+
+// Step is one container of the sequence: any field of a core/v1 Container. A step without a command runs the one of
+// its image.
+//
+// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.name.size() <= 63",message="the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
+// +kubebuilder:validation:XValidation:rule="!self.name.startsWith('taskflow-')",message="the name of a step can't start with taskflow-: such names are taskflow's own"
+// +kubebuilder:validation:XValidation:rule="has(self.image) && self.image != ''",message="a step needs an image"
+// +kubebuilder:validation:XValidation:rule="!has(self.lifecycle) || !has(self.lifecycle.postStart)",message="lifecycle.postStart of a step would run before the step is released: put it into the step's command"
+// +kubebuilder:validation:XValidation:rule="!has(self.livenessProbe) && !has(self.startupProbe)",message="livenessProbe and startupProbe of a step would run while the step still waits: leave them out"
+// +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) && !has(self.restartPolicyRules)",message="restartPolicy of a step isn't supported: set template.spec.restartPolicy"
+type Step struct {
+	corev1.Container `json:",inline"`
+}
+
+// PodTemplate is a core/v1 PodTemplateSpec whose containers are left out.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !self.metadata.annotations.exists(key, key.startsWith('taskflow.practice.com/'))",message="template.metadata.annotations can't have keys that start with taskflow.practice.com/: taskflow sets them"
+// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.labels) || !self.metadata.labels.exists(key, key.startsWith('taskflow.practice.com/'))",message="template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them"
+type PodTemplate struct {
+	// Labels and annotations of the Pod.
+	// +optional
+	Metadata metav1.ObjectMeta `json:"metadata,omitempty"`
+	// The Pod's spec, without containers.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.containers) || size(self.containers) == 0",message="template.spec.containers must be left out: the steps are the containers"
+	// +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) || self.restartPolicy in ['Never', 'OnFailure']",message="template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends"
+	Spec corev1.PodSpec `json:"spec,omitempty"`
+}
+
+// TaskPhase is the state of a Task in one word.
+type TaskPhase string
+
+// Phases of a Task.
+const (
+	TaskPending   TaskPhase = "Pending"   // no step runs yet
+	TaskRunning   TaskPhase = "Running"   // the Pod runs
+	TaskSucceeded TaskPhase = "Succeeded" // all steps ended well
+	TaskFailed    TaskPhase = "Failed"    // a step failed, or the Task can't run
+	TaskSuspended TaskPhase = "Suspended" // suspend is true and there is no Pod
+)
+
+// Types of a Task's conditions. Complete, Failed and Suspended mean what they mean on a Job, so that
+// `kubectl wait --for=condition=Complete` works.
+const (
+	ConditionComplete    = "Complete"
+	ConditionFailed      = "Failed"
+	ConditionSuspended   = "Suspended"
+	ConditionProgressing = "Progressing" // its reason says what the Task does, or what it waits for
+)
+
+// Reasons of a Task's conditions. Where the reason lies with the kubelet or the scheduler, theirs is used: ImagePullBackOff,
+// ErrImagePull, InvalidImageName, CreateContainerConfigError, Unschedulable, Evicted and others.
+const (
+	ReasonStepsSucceeded       = "StepsSucceeded"       // Complete: every step ended well
+	ReasonStepFailed           = "StepFailed"           // Failed: a step ended with another code than 0
+	ReasonPodFailed            = "PodFailed"            // Failed: the Pod failed, and gives no reason of its own
+	ReasonPodDeleted           = "PodDeleted"           // Failed: somebody deleted the Pod before the steps had ended
+	ReasonPodNameConflict      = "PodNameConflict"      // Failed: a Pod of the Task's name exists and isn't the Task's
+	ReasonPodInvalid           = "PodInvalid"           // Failed: the API server finds the Pod invalid
+	ReasonPodRefused           = "PodRefused"           // Progressing: a quota, a webhook or a policy refuses the Pod
+	ReasonEntrypointUnresolved = "EntrypointUnresolved" // Progressing, Failed: the command of a step's image isn't known
+	ReasonSuspended            = "Suspended"            // Suspended, Progressing: suspend is true
+	ReasonResumed              = "Resumed"              // Suspended is false: suspend was true and no longer is
+	ReasonPodCreated           = "PodCreated"           // Progressing: the Pod exists, no step runs yet
+	ReasonStepRunning          = "StepRunning"          // Progressing: a step runs
+	ReasonStepWaiting          = "StepWaiting"          // Progressing: between two steps
+)
+
+// StepState is the state of a step in one word.
+type StepState string
+
+// States of a step.
+const (
+	StepWaiting   StepState = "Waiting"   // not released, or its container isn't up
+	StepRunning   StepState = "Running"   // released and running
+	StepSucceeded StepState = "Succeeded" // ended with exit code 0
+	StepFailed    StepState = "Failed"    // ended otherwise, or could not start
+	StepSkipped   StepState = "Skipped"   // not run, since the sequence ended before it
+)
+
+// TaskStatus is what became of a Task.
+type TaskStatus struct {
+	// The generation of the spec that this status is of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Pending, Running, Succeeded, Failed or Suspended.
+	// +optional
+	Phase TaskPhase `json:"phase,omitempty"`
+	// The Pod that the steps run in. It has the Task's name.
+	// +optional
+	PodName string `json:"podName,omitempty"`
+	// The steps 1 to this one are released.
+	// +optional
+	Order int32 `json:"order,omitempty"`
+	// Steps that have ended well, of all steps: "2/3".
+	// +optional
+	Progress string `json:"progress,omitempty"`
+	// The step that runs, that is next, or that failed. Empty when all have ended well.
+	// +optional
+	CurrentStep string `json:"currentStep,omitempty"`
+	// When the Pod was created.
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+	// When the last step ended, or the Task failed.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+	// From startTime to completionTime, once the Task has ended: "1m5s".
+	// +optional
+	Duration string `json:"duration,omitempty"`
+	// Complete, Failed and Suspended, as a Job has them; and Progressing, whose reason says what the Task waits for.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Each step, in order.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Steps []StepStatus `json:"steps,omitempty"`
+}
+
+// StepStatus is what became of a step.
+type StepStatus struct {
+	// The step's name.
+	Name string `json:"name"`
+	// Waiting, Running, Succeeded, Failed or Skipped.
+	State StepState `json:"state"`
+	// Why it is in this state, in one word: Completed, Error, OOMKilled, StartError, ImagePullBackOff, ...
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// The exit code, once the step's container has ended.
+	// +optional
+	ExitCode *int32 `json:"exitCode,omitempty"`
+	// When the step's command started: not its container, which waits for its turn.
+	// +optional
+	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`
+	// When the step's command ended.
+	// +optional
+	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
+	// The digest of the image that the step ran.
+	// +optional
+	ImageID string `json:"imageID,omitempty"`
+	// More, for people.
+	// +optional
+	Message string `json:"message,omitempty"`
+}

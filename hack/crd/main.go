@@ -1,0 +1,104 @@
+// Command crd makes the CustomResourceDefinition of Task small enough for plain `kubectl apply`, which keeps a copy of
+// what it applied in an annotation of at most 256 KiB. It reads what controller-gen has made on its standard input, and writes
+// to its standard output.
+//
+// Taskflow's own fields keep their descriptions, for `kubectl explain`; those of core/v1 lose them. And it says what
+// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, and how long a
+// step's name is at most.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+)
+
+func main() {
+	if err := run(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "crd: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(in io.Reader, out io.Writer) error {
+	content, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(content, &crd); err != nil {
+		return fmt.Errorf("reading the CustomResourceDefinition: %w", err)
+	}
+	for i := range crd.Spec.Versions {
+		shrink(crd.Spec.Versions[i].Schema.OpenAPIV3Schema)
+	}
+	content, err = yaml.Marshal(map[string]any{
+		"apiVersion": crd.APIVersion,
+		"kind":       crd.Kind,
+		"metadata":   map[string]any{"name": crd.Name, "annotations": crd.Annotations},
+		"spec":       crd.Spec,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(content)
+	return err
+}
+
+func shrink(task *apiextensionsv1.JSONSchemaProps) {
+	spec := task.Properties["spec"]
+	step := spec.Properties["steps"].Items.Schema
+	withoutDescriptions(step.Properties)
+	edit(step, "name", func(name *apiextensionsv1.JSONSchemaProps) {
+		name.Description = "The name of the step's container, unique among the steps."
+		name.MaxLength = ptr.To[int64](63)
+	})
+	edit(&spec, "template", func(template *apiextensionsv1.JSONSchemaProps) {
+		edit(template, "spec", func(pod *apiextensionsv1.JSONSchemaProps) {
+			withoutDescriptions(pod.Properties)
+			pod.Required = nil
+			// No user sets these: what they would hold needs no schema, but an error where somebody does.
+			for _, name := range []string{"containers", "ephemeralContainers"} {
+				edit(pod, name, func(list *apiextensionsv1.JSONSchemaProps) {
+					*list = apiextensionsv1.JSONSchemaProps{
+						Type:  "array",
+						Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: ptr.To(true)}},
+					}
+				})
+			}
+		})
+	})
+	task.Properties["spec"] = spec
+}
+
+// edit changes one property.
+func edit(schema *apiextensionsv1.JSONSchemaProps, name string, change func(*apiextensionsv1.JSONSchemaProps)) {
+	property, ok := schema.Properties[name]
+	if !ok {
+		panic("the schema has no property " + name)
+	}
+	change(&property)
+	schema.Properties[name] = property
+}
+
+func withoutDescriptions(properties map[string]apiextensionsv1.JSONSchemaProps) {
+	for name, property := range properties {
+		withoutDescription(&property)
+		properties[name] = property
+	}
+}
+
+func withoutDescription(schema *apiextensionsv1.JSONSchemaProps) {
+	schema.Description = ""
+	withoutDescriptions(schema.Properties)
+	if schema.Items != nil {
+		withoutDescription(schema.Items.Schema)
+	}
+	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
+		withoutDescription(schema.AdditionalProperties.Schema)
+	}
+}
