@@ -1,0 +1,46 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// Run does what the command line asks for and returns the process's exit code. The arguments are
+// those after the program's name; signals come from Notify, which is to be called first.
+func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == contract.InstallCommand {
+		if err := install(args[1:]); err != nil {
+			fmt.Fprintf(stderr, "agent: %v\n", err)
+			return contract.ExitAgentFailure
+		}
+		return 0
+	}
+
+	flags, err := contract.ParseAgentFlags(args)
+	if err != nil {
+		// Where the record belongs is among what could not be read: the default is the best guess.
+		fmt.Fprintf(stderr, "agent: %v\n", err)
+		record := contract.Record{
+			FinishedAt: now(),
+			ExitCode:   contract.ExitAgentFailure,
+			Reason:     contract.ReasonAgentError,
+			Message:    err.Error(),
+		}
+		_ = leave(contract.DefaultTerminationLog, record) // the exit code and the log have said it
+		return contract.ExitAgentFailure
+	}
+	return step{flags: flags, signals: signals, now: now, stderr: stderr}.run()
+}
+
+func install(args []string) error {
+	if len(args) != 1 {
+		return errors.New("install takes one argument, the path to install the agent at")
+	}
+	return Install(args[0])
+}

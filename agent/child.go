@@ -1,0 +1,119 @@
+//go:build linux
+
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+var (
+	errNotInPath   = errors.New("not found in PATH")
+	errInterpreter = errors.New("the file is there, but not the interpreter or loader that it names")
+)
+
+// start runs the command and returns its process id, without waiting for it. It is syscall.ForkExec
+// and not os/exec because reap collects all children: nobody else may wait for this one. The child
+// has our streams, working directory and umask; ForkExec gives back the default signal dispositions,
+// the signal mask and the soft RLIMIT_NOFILE that Go raised for itself.
+func start(argv, env []string) (pid int, err error) {
+	path, err := lookPath(argv[0], os.Getenv("PATH"))
+	if err != nil {
+		return 0, err
+	}
+	pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{
+		Env:   env,
+		Files: []uintptr{0, 1, 2},
+		Sys:   ownGroup(),
+	})
+	if errors.Is(err, unix.ENOENT) {
+		// execve(2) says this of a missing "#!" interpreter too, which puzzles everybody.
+		if _, statErr := os.Stat(path); statErr == nil {
+			return 0, errInterpreter
+		}
+	}
+	return pid, err
+}
+
+// ownGroup makes the child the leader of a process group, as a container's first process is one: a
+// script's "kill 0" must not reach the agent, which would send it back. Where the agent has the
+// terminal, the child gets it, as a shell would hand it over (and as tini does, isolate_child in
+// src/tini.c): else reading from it would stop the child.
+func ownGroup() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	const stdin = 0
+	if foreground, err := unix.IoctlGetInt(stdin, unix.TIOCGPGRP); err == nil && foreground == unix.Getpgrp() {
+		attr.Foreground = true
+		attr.Ctty = stdin
+	}
+	return attr
+}
+
+// lookPath finds the program as execvp(3) does: a name with a slash is a path, and for another one
+// the first executable in PATH counts, with what may not be executed remembered as the reason. It is
+// not exec.LookPath because that takes "may not be executed" for "not found" and refuses relative
+// entries of PATH.
+func lookPath(name, path string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil // execve finds out
+	}
+	failure := errNotInPath
+	if name == "" {
+		return "", failure
+	}
+	for _, dir := range filepath.SplitList(path) {
+		if dir == "" {
+			dir = "." // POSIX: an empty entry is the working directory
+		}
+		candidate := dir + "/" + name
+		err := unix.Access(candidate, unix.X_OK)
+		if err == nil && isDir(candidate) {
+			err = unix.EACCES
+		}
+		if err == nil {
+			return candidate, nil
+		}
+		if errors.Is(err, unix.EACCES) {
+			failure = err
+		}
+	}
+	return "", failure
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// startFailure is the exit code for an error of start, as shells choose it.
+func startFailure(err error) int {
+	for _, missing := range []error{errNotInPath, errInterpreter, unix.ENOENT, unix.ENOTDIR} {
+		if errors.Is(err, missing) {
+			return contract.ExitNotFound
+		}
+	}
+	return contract.ExitNotExecutable
+}
+
+// superviseUntilEnd passes signals on to the child and reaps, until the child itself has ended. One
+// goroutine does both, so no signal goes to a process id that has been given to another process.
+func (s Signals) superviseUntilEnd(pid int) unix.WaitStatus {
+	for {
+		select {
+		case got := <-s.forward:
+			// It fails for a child that has become another user; there is nobody to tell.
+			_ = unix.Kill(pid, got.(syscall.Signal))
+		case <-s.child:
+			if status, ended, _ := reap(pid); ended {
+				return status
+			}
+		}
+	}
+}

@@ -1,0 +1,86 @@
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// pollInterval is how often the files are read where they can't be watched.
+	pollInterval = 200 * time.Millisecond
+	// recheckInterval is how often they are read although they are watched. Some sandboxes accept a
+	// watch and never report what the host writes: google/gvisor issue 8089, and virtio-fs in
+	// kata-containers/runtime issue 1505.
+	recheckInterval = 5 * time.Second
+)
+
+// gate holds a step back. It opens when the number in orderFile has reached order, and closes for
+// good when haltFile has content; while it is not open, halt wins. An empty haltFile is none.
+type gate struct {
+	orderFile string
+	order     int
+	haltFile  string
+}
+
+// wait blocks until the gate opens (halt is "") or closes (halt says why), or returns the context's
+// error. A file that is missing, unreadable or malformed means "not yet": the kubelet may be about to
+// write it.
+func (g gate) wait(ctx context.Context) (halt string, err error) {
+	var w *watcher
+	defer func() { w.close() }()
+	for {
+		// The watch is in place before the files are read, so that no change falls in between. It is
+		// renewed each time round, which costs one system call and copes with a replaced directory.
+		w = w.renew(ctx, g.dirs())
+		if halt, decided := g.read(); decided {
+			return halt, nil
+		}
+		if w.changed(recheckInterval) {
+			continue
+		}
+
+		w.close()
+		w = nil
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+// dirs are the directories to watch. The files themselves are links into a directory that the kubelet
+// replaces (pkg/volume/util/atomic_writer.go): all that changes is the link "..data" beside them.
+func (g gate) dirs() []string {
+	dirs := []string{filepath.Dir(g.orderFile)}
+	if g.haltFile != "" && filepath.Dir(g.haltFile) != dirs[0] {
+		dirs = append(dirs, filepath.Dir(g.haltFile))
+	}
+	return dirs
+}
+
+// read looks at the files once. The order comes first: the kubelet swaps both files in one rename and
+// halt is never removed, so whoever sees the new order then sees the halt that came with it.
+func (g gate) read() (halt string, decided bool) {
+	order, err := strconv.Atoi(content(g.orderFile))
+	released := err == nil && order >= g.order
+	if g.haltFile != "" {
+		halt = content(g.haltFile)
+	}
+	return halt, released || halt != ""
+}
+
+// content is the file's text without white space around it, "" where there is none to be had.
+func content(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

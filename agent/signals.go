@@ -1,0 +1,60 @@
+//go:build linux
+
+package agent
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lastSignal is SIGRTMAX on all of Go's platforms but MIPS, which has more that nobody sends.
+const lastSignal = syscall.Signal(64)
+
+// Signals are the signals that come in for this process.
+type Signals struct {
+	// forward has all but SIGCHLD and what can't be forwarded: Go hands out neither SIGPROF nor 32 to 34,
+	// which it keeps for its profiler and for the C libraries (runtime/sigtab_linux_generic.go).
+	forward <-chan os.Signal
+	// child wakes its reader after any number of SIGCHLD. They have a channel of their own so that
+	// many ending children never push a SIGTERM out of the other one.
+	child <-chan os.Signal
+}
+
+// Notify starts to receive signals. Until it is called SIGTERM ends the process in Go's way, with
+// exit code 2, so main calls it first.
+func Notify() Signals {
+	var forwarded []os.Signal
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP: // nobody can catch them
+		case unix.SIGCHLD: // ours
+		case unix.SIGURG: // Go's own: its scheduler preempts threads with it
+		default:
+			forwarded = append(forwarded, sig)
+		}
+	}
+
+	// The kernel and Go merge a signal with an equal one that is still pending; room for each number
+	// twice makes sure that the channel drops none while the command is being started.
+	forward := make(chan os.Signal, 2*lastSignal)
+	signal.Notify(forward, forwarded...)
+	child := make(chan os.Signal, 1)
+	signal.Notify(child, unix.SIGCHLD)
+	return Signals{forward: forward, child: child}
+}
+
+// endsByDefault says whether the signal ends a process that has not arranged otherwise. While the
+// gate is closed all of these end the agent, not just SIGTERM: the container runtime stops a
+// container with the signal that its image names (STOPSIGNAL, or lifecycle.stopSignal), which is
+// SIGQUIT for nginx and SIGRTMIN+3 for systemd. See signal(7) for the exceptions; SIGPIPE is one
+// because only our own writes cause it.
+func endsByDefault(sig syscall.Signal) bool {
+	switch sig {
+	case unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH, unix.SIGPIPE:
+		return false
+	}
+	return true
+}
