@@ -1,0 +1,97 @@
+// Command image builds taskflow's images, without Docker, and pushes them: from scratch, with one static binary each. The same
+// source gives the same digest.
+//
+//	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http
+//
+// It prints the images' full names, a line each: docker.io/taskflow/operator@sha256:...
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/pflag"
+
+	"github.com/taskflow/taskflow-operator/internal/oci"
+)
+
+// user is any that isn't root, as a number, so that the kubelet can see that it isn't.
+const user = "65532:65532"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "image: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	var imageName, pushTo, tag string
+	var plainHTTP bool
+	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
+	flags.StringVar(&imageName, "name", "", "what the images are called, up to the last part, such as ghcr.io/me")
+	flags.StringVar(&pushTo, "push-to", "", "where they are pushed, if that isn't what they are called")
+	flags.StringVar(&tag, "tag", "latest", "tag that they get besides their digest")
+	flags.BoolVar(&plainHTTP, "plain-http", false, "the registry has no TLS")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if imageName == "" {
+		return errors.New("--name is missing: set it to what the images are called, up to the last part, such as ghcr.io/me")
+	}
+	if pushTo == "" {
+		pushTo = imageName
+	}
+	var options []name.Option
+	if plainHTTP {
+		options = append(options, oci.PlainHTTP)
+	}
+	for _, program := range []string{"operator", "agent"} {
+		image, err := build(ctx, program)
+		if err != nil {
+			return fmt.Errorf("building the image %s: %w", program, err)
+		}
+		if err := oci.Push(ctx, pushTo+"/"+program+":"+tag, image, options...); err != nil {
+			return err
+		}
+		digest, err := image.Digest()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s/%s@%s\n", imageName, program, digest)
+	}
+	return nil
+}
+
+// build makes the image of the program below cmd/.
+func build(ctx context.Context, program string) (v1.Image, error) {
+	dir, err := os.MkdirTemp("", "taskflow-image-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, program)
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", binary, "./cmd/"+program)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	command.Stdout, command.Stderr = os.Stderr, os.Stderr
+	if err := command.Run(); err != nil {
+		return nil, err
+	}
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		return nil, err
+	}
+	return oci.Image(oci.HostPlatform(),
+		[]oci.File{{Path: program, Mode: 0o555, Content: content}},
+		v1.Config{Entrypoint: []string{"/" + program}, User: user})
+}

@@ -1,0 +1,117 @@
+// Package oci makes container images from files, and pushes them, without Docker. The same files give the
+// same digest, on every machine and at every time.
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// File is a file of an image. Its owner is root, its time the start of the epoch.
+type File struct {
+	// Path has no leading slash. A trailing slash makes a directory.
+	Path string
+	// Mode has the permission bits, and the setuid, setgid and sticky bits, as chmod(2) takes them.
+	Mode int64
+	// Content of a regular file.
+	Content []byte
+	// Link makes it a symbolic link to this target.
+	Link string
+}
+
+// HostPlatform is linux on this machine's architecture.
+func HostPlatform() v1.Platform {
+	return v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+}
+
+// Image makes an image of one layer.
+func Image(platform v1.Platform, files []File, config v1.Config) (v1.Image, error) {
+	content, err := archive(files)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := tarball.LayerFromOpener(
+		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
+		tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		return nil, err
+	}
+	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err := mutate.AppendLayers(base, layer)
+	if err != nil {
+		return nil, err
+	}
+	configFile, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	configFile = configFile.DeepCopy()
+	configFile.OS, configFile.Architecture, configFile.Variant = platform.OS, platform.Architecture, platform.Variant
+	configFile.Config = config
+	return mutate.ConfigFile(image, configFile)
+}
+
+// archive writes the files as a tar, sorted by path.
+func archive(files []File) ([]byte, error) {
+	files = slices.SortedFunc(slices.Values(files), func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
+	var content bytes.Buffer
+	writer := tar.NewWriter(&content)
+	for i, file := range files {
+		// Which of the two is unpacked last would depend on the order that the caller has them in.
+		if i > 0 && file.Path == files[i-1].Path {
+			return nil, fmt.Errorf("adding %s: it is there twice", file.Path)
+		}
+		header := &tar.Header{Name: file.Path, Mode: file.Mode, Format: tar.FormatPAX}
+		switch {
+		case file.Link != "":
+			header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, file.Link, 0o777
+		case strings.HasSuffix(file.Path, "/"):
+			header.Typeflag = tar.TypeDir
+		default:
+			header.Typeflag, header.Size = tar.TypeReg, int64(len(file.Content))
+		}
+		if err := writer.WriteHeader(header); err != nil {
+			return nil, fmt.Errorf("adding %s: %w", file.Path, err)
+		}
+		if header.Typeflag == tar.TypeReg {
+			if _, err := writer.Write(file.Content); err != nil {
+				return nil, fmt.Errorf("adding %s: %w", file.Path, err)
+			}
+		}
+	}
+	err := writer.Close()
+	return content.Bytes(), err
+}
+
+// PlainHTTP tells Push that the registry has no TLS.
+var PlainHTTP = name.Insecure
+
+// Push pushes an image to ref, such as "registry.example.com/taskflow/agent:v1", with the credentials of the user's Docker
+// configuration where it has some for that registry.
+func Push(ctx context.Context, ref string, image v1.Image, options ...name.Option) error {
+	parsed, err := name.ParseReference(ref, options...)
+	if err != nil {
+		return fmt.Errorf("pushing %s: %w", ref, err)
+	}
+	err = remote.Write(parsed, image, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	if err != nil {
+		return fmt.Errorf("pushing %s: %w", ref, err)
+	}
+	return nil
+}
