@@ -1,0 +1,52 @@
+// Package jsonpatch writes JSON patches (RFC 6902) by hand.
+//
+// Its patches only add: members to objects, where an "add" replaces a member that is there, and elements to the end
+// of lists. So no operation moves what another one, or another writer, refers to by its index, and fields that nobody here
+// knows stay as they are.
+package jsonpatch
+
+import (
+	"encoding/json"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+)
+
+// Patch is a list of operations. The zero value is an empty one.
+type Patch []jsonpatch.Operation
+
+// Test makes the whole patch fail where the member doesn't have the value.
+func (p *Patch) Test(value any, path ...string) { p.append("test", value, path) }
+
+// Set gives a member of an object a value. The object must exist.
+func (p *Patch) Set(value any, path ...string) { p.append("add", value, path) }
+
+func (p *Patch) append(operation string, value any, path []string) {
+	*p = append(*p, jsonpatch.NewOperation(operation, pointer(path), value))
+}
+
+// Add puts elements at the end of a list that has the given length. A list that is empty may not exist.
+func Add[T any](p *Patch, length int, elements []T, path ...string) {
+	switch {
+	case len(elements) == 0:
+	case length == 0:
+		p.Set(elements, path...)
+	default:
+		for _, element := range elements {
+			p.Set(element, append(path[:len(path):len(path)], "-")...)
+		}
+	}
+}
+
+// Marshal returns the patch as it is sent.
+func (p Patch) Marshal() ([]byte, error) { return json.Marshal([]jsonpatch.Operation(p)) }
+
+// pointer is a JSON pointer (RFC 6901).
+func pointer(path []string) string {
+	escape := strings.NewReplacer("~", "~0", "/", "~1")
+	var text strings.Builder
+	for _, part := range path {
+		text.WriteString("/" + escape.Replace(part))
+	}
+	return text.String()
+}

@@ -1,0 +1,210 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// Agent is how the agent gets into a Pod.
+type Agent struct {
+	// Image of the init container that delivers it.
+	Image string
+	// PullPolicy of that image. Empty: Kubernetes' own default.
+	PullPolicy corev1.PullPolicy
+	// Resources of that init container.
+	Resources corev1.ResourceRequirements
+}
+
+// agentUser is any user but root: the init container writes to an emptyDir, which everybody may.
+const agentUser = 65532
+
+// plan returns what is to be added to a Pod so that its steps run one after another. It is empty for a Pod without
+// steps, and for one that has all of it: a webhook may be called twice for one Pod (reinvocationPolicy), and containers that
+// came in between are not steps. An error is one sentence for the user.
+func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
+	if _, labelled := pod.Labels[contract.TaskLabel]; !labelled {
+		return nil, nil
+	}
+	planned := slices.ContainsFunc(pod.Spec.InitContainers, isAgentContainer)
+	if !planned {
+		if err := check(pod); err != nil {
+			return nil, err
+		}
+	}
+	steps, err := stepContainers(pod)
+	if err != nil {
+		return nil, err
+	}
+
+	var p jsonpatch.Patch
+	for number, i := range steps {
+		if err := wrap(&p, i, pod.Spec.Containers[i], number+1); err != nil {
+			return nil, err
+		}
+	}
+	if planned {
+		return p, nil
+	}
+	p.Set("1", "metadata", "annotations", contract.OrderAnnotation)
+	jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(agent)}, "spec", "initContainers")
+	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(), "spec", "volumes")
+	return p, nil
+}
+
+// check refuses what can't be made sequential, or would be taken for taskflow's own.
+func check(pod *corev1.Pod) error {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || owner.Kind != "Task" || !strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/") {
+		return fmt.Errorf("metadata.labels: %s is for Pods that taskflow makes from a Task: remove it, or create a Task", contract.TaskLabel)
+	}
+	for _, annotation := range []string{contract.OrderAnnotation, contract.HaltAnnotation} {
+		if _, set := pod.Annotations[annotation]; set {
+			return fmt.Errorf("metadata.annotations: %s is set by taskflow alone: remove it", annotation)
+		}
+	}
+	if pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows {
+		return errors.New("spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out")
+	}
+	for _, volume := range pod.Spec.Volumes {
+		if strings.HasPrefix(volume.Name, contract.ReservedPrefix) {
+			return fmt.Errorf("spec.volumes: %q starts with %s, which is for taskflow's own: choose another name", volume.Name, contract.ReservedPrefix)
+		}
+	}
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if strings.HasPrefix(container.Name, contract.ReservedPrefix) {
+			return fmt.Errorf("the container name %q starts with %s, which is for taskflow's own: choose another name", container.Name, contract.ReservedPrefix)
+		}
+	}
+	return nil
+}
+
+// stepContainers are the indexes of the steps' containers, in the order of the steps.
+func stepContainers(pod *corev1.Pod) ([]int, error) {
+	var steps []int
+	for _, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
+		i := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("metadata.annotations: %s names %q, and the Pod has no container of that name: correct the name",
+				contract.StepsAnnotation, name)
+		}
+		if slices.Contains(steps, i) {
+			return nil, fmt.Errorf("metadata.annotations: %s names %q twice: name each container once", contract.StepsAnnotation, name)
+		}
+		steps = append(steps, i)
+	}
+	if len(steps) == 0 {
+		return nil, fmt.Errorf("metadata.annotations: %s is missing: set it to the names of the containers in their order", contract.StepsAnnotation)
+	}
+	return steps, nil
+}
+
+// wrap puts the agent before the command of the container at index i, which is the step of that number.
+func wrap(p *jsonpatch.Patch, i int, container corev1.Container, number int) error {
+	if mountsAgent(container) {
+		// It was wrapped before. Another webhook may have put a program of its own in front, which does no harm.
+		if !slices.Contains(slices.Concat(container.Command, container.Args), contract.AgentPath) {
+			return fmt.Errorf("the container %q has lost its agent to another webhook and would start at once: let that webhook keep command and args",
+				container.Name)
+		}
+		return nil
+	}
+	if len(container.Command) == 0 {
+		return fmt.Errorf("the container %q has no command: set command", container.Name)
+	}
+	podInfo := contract.PodInfoDir
+	for _, mount := range container.VolumeMounts {
+		if overlap(mount.MountPath, contract.OwnDir) {
+			return fmt.Errorf("the container %q mounts %q at %s, which is for taskflow's own: choose another mountPath",
+				container.Name, mount.Name, mount.MountPath)
+		}
+		if overlap(mount.MountPath, contract.PodInfoDir) {
+			podInfo = contract.PodInfoDirAside
+		}
+	}
+	flags := contract.AgentFlags{
+		Wait:           path.Join(podInfo, contract.OrderFile),
+		WaitContent:    number,
+		Halt:           path.Join(podInfo, contract.HaltFile),
+		TerminationLog: container.TerminationMessagePath,
+		FallbackToLogs: container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError,
+		Command:        slices.Concat(container.Command, container.Args),
+	}
+	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")
+	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
+	jsonpatch.Add(p, len(container.VolumeMounts), []corev1.VolumeMount{
+		{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
+		{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
+	}, "spec", "containers", strconv.Itoa(i), "volumeMounts")
+	return nil
+}
+
+func mountsAgent(container corev1.Container) bool {
+	return slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.BinVolume })
+}
+
+// overlap says whether one directory is the other, or lies in it.
+func overlap(a, b string) bool {
+	a, b = path.Clean("/"+a)+"/", path.Clean("/"+b)+"/"
+	return a == "//" || strings.HasPrefix(a, b) || strings.HasPrefix(b, a)
+}
+
+func isAgentContainer(c corev1.Container) bool {
+	return c.Name == contract.AgentContainer && slices.Equal(c.Args, installArgs())
+}
+
+func installArgs() []string { return []string{contract.InstallCommand, contract.AgentPath} }
+
+// agentContainer copies the agent into BinVolume. It satisfies the PodSecurity level restricted.
+func agentContainer(agent Agent) corev1.Container {
+	return corev1.Container{
+		Name:            contract.AgentContainer,
+		Image:           agent.Image,
+		ImagePullPolicy: agent.PullPolicy,
+		Args:            installArgs(),
+		Resources:       agent.Resources,
+		VolumeMounts:    []corev1.VolumeMount{{Name: contract.BinVolume, MountPath: contract.BinDir}},
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: ptr.To(false),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			ReadOnlyRootFilesystem:   ptr.To(true),
+			RunAsNonRoot:             ptr.To(true),
+			RunAsUser:                ptr.To(int64(agentUser)),
+			RunAsGroup:               ptr.To(int64(agentUser)),
+			SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+	}
+}
+
+func volumes() []corev1.Volume {
+	annotation := func(key, file string) corev1.DownwardAPIVolumeFile {
+		return corev1.DownwardAPIVolumeFile{
+			Path:     file,
+			FieldRef: &corev1.ObjectFieldSelector{FieldPath: fmt.Sprintf("metadata.annotations['%s']", key)},
+		}
+	}
+	return []corev1.Volume{
+		{
+			Name:         contract.BinVolume,
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+		},
+		{
+			Name: contract.PodInfoVolume,
+			VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{
+				annotation(contract.OrderAnnotation, contract.OrderFile),
+				annotation(contract.HaltAnnotation, contract.HaltFile),
+			}}},
+		},
+	}
+}
