@@ -1,0 +1,144 @@
+package controller
+
+import (
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// sequence is what a Pod's status says of its steps.
+type sequence struct {
+	// steps in their order.
+	steps []v1alpha1.StepStatus
+	// succeeded is how many steps have ended well, counted from the first up to one that hasn't.
+	succeeded int
+	// failed is the index of the first step that has failed, or -1.
+	failed int
+	// order and halt are what the Pod's annotations should be. They follow from the steps, and never take back what
+	// the annotations already say.
+	order int
+	halt  string
+}
+
+// observe reads a Pod with a StepsAnnotation. It depends on nothing but the Pod: whoever calls it, however often and after
+// whatever was missed, comes to the same result.
+func observe(pod *corev1.Pod) sequence {
+	s := sequence{failed: -1, halt: pod.Annotations[contract.HaltAnnotation]}
+	statuses := map[string]corev1.ContainerStatus{}
+	for _, status := range pod.Status.ContainerStatuses {
+		statuses[status.Name] = status
+	}
+	order := released(pod)
+	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
+		step := observeStep(name, statuses[name], pod, i < order)
+		s.steps = append(s.steps, step)
+		if step.State == v1alpha1.StepSucceeded && s.succeeded == i {
+			s.succeeded++
+		}
+		if step.State == v1alpha1.StepFailed && s.failed < 0 {
+			s.failed = i
+		}
+	}
+	s.order = max(order, min(s.succeeded+1, len(s.steps)))
+	if s.failed >= 0 {
+		s.order = order
+		if s.halt == "" {
+			s.halt = failure(s.steps[s.failed])
+		}
+	}
+	if s.halt != "" {
+		// Nothing after the end of the sequence runs any more, though the agents may need a moment to see it.
+		for i := range s.steps {
+			if s.steps[i].State == v1alpha1.StepWaiting && i != s.failed {
+				s.steps[i].State, s.steps[i].Reason, s.steps[i].Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
+			}
+		}
+	}
+	return s
+}
+
+// released is the order that the Pod's annotation says: 0 where there is none.
+func released(pod *corev1.Pod) int {
+	order, err := strconv.Atoi(pod.Annotations[contract.OrderAnnotation])
+	if err != nil {
+		return 0
+	}
+	return order
+}
+
+func observeStep(name string, container corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) v1alpha1.StepStatus {
+	step := v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
+	terminated := container.State.Terminated
+	switch {
+	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
+		step.Reason = terminated.Reason // the kubelet is about to start it again
+	case terminated != nil:
+		return observeEnd(step, *terminated)
+	case container.State.Running != nil && isReleased:
+		step.State = v1alpha1.StepRunning
+	case container.State.Waiting != nil && container.State.Waiting.Reason != "PodInitializing":
+		step.Reason, step.Message = container.State.Waiting.Reason, container.State.Waiting.Message
+	}
+	return step
+}
+
+// restarts says whether the kubelet starts a container of the Pod again that has failed.
+func restarts(pod *corev1.Pod) bool {
+	over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil
+}
+
+func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v1alpha1.StepStatus {
+	step.ExitCode = ptr.To(end.ExitCode)
+	step.Reason = end.Reason
+	step.StartedAt = microTime(end.StartedAt)
+	step.FinishedAt = microTime(end.FinishedAt)
+	step.State = v1alpha1.StepSucceeded
+	if end.ExitCode != 0 {
+		step.State = v1alpha1.StepFailed
+	}
+
+	record, ok := contract.ParseRecord(end.Message)
+	if !ok {
+		step.Message = end.Message // the command's own
+		return step
+	}
+	step.Message = record.Message
+	step.FinishedAt = &metav1.MicroTime{Time: record.FinishedAt}
+	if step.StartedAt = nil; record.StartedAt != nil {
+		step.StartedAt = &metav1.MicroTime{Time: *record.StartedAt}
+	}
+	// Exit codes are the kubelet's to report: a record that says otherwise was left before the container was killed.
+	if record.Reason != "" && record.ExitCode == int(end.ExitCode) {
+		step.Reason = record.Reason
+	}
+	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
+		step.State = v1alpha1.StepSkipped
+	}
+	return step
+}
+
+func microTime(t metav1.Time) *metav1.MicroTime {
+	if t.IsZero() {
+		return nil
+	}
+	return &metav1.MicroTime{Time: t.Time}
+}
+
+// failure is one sentence about a step that has failed.
+func failure(step v1alpha1.StepStatus) string {
+	text := fmt.Sprintf("step %q failed with exit code %d", step.Name, ptr.Deref(step.ExitCode, 0))
+	if step.Reason != "" && step.Reason != "Error" {
+		text += " (" + step.Reason + ")"
+	}
+	if step.Reason == contract.ReasonStartError && step.Message != "" {
+		text += ": " + step.Message
+	}
+	return text
+}

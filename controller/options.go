@@ -1,0 +1,92 @@
+package controller
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+const (
+	// workers of each controller. One may wait for a registry; the others go on.
+	workers = 8
+	// firstRetry and lastRetry bound the exponential back-off after an error.
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+func options() controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: workers,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+	}
+}
+
+// CacheOptions are what the controllers keep in memory: Tasks, and of Pods those with a task label, without what no
+// controller reads.
+func CacheOptions() cache.Options {
+	labelled, err := labels.NewRequirement(contract.TaskLabel, selection.Exists, nil)
+	if err != nil {
+		panic(err) // the label is a constant
+	}
+	return cache.Options{
+		ByObject: map[client.Object]cache.ByObject{
+			&v1alpha1.Task{}: {Transform: cache.TransformStripManagedFields()},
+			&corev1.Pod{}: {
+				Label:     labels.NewSelector().Add(*labelled),
+				Transform: stripPod,
+			},
+		},
+	}
+}
+
+// stripPod keeps of a Pod what observe and the reconcilers read.
+func stripPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil // a tombstone
+	}
+	return &corev1.Pod{
+		TypeMeta: pod.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              pod.Name,
+			Namespace:         pod.Namespace,
+			UID:               pod.UID,
+			ResourceVersion:   pod.ResourceVersion,
+			CreationTimestamp: pod.CreationTimestamp,
+			DeletionTimestamp: pod.DeletionTimestamp,
+			OwnerReferences:   pod.OwnerReferences,
+			Labels:            pod.Labels,
+			Annotations:       taskflowAnnotations(pod),
+		},
+		Spec: corev1.PodSpec{RestartPolicy: pod.Spec.RestartPolicy},
+		Status: corev1.PodStatus{
+			Phase:                 pod.Status.Phase,
+			Reason:                pod.Status.Reason,
+			Message:               pod.Status.Message,
+			Conditions:            pod.Status.Conditions,
+			InitContainerStatuses: pod.Status.InitContainerStatuses,
+			ContainerStatuses:     pod.Status.ContainerStatuses,
+		},
+	}, nil
+}
+
+func taskflowAnnotations(pod *corev1.Pod) map[string]string {
+	kept := map[string]string{}
+	for _, key := range []string{contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation} {
+		if value, ok := pod.Annotations[key]; ok {
+			kept[key] = value
+		}
+	}
+	return kept
+}

@@ -1,0 +1,221 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/entrypoint"
+)
+
+// +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=api.practice.com,resources=tasks/status,verbs=patch
+// +kubebuilder:rbac:groups=api.practice.com,resources=tasks/finalizers,verbs=update
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// CommandResolver finds out which command an image runs (entrypoint.Resolver).
+type CommandResolver interface {
+	Resolve(ctx context.Context, image, architecture string) (entrypoint.Command, error)
+}
+
+// TaskReconciler makes the Pods of Tasks, and writes what becomes of them into the Tasks' status.
+type TaskReconciler struct {
+	// Client reads from the cache, which holds the Pods with a task label only.
+	Client client.Client
+	// Live reads from the API server.
+	Live     client.Reader
+	Events   events.EventRecorder
+	Commands CommandResolver
+	Now      func() time.Time
+}
+
+// SetupWithManager registers the controller.
+func (r *TaskReconciler) SetupWithManager(manager ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(manager).
+		Named("task").
+		For(&v1alpha1.Task{}).
+		Owns(&corev1.Pod{}).
+		WithOptions(options()).
+		Complete(r)
+}
+
+// Reconcile brings a Task one step further: it makes the Pod where there should be one, and writes the status where that has
+// changed.
+func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var task v1alpha1.Task
+	if err := r.Client.Get(ctx, request.NamespacedName, &task); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if task.DeletionTimestamp != nil || finished(&task.Status) {
+		return ctrl.Result{}, nil
+	}
+	status, failure := r.advance(ctx, &task)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, ctx.Err() // the operator ends: that is no state of the Task
+	}
+	if err := r.write(ctx, &task, status.TaskStatus); err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{}, failure
+}
+
+// advance returns the Task's next status. With an error it is to be tried again.
+func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*next, error) {
+	status := nextStatus(task)
+	pod, err := r.pod(ctx, task)
+	switch {
+	case err != nil:
+		return status, err
+	case pod != nil:
+		return status, r.follow(task, pod, status)
+	case task.Status.PodName != "":
+		status.podDeleted(r.Now())
+		return status, nil
+	case task.Spec.Suspend:
+		status.suspended()
+		return status, nil
+	}
+
+	commands, err := r.commands(ctx, task)
+	if err != nil {
+		return status, r.unresolved(status, err)
+	}
+	pod = newPod(task, commands)
+	err = r.Client.Create(ctx, pod)
+	if apierrors.IsAlreadyExists(err) {
+		pod = &corev1.Pod{}
+		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(task), pod); err != nil {
+			return status, err // it has gone again
+		}
+		return status, r.follow(task, pod, status)
+	}
+	if err != nil {
+		return status, r.refused(status, err)
+	}
+	status.mirror(pod, r.Now())
+	return status, nil
+}
+
+// pod returns the Pod of the Task's name, or nil. Before it says that a Pod which was there is no more, it asks the
+// API server: the cache may be behind.
+func (r *TaskReconciler) pod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
+	var pod corev1.Pod
+	err := r.Client.Get(ctx, client.ObjectKeyFromObject(task), &pod)
+	if apierrors.IsNotFound(err) && task.Status.PodName != "" {
+		err = r.Live.Get(ctx, client.ObjectKeyFromObject(task), &pod)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return &pod, err
+}
+
+// follow brings the status to what the Pod of the Task's name says, if it is the Task's.
+func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *next) error {
+	owner := metav1.GetControllerOf(pod)
+	switch {
+	case owner != nil && owner.UID == task.UID:
+		status.mirror(pod, r.Now())
+		return nil
+	case owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == task.Name && task.Status.PodName == "":
+		// Of a Task of the same name that was deleted a moment ago: the garbage collector removes it.
+		status.waiting(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("the Pod %q of an earlier Task of this name is still being deleted", pod.Name))
+		return errors.New("the Pod of an earlier Task of the same name still exists")
+	default:
+		status.failed(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("a Pod named %q exists and isn't this Task's: delete or rename it, then create the Task again", pod.Name), r.Now())
+		return nil
+	}
+}
+
+// commands are those of the steps that set none, by the steps' names.
+func (r *TaskReconciler) commands(ctx context.Context, task *v1alpha1.Task) (map[string]entrypoint.Command, error) {
+	commands := map[string]entrypoint.Command{}
+	for _, step := range task.Spec.Steps {
+		if len(step.Command) > 0 {
+			continue
+		}
+		command, err := r.Commands.Resolve(ctx, step.Image, architecture(task))
+		if err != nil {
+			return nil, fmt.Errorf("step %q: %w", step.Name, err)
+		}
+		commands[step.Name] = command
+	}
+	return commands, nil
+}
+
+// unresolved returns the error where another try may help.
+func (r *TaskReconciler) unresolved(status *next, err error) error {
+	var known *entrypoint.Error
+	if errors.As(err, &known) && known.Permanent {
+		status.failed(v1alpha1.ReasonEntrypointUnresolved, err.Error(), r.Now())
+		return nil
+	}
+	status.waiting(v1alpha1.ReasonEntrypointUnresolved, err.Error())
+	return err
+}
+
+// refused returns the error where another try may help.
+func (r *TaskReconciler) refused(status *next, err error) error {
+	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+		status.failed(v1alpha1.ReasonPodInvalid, "the API server finds the Pod invalid: "+err.Error(), r.Now())
+		return nil
+	}
+	status.waiting(v1alpha1.ReasonPodRefused, "the API server refuses the Pod: "+err.Error())
+	return err
+}
+
+// write writes the status, if it has changed, and tells of what has changed in events.
+func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status v1alpha1.TaskStatus) error {
+	if equality.Semantic.DeepEqual(task.Status, status) {
+		return nil
+	}
+	before := task.DeepCopy()
+	task.Status = status
+	if err := r.Client.Status().Patch(ctx, task, client.MergeFrom(before)); err != nil {
+		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
+	}
+	for _, e := range transitions(before.Status, status) {
+		r.Events.Eventf(task, nil, e.kind, e.reason, e.action, "%s", e.note)
+	}
+	return nil
+}
+
+// event is one line of a Task's story in `kubectl describe`.
+type event struct{ kind, reason, action, note string }
+
+// transitions are the events that tell how one status became the other.
+func transitions(before, after v1alpha1.TaskStatus) []event {
+	var all []event
+	if before.PodName == "" && after.PodName != "" {
+		all = append(all, event{corev1.EventTypeNormal, v1alpha1.ReasonPodCreated, "CreatePod", fmt.Sprintf("created the Pod %q", after.PodName)})
+	}
+	for _, condition := range after.Conditions {
+		old := meta.FindStatusCondition(before.Conditions, condition.Type)
+		if old != nil && old.Status == condition.Status && old.Reason == condition.Reason && old.Message == condition.Message {
+			continue
+		}
+		switch {
+		case condition.Type == v1alpha1.ConditionComplete && condition.Status == metav1.ConditionTrue:
+			all = append(all, event{corev1.EventTypeNormal, condition.Type, "RunSteps", condition.Message})
+		case condition.Type == v1alpha1.ConditionFailed && condition.Status == metav1.ConditionTrue:
+			all = append(all, event{corev1.EventTypeWarning, condition.Reason, "RunSteps", condition.Message})
+		case condition.Type == v1alpha1.ConditionSuspended:
+			all = append(all, event{corev1.EventTypeNormal, condition.Reason, "Suspend", condition.Message})
+		case condition.Type == v1alpha1.ConditionProgressing && condition.Status == metav1.ConditionFalse && !finished(&after) && after.Phase != v1alpha1.TaskSuspended:
+			all = append(all, event{corev1.EventTypeWarning, condition.Reason, "RunSteps", condition.Message})
+		}
+	}
+	return all
+}
