@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/zapr"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/webhook"
+)
+
+// config is what the command line says.
+type config struct {
+	namespace     string // the operator's own
+	webhookPort   int
+	healthAddress string
+	logLevel      string
+	logFormat     string
+	agent         webhook.Agent
+	registries    entrypoint.Options
+	certs         certs.Options
+}
+
+// parse reads the command line. It fails with one sentence on a value that makes no sense.
+func parse(args []string) (config, error) {
+	c := config{agent: webhook.Agent{Resources: agentResources()}}
+	var service, pullPolicy, secret string
+	var mirrors []string
+	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
+	flags.SortFlags = false
+	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
+	flags.StringVar(&pullPolicy, "agent-pull-policy", "", "imagePullPolicy of the agent's image: Always, IfNotPresent or Never (default: Kubernetes' own)")
+	flags.StringArrayVar(&mirrors, "registry-mirror", nil, "HOST=URL: ask the registry at URL before HOST for the commands of images, such as docker.io=https://mirror.example.com; may be repeated")
+	flags.StringArrayVar(&c.registries.PlainHTTPHosts, "plain-http-registry", nil, "HOST[:PORT] of a registry without TLS; may be repeated")
+	flags.DurationVar(&c.registries.Timeout, "registry-timeout", entrypoint.DefaultTimeout, "how long finding out the command of one image may take")
+	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
+	flags.StringVar(&service, "webhook-service", "taskflow-webhook", "Service that the API server calls the webhook by")
+	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "MutatingWebhookConfiguration of the webhook")
+	flags.StringVar(&secret, "cert-secret", "taskflow-webhook-cert", "Secret that the webhook's certificate is kept in")
+	flags.StringVar(&c.certs.Dir, "cert-dir", "/tmp/taskflow-cert", "directory that the webhook's certificate is written to")
+	flags.IntVar(&c.webhookPort, "webhook-port", 9443, "port of the webhook")
+	flags.StringVar(&c.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
+	flags.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&c.logFormat, "log-format", "json", "json or console")
+	if err := flags.Parse(args); err != nil {
+		return config{}, err
+	}
+
+	if flags.NArg() > 0 {
+		return config{}, fmt.Errorf("unexpected argument %q: there are flags only", flags.Arg(0))
+	}
+	if c.namespace == "" {
+		return config{}, errors.New("--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in")
+	}
+	c.agent.PullPolicy = corev1.PullPolicy(pullPolicy)
+	switch c.agent.PullPolicy {
+	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
+	default:
+		return config{}, fmt.Errorf("--agent-pull-policy %q is unknown: set it to Always, IfNotPresent or Never", pullPolicy)
+	}
+	var err error
+	if c.registries.Mirrors, err = parseMirrors(mirrors); err != nil {
+		return config{}, err
+	}
+	if c.registries.Timeout <= 0 {
+		return config{}, fmt.Errorf("--registry-timeout %s must be above 0", c.registries.Timeout)
+	}
+	c.certs.Secret = types.NamespacedName{Namespace: c.namespace, Name: secret}
+	c.certs.Service = fmt.Sprintf("%s.%s.svc", service, c.namespace)
+	return c, nil
+}
+
+func parseMirrors(values []string) (map[string][]string, error) {
+	mirrors := map[string][]string{}
+	for _, value := range values {
+		host, url, ok := strings.Cut(value, "=")
+		if !ok || host == "" || url == "" {
+			return nil, fmt.Errorf("--registry-mirror %q must be HOST=URL, such as docker.io=https://mirror.example.com", value)
+		}
+		mirrors[host] = append(mirrors[host], url)
+	}
+	return mirrors, nil
+}
+
+// agentResources are those of the init container that copies the agent: requests that don't keep a Pod from being
+// scheduled (the init container's don't add to the steps'), limits that a copy of a few MB never meets.
+func agentResources() corev1.ResourceRequirements {
+	return corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("10m"),
+			corev1.ResourceMemory: resource.MustParse("16Mi"),
+		},
+		Limits: corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("500m"),
+			corev1.ResourceMemory: resource.MustParse("64Mi"),
+		},
+	}
+}
+
+// logger is zap behind logr. At level debug, V(1) and deeper are written too.
+func (c config) logger() (logr.Logger, error) {
+	level, err := zapcore.ParseLevel(c.logLevel)
+	if err != nil {
+		return logr.Logger{}, fmt.Errorf("--log-level %q is unknown: set it to debug, info, warn or error", c.logLevel)
+	}
+	settings := zap.NewProductionConfig()
+	settings.Level = zap.NewAtomicLevelAt(level)
+	settings.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	settings.Sampling = nil
+	settings.DisableStacktrace = true // the errors of controllers come from the API server and from registries
+	switch c.logFormat {
+	case "json":
+	case "console":
+		settings.Encoding = "console"
+		settings.EncoderConfig = zap.NewDevelopmentEncoderConfig()
+	default:
+		return logr.Logger{}, fmt.Errorf("--log-format %q is unknown: set it to json or console", c.logFormat)
+	}
+	logger, err := settings.Build()
+	if err != nil {
+		return logr.Logger{}, err
+	}
+	return zapr.NewLogger(logger), nil
+}
