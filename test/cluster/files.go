@@ -1,0 +1,73 @@
+package main
+
+import (
+	"embed"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+)
+
+//go:embed files
+var templates embed.FS
+
+// settings are what the files of files/ are filled in with.
+type settings struct {
+	State, Run       string // the two folders of the cluster, see cluster.go
+	RestrictOOMScore bool
+	Identity         string // of a kubeconfig
+}
+
+// These are here for the templates, so that each value has one home.
+func (settings) Registry() string      { return registryAddress }
+func (settings) PodRange() string      { return podRange }
+func (settings) NodeName() string      { return nodeName }
+func (settings) NodeAddress() string   { return nodeAddress }
+func (settings) APIServerPort() string { return apiServerPort }
+func (settings) CgroupRoot() string    { return cgroupRoot }
+
+// writeFiles writes the components' configuration into dir.
+func writeFiles(dir string, s settings) error {
+	files := map[string]string{ // file to template
+		"containerd.toml":                               "containerd.toml",
+		"cni/10-taskflow.conflist":                      "cni.conflist",
+		"registries/docker.io/hosts.toml":               "hosts.toml",
+		"registries/" + registryAddress + "/hosts.toml": "hosts.toml",
+		"kubelet.yaml":                                  "kubelet.yaml",
+		"kube-proxy.yaml":                               "kube-proxy.yaml",
+	}
+	for file, name := range files {
+		if err := writeFile(filepath.Join(dir, file), name, s); err != nil {
+			return err
+		}
+	}
+	for _, identity := range []string{"admin", "controller-manager", "scheduler", "proxy", "kubelet"} {
+		s.Identity = identity
+		if err := writeFile(filepath.Join(dir, identity+".kubeconfig"), "kubeconfig", s); err != nil {
+			return err
+		}
+	}
+	// There is no DNS in the cluster: a look-up is refused at once, rather than sent elsewhere.
+	return os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644)
+}
+
+func writeFile(file, name string, s settings) error {
+	text, err := render(name, s)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(text), 0o600)
+}
+
+func render(name string, s settings) (string, error) {
+	t, err := template.ParseFS(templates, "files/"+name)
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	err = t.Execute(&text, s)
+	return text.String(), err
+}

@@ -1,0 +1,97 @@
+// Command cluster runs a real one-node Kubernetes on this machine, for tests and demos: etcd, the
+// API server, the controller manager, the scheduler, kube-proxy, containerd, the kubelet and a
+// registry, all built from Go modules, in a network namespace of their own. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+const usage = `usage: cluster COMMAND
+
+  up              start the cluster; builds and installs what it needs, repairs what has died
+  down            end it and remove all that it made
+  status          a line per component; exit code 1 when something is wrong
+  kubeconfig      print the path of the administrator's kubeconfig
+  env             print shell commands that set KUBECONFIG and PATH: eval "$(... env)"
+  registry        print the address of the registry, as the host and the Pods reach it
+  logs COMPONENT  print a component's log
+  assets          build etcd, kube-apiserver and kubectl, and print their folder (KUBEBUILDER_ASSETS)
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.New(usage)
+	}
+	if args[0] == registryCommand && len(args) == 3 {
+		return serveRegistry(args[1], args[2]) // a daemon: its working directory is no clone
+	}
+	root, err := repositoryRoot()
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := newCluster(root, self)
+
+	switch command := args[0]; {
+	case command == "up":
+		return c.up(ctx)
+	case command == "down":
+		return c.down(ctx)
+	case command == "status":
+		return c.status(ctx)
+	case command == "kubeconfig":
+		fmt.Println(c.kubeconfig())
+	case command == "env":
+		kubernetes, err := c.binaries(ctx, kubernetesBuild)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("export KUBECONFIG=%s PATH=%s:$PATH\n", c.kubeconfig(), kubernetes)
+	case command == "registry":
+		fmt.Println(registryAddress)
+	case command == "logs" && len(args) == 2:
+		return c.printLog(args[1])
+	case command == "assets":
+		return c.assets(ctx)
+	default:
+		return errors.New(usage)
+	}
+	return nil
+}
+
+// repositoryRoot is the nearest folder, from the working directory upwards, whose go.mod is the product's.
+func repositoryRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module github.com/taskflow/taskflow-operator\n") {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("this isn't a clone of taskflow-operator: run it from inside one")
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// All of the cluster lives in one network namespace, joined to the host by a pair of interfaces. So no
+// port, route or firewall rule of the host's is touched, but for the one route to the cluster, and all of
+// it goes when the namespace goes. The addresses are from 198.18.0.0/15, which is set aside for tests
+// (RFC 2544), so that they clash with no network that the machine is in.
+const (
+	namespace     = "taskflow-test"
+	hostInterface = "taskflow0"
+	hostAddress   = "198.18.0.2"
+	nodeAddress   = "198.18.0.1" // the API server, the kubelet and the registry, as host and Pods reach them
+	clusterRange  = "198.18.0.0/15"
+	podRange      = "198.18.128.0/17"
+	serviceRange  = "198.19.0.0/16"
+	apiServerIP   = "198.19.0.1" // the Service "kubernetes": the first address of serviceRange
+	apiServerPort = "6443"
+	registryPort  = "5000"
+
+	registryAddress = nodeAddress + ":" + registryPort
+)
+
+// makeNetwork makes the namespace, its interfaces and routes.
+func makeNetwork(ctx context.Context) error {
+	return script(ctx, [][]string{
+		{"ip", "netns", "add", namespace},
+		{"ip", "link", "add", hostInterface, "type", "veth", "peer", "name", "eth0", "netns", namespace},
+		{"ip", "address", "add", hostAddress + "/30", "dev", hostInterface},
+		{"ip", "link", "set", hostInterface, "up"},
+		{"ip", "-n", namespace, "link", "set", "lo", "up"},
+		{"ip", "-n", namespace, "address", "add", nodeAddress + "/30", "dev", "eth0"},
+		{"ip", "-n", namespace, "link", "set", "eth0", "up"},
+		// kube-proxy catches what goes to a Service; but without a route the kernel would not send it in the first place.
+		{"ip", "-n", namespace, "route", "add", serviceRange, "dev", "eth0"},
+		{"ip", "route", "add", clusterRange, "via", nodeAddress, "dev", hostInterface},
+		inNamespace("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"),
+	})
+}
+
+// removeNetwork removes what makeNetwork made. The interfaces of the Pods go with the namespace.
+func removeNetwork(ctx context.Context) error {
+	if _, err := os.Stat(namespacePath()); err == nil {
+		if err := script(ctx, [][]string{{"ip", "netns", "delete", namespace}}); err != nil {
+			return err
+		}
+	}
+	// The kernel ends a namespace some time after its name is gone; its end of the pair goes at once
+	// when ours is deleted.
+	if _, err := os.Stat("/sys/class/net/" + hostInterface); err == nil {
+		return script(ctx, [][]string{{"ip", "link", "delete", hostInterface}})
+	}
+	return nil
+}
+
+func namespacePath() string { return "/run/netns/" + namespace }
+
+// inNamespace is the command line that runs a command in the cluster's network namespace. It enters that one
+// namespace only: `ip netns exec` would mount a new /sys, without the cgroups.
+func inNamespace(command ...string) []string {
+	return append([]string{"nsenter", "--net=" + namespacePath()}, command...)
+}
+
+// script runs commands in turn, up to the first that fails.
+func script(ctx context.Context, commands [][]string) error {
+	for _, args := range commands {
+		output, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("running %q: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(output)))
+		}
+	}
+	return nil
+}

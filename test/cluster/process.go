@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a daemon that the cluster started. The start time tells it from a later process that was
+// given the same id.
+type process struct {
+	PID     int    `json:"pid"`
+	Started string `json:"started"` // field 22 of /proc/PID/stat: clock ticks since boot
+}
+
+func (p process) alive() bool {
+	return p.PID > 0 && startTime(p.PID) == p.Started
+}
+
+// startTime is empty where there is no such process, and for one that has ended and is not reaped.
+func startTime(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	return parseStartTime(string(stat))
+}
+
+// parseStartTime reads /proc/PID/stat, whose second field is a name in parentheses that may itself hold spaces and
+// parentheses (proc_pid_stat(5)).
+func parseStartTime(stat string) string {
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+		return ""
+	}
+	return fields[19]
+}
+
+// start runs a daemon in the cluster's network namespace, with its output in a file.
+func start(command []string, logFile string) (process, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return process{}, err
+	}
+	defer log.Close()
+	args := inNamespace(command...)
+	daemon := exec.Command(args[0], args[1:]...)
+	daemon.Stdout, daemon.Stderr = log, log
+	daemon.Dir = "/"
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // outlives this command and its terminal
+	if err := daemon.Start(); err != nil {
+		return process{}, err
+	}
+	p := process{PID: daemon.Process.Pid, Started: startTime(daemon.Process.Pid)}
+	go func() { _ = daemon.Wait() }() // so that one that dies while we wait for it is seen to be dead
+	return p, nil
+}
+
+// stop ends a process with SIGTERM, and with SIGKILL where it is still there after the grace period.
+func (p process) stop(grace time.Duration) error {
+	if !p.alive() {
+		return nil
+	}
+	if err := syscall.Kill(p.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	if poll(context.Background(), grace, func() bool { return !p.alive() }) {
+		return nil
+	}
+	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	if !poll(context.Background(), grace, func() bool { return !p.alive() }) {
+		return fmt.Errorf("process %d doesn't end, not even by SIGKILL", p.PID)
+	}
+	return nil
+}
+
+// poll asks until the answer is yes, the time is over or the context ends.
+func poll(ctx context.Context, limit time.Duration, yes func() bool) bool {
+	deadline := time.Now().Add(limit)
+	for !yes() {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
+}
+
+// clusterProcesses are all processes in the cluster's network namespace (its daemons, the shims, Pods with
+// hostNetwork) and all in its cgroups (its containers), whoever started them.
+func clusterProcesses() ([]int, error) {
+	namespaceInode := inode(namespacePath())
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		cgroups, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cgroup"))
+		if err != nil {
+			continue // it has ended
+		}
+		inCgroup := bytes.Contains(cgroups, []byte(":/"+cgroupRoot+"/"))
+		inNamespace := namespaceInode != 0 && inode(filepath.Join("/proc", entry.Name(), "ns/net")) == namespaceInode
+		if inCgroup || inNamespace {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// inode is 0 where the file doesn't exist.
+func inode(file string) uint64 {
+	var stat syscall.Stat_t
+	if syscall.Stat(file, &stat) != nil {
+		return 0
+	}
+	return stat.Ino
+}
