@@ -1,0 +1,72 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CLUSTER := go run -C test/cluster .
+CONTROLLER_GEN := go tool -modfile=hack/controller-gen.mod controller-gen
+GOLANGCI_LINT := go tool -modfile=hack/golangci-lint.mod golangci-lint
+
+##@ Try it
+
+.PHONY: demo
+demo: ## Start a cluster on this machine, install taskflow into it and run the first Task.
+	@hack/demo.sh
+
+.PHONY: up
+up: ## Start the test cluster, or repair it. Its kubectl: eval "$(go run -C test/cluster . env)"
+	@$(CLUSTER) up
+
+.PHONY: down
+down: ## End the test cluster and remove all that it made.
+	@$(CLUSTER) down
+
+.PHONY: cluster-status
+cluster-status: ## Say how the test cluster is.
+	@$(CLUSTER) status
+
+.PHONY: deploy-local
+deploy-local: up ## Build taskflow and install it into the test cluster.
+	@eval "$$($(CLUSTER) env)" && registry="$$($(CLUSTER) registry)" && \
+	$(MAKE) --no-print-directory deploy IMAGES=docker.io/taskflow PUSH_TO="$$registry/taskflow" PLAIN_HTTP=true \
+	  OPERATOR_FLAGS="--registry-mirror=docker.io=http://$$registry"
+
+##@ Install
+
+.PHONY: deploy
+deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig.
+	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)"
+
+.PHONY: undeploy
+undeploy: ## Remove taskflow from the cluster of the current kubeconfig, with all Tasks.
+	kubectl delete --ignore-not-found -k config/default
+
+##@ Develop
+
+.PHONY: test
+test: ## Run all tests: unit, API server, real node. Needs root for the last.
+	@hack/test.sh
+
+.PHONY: generate
+generate: ## Write the generated code, the CRD and the RBAC roles.
+	$(CONTROLLER_GEN) object paths=./api/...
+	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:stdout | go run ./hack/crd > config/crd/tasks.yaml.new
+	mv config/crd/tasks.yaml.new config/crd/tasks.yaml
+	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator paths=./certs paths=./controller paths=./cmd/operator output:rbac:dir=config/rbac
+
+.PHONY: format
+format: ## Format the Go code.
+	$(GOLANGCI_LINT) fmt ./...
+	cd test/cluster && go tool -modfile=../../hack/golangci-lint.mod golangci-lint fmt --config ../../.golangci.yml ./...
+
+.PHONY: lint
+lint: ## Check format and code of all modules.
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: verify
+verify: ## Check that generated files are up to date, that modules are tidy, and lint.
+	@hack/verify.sh
+
+.PHONY: help
+help: ## Print this.
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Starts a cluster on this machine, installs taskflow into it, runs the first Task and shows what it did.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "1. A Kubernetes cluster on this machine"
+make --no-print-directory up
+eval "$(go run -C test/cluster . env)"
+
+say "2. taskflow in it"
+make --no-print-directory deploy-local
+
+say "3. The first Task: three steps, one after another (config/samples/task.yaml)"
+kubectl delete task example-taskflow --ignore-not-found
+kubectl apply -f config/samples/task.yaml
+kubectl get tasks --watch &
+watch=$!
+trap 'kill $watch 2>/dev/null || true' EXIT
+ended=true
+kubectl wait --for=condition=Complete --timeout=120s task/example-taskflow >/dev/null || ended=false
+kill $watch
+wait $watch 2>/dev/null || true
+
+for step in step1 step2 step3; do
+	say "kubectl logs example-taskflow -c $step"
+	kubectl logs example-taskflow -c $step --tail=5
+done
+say "kubectl get tasks"
+kubectl get tasks
+if ! $ended; then
+	kubectl describe task example-taskflow
+	echo "demo: the Task isn't complete after two minutes: its conditions and events are above" >&2
+	exit 1
+fi
+
+cat <<'EOF'
+
+The cluster stays up. Try next:
+  eval "$(go run -C test/cluster . env)"      # kubectl for this cluster
+  kubectl describe task example-taskflow      # the Task's story
+  kubectl explain task.spec                   # what a Task can say
+  kubectl apply -f config/samples/failing.yaml && kubectl get tasks -w
+  make down                                   # remove the cluster
+EOF
