@@ -41,13 +41,13 @@ type TaskList struct {
 
 // TaskSpec says what to run. Once the Task has a Pod, steps and template are fixed.
 type TaskSpec struct {
-	// The steps, in the order in which they run: from 1 to 100. Each starts when the one before it has ended with exit
-	// code 0; after a failed one the rest are skipped.
+	// The steps in the order in which they run, at most 100. Each starts when the one before it has ended with exit code 0;
+	// after a failed one the rest are skipped.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="a Task needs at least one step"
-	// +kubebuilder:validation:XValidation:rule="self.all(s, self.exists_one(t, t.name == s.name))",message="the names of the steps must be unique: two steps have the same name"
+	// +kubebuilder:validation:XValidation:rule="self.all(s, self.exists_one(t, t.name == s.name))",message="two steps have the same name: give each a name of its own"
 	Steps []Step `json:"steps"`
 
 	// The Pod that the steps run in: any field of a Pod template, such as volumes, securityContext or
@@ -66,7 +66,7 @@ type TaskSpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.name.size() <= 63",message="the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
 // +kubebuilder:validation:XValidation:rule="!self.name.startsWith('taskflow-')",message="the name of a step can't start with taskflow-: such names are taskflow's own"
-// +kubebuilder:validation:XValidation:rule="has(self.image) && self.image != ''",message="a step needs an image"
+// +kubebuilder:validation:XValidation:rule="has(self.image) && size(self.image) > 0",message="a step needs an image"
 // +kubebuilder:validation:XValidation:rule="!has(self.lifecycle) || !has(self.lifecycle.postStart)",message="lifecycle.postStart of a step would run before the step is released: put it into the step's command"
 // +kubebuilder:validation:XValidation:rule="!has(self.livenessProbe) && !has(self.startupProbe)",message="livenessProbe and startupProbe of a step would run while the step still waits: leave them out"
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) && !has(self.restartPolicyRules)",message="restartPolicy of a step isn't supported: set template.spec.restartPolicy"

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/utils/ptr"
@@ -50,6 +51,7 @@ func run(in io.Reader, out io.Writer) error {
 }
 
 func shrink(task *apiextensionsv1.JSONSchemaProps) {
+	unwrapDescriptions(task)
 	spec := task.Properties["spec"]
 	step := spec.Properties["steps"].Items.Schema
 	withoutDescriptions(step.Properties)
@@ -87,18 +89,34 @@ func edit(schema *apiextensionsv1.JSONSchemaProps, name string, change func(*api
 
 func withoutDescriptions(properties map[string]apiextensionsv1.JSONSchemaProps) {
 	for name, property := range properties {
-		withoutDescription(&property)
+		visit(&property, func(schema *apiextensionsv1.JSONSchemaProps) { schema.Description = "" })
 		properties[name] = property
 	}
 }
 
-func withoutDescription(schema *apiextensionsv1.JSONSchemaProps) {
-	schema.Description = ""
-	withoutDescriptions(schema.Properties)
+// unwrapDescriptions joins the lines of paragraphs, which are as long as the Go comments that they come from: `kubectl
+// explain` wraps them itself.
+func unwrapDescriptions(schema *apiextensionsv1.JSONSchemaProps) {
+	visit(schema, func(schema *apiextensionsv1.JSONSchemaProps) {
+		paragraphs := strings.Split(schema.Description, "\n\n")
+		for i := range paragraphs {
+			paragraphs[i] = strings.ReplaceAll(paragraphs[i], "\n", " ")
+		}
+		schema.Description = strings.Join(paragraphs, "\n\n")
+	})
+}
+
+// visit changes a schema and all that are in it.
+func visit(schema *apiextensionsv1.JSONSchemaProps, change func(*apiextensionsv1.JSONSchemaProps)) {
+	change(schema)
+	for name, property := range schema.Properties {
+		visit(&property, change)
+		schema.Properties[name] = property
+	}
 	if schema.Items != nil {
-		withoutDescription(schema.Items.Schema)
+		visit(schema.Items.Schema, change)
 	}
 	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
-		withoutDescription(schema.AdditionalProperties.Schema)
+		visit(schema.AdditionalProperties.Schema, change)
 	}
 }
