@@ -20,13 +20,17 @@ func (c Command) equal(other Command) bool {
 
 // Fill returns the command and args of a container that has args, and no command, so that it runs what it would have run
 // without them: with args of its own the image's ENTRYPOINT and these, without any the image's ENTRYPOINT and CMD
-// (containerd's WithProcessArgs, internal/cri/opts/spec_opts.go). Both may be empty: then there is nothing to run.
+// (containerd's WithProcessArgs, internal/cri/opts/spec_opts.go). Where the image has no ENTRYPOINT, the words are the command,
+// so that there is one whenever there is something to run.
 //
 // The kubelet expands $(VAR) in a container's command and args, and never in what comes from an image. So what comes from
 // the image is escaped; args that are the user's own stay as they are.
 func (c Command) Fill(args []string) (command, filledArgs []string) {
 	if len(args) == 0 {
 		args = escape(c.Cmd)
+	}
+	if len(c.Entrypoint) == 0 {
+		return args, nil
 	}
 	return escape(c.Entrypoint), args
 }

@@ -173,7 +173,7 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 	if err != nil || !slices.Contains(r.plainHTTP, ref.Context().RegistryStr()) {
 		return ref, err
 	}
-	return ref, err
+	return name.ParseReference(image, name.Insecure)
 }
 
 // sources are the references to ask for in turn: at the mirrors, then at the registry itself.
@@ -214,20 +214,19 @@ func (r *Resolver) read(ctx context.Context, ref name.Reference, architecture st
 		remote.WithTransport(r.transport),
 		// The caller tries again, with a back-off of its own.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
-		remote.WithRetryStatusCodes(),
 	}
 	descriptor, err := remote.Get(ref, options...)
 	if err != nil {
 		return Command{}, err
 	}
-	command, err := readDescriptor(descriptor, architecture)
+	command, err := readDescriptor(ctx, descriptor, architecture)
 	if err == nil && len(command.Entrypoint)+len(command.Cmd) == 0 {
 		err = &unfitError{"has neither ENTRYPOINT nor CMD", setCommand}
 	}
 	return command, err
 }
 
-func readDescriptor(descriptor *remote.Descriptor, architecture string) (Command, error) {
+func readDescriptor(ctx context.Context, descriptor *remote.Descriptor, architecture string) (Command, error) {
 	// It is a Content-Type header, to which some registries add a charset.
 	mediaType, _, _ := strings.Cut(string(descriptor.MediaType), ";")
 	if types.MediaType(mediaType).IsIndex() {
@@ -235,7 +234,7 @@ func readDescriptor(descriptor *remote.Descriptor, architecture string) (Command
 		if err != nil {
 			return Command{}, err
 		}
-		return readIndex(index, architecture)
+		return readIndex(ctx, index, architecture)
 	}
 	image, err := descriptor.Image()
 	if err != nil {
@@ -251,8 +250,7 @@ func readImage(image v1.Image) (Command, error) {
 		return Command{}, err
 	}
 	if config.OS != "" && config.OS != "linux" {
-		cause := fmt.Sprintf("is made for %s, and steps run on linux", config.OS)
-		return Command{}, &unfitError{cause, "set one for linux"}
+		return Command{}, lacks("") // which it is made for instead would be the registry's words
 	}
 	return commandOf(config), nil
 }
@@ -267,13 +265,17 @@ func commandOf(config *v1.ConfigFile) Command {
 
 // readIndex reads the images for linux and the architecture, which may be several (variants, or all architectures), and
 // wants them to agree. Attestations, which an index may list beside its images, are of platform unknown/unknown.
-func readIndex(index v1.ImageIndex, architecture string) (Command, error) {
+func readIndex(ctx context.Context, index v1.ImageIndex, architecture string) (Command, error) {
 	manifest, err := index.IndexManifest()
 	if err != nil {
 		return Command{}, err
 	}
 	var first *Command
 	for _, entry := range manifest.Manifests {
+		// Entries may hold their images in themselves, thousands of them, and then there is no request that would fail.
+		if ctx.Err() != nil {
+			return Command{}, ctx.Err()
+		}
 		if !entry.MediaType.IsImage() || entry.Platform != nil && !fits(entry.Platform, architecture) {
 			continue
 		}

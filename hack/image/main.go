@@ -1,9 +1,10 @@
 // Command image builds taskflow's images, without Docker, and pushes them: from scratch, with one static binary each. The same
 // source gives the same digest.
 //
-//	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http
+//	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http [PACKAGE...]
 //
-// It prints the images' full names, a line each: docker.io/taskflow/operator@sha256:...
+// The packages are main packages; without any, those of the operator and the agent. It prints the images' full names, a line
+// each: docker.io/taskflow/operator@sha256:...
 package main
 
 import (
@@ -56,8 +57,13 @@ func run(ctx context.Context, args []string) error {
 	if plainHTTP {
 		options = append(options, oci.PlainHTTP)
 	}
-	for _, program := range []string{"operator", "agent"} {
-		image, err := build(ctx, program)
+	packages := flags.Args()
+	if len(packages) == 0 {
+		packages = []string{"./cmd/operator", "./cmd/agent"}
+	}
+	for _, pkg := range packages {
+		program := filepath.Base(pkg)
+		image, err := build(ctx, pkg, program)
 		if err != nil {
 			return fmt.Errorf("building the image %s: %w", program, err)
 		}
@@ -73,15 +79,15 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// build makes the image of the program below cmd/.
-func build(ctx context.Context, program string) (v1.Image, error) {
+// build makes the image of a main package.
+func build(ctx context.Context, pkg, program string) (v1.Image, error) {
 	dir, err := os.MkdirTemp("", "taskflow-image-*")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, program)
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", binary, "./cmd/"+program)
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", binary, pkg)
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr
 	if err := command.Run(); err != nil {

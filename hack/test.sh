@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs all tests, layer by layer, and prints how long each took: without a cluster, at an API server, on a real node. It
+# leaves the test cluster as it found it: up or not there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cluster="go run -C test/cluster ."
+times=()
+
+layer() { # name, command
+	local began=$SECONDS
+	printf '\n\033[1m%s\033[0m\n' "$1"
+	"${@:2}"
+	times+=("$(printf '%-40s %4d s' "$1" $((SECONDS - began)))")
+}
+
+unit() {
+	go test -race ./...
+	go test -C test/cluster -race ./...
+}
+
+apiserver() {
+	KUBEBUILDER_ASSETS=$($cluster assets) go test -race -tags apiserver ./test/apiserver/...
+}
+
+install() {
+	hack/demo.sh
+	BROKEN_AGENT_IMAGE=$(go run ./hack/image --name docker.io/taskflow --push-to "$($cluster registry)/taskflow" --plain-http ./test/e2e/brokenagent)
+	export BROKEN_AGENT_IMAGE
+}
+
+e2e() {
+	eval "$($cluster env)"
+	go test -tags e2e -timeout 20m -count=1 ./test/e2e/...
+}
+
+lifecycle() {
+	go test -C test/cluster -tags lifecycle -timeout 20m -count=1 -run TestLifecycle .
+}
+
+layer "unit tests" unit
+layer "binaries of Kubernetes (built once)" $cluster assets
+layer "API-server tests" apiserver
+
+found_up=false
+if $cluster status >/dev/null 2>&1; then found_up=true; fi
+cleanup() { $found_up || $cluster down; }
+trap cleanup EXIT
+
+layer "make demo" install
+layer "tests on the real node" e2e
+if $found_up; then
+	echo "The life of the test cluster itself isn't tested, since one is up: make down first."
+else
+	layer "life of the test cluster" lifecycle
+fi
+
+printf '\n'
+printf '%s\n' "${times[@]}"

@@ -1,0 +1,159 @@
+//go:build e2e
+
+// Package e2e runs Tasks on the real node of test/cluster, with taskflow installed as `make deploy-local` does it. hack/test.sh
+// prepares both.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/go-logr/logr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+const (
+	operatorNamespace = "taskflow-system"
+	// patience is how long a test waits for what should take seconds: the machine may be busy.
+	patience = 90 * time.Second
+	// pollInterval is how often it looks.
+	pollInterval = 200 * time.Millisecond
+)
+
+var (
+	cluster   client.WithWatch
+	clientset *kubernetes.Clientset // for logs
+)
+
+func TestMain(m *testing.M) {
+	logf.SetLogger(logr.Discard())
+	if err := connect(); err != nil {
+		fmt.Fprintf(os.Stderr, "connecting to the cluster (is KUBECONFIG set? run `make test`): %v\n", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func connect() error {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 100, 200
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return err
+		}
+	}
+	if cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
+		return err
+	}
+	clientset, err = kubernetes.NewForConfig(config)
+	return err
+}
+
+// eventually polls until the check passes, and fails the test with what was missing when that takes too long.
+func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("waited %s for %s: %v", patience, what, err)
+		}
+	}
+}
+
+// newNamespace makes a namespace that goes when the test ends, and has its ServiceAccount. The level is of PodSecurity.
+func newNamespace(t *testing.T, level string) string {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "e2e-",
+		Labels:       map[string]string{"pod-security.kubernetes.io/enforce": level},
+	}}
+	if err := cluster.Create(t.Context(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.WithoutCancel(t.Context()), namespace); err != nil {
+			t.Errorf("deleting the namespace: %v", err)
+		}
+	})
+	eventually(t, "the default ServiceAccount", func(ctx context.Context) error {
+		return cluster.Get(ctx, client.ObjectKey{Namespace: namespace.Name, Name: "default"}, &corev1.ServiceAccount{})
+	})
+	return namespace.Name
+}
+
+// create makes the Task.
+func create(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitTask waits until the Task is as wanted, and returns it. When the test fails, the Task's status is in its output.
+func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
+	t.Helper()
+	eventually(t, what, func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
+			return err
+		}
+		if !wanted(task.Status) {
+			return fmt.Errorf("the status is %+v", task.Status)
+		}
+		return nil
+	})
+	return task.Status
+}
+
+func inPhase(phase v1alpha1.TaskPhase) func(v1alpha1.TaskStatus) bool {
+	return func(status v1alpha1.TaskStatus) bool { return status.Phase == phase }
+}
+
+func logs(t *testing.T, namespace, pod, container string) string {
+	t.Helper()
+	content, err := clientset.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(t.Context())
+	if err != nil {
+		t.Fatalf("reading the log of %s: %v", container, err)
+	}
+	return string(content)
+}
+
+// rolledOut says whether the operator's Deployment has reached its newest state.
+func rolledOut(ctx context.Context) error {
+	var deployment appsv1.Deployment
+	if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+		return err
+	}
+	status := deployment.Status
+	want := *deployment.Spec.Replicas
+	if status.ObservedGeneration < deployment.Generation || status.UpdatedReplicas != want || status.Replicas != want || status.AvailableReplicas != want {
+		return fmt.Errorf("the Deployment's status is %+v", status)
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+// journalDir is where steps see the journal: a file of the machine's that all of them append to.
+const journalDir = "/journal"
+
+// recordingTask has steps that write into a journal when they begin and when they end.
+func recordingTask(t *testing.T, namespace string, steps int) (task *v1alpha1.Task, journal string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	task = &v1alpha1.Task{
+		ObjectMeta: metav1.ObjectMeta{Name: "recording", Namespace: namespace},
+		Spec: v1alpha1.TaskSpec{Template: &v1alpha1.PodTemplate{Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: ptr.To(int64(1)),
+			Volumes: []corev1.Volume{{
+				Name:         "journal",
+				VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}},
+			}},
+		}}},
+	}
+	for i := range steps {
+		task.Spec.Steps = append(task.Spec.Steps, recordingStep(i, ""))
+	}
+	return task, filepath.Join(dir, "journal")
+}
+
+// recordingStep runs a command between its two entries.
+func recordingStep(i int, command string) v1alpha1.Step {
+	const script = `read now _ </proc/uptime; echo "begin $1 $now" >>/journal/journal; sleep 0.1; %s
+read now _ </proc/uptime; echo "end $1 $now" >>/journal/journal`
+	return v1alpha1.Step{Container: corev1.Container{
+		Name:         fmt.Sprintf("step-%d", i+1),
+		Image:        "busybox:1.28",
+		Command:      []string{"sh", "-c", fmt.Sprintf(script, command), "sh", strconv.Itoa(i + 1)},
+		VolumeMounts: []corev1.VolumeMount{{Name: "journal", MountPath: journalDir}},
+	}}
+}
+
+// span is when a step ran, in seconds since the machine's start, to a hundredth (proc_uptime(5)); 0 is never.
+type span struct{ begin, end float64 }
+
+func readJournal(t *testing.T, journal string) map[int]span {
+	t.Helper()
+	content, err := os.ReadFile(journal)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	spans := map[int]span{}
+	for line := range strings.Lines(string(content)) {
+		var what string
+		var step int
+		var at float64
+		if _, err := fmt.Sscan(line, &what, &step, &at); err != nil {
+			t.Fatalf("journal entry %q: %v", line, err)
+		}
+		s := spans[step]
+		if what == "begin" && s.begin == 0 {
+			s.begin = at
+		} else if what == "end" && s.end == 0 {
+			s.end = at
+		} else {
+			t.Errorf("step %d has a second entry %q", step, what)
+		}
+		spans[step] = s
+	}
+	return spans
+}
+
+// disorder lists what is wrong with the order of the steps: those that are missing, and those that began before the
+// step in front of them had ended.
+func disorder(spans map[int]span, steps int) []string {
+	var wrong []string
+	for step := 1; step <= steps; step++ {
+		s := spans[step]
+		if s.begin == 0 || s.end == 0 {
+			wrong = append(wrong, fmt.Sprintf("step %d has not run from begin to end", step))
+		}
+		if step > 1 && s.begin < spans[step-1].end {
+			wrong = append(wrong, fmt.Sprintf("step %d began before step %d had ended", step, step-1))
+		}
+	}
+	return wrong
+}
+
+// The steps of a Task run one after another, in their order, and each once: by the clock of the steps themselves.
+func TestStepsRunOneAfterAnother(t *testing.T) {
+	for _, steps := range []int{1, 3, 20} {
+		t.Run(strconv.Itoa(steps), func(t *testing.T) {
+			t.Parallel()
+			task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
+			create(t, task)
+			status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
+				t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+			}
+			if diff := cmp.Diff(fmt.Sprintf("%d/%d", steps, steps), status.Progress); diff != "" {
+				t.Errorf("progress (-want +got):\n%s", diff)
+			}
+			for i, step := range status.Steps {
+				if step.State != v1alpha1.StepSucceeded || step.StartedAt == nil || step.FinishedAt == nil {
+					t.Errorf("step %d has the status %+v", i+1, step)
+				}
+			}
+		})
+	}
+}
+
+// The proof of order is worth something only if it fails when there is none: an agent that ignores its gate is put
+// into the operator, and the same steps must be seen to overlap.
+func TestBrokenGateIsSeen(t *testing.T) {
+	image := os.Getenv("BROKEN_AGENT_IMAGE")
+	if image == "" {
+		t.Fatal("BROKEN_AGENT_IMAGE is not set: run `make test`")
+	}
+	useAgent(t, image)
+	for _, steps := range []int{3, 20} {
+		task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
+		create(t, task)
+		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+		if wrong := disorder(readJournal(t, journal), steps); len(wrong) == 0 {
+			t.Errorf("%d steps behind a gate that is always open were found to be in order", steps)
+		}
+	}
+}
+
+// useAgent makes the operator put another agent into Pods until the test ends.
+func useAgent(t *testing.T, image string) {
+	t.Helper()
+	const flag = "--agent-image="
+	set := func(ctx context.Context, image string) (old string, err error) {
+		var deployment appsv1.Deployment
+		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+			return "", err
+		}
+		before := deployment.DeepCopy()
+		args := deployment.Spec.Template.Spec.Containers[0].Args
+		i := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, flag) })
+		old, args[i] = strings.TrimPrefix(args[i], flag), flag+image
+		return old, cluster.Patch(ctx, &deployment, client.MergeFrom(before))
+	}
+	old, err := set(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		if _, err := set(ctx, old); err != nil {
+			t.Errorf("putting the agent back: %v", err)
+		}
+	})
+	eventually(t, "the operator with another agent", rolledOut)
+}
+
+// A step that fails ends the sequence: the later ones never run their command, the Task says which step and how, and the
+// Pod stays with its logs.
+func TestFailingStep(t *testing.T) {
+	t.Parallel()
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 4)
+	task.Spec.Steps[1] = recordingStep(1, "echo found a bug; exit 42")
+	create(t, task)
+	status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+
+	spans := readJournal(t, journal)
+	if len(spans) != 2 || spans[1].end == 0 || spans[2].end != 0 {
+		t.Errorf("the journal has %v, and not step 1 whole and step 2 up to its exit", spans)
+	}
+	type outcome struct {
+		State    v1alpha1.StepState
+		ExitCode int32
+	}
+	var got []outcome
+	for _, step := range status.Steps {
+		got = append(got, outcome{step.State, ptr.Deref(step.ExitCode, -1)})
+	}
+	want := []outcome{{v1alpha1.StepSucceeded, 0}, {v1alpha1.StepFailed, 42}, {v1alpha1.StepSkipped, -1}, {v1alpha1.StepSkipped, -1}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonStepFailed, `step "step-2" failed with exit code 42`)
+
+	// The Pod ends by itself, its waiting agents having seen the halt, and stays.
+	eventually(t, "the Pod to end", func(ctx context.Context) error {
+		var pod corev1.Pod
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
+			return err
+		}
+		if pod.Status.Phase != corev1.PodFailed {
+			return fmt.Errorf("the Pod's phase is %s", pod.Status.Phase)
+		}
+		for _, container := range pod.Status.ContainerStatuses[2:] {
+			if end := container.State.Terminated; end == nil || end.ExitCode != 0 {
+				t.Errorf("the skipped step %s ended with %+v, and not with exit code 0", container.Name, container.State)
+			}
+		}
+		return nil
+	})
+	if diff := cmp.Diff("found a bug\n", logs(t, task.Namespace, status.PodName, "step-2")); diff != "" {
+		t.Errorf("log of the failed step (-want +got):\n%s", diff)
+	}
+	if got := len(readJournal(t, journal)); got != 2 {
+		t.Errorf("%d steps have run at the end, and not 2", got)
+	}
+}

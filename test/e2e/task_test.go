@@ -1,0 +1,313 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+func newTask(namespace, name string, steps ...corev1.Container) *v1alpha1.Task {
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
+	for _, step := range steps {
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
+	}
+	return task
+}
+
+func shell(name, script string) corev1.Container {
+	return corev1.Container{Name: name, Image: "busybox:1.28", Command: []string{"sh", "-c", script}}
+}
+
+// wantCondition checks one condition; the message need only contain the text.
+func wantCondition(t *testing.T, status v1alpha1.TaskStatus, kind string, want metav1.ConditionStatus, reason, text string) {
+	t.Helper()
+	condition := meta.FindStatusCondition(status.Conditions, kind)
+	if condition == nil {
+		t.Fatalf("the status has no condition %s: %+v", kind, status.Conditions)
+	}
+	if diff := cmp.Diff([]string{string(want), reason}, []string{string(condition.Status), condition.Reason}); diff != "" {
+		t.Errorf("condition %s (-want +got):\n%s", kind, diff)
+	}
+	if !strings.Contains(condition.Message, text) {
+		t.Errorf("condition %s says %q, and not %q", kind, condition.Message, text)
+	}
+}
+
+// wantEvent waits for an event on the Task.
+func wantEvent(t *testing.T, task *v1alpha1.Task, reason, text string) {
+	t.Helper()
+	eventually(t, "the event "+reason, func(ctx context.Context) error {
+		var list eventsv1.EventList
+		if err := cluster.List(ctx, &list, client.InNamespace(task.Namespace)); err != nil {
+			return err
+		}
+		for _, event := range list.Items {
+			if event.Regarding.UID == task.UID && event.Reason == reason && strings.Contains(event.Note, text) {
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
+}
+
+// The Task of the README runs as it stands there: three steps, the last with the command of its image.
+func TestREADMETask(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile("../../config/samples/task.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var task v1alpha1.Task
+	if err := yaml.UnmarshalStrict(content, &task); err != nil {
+		t.Fatal(err)
+	}
+	task.Namespace = newNamespace(t, "baseline")
+	create(t, &task)
+	status := awaitTask(t, &task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+
+	wantCondition(t, status, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, "all steps")
+	var count strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&count, "This is demo job number %d\n", i+1)
+	}
+	for step, want := range map[string]string{"step1": "step1\n", "step2": "step2\n", "step3": count.String()} {
+		if diff := cmp.Diff(want, logs(t, task.Namespace, task.Name, step)); diff != "" {
+			t.Errorf("log of %s (-want +got):\n%s", step, diff)
+		}
+	}
+	wantEvent(t, &task, v1alpha1.ReasonPodCreated, task.Name)
+	wantEvent(t, &task, v1alpha1.ConditionComplete, "all steps")
+}
+
+// What the operator adds to a Pod is no obstacle in a namespace with PodSecurity restricted: where the user's own containers
+// may run, so may the Task.
+func TestRestrictedNamespace(t *testing.T) {
+	t.Parallel()
+	step := shell("only", "id -u")
+	step.SecurityContext = &corev1.SecurityContext{
+		AllowPrivilegeEscalation: ptr.To(false),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		ReadOnlyRootFilesystem:   ptr.To(true),
+	}
+	task := newTask(newNamespace(t, "restricted"), "restricted", step)
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
+		RunAsNonRoot:   ptr.To(true),
+		RunAsUser:      ptr.To(int64(12345)),
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}}}
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if diff := cmp.Diff("12345\n", logs(t, task.Namespace, task.Name, "only")); diff != "" {
+		t.Errorf("the step's user (-want +got):\n%s", diff)
+	}
+}
+
+// A Pod that PodSecurity refuses is no Pod at all, and the Task says why; once the reason is gone, it runs.
+func TestRefusedPod(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "restricted")
+	task := newTask(namespace, "refused", shell("only", "true"))
+	create(t, task)
+	refused := func(status v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
+	}
+	status := awaitTask(t, task, "the refusal", refused)
+	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonPodRefused, "violates PodSecurity")
+	wantEvent(t, task, v1alpha1.ReasonPodRefused, "violates PodSecurity")
+	wantNoPod(t, task)
+
+	patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"baseline"}}}`))
+	if err := cluster.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, patch); err != nil {
+		t.Fatal(err)
+	}
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+}
+
+func wantNoPod(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &corev1.Pod{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("there is a Pod %s: %v", task.Name, err)
+	}
+}
+
+// What can't run says so in one sentence, on the Task, in a condition and in an event.
+func TestWaitingTasks(t *testing.T) {
+	tests := map[string]struct {
+		step   corev1.Container
+		reason string
+		text   string
+		pod    bool
+	}{
+		"the image doesn't exist": {
+			step:   corev1.Container{Name: "only", Image: "nobody/has-this:1", Command: []string{"true"}},
+			reason: "ImagePullBackOff",
+			text:   `container "only" can't start`,
+			pod:    true,
+		},
+		"the command of the image isn't known, since its registry can't be reached": {
+			step:   corev1.Container{Name: "only", Image: "registry.invalid/team/image:1"},
+			reason: v1alpha1.ReasonEntrypointUnresolved,
+			text:   `step "only": image "registry.invalid/team/image:1" can't be asked for its command, because the registry registry.invalid can't be reached: set command`,
+		},
+		"no node takes the Pod": {
+			step: corev1.Container{Name: "only", Image: "busybox:1.28", Command: []string{"true"}, Resources: corev1.ResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")},
+			}},
+			reason: "Unschedulable",
+			text:   "no node takes the Pod: 0/1 nodes are available",
+			pod:    true,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task := newTask(newNamespace(t, "baseline"), "waiting", test.step)
+			create(t, task)
+			status := awaitTask(t, task, "the reason "+test.reason, func(status v1alpha1.TaskStatus) bool {
+				condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+				return condition != nil && condition.Reason == test.reason
+			})
+			if diff := cmp.Diff(v1alpha1.TaskPending, status.Phase); diff != "" {
+				t.Errorf("phase (-want +got):\n%s", diff)
+			}
+			wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, test.reason, test.text)
+			wantEvent(t, task, test.reason, test.text)
+			if !test.pod {
+				wantNoPod(t, task)
+			}
+		})
+	}
+}
+
+// The operator's Pod may go at any time: the step that runs goes on, and the next ones run when it is back.
+func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 3)
+	task.Spec.Steps[0] = recordingStep(0, "sleep 3")
+	create(t, task)
+	awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+		return len(status.Steps) == 3 && status.Steps[0].State == v1alpha1.StepRunning
+	})
+
+	var pods corev1.PodList
+	if err := cluster.List(t.Context(), &pods, client.InNamespace(operatorNamespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(pods.Items) == 0 {
+		t.Fatal("the operator has no Pod")
+	}
+	for _, pod := range pods.Items {
+		if err := cluster.Delete(t.Context(), &pod, client.GracePeriodSeconds(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
+		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+	}
+	eventually(t, "the operator to be back", rolledOut)
+}
+
+// The operator runs with no rights on its node: its namespace enforces PodSecurity restricted, which covers all but the
+// root file system.
+func TestOperatorIsConfined(t *testing.T) {
+	var namespace corev1.Namespace
+	if err := cluster.Get(t.Context(), client.ObjectKey{Name: operatorNamespace}, &namespace); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("restricted", namespace.Labels["pod-security.kubernetes.io/enforce"]); diff != "" {
+		t.Errorf("PodSecurity of the operator's namespace (-want +got):\n%s", diff)
+	}
+	var deployment appsv1.Deployment
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	for _, container := range deployment.Spec.Template.Spec.Containers {
+		if !ptr.Deref(container.SecurityContext.ReadOnlyRootFilesystem, false) {
+			t.Errorf("the root file system of %s can be written to", container.Name)
+		}
+	}
+	eventually(t, "the operator to be available", rolledOut)
+}
+
+// A Task that is suspended makes no Pod until it is resumed, and its Pod goes with it.
+func TestSuspendResumeDelete(t *testing.T) {
+	t.Parallel()
+	task := newTask(newNamespace(t, "baseline"), "suspended", shell("only", "true"))
+	task.Spec.Suspend = true
+	create(t, task)
+	status := awaitTask(t, task, "the Task to be suspended", inPhase(v1alpha1.TaskSuspended))
+	wantCondition(t, status, v1alpha1.ConditionSuspended, metav1.ConditionTrue, v1alpha1.ReasonSuspended, "spec.suspend")
+	wantNoPod(t, task)
+
+	before := task.DeepCopy()
+	task.Spec.Suspend = false
+	if err := cluster.Patch(t.Context(), task, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	status = awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	wantCondition(t, status, v1alpha1.ConditionSuspended, metav1.ConditionFalse, v1alpha1.ReasonResumed, "spec.suspend")
+
+	if err := cluster.Delete(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the Pod to go with the Task", func(ctx context.Context) error {
+		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &corev1.Pod{})
+		if err == nil {
+			return errors.New("it is still there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
+
+// Somebody deletes the Pod in the middle: the Task has failed, and no second Pod runs the first steps again.
+func TestPodIsDeletedInTheMiddle(t *testing.T) {
+	t.Parallel()
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task.Spec.Steps[0] = recordingStep(0, "sleep 60")
+	create(t, task)
+	awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+		return len(status.Steps) == 2 && status.Steps[0].State == v1alpha1.StepRunning
+	})
+	if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}); err != nil {
+		t.Fatal(err)
+	}
+	status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonPodDeleted, "was deleted before all steps had ended")
+	eventually(t, "the Pod to be gone", func(ctx context.Context) error {
+		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &corev1.Pod{})
+		if err == nil {
+			return errors.New("it is still there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+	want := map[int]bool{1: true}
+	got := map[int]bool{}
+	for step := range readJournal(t, journal) {
+		got[step] = true
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("steps that began (-want +got):\n%s", diff)
+	}
+}
