@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
@@ -78,7 +77,7 @@ func run(ctx context.Context, args []string) error {
 		m.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{
 			Handler: webhook.Handler{Decoder: admission.NewDecoder(m.GetScheme()), Agent: c.agent},
 		})
-		return setupControllers(m, commands)
+		return controller.SetupWithManager(m, commands)
 	}
 	if err := m.Add(everyReplica{manager.RunnableFunc(start)}); err != nil {
 		return err
@@ -128,21 +127,6 @@ func newManager(c config) (manager.Manager, error) {
 		LeaderElectionNamespace:       c.namespace,
 		LeaderElectionReleaseOnCancel: true,
 	})
-}
-
-func setupControllers(m manager.Manager, commands controller.CommandResolver) error {
-	order := &controller.OrderReconciler{Client: m.GetClient()}
-	if err := order.SetupWithManager(m); err != nil {
-		return err
-	}
-	task := &controller.TaskReconciler{
-		Client:   m.GetClient(),
-		Live:     m.GetAPIReader(),
-		Events:   m.GetEventRecorder("taskflow"),
-		Commands: commands,
-		Now:      time.Now,
-	}
-	return task.SetupWithManager(m)
 }
 
 // everyReplica is a Runnable that doesn't wait for the leader election.

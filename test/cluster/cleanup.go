@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,17 +18,25 @@ import (
 // left is found.
 const cgroupRoot = "taskflow-test"
 
-// fixedFolders are places outside of the cluster's own folders which the kubelet, containerd's shims and the CNI
-// library write to and which no flag moves. They are removed at the end where the cluster made them.
-var fixedFolders = []string{"/var/lib/kubelet", "/run/containerd", "/var/lib/cni"}
+// fixedFolders are places outside of the cluster's own folders which the kubelet and the CNI library write to and
+// which no setting moves. They are removed at the end where the cluster made them.
+var fixedFolders = []string{"/var/lib/kubelet", "/var/lib/cni", "/var/log/containers"}
 
-// cleanUp removes all that a cluster leaves: processes, mounts, network, cgroups and files. state is the state
-// folder of the clone that made it, and it works whatever became of that cluster or of that clone.
-func cleanUp(ctx context.Context, state string, madeFolders []string) error {
+// kernelSettings are the files below /proc/sys which the kubelet writes its own values to, for the whole machine. They
+// get their values back at the end.
+var kernelSettings = []string{
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+}
+
+// cleanUp removes all that a cluster leaves: processes, mounts, network, cgroups and files. It works whatever became
+// of that cluster or of the clone that made it, and can be called again after it was broken off.
+func cleanUp(ctx context.Context, old record) error {
+	// The record goes last, since it says what is to be removed.
+	folders := slices.Concat([]string{old.State}, old.MadeFolders, []string{runDir})
 	if err := killAll(ctx); err != nil {
 		return err
 	}
-	if err := unmountBelow(append([]string{state, runDir}, madeFolders...)); err != nil {
+	if err := unmountBelow(folders); err != nil {
 		return err
 	}
 	if err := removeNetwork(ctx); err != nil {
@@ -36,8 +45,44 @@ func cleanUp(ctx context.Context, state string, madeFolders []string) error {
 	if err := removeCgroups(ctx); err != nil {
 		return err
 	}
-	for _, dir := range append([]string{state, runDir}, madeFolders...) {
+	if err := writeSettings("/proc/sys", old.KernelSettings); err != nil {
+		return err
+	}
+	for _, dir := range folders {
 		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSettings reads files of one value below dir, as far as they are there.
+func readSettings(dir string, files []string) (map[string]string, error) {
+	values := map[string]string{}
+	for _, file := range files {
+		value, err := os.ReadFile(filepath.Join(dir, file))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		values[file] = strings.TrimSpace(string(value))
+	}
+	return values, nil
+}
+
+// writeSettings gives the files below dir the values, where they have others.
+func writeSettings(dir string, values map[string]string) error {
+	now, err := readSettings(dir, slices.Collect(maps.Keys(values)))
+	if err != nil {
+		return err
+	}
+	for file, value := range values {
+		if now[file] == value {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644); err != nil {
 			return err
 		}
 	}
@@ -62,7 +107,8 @@ func killAll(ctx context.Context) error {
 	return err
 }
 
-// unmountBelow unmounts all that is mounted at or below the folders.
+// unmountBelow unmounts all that is mounted at or below the folders. It fails where a mount stays: a Pod's volume can be
+// a folder of the host, and removing what is mounted would empty it.
 func unmountBelow(folders []string) error {
 	mountInfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -74,13 +120,19 @@ func unmountBelow(folders []string) error {
 			return fmt.Errorf("unmounting %s: %w", mount, err)
 		}
 	}
+	if mountInfo, err = os.ReadFile("/proc/self/mountinfo"); err != nil {
+		return err
+	}
+	if left := mountsBelow(string(mountInfo), folders); len(left) > 0 {
+		return fmt.Errorf("these are still mounted: %s", strings.Join(left, " "))
+	}
 	return nil
 }
 
 // mountsBelow lists the mount points at or below the folders, last mounted first, from the text of
 // /proc/self/mountinfo (proc_pid_mountinfo(5)).
 func mountsBelow(mountInfo string, folders []string) []string {
-	// The kernel writes blanks as octal escapes, and marks a mount point that was removed.
+	// The kernel writes blanks and backslashes as octal escapes.
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	var mounts []string
 	for line := range strings.Lines(mountInfo) {
@@ -88,7 +140,7 @@ func mountsBelow(mountInfo string, folders []string) []string {
 		if len(fields) < 5 {
 			continue
 		}
-		point := strings.TrimSuffix(unescape.Replace(fields[4]), "//deleted")
+		point := unescape.Replace(fields[4])
 		for _, folder := range folders {
 			if point == folder || strings.HasPrefix(point, folder+"/") {
 				mounts = append(mounts, point)

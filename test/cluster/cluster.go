@@ -43,9 +43,10 @@ func (c *cluster) logFile(component string) string {
 // record is what is known of the cluster that runs, or of the one that ran last and was not ended. It
 // lies in runDir.
 type record struct {
-	State       string             `json:"state"` // the state folder of the clone that made it
-	MadeFolders []string           `json:"madeFolders"`
-	Processes   map[string]process `json:"processes"` // by component
+	State          string             `json:"state"` // the state folder of the clone that made it
+	MadeFolders    []string           `json:"madeFolders"`
+	KernelSettings map[string]string  `json:"kernelSettings"` // by file below /proc/sys: the value before the cluster's
+	Processes      map[string]process `json:"processes"`      // by component
 }
 
 func (r record) aliveComponents() []string {
@@ -94,25 +95,32 @@ func (r record) write() error {
 
 // begin makes sure that the caller may change the cluster and nobody else does meanwhile. It returns the record and a
 // function that lets others go on.
-func (c *cluster) begin() (record, func(), error) {
-	if os.Geteuid() != 0 {
-		return record{}, nil, errors.New("only root can run containers and make network namespaces: run it as root")
+func (c *cluster) begin(ctx context.Context) (record, func(), error) {
+	if err := checkRoot(); err != nil {
+		return record{}, nil, err
 	}
 	lock, err := os.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return record{}, nil, err
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		fmt.Fprintln(os.Stderr, "waiting for another cluster command to end ...")
-		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-			return record{}, nil, fmt.Errorf("locking %s: %w", lockFile, err)
-		}
-	}
 	unlock := func() { _ = lock.Close() }
+	tryLock := func() bool {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		return !errors.Is(err, syscall.EWOULDBLOCK)
+	}
+	if !tryLock() {
+		fmt.Fprintln(os.Stderr, "waiting for another cluster command to end ...")
+		poll(ctx, time.Hour, tryLock)
+	}
+	if err != nil {
+		unlock()
+		return record{}, nil, fmt.Errorf("locking %s: %w", lockFile, err)
+	}
 	r, err := readRecord()
 	if err == nil && r.State != "" && r.State != c.state && len(r.aliveComponents()) > 0 {
-		if _, statErr := os.Stat(r.State); statErr == nil {
-			err = fmt.Errorf("a cluster of another clone runs on this machine: end it with `make down` in %s", filepath.Dir(r.State))
+		// A clone that was removed while its cluster ran can't end it; what is mounted in the state folder may still be there.
+		if clone := filepath.Dir(r.State); isRepository(clone) {
+			err = fmt.Errorf("a cluster of another clone runs on this machine: end it with `make down` in %s", clone)
 		}
 	}
 	if err != nil {
@@ -124,6 +132,12 @@ func (c *cluster) begin() (record, func(), error) {
 
 func (c *cluster) up(ctx context.Context) error {
 	began := time.Now()
+	if err := checkRoot(); err != nil { // before the minutes of a build
+		return err
+	}
+	if err := c.checkPath(); err != nil {
+		return err
+	}
 	if err := installPackages(ctx); err != nil {
 		return err
 	}
@@ -140,7 +154,7 @@ func (c *cluster) up(ctx context.Context) error {
 	}
 	components := c.components(dirs[0], dirs[1], dirs[2])
 
-	r, unlock, err := c.begin()
+	r, unlock, err := c.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -151,13 +165,16 @@ func (c *cluster) up(ctx context.Context) error {
 		}
 	}
 
+	for _, component := range components {
+		if p, ran := r.Processes[component.name]; ran && !p.alive() {
+			fmt.Fprintf(os.Stderr, "%s has died; the end of its log:\n%s", component.name, c.tail(component.name))
+			delete(r.Processes, component.name) // else await would find it dead before its turn comes
+		}
+	}
 	started := false
 	for _, component := range components {
 		if r.Processes[component.name].alive() {
 			continue
-		}
-		if _, ran := r.Processes[component.name]; ran {
-			fmt.Fprintf(os.Stderr, "%s has died; the end of its log:\n%s", component.name, c.tail(component.name))
 		}
 		started = true
 		if r.Processes[component.name], err = start(component.command, c.logFile(component.name)); err != nil {
@@ -171,10 +188,11 @@ func (c *cluster) up(ctx context.Context) error {
 				return err
 			}
 		}
-		if component.name == "registry" {
-			if err := c.pushImages(ctx); err != nil {
-				return err
-			}
+	}
+	// Asked of the registry, since an earlier up may have been killed before this, or the registry have died.
+	if !imagesPushed(ctx) {
+		if err := c.pushImages(ctx); err != nil {
+			return err
 		}
 	}
 	if err := c.await(ctx, r, "the node is ready", func(ctx context.Context) bool { return c.nodeReady(ctx, dirs[0]) }); err != nil {
@@ -192,15 +210,19 @@ func (c *cluster) up(ctx context.Context) error {
 func (c *cluster) prepare(ctx context.Context, old record) (record, error) {
 	if old.State != "" {
 		fmt.Fprintf(os.Stderr, "removing what the earlier cluster in %s has left\n", old.State)
-		if err := cleanUp(ctx, old.State, old.MadeFolders); err != nil {
+		if err := cleanUp(ctx, old); err != nil {
 			return record{}, fmt.Errorf("removing what an earlier cluster has left: %w", err)
 		}
 	}
-	if err := cleanUp(ctx, c.state, nil); err != nil {
+	if err := cleanUp(ctx, record{State: c.state}); err != nil {
 		return record{}, fmt.Errorf("removing what an earlier cluster has left: %w", err)
 	}
 
 	r := record{State: c.state, Processes: map[string]process{}}
+	var err error
+	if r.KernelSettings, err = readSettings("/proc/sys", kernelSettings); err != nil {
+		return record{}, err
+	}
 	for _, dir := range fixedFolders {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			r.MadeFolders = append(r.MadeFolders, dir)
@@ -225,6 +247,23 @@ func (c *cluster) prepare(ctx context.Context, old record) (record, error) {
 		return record{}, err
 	}
 	return r, makeNetwork(ctx)
+}
+
+func checkRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("only root can run containers and make network namespaces: run it as root")
+	}
+	return nil
+}
+
+// checkPath says where a socket of the kubelet's would have too long a path: the kubelet would end at once.
+func (c *cluster) checkPath() error {
+	const most = 107 // bytes, unix(7)
+	socket := filepath.Join(c.state, "kubelet", "pod-resources", "kubelet.sock")
+	if len(socket) > most {
+		return fmt.Errorf("the path of this clone is %d characters too long for the kubelet's socket %s: move the clone", len(socket)-most, socket)
+	}
+	return nil
 }
 
 // mayLowerOOMScore says whether this process has CAP_SYS_RESOURCE, without which nobody lowers an oom_score_adj
@@ -268,7 +307,7 @@ func (c *cluster) await(ctx context.Context, r record, what string, holds func(c
 }
 
 func (c *cluster) down(ctx context.Context) error {
-	r, unlock, err := c.begin()
+	r, unlock, err := c.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -280,13 +319,13 @@ func (c *cluster) down(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := cleanUp(ctx, c.state, nil); err != nil {
-		return err
-	}
 	if r.State != "" {
-		if err := cleanUp(ctx, r.State, r.MadeFolders); err != nil {
+		if err := cleanUp(ctx, r); err != nil {
 			return err
 		}
+	}
+	if err := cleanUp(ctx, record{State: c.state}); err != nil {
+		return err
 	}
 	fmt.Fprintln(os.Stderr, "the cluster is gone")
 	return nil

@@ -41,6 +41,11 @@ while [ "$i" -le "$count" ]; do
 done
 `
 
+// imagesPushed says whether pushImages has come to its end: the last of its images is there.
+func imagesPushed(ctx context.Context) bool {
+	return healthy("http://"+registryAddress+"/v2/"+path.Dir(lastImage)+"/manifests/latest", nil)(ctx)
+}
+
 // pushImages makes the images that the cluster and its tests use, and pushes them to the registry, under the paths
 // that they have on Docker Hub.
 func (c *cluster) pushImages(ctx context.Context) error {

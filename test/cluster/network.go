@@ -46,15 +46,15 @@ func makeNetwork(ctx context.Context) error {
 
 // removeNetwork removes what makeNetwork made. The interfaces of the Pods go with the namespace.
 func removeNetwork(ctx context.Context) error {
-	if _, err := os.Stat(namespacePath()); err == nil {
-		if err := script(ctx, [][]string{{"ip", "netns", "delete", namespace}}); err != nil {
+	// The interface goes first: the kernel ends a namespace some time after its name is gone, and would
+	// delete the pair just when we do.
+	if _, err := os.Stat("/sys/class/net/" + hostInterface); err == nil {
+		if err := script(ctx, [][]string{{"ip", "link", "delete", hostInterface}}); err != nil {
 			return err
 		}
 	}
-	// The kernel ends a namespace some time after its name is gone; its end of the pair goes at once
-	// when ours is deleted.
-	if _, err := os.Stat("/sys/class/net/" + hostInterface); err == nil {
-		return script(ctx, [][]string{{"ip", "link", "delete", hostInterface}})
+	if _, err := os.Stat(namespacePath()); err == nil {
+		return script(ctx, [][]string{{"ip", "netns", "delete", namespace}})
 	}
 	return nil
 }

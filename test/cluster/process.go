@@ -21,8 +21,9 @@ type process struct {
 	Started string `json:"started"` // field 22 of /proc/PID/stat: clock ticks since boot
 }
 
+// alive is false too for a daemon that had ended before its start time was read, and so has none.
 func (p process) alive() bool {
-	return p.PID > 0 && startTime(p.PID) == p.Started
+	return p.PID > 0 && p.Started != "" && startTime(p.PID) == p.Started
 }
 
 // startTime is empty where there is no such process, and for one that has ended and is not reaped.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,15 +23,10 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-const (
-	operatorNamespace = "taskflow-system"
-	// patience is how long a test waits for what should take seconds: the machine may be busy.
-	patience = 90 * time.Second
-	// pollInterval is how often it looks.
-	pollInterval = 200 * time.Millisecond
-)
+const operatorNamespace = "taskflow-system"
 
 var (
 	cluster   client.WithWatch
@@ -67,26 +61,6 @@ func connect() error {
 	return err
 }
 
-// eventually polls until the check passes, and fails the test with what was missing when that takes too long.
-func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			t.Fatalf("waited %s for %s: %v", patience, what, err)
-		}
-	}
-}
-
 // newNamespace makes a namespace that goes when the test ends, and has its ServiceAccount. The level is of PodSecurity.
 func newNamespace(t *testing.T, level string) string {
 	t.Helper()
@@ -102,7 +76,7 @@ func newNamespace(t *testing.T, level string) string {
 			t.Errorf("deleting the namespace: %v", err)
 		}
 	})
-	eventually(t, "the default ServiceAccount", func(ctx context.Context) error {
+	wait.For(t, "the default ServiceAccount", func(ctx context.Context) error {
 		return cluster.Get(ctx, client.ObjectKey{Namespace: namespace.Name, Name: "default"}, &corev1.ServiceAccount{})
 	})
 	return namespace.Name
@@ -119,7 +93,7 @@ func create(t *testing.T, task *v1alpha1.Task) {
 // awaitTask waits until the Task is as wanted, and returns it. When the test fails, the Task's status is in its output.
 func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
 	t.Helper()
-	eventually(t, what, func(ctx context.Context) error {
+	wait.For(t, what, func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
 // journalDir is where steps see the journal: a file of the machine's that all of them append to.
@@ -167,13 +169,13 @@ func useAgent(t *testing.T, image string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
 		if _, err := set(ctx, old); err != nil {
 			t.Errorf("putting the agent back: %v", err)
 		}
 	})
-	eventually(t, "the operator with another agent", rolledOut)
+	wait.For(t, "the operator with another agent", rolledOut)
 }
 
 // A step that fails ends the sequence: the later ones never run their command, the Task says which step and how, and the
@@ -204,7 +206,7 @@ func TestFailingStep(t *testing.T) {
 	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonStepFailed, `step "step-2" failed with exit code 42`)
 
 	// The Pod ends by itself, its waiting agents having seen the halt, and stays.
-	eventually(t, "the Pod to end", func(ctx context.Context) error {
+	wait.For(t, "the Pod to end", func(ctx context.Context) error {
 		var pod corev1.Pod
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
 			return err

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
 func newTask(namespace, name string, steps ...corev1.Container) *v1alpha1.Task {
@@ -56,7 +57,7 @@ func wantCondition(t *testing.T, status v1alpha1.TaskStatus, kind string, want m
 // wantEvent waits for an event on the Task.
 func wantEvent(t *testing.T, task *v1alpha1.Task, reason, text string) {
 	t.Helper()
-	eventually(t, "the event "+reason, func(ctx context.Context) error {
+	wait.For(t, "the event "+reason, func(ctx context.Context) error {
 		var list eventsv1.EventList
 		if err := cluster.List(ctx, &list, client.InNamespace(task.Namespace)); err != nil {
 			return err
@@ -226,7 +227,7 @@ func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
 	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}
-	eventually(t, "the operator to be back", rolledOut)
+	wait.For(t, "the operator to be back", rolledOut)
 }
 
 // The operator runs with no rights on its node: its namespace enforces PodSecurity restricted, which covers all but the
@@ -248,7 +249,7 @@ func TestOperatorIsConfined(t *testing.T) {
 			t.Errorf("the root file system of %s can be written to", container.Name)
 		}
 	}
-	eventually(t, "the operator to be available", rolledOut)
+	wait.For(t, "the operator to be available", rolledOut)
 }
 
 // A Task that is suspended makes no Pod until it is resumed, and its Pod goes with it.
@@ -272,7 +273,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	if err := cluster.Delete(t.Context(), task); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the Pod to go with the Task", func(ctx context.Context) error {
+	wait.For(t, "the Pod to go with the Task", func(ctx context.Context) error {
 		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &corev1.Pod{})
 		if err == nil {
 			return errors.New("it is still there")
@@ -295,7 +296,7 @@ func TestPodIsDeletedInTheMiddle(t *testing.T) {
 	}
 	status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
 	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonPodDeleted, "was deleted before all steps had ended")
-	eventually(t, "the Pod to be gone", func(ctx context.Context) error {
+	wait.For(t, "the Pod to be gone", func(ctx context.Context) error {
 		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &corev1.Pod{})
 		if err == nil {
 			return errors.New("it is still there")

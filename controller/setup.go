@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -24,6 +25,22 @@ const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute
 )
+
+// SetupWithManager registers both controllers.
+func SetupWithManager(m manager.Manager, commands CommandResolver) error {
+	order := &OrderReconciler{Client: m.GetClient()}
+	if err := order.SetupWithManager(m); err != nil {
+		return err
+	}
+	task := &TaskReconciler{
+		Client:   m.GetClient(),
+		Live:     m.GetAPIReader(),
+		Events:   m.GetEventRecorder("taskflow"),
+		Commands: commands,
+		Now:      time.Now,
+	}
+	return task.SetupWithManager(m)
+}
 
 func options() controller.Options {
 	return controller.Options{

@@ -1,0 +1,219 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+func parse(t *testing.T, manifest string) *unstructured.Unstructured {
+	t.Helper()
+	var object unstructured.Unstructured
+	if err := yaml.Unmarshal([]byte(manifest), &object.Object); err != nil {
+		t.Fatal(err)
+	}
+	return &object
+}
+
+// Whatever is wrong with a Task, its author reads one sentence that names the field and what to do.
+func TestInvalidTasks(t *testing.T) {
+	const head = "apiVersion: api.practice.com/v1alpha1\nkind: Task\n"
+	named := func(name string) string { return head + "metadata: {name: " + name + ", namespace: default}\nspec: " }
+	spec := func(spec string) string { return named("invalid") + spec }
+	tests := map[string]struct{ manifest, want string }{
+		"no spec": {
+			manifest: head + "metadata: {name: invalid, namespace: default}",
+			want:     "spec: Required value",
+		},
+		"no steps": {
+			manifest: spec("{}"),
+			want:     "spec.steps: Required value",
+		},
+		"empty steps": {
+			manifest: spec("{steps: []}"),
+			want:     "spec.steps: Invalid value: a Task needs at least one step",
+		},
+		"two steps of one name": {
+			manifest: spec("{steps: [{name: a, image: x}, {name: b, image: x}, {name: a, image: z}]}"),
+			want:     "spec.steps: Invalid value: two steps have the same name: give each a name of its own",
+		},
+		"a step without a name": {
+			manifest: spec("{steps: [{image: x}]}"),
+			want:     "spec.steps[0].name: Required value",
+		},
+		"a step with an empty name": {
+			manifest: spec("{steps: [{name: '', image: x}]}"),
+			want:     "spec.steps[0]: Invalid value: the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters",
+		},
+		"a step with a name that no container can have": {
+			manifest: spec("{steps: [{name: Step_1, image: x}]}"),
+			want:     "spec.steps[0]: Invalid value: the name of a step must be lower-case letters",
+		},
+		"a step with a name that is too long": {
+			manifest: spec("{steps: [{name: " + strings.Repeat("a", 64) + ", image: x}]}"),
+			want:     "spec.steps[0].name: Too long: may not be more than 63 bytes",
+		},
+		"a step with a name of taskflow's own": {
+			manifest: spec("{steps: [{name: taskflow-agent, image: x}]}"),
+			want:     "spec.steps[0]: Invalid value: the name of a step can't start with taskflow-: such names are taskflow's own",
+		},
+		"a step without an image": {
+			manifest: spec("{steps: [{name: a}]}"),
+			want:     "spec.steps[0]: Invalid value: a step needs an image",
+		},
+		"too many steps": {
+			manifest: spec("{steps: [" + strings.Repeat("{name: a, image: x},", 101) + "]}"),
+			want:     "spec.steps: Too many: 101: must have at most 100 items",
+		},
+		"a postStart hook": {
+			manifest: spec("{steps: [{name: a, image: x, lifecycle: {postStart: {exec: {command: [x]}}}}]}"),
+			want:     "spec.steps[0]: Invalid value: lifecycle.postStart of a step would run before the step is released: put it into the step's command",
+		},
+		"a liveness probe": {
+			manifest: spec("{steps: [{name: a, image: x, livenessProbe: {exec: {command: [x]}}}]}"),
+			want:     "spec.steps[0]: Invalid value: livenessProbe and startupProbe of a step would run while the step still waits: leave them out",
+		},
+		"a restart policy of a step": {
+			manifest: spec("{steps: [{name: a, image: x, restartPolicy: Always}]}"),
+			want:     "spec.steps[0]: Invalid value: restartPolicy of a step isn't supported: set template.spec.restartPolicy",
+		},
+		"a restart policy that never ends": {
+			manifest: spec("{steps: [{name: a, image: x}], template: {spec: {restartPolicy: Always}}}"),
+			want:     "spec.template.spec: Invalid value: template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends",
+		},
+		"containers in the template": {
+			manifest: spec("{steps: [{name: a, image: x}], template: {spec: {containers: [{name: b}]}}}"),
+			want:     "spec.template.spec: Invalid value: template.spec.containers must be left out: the steps are the containers",
+		},
+		"an annotation of taskflow's own": {
+			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/order: '9'}}}}"),
+			want:     "spec.template: Invalid value: template.metadata.annotations can't have keys that start with taskflow.practice.com/: taskflow sets them",
+		},
+		"a label of taskflow's own": {
+			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {labels: {taskflow.practice.com/task: other}}}}"),
+			want:     "spec.template: Invalid value: template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them",
+		},
+		"a name that is too long for a label": {
+			manifest: named(strings.Repeat("a", 64)) + "{steps: [{name: a, image: x}]}",
+			want:     "metadata.name must have at most 63 characters: it becomes a label of the Task's Pod",
+		},
+		"a field that doesn't exist": {
+			manifest: spec("{steps: [{name: a, image: x, comand: [y]}]}"),
+			want:     `strict decoding error: unknown field "spec.steps[0].comand"`,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			// As kubectl asks: with unknown fields refused.
+			err := client.WithFieldValidation(cluster, "Strict").Create(t.Context(), parse(t, test.manifest), client.DryRunAll)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got the error %v, and not %q", err, test.want)
+			}
+		})
+	}
+}
+
+// All of core/v1's fields may be used in steps and in the template.
+func TestValidTask(t *testing.T) {
+	task := parse(t, `
+apiVersion: api.practice.com/v1alpha1
+kind: Task
+metadata: {name: valid, namespace: default}
+spec:
+  suspend: true
+  steps:
+  - name: a
+    image: x
+    command: [a]
+    ports: [{containerPort: 80}]
+    env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+    resources: {requests: {cpu: 10m}}
+    readinessProbe: {exec: {command: [x]}}
+    volumeMounts: [{name: data, mountPath: /data}]
+    terminationMessagePolicy: FallbackToLogsOnError
+  template:
+    metadata: {labels: {team: a}, annotations: {note: b}}
+    spec:
+      restartPolicy: OnFailure
+      initContainers: [{name: first, image: x}]
+      volumes: [{name: data, emptyDir: {}}]
+      securityContext: {runAsNonRoot: true}
+      imagePullSecrets: [{name: secret}]
+`)
+	if err := client.WithFieldValidation(cluster, "Strict").Create(t.Context(), task, client.DryRunAll); err != nil {
+		t.Error(err)
+	}
+}
+
+// What runs is fixed once there is a Pod: an edit of steps or template is refused, all else goes through.
+func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
+	task := newTask(t, newNamespace(t), "fixed", "a", "b")
+	awaitPod(t, task)
+	awaitStatus(t, task, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
+
+	for name, test := range map[string]struct{ patch, want string }{
+		"steps": {
+			patch: `{"spec":{"steps":[{"name":"a","image":"other","command":["x"]}]}}`,
+			want:  "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"template": {
+			patch: `{"spec":{"template":{"spec":{"hostNetwork":true}}}}`,
+			want:  "spec.template can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"suspend": {patch: `{"spec":{"suspend":true}}`},
+		"labels":  {patch: `{"metadata":{"labels":{"a":"b"}}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(test.patch)))
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got the error %v, and not %q", err, test.want)
+			}
+		})
+	}
+}
+
+// The CRD goes through plain client-side kubectl apply, which keeps a copy of it in an annotation of limited size; and kubectl
+// explain has something to say of taskflow's own fields.
+func TestKubectl(t *testing.T) {
+	kubectl := func(args ...string) string {
+		t.Helper()
+		config := filepath.Join(t.TempDir(), "kubeconfig")
+		if err := os.WriteFile(config, environment.KubeConfig, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), append([]string{"--kubeconfig", config}, args...)...)
+		output, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, output)
+		}
+		return string(output)
+	}
+	applied := kubectl("apply", "--dry-run=server", "-f", "../../config/crd/tasks.yaml", "-o", `jsonpath={.metadata.annotations.kubectl\.kubernetes\.io/last-applied-configuration}`)
+	if !strings.Contains(applied, "tasks.api.practice.com") {
+		t.Errorf("the annotation of kubectl apply is %.100q", applied)
+	}
+	for field, want := range map[string]string{
+		"task.spec.steps":          "The steps in the order in which they run",
+		"task.spec.suspend":        "Makes no Pod while true",
+		"task.status.steps.reason": "Why it is in this state",
+	} {
+		if got := strings.Join(strings.Fields(kubectl("explain", field)), " "); !strings.Contains(got, want) {
+			t.Errorf("kubectl explain %s says nothing of %q: %s", field, want, got)
+		}
+	}
+	header := strings.Fields(strings.SplitN(kubectl("get", "tf", "-A"), "\n", 2)[0])
+	if diff := cmp.Diff([]string{"NAMESPACE", "NAME", "STATUS", "PROGRESS", "STEP", "DURATION", "AGE"}, header); diff != "" && header[0] != "No" {
+		t.Errorf("columns of kubectl get tasks (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,109 @@
+//go:build apiserver
+
+// Package apiserver tests the CRD, the webhook and the controllers against a real API server (controller-runtime's envtest),
+// with no node: the tests write the Pods' status themselves. hack/test.sh says where the API server's binary is.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/controller"
+	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/webhook"
+)
+
+var (
+	cluster     client.WithWatch
+	environment *envtest.Environment
+)
+
+func TestMain(m *testing.M) {
+	logf.SetLogger(logr.Discard())
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "running taskflow at an API server (run it through `make test`): %v\n", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	environment = &envtest.Environment{
+		CRDDirectoryPaths:     []string{"../../config/crd/tasks.yaml"},
+		ErrorIfCRDPathMissing: true,
+		WebhookInstallOptions: envtest.WebhookInstallOptions{Paths: []string{"../../config/webhook/mutating_webhook.yaml"}},
+	}
+	config, err := environment.Start()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, environment.Stop()) }()
+	config.QPS, config.Burst = 200, 400
+
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return 0, err
+		}
+	}
+	if cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
+		return 0, err
+	}
+
+	hook := environment.WebhookInstallOptions
+	manager, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:  scheme,
+		Cache:   controller.CacheOptions(),
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
+			Host: hook.LocalServingHost, Port: hook.LocalServingPort, CertDir: hook.LocalServingCertDir,
+		}),
+	})
+	if err != nil {
+		return 0, err
+	}
+	commands, err := entrypoint.New(entrypoint.Options{Timeout: 2 * time.Second})
+	if err != nil {
+		return 0, err
+	}
+	manager.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{Handler: webhook.Handler{
+		Decoder: admission.NewDecoder(scheme),
+		Agent:   webhook.Agent{Image: "taskflow/agent"},
+	}})
+	if err := controller.SetupWithManager(manager, commands); err != nil {
+		return 0, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- manager.Start(ctx) }()
+	defer func() { stop(); err = errors.Join(err, <-stopped) }()
+	return m.Run(), nil
+}
+
+func newNamespace(t *testing.T) string {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	if err := cluster.Create(t.Context(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	return namespace.Name
+}

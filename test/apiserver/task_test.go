@@ -1,0 +1,412 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// newTask creates a Task whose steps have a command.
+func newTask(t *testing.T, namespace, name string, steps ...string) *v1alpha1.Task {
+	t.Helper()
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
+	for _, step := range steps {
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{
+			Name: step, Image: "busybox", Command: []string{"echo"}, Args: []string{step},
+		}})
+	}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+func awaitPod(t *testing.T, task *v1alpha1.Task) *corev1.Pod {
+	t.Helper()
+	var pod corev1.Pod
+	wait.For(t, "the Pod", func(ctx context.Context) error {
+		return cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod)
+	})
+	return &pod
+}
+
+func awaitStatus(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
+	t.Helper()
+	wait.For(t, what, func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
+			return err
+		}
+		if !wanted(task.Status) {
+			return fmt.Errorf("the status is %+v", task.Status)
+		}
+		return nil
+	})
+	return task.Status
+}
+
+func awaitFailed(t *testing.T, task *v1alpha1.Task) *metav1.Condition {
+	t.Helper()
+	status := awaitStatus(t, task, "the Task to fail", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskFailed })
+	return meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
+}
+
+// awaitAnnotations waits for the order, and returns the halt that came with it.
+func awaitOrder(t *testing.T, pod *corev1.Pod, order string) (halt string) {
+	t.Helper()
+	wait.For(t, "order "+order, func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		if got := pod.Annotations[contract.OrderAnnotation]; got != order {
+			return fmt.Errorf("the order is %q", got)
+		}
+		return nil
+	})
+	return pod.Annotations[contract.HaltAnnotation]
+}
+
+// states write a Pod's status as a kubelet would: one state for each container.
+func setStates(t *testing.T, pod *corev1.Pod, phase corev1.PodPhase, states ...corev1.ContainerState) {
+	t.Helper()
+	before := pod.DeepCopy()
+	pod.Status.Phase = phase
+	pod.Status.ContainerStatuses = nil
+	for i, state := range states {
+		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{
+			Name: pod.Spec.Containers[i].Name, State: state, ImageID: "busybox@sha256:1", Image: "busybox",
+		})
+	}
+	if err := cluster.Status().Patch(t.Context(), pod, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func running() corev1.ContainerState {
+	return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
+}
+
+func ended(code int32) corev1.ContainerState {
+	reason := "Completed"
+	if code != 0 {
+		reason = "Error"
+	}
+	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: code, Reason: reason, StartedAt: metav1.Now(), FinishedAt: metav1.Now(),
+	}}
+}
+
+// A Task's Pod has the Task's name, belongs to it, and came through the webhook.
+func TestPodOfATask(t *testing.T) {
+	task := newTask(t, newNamespace(t), "made", "a", "b")
+	pod := awaitPod(t, task)
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || owner.UID != task.UID {
+		t.Errorf("the Pod's owner is %+v", owner)
+	}
+	want := map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1"}
+	if diff := cmp.Diff(want, pod.Annotations); diff != "" {
+		t.Errorf("annotations (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(task.Name, pod.Labels[contract.TaskLabel]); diff != "" {
+		t.Errorf("label (-want +got):\n%s", diff)
+	}
+	for i, container := range pod.Spec.Containers {
+		flags, err := contract.ParseAgentFlags(container.Args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"echo", task.Spec.Steps[i].Name}, flags.Command); diff != "" {
+			t.Errorf("command behind the agent (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// The order follows the containers' ends, one by one, and the Task's status follows the Pod.
+func TestOrderFollowsTheSteps(t *testing.T) {
+	task := newTask(t, newNamespace(t), "ordered", "a", "b", "c")
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, running(), running(), running())
+	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "a" && s.Progress == "0/3" })
+	setStates(t, pod, corev1.PodRunning, ended(0), running(), running())
+	awaitOrder(t, pod, "2")
+	awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Progress == "1/3" && s.Order == 2 })
+	setStates(t, pod, corev1.PodRunning, ended(0), ended(0), running())
+	awaitOrder(t, pod, "3")
+	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0), ended(0))
+	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+	if status.CompletionTime == nil || status.StartTime == nil || status.Duration == "" || status.CurrentStep != "" {
+		t.Errorf("the status at the end is %+v", status)
+	}
+	if !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionComplete) {
+		t.Errorf("the conditions at the end are %+v", status.Conditions)
+	}
+}
+
+// A container that ends with another code than 0 halts the sequence, whatever the kubelet's reason says.
+func TestFailureHalts(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  corev1.ContainerState
+		want string
+	}{
+		"error":         {end: ended(1), want: `step "a" failed with exit code 1`},
+		"out of memory": {end: withReason(ended(137), "OOMKilled"), want: `step "a" failed with exit code 137 (OOMKilled)`},
+		"odd reason":    {end: withReason(ended(2), "Completed"), want: `step "a" failed with exit code 2 (Completed)`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			task := newTask(t, newNamespace(t), "failing", "a", "b")
+			pod := awaitPod(t, task)
+			setStates(t, pod, corev1.PodRunning, test.end, running())
+			failed := awaitFailed(t, task)
+			if diff := cmp.Diff([]string{v1alpha1.ReasonStepFailed, test.want}, []string{failed.Reason, failed.Message}); diff != "" {
+				t.Errorf("condition (-want +got):\n%s", diff)
+			}
+			wait.For(t, "the halt", func(ctx context.Context) error {
+				if halt := awaitOrder(t, pod, "1"); halt != test.want {
+					return fmt.Errorf("it is %q", halt)
+				}
+				return nil
+			})
+			if diff := cmp.Diff(v1alpha1.StepSkipped, task.Status.Steps[1].State); diff != "" {
+				t.Errorf("the step after it (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func withReason(state corev1.ContainerState, reason string) corev1.ContainerState {
+	state.Terminated.Reason = reason
+	return state
+}
+
+// Under OnFailure the kubelet starts a failed step again: that is no failure of the Task, and later steps go on waiting.
+func TestOnFailure(t *testing.T) {
+	namespace := newNamespace(t)
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "again", Namespace: namespace}}
+	for _, name := range []string{"a", "b"} {
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: name, Image: "x", Command: []string{"x"}}})
+	}
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyOnFailure}}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, ended(1), running())
+	awaitStatus(t, task, "the reason of the first try", func(s v1alpha1.TaskStatus) bool {
+		return len(s.Steps) == 2 && s.Steps[0].Reason == "Error" && s.Steps[0].State == v1alpha1.StepWaiting
+	})
+	setStates(t, pod, corev1.PodRunning, running(), running())
+	setStates(t, pod, corev1.PodRunning, ended(0), running())
+	if halt := awaitOrder(t, pod, "2"); halt != "" {
+		t.Errorf("the Pod was halted: %s", halt)
+	}
+}
+
+// A Pod that is somebody else's is never touched.
+func TestPodNameConflict(t *testing.T) {
+	namespace := newNamespace(t)
+	other := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "taken", Namespace: namespace},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}},
+	}
+	if err := cluster.Create(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	failed := awaitFailed(t, newTask(t, namespace, "taken", "a"))
+	want := []string{v1alpha1.ReasonPodNameConflict, `a Pod named "taken" exists and isn't this Task's: delete or rename it, then create the Task again`}
+	if diff := cmp.Diff(want, []string{failed.Reason, failed.Message}); diff != "" {
+		t.Errorf("condition (-want +got):\n%s", diff)
+	}
+	var after corev1.Pod
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(other), &after); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(other.ResourceVersion, after.ResourceVersion); diff != "" {
+		t.Errorf("the other Pod was changed (-want +got):\n%s", diff)
+	}
+}
+
+// A Task that is created again right after it was deleted waits for its old Pod to go, and then runs.
+func TestCreatedAgain(t *testing.T) {
+	namespace := newNamespace(t)
+	first := newTask(t, namespace, "again", "a")
+	old := awaitPod(t, first)
+	if err := cluster.Delete(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	second := newTask(t, namespace, "again", "a")
+	awaitStatus(t, second, "the old Pod to be in the way", func(s v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == v1alpha1.ReasonPodNameConflict
+	})
+	// There is no garbage collector here.
+	if err := cluster.Delete(t.Context(), old, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the new Pod", func(ctx context.Context) error {
+		var pod corev1.Pod
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(second), &pod); err != nil {
+			return err
+		}
+		if owner := metav1.GetControllerOf(&pod); owner.UID != second.UID {
+			return fmt.Errorf("it belongs to %s", owner.UID)
+		}
+		return nil
+	})
+}
+
+// A Pod that the API server finds invalid is the Task's failure, with the API server's words; there is none.
+func TestInvalidPod(t *testing.T) {
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "invalid", Namespace: newNamespace(t)}}
+	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{
+		Name: "a", Image: "x", Command: []string{"x"}, VolumeMounts: []corev1.VolumeMount{{Name: "missing", MountPath: "/x"}},
+	}}}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	failed := awaitFailed(t, task)
+	if failed.Reason != v1alpha1.ReasonPodInvalid || !strings.Contains(failed.Message, `spec.containers[0].volumeMounts[0].name: Not found: "missing"`) {
+		t.Errorf("the condition is %+v", failed)
+	}
+	wantNoPod(t, task)
+}
+
+// The webhook's refusals reach the Task too, and can be mended without it: here by nobody, so it goes on waiting.
+func TestRefusedByTheWebhook(t *testing.T) {
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "refused", Namespace: newNamespace(t)}}
+	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{
+		Name: "a", Image: "x", Command: []string{"x"}, VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/taskflow"}},
+	}}}
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "data"}}}}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	status := awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
+	})
+	condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+	if want := `the container "a" mounts "data" at /taskflow, which is for taskflow's own: choose another mountPath`; !strings.Contains(condition.Message, want) {
+		t.Errorf("the condition says %q, and not %q", condition.Message, want)
+	}
+	wantNoPod(t, task)
+}
+
+// A command that can't be looked up keeps the Task waiting, with the reason; where it never can be, the Task has failed.
+func TestUnresolvedCommand(t *testing.T) {
+	unresolved := func(t *testing.T, image string) *v1alpha1.Task {
+		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "unresolved", Namespace: newNamespace(t)}}
+		task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{Name: "a", Image: image}}}
+		if err := cluster.Create(t.Context(), task); err != nil {
+			t.Fatal(err)
+		}
+		return task
+	}
+	t.Run("its registry is down", func(t *testing.T) {
+		task := unresolved(t, "127.0.0.1:1/image:1")
+		status := awaitStatus(t, task, "the reason", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
+		got := status.Conditions[0]
+		want := []string{v1alpha1.ConditionProgressing, v1alpha1.ReasonEntrypointUnresolved, `step "a": image "127.0.0.1:1/image:1" can't be asked for its command, because the registry 127.0.0.1:1 can't be reached: set command`}
+		if diff := cmp.Diff(want, []string{got.Type, got.Reason, got.Message}); diff != "" {
+			t.Errorf("condition (-want +got):\n%s", diff)
+		}
+		wantNoPod(t, task)
+	})
+	t.Run("it has no valid name", func(t *testing.T) {
+		task := unresolved(t, "NOT/VALID")
+		failed := awaitFailed(t, task)
+		want := []string{v1alpha1.ReasonEntrypointUnresolved, `step "a": image "NOT/VALID" has an invalid name: correct it`}
+		if diff := cmp.Diff(want, []string{failed.Reason, failed.Message}); diff != "" {
+			t.Errorf("condition (-want +got):\n%s", diff)
+		}
+		wantNoPod(t, task)
+	})
+}
+
+func wantNoPod(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &corev1.Pod{}); !apierrors.IsNotFound(err) {
+		t.Errorf("there is a Pod: %v", err)
+	}
+}
+
+// A Pod with the label that isn't made from a Task is refused with a sentence, and one without is none of taskflow's business.
+func TestPodsOfOthers(t *testing.T) {
+	namespace := newNamespace(t)
+	pod := func(labels map[string]string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "other-", Namespace: namespace, Labels: labels},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}},
+		}
+	}
+	err := cluster.Create(t.Context(), pod(map[string]string{contract.TaskLabel: "some"}))
+	want := "metadata.labels: taskflow.practice.com/task is for Pods that taskflow makes from a Task: remove it, or create a Task"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got the error %v, and not %q", err, want)
+	}
+	plain := pod(nil)
+	if err := cluster.Create(t.Context(), plain); err != nil {
+		t.Fatal(err)
+	}
+	if len(plain.Annotations) > 0 || len(plain.Spec.InitContainers) > 0 {
+		t.Errorf("the Pod was changed: %+v", plain)
+	}
+}
+
+// A status that has not changed is not written, and a change is one write: a watcher sees each state once.
+func TestOneWriteAChange(t *testing.T) {
+	namespace := newNamespace(t)
+	watch, err := cluster.Watch(t.Context(), &v1alpha1.TaskList{}, client.InNamespace(namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	task := newTask(t, namespace, "counted", "a", "b")
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, running(), running())
+	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
+	// What changes nothing of the Task's is no reason to write.
+	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: "Ready", Status: "True", LastProbeTime: metav1.Now()})
+	setStates(t, pod, corev1.PodRunning, running(), running())
+	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
+	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+
+	// Created, Pod created, step a runs, all ended (and perhaps, in between, the order 2).
+	var versions []string
+	for deadline := time.After(patienceForEvents); ; {
+		select {
+		case event := <-watch.ResultChan():
+			if task, ok := event.Object.(*v1alpha1.Task); ok {
+				versions = append(versions, fmt.Sprintf("%s %s", task.Status.Phase, task.Status.Progress))
+				if task.Status.Phase != v1alpha1.TaskSucceeded {
+					continue
+				}
+			}
+		case <-deadline:
+		}
+		break
+	}
+	if diff := cmp.Diff([]string{" ", "Pending 0/2", "Running 0/2", "Succeeded 2/2"}, versions); diff != "" {
+		t.Errorf("versions of the Task (-want +got):\n%s", diff)
+	}
+	if got := ptr.Deref(task.Status.Steps[0].ExitCode, -1); got != 0 {
+		t.Errorf("exit code of step a: %d", got)
+	}
+}
+
+const patienceForEvents = 10 * time.Second

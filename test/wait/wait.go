@@ -1,0 +1,35 @@
+// Package wait lets tests wait for what happens elsewhere, by looking again and again.
+package wait
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+const (
+	// patience is how long a test waits for what should take seconds at most: the machine may be busy.
+	patience = 90 * time.Second
+	// interval is how often it looks.
+	interval = 100 * time.Millisecond
+)
+
+// For polls until the check passes, and fails the test with what was missing when that takes too long.
+func For(t *testing.T, what string, check func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("waited %s for %s: %v", patience, what, err)
+		}
+	}
+}
