@@ -95,7 +95,7 @@ func restarts(pod *corev1.Pod) bool {
 }
 
 func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v1alpha1.StepStatus {
-	step.ExitCode = ptr.To(end.ExitCode)
+	step.ExitCode = new(end.ExitCode)
 	step.Reason = end.Reason
 	step.StartedAt = microTime(end.StartedAt)
 	step.FinishedAt = microTime(end.FinishedAt)

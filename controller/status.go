@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
@@ -96,7 +95,7 @@ func (n *next) ended(reason, message string, at time.Time) {
 func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	seen := observe(pod)
 	n.PodName = pod.Name
-	n.StartTime = ptr.To(pod.CreationTimestamp)
+	n.StartTime = new(pod.CreationTimestamp)
 	n.Order = int32(released(pod)) //nolint:gosec // at most 100
 	n.Progress = fmt.Sprintf("%d/%d", seen.succeeded, len(seen.steps))
 	n.Steps = seen.steps

@@ -150,8 +150,7 @@ func (r *Resolver) Resolve(ctx context.Context, image, architecture string) (Com
 		if ctx.Err() != nil {
 			return Command{}, ctx.Err()
 		}
-		var unfit *unfitError
-		if errors.As(err, &unfit) {
+		if unfit, ok := errors.AsType[*unfitError](err); ok {
 			return Command{}, &Error{Image: image, Cause: unfit.cause, Remedy: unfit.remedy, Permanent: true}
 		}
 		causes = append(causes, fmt.Sprintf("the registry %s %s", host(source), describe(err)))

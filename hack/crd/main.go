@@ -68,7 +68,7 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 				edit(pod, name, func(list *apiextensionsv1.JSONSchemaProps) {
 					*list = apiextensionsv1.JSONSchemaProps{
 						Type:  "array",
-						Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: ptr.To(true)}},
+						Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}},
 					}
 				})
 			}

@@ -7,6 +7,7 @@ package jsonpatch
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -33,7 +34,7 @@ func Add[T any](p *Patch, length int, elements []T, path ...string) {
 		p.Set(elements, path...)
 	default:
 		for _, element := range elements {
-			p.Set(element, append(path[:len(path):len(path)], "-")...)
+			p.Set(element, append(slices.Clip(path), "-")...)
 		}
 	}
 }

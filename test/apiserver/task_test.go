@@ -177,8 +177,12 @@ func TestFailureHalts(t *testing.T) {
 				t.Errorf("condition (-want +got):\n%s", diff)
 			}
 			wait.For(t, "the halt", func(ctx context.Context) error {
-				if halt := awaitOrder(t, pod, "1"); halt != test.want {
-					return fmt.Errorf("it is %q", halt)
+				if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+					return err
+				}
+				want := map[string]string{contract.OrderAnnotation: "1", contract.HaltAnnotation: test.want, contract.StepsAnnotation: "a,b"}
+				if diff := cmp.Diff(want, pod.Annotations); diff != "" {
+					return fmt.Errorf("annotations (-want +got):\n%s", diff)
 				}
 				return nil
 			})

@@ -80,11 +80,12 @@ func readJournal(t *testing.T, journal string) map[int]span {
 			t.Fatalf("journal entry %q: %v", line, err)
 		}
 		s := spans[step]
-		if what == "begin" && s.begin == 0 {
+		switch {
+		case what == "begin" && s.begin == 0:
 			s.begin = at
-		} else if what == "end" && s.end == 0 {
+		case what == "end" && s.end == 0:
 			s.end = at
-		} else {
+		default:
 			t.Errorf("step %d has a second entry %q", step, what)
 		}
 		spans[step] = s
