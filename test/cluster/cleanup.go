@@ -189,7 +189,7 @@ func delegateControllers(dirs ...string) error {
 		if err != nil {
 			return err
 		}
-		for _, controller := range strings.Fields(string(controllers)) {
+		for controller := range strings.FieldsSeq(string(controllers)) {
 			file := filepath.Join(dir, "cgroup.subtree_control")
 			if err := os.WriteFile(file, []byte("+"+controller), 0o644); err != nil {
 				return fmt.Errorf("enabling the controller %s in %s: %w", controller, dir, err)

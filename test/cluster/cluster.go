@@ -60,12 +60,12 @@ func (r record) aliveComponents() []string {
 	return names
 }
 
-func recordFile() string { return filepath.Join(runDir, "cluster.json") }
+const recordFile = runDir + "/cluster.json"
 
 // readRecord returns an empty record where there is none.
-func readRecord() (record, error) {
+func readRecord(file string) (record, error) {
 	r := record{Processes: map[string]process{}}
-	content, err := os.ReadFile(recordFile())
+	content, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}
@@ -73,24 +73,24 @@ func readRecord() (record, error) {
 		return r, err
 	}
 	if err := json.Unmarshal(content, &r); err != nil {
-		return r, fmt.Errorf("reading %s: %w", recordFile(), err)
+		return r, fmt.Errorf("reading %s: %w", file, err)
 	}
 	return r, nil
 }
 
-func (r record) write() error {
+func (r record) write(file string) error {
 	content, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(runDir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	temp := recordFile() + ".tmp"
+	temp := file + ".tmp"
 	if err := os.WriteFile(temp, content, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(temp, recordFile())
+	return os.Rename(temp, file)
 }
 
 // begin makes sure that the caller may change the cluster and nobody else does meanwhile. It returns the record and a
@@ -116,7 +116,7 @@ func (c *cluster) begin(ctx context.Context) (record, func(), error) {
 		unlock()
 		return record{}, nil, fmt.Errorf("locking %s: %w", lockFile, err)
 	}
-	r, err := readRecord()
+	r, err := readRecord(recordFile)
 	if err == nil && r.State != "" && r.State != c.state && len(r.aliveComponents()) > 0 {
 		// A clone that was removed while its cluster ran can't end it; what is mounted in the state folder may still be there.
 		if clone := filepath.Dir(r.State); isRepository(clone) {
@@ -180,7 +180,7 @@ func (c *cluster) up(ctx context.Context) error {
 		if r.Processes[component.name], err = start(component.command, c.logFile(component.name)); err != nil {
 			return fmt.Errorf("starting %s: %w", component.name, err)
 		}
-		if err := r.write(); err != nil {
+		if err := r.write(recordFile); err != nil {
 			return err
 		}
 		if component.ready != nil {
@@ -233,7 +233,7 @@ func (c *cluster) prepare(ctx context.Context, old record) (record, error) {
 			return record{}, err
 		}
 	}
-	if err := r.write(); err != nil { // from here on there is something to remove
+	if err := r.write(recordFile); err != nil { // from here on there is something to remove
 		return record{}, err
 	}
 	if err := makePKI(filepath.Join(c.state, "pki")); err != nil {
@@ -261,7 +261,7 @@ func (c *cluster) checkPath() error {
 	const most = 107 // bytes, unix(7)
 	socket := filepath.Join(c.state, "kubelet", "pod-resources", "kubelet.sock")
 	if len(socket) > most {
-		return fmt.Errorf("the path of this clone is %d characters too long for the kubelet's socket %s: move the clone", len(socket)-most, socket)
+		return fmt.Errorf("the path of this clone is %d bytes too long: the kubelet's socket would be %s, of %d at most", len(socket)-most, socket, most)
 	}
 	return nil
 }
@@ -332,7 +332,7 @@ func (c *cluster) down(ctx context.Context) error {
 }
 
 func (c *cluster) status(ctx context.Context) error {
-	r, err := readRecord()
+	r, err := readRecord(recordFile)
 	if err != nil {
 		return err
 	}

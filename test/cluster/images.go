@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -41,9 +44,12 @@ while [ "$i" -le "$count" ]; do
 done
 `
 
-// imagesPushed says whether pushImages has come to its end: the last of its images is there.
+// lastImage is the one that pushImages pushes last.
+const lastImage = "devopscube/kubernetes-job-demo"
+
+// imagesPushed says whether pushImages has come to its end.
 func imagesPushed(ctx context.Context) bool {
-	return healthy("http://"+registryAddress+"/v2/"+path.Dir(lastImage)+"/manifests/latest", nil)(ctx)
+	return healthy("http://"+registryAddress+"/v2/"+lastImage+"/manifests/latest", nil)(ctx)
 }
 
 // pushImages makes the images that the cluster and its tests use, and pushes them to the registry, under the paths
@@ -73,7 +79,7 @@ func (c *cluster) pushImages(ctx context.Context) error {
 			config: v1.Config{Cmd: []string{"sh"}, Env: []string{searchPath}},
 		},
 		{
-			names:  []string{"devopscube/kubernetes-job-demo:latest"},
+			names:  []string{lastImage + ":latest"},
 			files:  append(busybox, oci.File{Path: "script.sh", Mode: 0o755, Content: []byte(jobDemo)}),
 			config: v1.Config{Entrypoint: []string{"/script.sh"}, Env: []string{searchPath}},
 		},
@@ -106,12 +112,21 @@ func (c *cluster) pauseImage(ctx context.Context) ([]oci.File, error) {
 
 // busyboxFiles are the static busybox of Debian, with a link for each of its applets, and what a base image has besides.
 func busyboxFiles() ([]oci.File, error) {
-	content, err := os.ReadFile("/usr/bin/busybox")
+	binary := "/usr/bin/busybox"
+	content, err := os.ReadFile(binary)
 	if os.IsNotExist(err) {
-		content, err = os.ReadFile("/bin/busybox")
+		binary = "/bin/busybox"
+		content, err = os.ReadFile(binary)
 	}
 	if err != nil {
 		return nil, err
+	}
+	static, err := isStatic(content)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", binary, err)
+	}
+	if !static { // Debian's package busybox
+		return nil, fmt.Errorf("%s needs shared libraries, which the image doesn't have: install the package busybox-static in its place", binary)
 	}
 	files := []oci.File{
 		{Path: "bin/busybox", Mode: 0o755, Content: content},
@@ -119,14 +134,23 @@ func busyboxFiles() ([]oci.File, error) {
 		{Path: "etc/group", Mode: 0o644, Content: []byte("root:x:0:\nnobody:x:65534:\n")},
 		{Path: "tmp/", Mode: 0o1777},
 	}
-	applets, err := exec.Command("busybox", "--list").Output()
+	applets, err := exec.Command(binary, "--list").Output()
 	if err != nil {
 		return nil, err
 	}
-	for _, applet := range strings.Fields(string(applets)) {
+	for applet := range strings.FieldsSeq(string(applets)) {
 		if applet != "busybox" {
 			files = append(files, oci.File{Path: "bin/" + applet, Link: "busybox"})
 		}
 	}
 	return files, nil
+}
+
+// isStatic says whether a program runs without a dynamic linker.
+func isStatic(program []byte) (bool, error) {
+	file, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), nil
 }

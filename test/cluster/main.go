@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -20,7 +21,7 @@ const usage = `usage: cluster COMMAND
   down            end it and remove all that it made
   status          a line per component; exit code 1 when something is wrong
   kubeconfig      print the path of the administrator's kubeconfig
-  env             print shell commands that set KUBECONFIG and PATH: eval "$(... env)"
+  env             print a shell command that sets KUBECONFIG, PATH and NO_PROXY: eval "$(... env)"
   registry        print the address of the registry, as the host and the Pods reach it
   logs COMPONENT  print a component's log
   assets          build etcd, kube-apiserver and kubectl, and print their folder (KUBEBUILDER_ASSETS)
@@ -50,6 +51,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := bypassProxy(); err != nil {
+		return err
+	}
 	c := newCluster(root, self)
 
 	switch command := args[0]; {
@@ -66,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("export KUBECONFIG=%s PATH=%s:$PATH\n", c.kubeconfig(), kubernetes)
+		fmt.Printf("export KUBECONFIG=%q PATH=%q:\"$PATH\" NO_PROXY=%q\n", c.kubeconfig(), kubernetes, os.Getenv("NO_PROXY"))
 	case command == "registry":
 		fmt.Println(registryAddress)
 	case command == "logs" && len(args) == 2:
@@ -79,19 +83,41 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// repositoryRoot is the nearest folder, from the working directory upwards, whose go.mod is the product's.
+// bypassProxy keeps an HTTP proxy, which can't reach the cluster, out of the way to it: for this program and for the
+// components, which inherit its environment. The API server asks for webhooks by names that end in ".svc".
+func bypassProxy() error {
+	hosts := []string{clusterRange, ".svc"}
+	for _, variable := range []string{"NO_PROXY", "no_proxy"} {
+		for host := range strings.SplitSeq(os.Getenv(variable), ",") {
+			if host != "" && !slices.Contains(hosts, host) {
+				hosts = append(hosts, host)
+			}
+		}
+	}
+	return os.Setenv("NO_PROXY", strings.Join(hosts, ","))
+}
+
+// repositoryRoot is the nearest folder, from the working directory upwards, whose go.mod is the product's. It is
+// without symbolic links, as the kernel names it in its list of mounts.
 func repositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", err
+	}
 	for ; ; dir = filepath.Dir(dir) {
-		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(mod), "module github.com/taskflow/taskflow-operator\n") {
+		if isRepository(dir) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
 			return "", errors.New("this isn't a clone of taskflow-operator: run it from inside one")
 		}
 	}
+}
+
+func isRepository(dir string) bool {
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	return err == nil && strings.HasPrefix(string(mod), "module github.com/taskflow/taskflow-operator\n")
 }
