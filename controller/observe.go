@@ -45,14 +45,13 @@ func observe(pod *corev1.Pod) sequence {
 			s.failed = i
 		}
 	}
-	s.order = max(order, min(s.succeeded+1, len(s.steps)))
-	if s.failed >= 0 {
-		s.order = order
-		if s.halt == "" {
-			s.halt = failure(s.steps[s.failed])
-		}
+	if s.failed >= 0 && s.halt == "" {
+		s.halt = failure(s.steps[s.failed])
 	}
-	if s.halt != "" {
+	s.order = order
+	if s.halt == "" {
+		s.order = max(order, min(s.succeeded+1, len(s.steps)))
+	} else {
 		// Nothing after the end of the sequence runs any more, though the agents may need a moment to see it.
 		for i := range s.steps {
 			if s.steps[i].State == v1alpha1.StepWaiting && i != s.failed {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,11 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	n.Progress = fmt.Sprintf("%d/%d", seen.succeeded, len(seen.steps))
 	n.Steps = seen.steps
 	n.CurrentStep = ""
-	current := seen.failed
+	current := slices.IndexFunc(seen.steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepRunning })
+	running := current >= 0
+	if !running {
+		current = seen.failed
+	}
 	if current < 0 && seen.succeeded < len(seen.steps) {
 		current = seen.succeeded
 	}
@@ -112,8 +117,8 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	case seen.succeeded == len(seen.steps):
 		n.complete(latest(seen.steps, now))
 	case pod.DeletionTimestamp != nil:
-		n.podDeleted(pod.DeletionTimestamp.Time)
-	case seen.failed >= 0 && pod.Status.Reason == "":
+		n.podDeleted(now) // the timestamp lies ahead: it is when the grace period ends
+	case seen.failed >= 0 && pod.Status.Reason == "" && !running: // a step may fail while it waits; the one that runs goes on
 		step := seen.steps[seen.failed]
 		n.failed(v1alpha1.ReasonStepFailed, failure(step), latest(seen.steps[seen.failed:seen.failed+1], now))
 	case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:

@@ -86,6 +86,12 @@ func check(pod *corev1.Pod) error {
 		if strings.HasPrefix(container.Name, contract.ReservedPrefix) {
 			return fmt.Errorf("the container name %q starts with %s, which is for taskflow's own: choose another name", container.Name, contract.ReservedPrefix)
 		}
+		for _, mount := range container.VolumeMounts {
+			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
+				return fmt.Errorf("the container %q mounts %q, and volume names that start with %s are for taskflow's own: choose another volume",
+					container.Name, mount.Name, contract.ReservedPrefix)
+			}
+		}
 	}
 	return nil
 }

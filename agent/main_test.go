@@ -1,0 +1,264 @@
+//go:build linux
+
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/taskflow/taskflow-operator/agent"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// An agent is a process: what it promises about signals, orphans and exit codes shows only from
+// outside. So the test binary plays all the parts itself, and knows from its name which one. The
+// environment would not do: the command inherits it, and it is among what is tested.
+const (
+	agentName          = "test-agent"
+	agentNoInotifyName = "test-agent-without-inotify"
+	agentOwnDevName    = "test-agent-with-own-dev"
+	childName          = "test-child"
+)
+
+// programs is a directory with the test binary under each of those names.
+var programs string
+
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case agentName:
+		os.Exit(actAsAgent())
+	case agentNoInotifyName:
+		os.Exit(actAsAgentWithoutInotify())
+	case agentOwnDevName:
+		os.Exit(actAsAgentWithOwnDev())
+	case childName:
+		os.Exit(actAsChild(os.Args[1:]))
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "agent-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	binary, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range []string{agentName, agentNoInotifyName, agentOwnDevName, childName} {
+		if err := os.Symlink(binary, filepath.Join(dir, name)); err != nil {
+			panic(err)
+		}
+	}
+	programs = dir
+	// With -race every process would sleep for a second before it ends.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
+	return m.Run()
+}
+
+// actAsAgent is cmd/agent, and then looks whether the agent would leave processes behind. From
+// outside nobody can tell: the kernel kills what is left as soon as a process 1 is gone.
+func actAsAgent() int {
+	signals := agent.Notify()
+	code := agent.Run(os.Args[1:], signals, time.Now, os.Stderr)
+	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
+		fmt.Fprintln(os.Stderr, "the agent is done and has children left")
+	}
+	return code
+}
+
+// The two kinds of container: one with process ids of its own, and one that shares them with others
+// (shareProcessNamespace, hostPID).
+const (
+	asProcess1    = "process 1"
+	notAsProcess1 = "not process 1"
+)
+
+var placements = map[string]uintptr{asProcess1: unix.CLONE_NEWPID, notAsProcess1: 0}
+
+// container starts programs the way a container runtime does.
+type container struct {
+	program string // a path, or one of our names; default: agentName
+	clone   uintptr
+	args    []string
+	edit    func(*exec.Cmd) // may be nil
+}
+
+// process is a program that runs. Its output grows until wait has returned.
+type process struct {
+	t              *testing.T
+	cmd            *exec.Cmd
+	stdout, stderr output
+}
+
+// result is what is left of a process.
+type result struct {
+	Code           int
+	Stdout, Stderr string
+}
+
+// patience bounds every wait for something that must happen. It is only ever used up by a failure.
+const patience = time.Minute
+
+func (c container) start(t *testing.T) *process {
+	t.Helper()
+	if c.program == "" {
+		c.program = agentName
+	}
+	if !filepath.IsAbs(c.program) {
+		c.program = filepath.Join(programs, c.program)
+	}
+	p := &process{t: t}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	p.cmd = exec.CommandContext(ctx, c.program, c.args...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.cmd.WaitDelay = patience
+	p.cmd.SysProcAttr = cloned(c.clone)
+	if c.edit != nil {
+		c.edit(p.cmd)
+	}
+	must(t, p.cmd.Start())
+	t.Cleanup(func() {
+		cancel()
+		_ = p.cmd.Wait() // fails where the test has waited
+	})
+	return p
+}
+
+func (c container) run(t *testing.T) result {
+	t.Helper()
+	return c.start(t).wait()
+}
+
+// cloned gives a process new namespaces. Those need root, or at least to be root in a user namespace.
+func cloned(flags uintptr) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: flags}
+	if flags != 0 && os.Geteuid() != 0 {
+		attr.Cloneflags |= unix.CLONE_NEWUSER
+	}
+	if attr.Cloneflags&unix.CLONE_NEWUSER != 0 {
+		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	return attr
+}
+
+// wait returns when the process has ended and nobody holds its output any more.
+func (p *process) wait() result {
+	p.t.Helper()
+	var exit *exec.ExitError
+	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		p.t.Errorf("waiting for %q: %v", p.cmd.Args, err)
+	}
+	return result{Code: p.cmd.ProcessState.ExitCode(), Stdout: p.stdout.String(), Stderr: p.stderr.String()}
+}
+
+func (p *process) signal(sig syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatalf("sending %v: %v", sig, err)
+	}
+}
+
+func (p *process) awaitOutput(want string) {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprintf("output %q", want), func() bool { return strings.Contains(p.stdout.String(), want) })
+}
+
+// eventually polls until the condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	const pause = 5 * time.Millisecond
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(pause) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// output is a buffer that can be read while a process writes into it.
+type output struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.String()
+}
+
+// released is a step whose gate is open, with the empty termination log that a kubelet makes.
+func released(t *testing.T, command ...string) contract.AgentFlags {
+	t.Helper()
+	dir := t.TempDir()
+	return contract.AgentFlags{
+		Wait:           writeFile(t, filepath.Join(dir, contract.OrderFile), "1"),
+		WaitContent:    1,
+		TerminationLog: writeFile(t, filepath.Join(dir, "termination-log"), ""),
+		Command:        command,
+	}
+}
+
+// shell is the command of a step that is a script.
+func shell(script string) []string {
+	return []string{"sh", "-c", script}
+}
+
+// child is the command of a step that this test binary plays, see actAsChild.
+func child(args ...string) []string {
+	return append([]string{filepath.Join(programs, childName)}, args...)
+}
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	must(t, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	must(t, err)
+	return string(b)
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	must(t, err)
+	t.Cleanup(func() {
+		_ = r.Close() // fails where the test has closed it
+		_ = w.Close()
+	})
+	return r, w
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

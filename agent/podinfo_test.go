@@ -1,0 +1,129 @@
+//go:build linux
+
+package agent_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// files are the contents of a downward-API volume by file name.
+type files map[string]string
+
+func order(k string) files          { return files{contract.OrderFile: k, contract.HaltFile: ""} }
+func halted(k, reason string) files { return files{contract.OrderFile: k, contract.HaltFile: reason} }
+
+// podinfo is a downward-API volume that is kept as the kubelet keeps it, and that notices who reads it.
+type podinfo struct {
+	t       *testing.T
+	dir     string
+	writes  int
+	inotify int
+	watch   int // of the directory that ..data leads to
+	opens   int // of the files in it
+}
+
+func newPodinfo(t *testing.T) *podinfo {
+	t.Helper()
+	inotify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	must(t, err)
+	t.Cleanup(func() { _ = unix.Close(inotify) })
+	return &podinfo{t: t, dir: t.TempDir(), inotify: inotify}
+}
+
+// step are the agent's flags for step n in front of this volume, with a command that says that it ran.
+func (p *podinfo) step(n int) contract.AgentFlags {
+	p.t.Helper()
+	return contract.AgentFlags{
+		Wait:           filepath.Join(p.dir, contract.OrderFile),
+		WaitContent:    n,
+		Halt:           filepath.Join(p.dir, contract.HaltFile),
+		TerminationLog: writeFile(p.t, filepath.Join(p.t.TempDir(), "termination-log"), ""),
+		Command:        shell("echo ran"),
+	}
+}
+
+// write replaces all files at once. The order of its acts is that of AtomicWriter.Write in the
+// kubelet's pkg/volume/util/atomic_writer.go: a new directory, a link to it that is renamed onto
+// ..data, only then the links that users see, and at last the end of the old directory.
+func (p *podinfo) write(contents files) {
+	p.t.Helper()
+	p.writes++
+	data := fmt.Sprintf("..2025_03_01_12_00_%02d.%d", p.writes%60, p.writes)
+	must(p.t, os.Mkdir(filepath.Join(p.dir, data), 0o755))
+	for name, text := range contents {
+		writeFile(p.t, filepath.Join(p.dir, data, name), text)
+	}
+	watch, err := unix.InotifyAddWatch(p.inotify, filepath.Join(p.dir, data), unix.IN_OPEN)
+	must(p.t, err)
+	p.watch, p.opens = watch, 0
+
+	link := filepath.Join(p.dir, "..data")
+	old, _ := os.Readlink(link) // there is none at first
+	must(p.t, os.Symlink(data, link+"_tmp"))
+	must(p.t, os.Rename(link+"_tmp", link))
+	for name := range contents {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(p.dir, name)); !os.IsExist(err) {
+			must(p.t, err)
+		}
+	}
+	if old != "" {
+		must(p.t, os.RemoveAll(filepath.Join(p.dir, old)))
+	}
+}
+
+// awaitRejection returns when the agent has read what is written and holds the step back: when it has
+// come back to read it again. It takes three looks of at most two files each, since the first one may
+// have begun with the files before.
+func (p *podinfo) awaitRejection() {
+	p.t.Helper()
+	const enough = 3 * 2
+	eventually(p.t, "the agent looks again", func() bool {
+		p.nudge()
+		return p.countOpens() >= enough
+	})
+}
+
+// nudge makes an agent that watches the directory look again, without a change to what it looks at.
+func (p *podinfo) nudge() {
+	p.t.Helper()
+	writeFile(p.t, filepath.Join(p.dir, "nudge"), "")
+}
+
+// countOpens is how often the files have been opened since they were written. The kernel may count
+// two that follow at once as one, inotify(7), so it is a lower bound.
+func (p *podinfo) countOpens() int {
+	p.t.Helper()
+	var buffer [4096]byte
+	for {
+		n, err := unix.Read(p.inotify, buffer[:])
+		if err == unix.EAGAIN {
+			return p.opens
+		}
+		must(p.t, err)
+		for event := buffer[:n]; len(event) >= unix.SizeofInotifyEvent; {
+			watch := int(int32(binary.NativeEndian.Uint32(event)))
+			mask := binary.NativeEndian.Uint32(event[4:])
+			length := binary.NativeEndian.Uint32(event[12:])
+			if watch == p.watch && mask&unix.IN_OPEN != 0 && length > 0 { // without a name it is the directory
+				p.opens++
+			}
+			event = event[unix.SizeofInotifyEvent+int(length):]
+		}
+	}
+}
+
+// awaitOpens returns when the files have been opened so often, and how long ago start then was.
+func (p *podinfo) awaitOpens(n int, start time.Time) time.Duration {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprintf("%d reads", n), func() bool { return p.countOpens() >= n })
+	return time.Since(start)
+}

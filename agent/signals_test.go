@@ -1,0 +1,213 @@
+//go:build linux
+
+package agent_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// Signals to the container reach the command, and each of them once: it may have arranged anything
+// with those who send them.
+func TestSignalsAreForwarded(t *testing.T) {
+	signals := []syscall.Signal{
+		unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
+		unix.SIGWINCH, unix.SIGCONT, unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGIO, unix.SIGSYS,
+		35,      // the first real-time signal that Go can catch
+		34 + 3,  // SIGRTMIN+3, which stops systemd
+		34 + 13, // SIGRTMIN+13
+		64,      // SIGRTMAX
+	}
+	for place, clone := range placements {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			flags := released(t, child(childCatch, fmt.Sprint(len(signals)))...)
+			p := container{args: flags.Args(), clone: clone}.start(t)
+			want := "ready\n"
+			p.awaitOutput(want)
+			for _, sig := range signals {
+				p.signal(sig)
+				want += fmt.Sprintln(int(sig))
+				p.awaitOutput(want)
+			}
+			if diff := cmp.Diff(result{Stdout: want}, p.wait()); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// What a command makes of SIGTERM is its result; and a command that makes nothing of it ends by it.
+// Without an agent the latter would survive as process 1, until SIGKILL comes.
+func TestSIGTERMWhileTheCommandRuns(t *testing.T) {
+	tests := map[string]struct {
+		script string
+		want   int
+	}{
+		"handled":     {`trap 'exit 7' TERM; echo ready; while :; do read line; done`, 7},
+		"ends well":   {`trap 'exit 0' TERM; echo ready; while :; do read line; done`, 0},
+		"not handled": {`echo ready; read line`, 128 + 15},
+		"handed down": {`exec 2>/dev/null; sleep 60 & trap 'kill $!; wait $!; exit $?' TERM; echo ready; wait $!`, 128 + 15},
+	}
+	for place, clone := range placements {
+		for name, tc := range tests {
+			t.Run(place+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				input, _ := pipe(t)
+				flags := released(t, shell(tc.script)...)
+				p := container{args: flags.Args(), clone: clone, edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
+				p.awaitOutput("ready")
+				p.signal(unix.SIGTERM)
+				if diff := cmp.Diff(result{Code: tc.want, Stdout: "ready\n"}, p.wait()); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+				want := contract.Record{ExitCode: tc.want} // it did run: no reason
+				if diff := cmp.Diff(want, readRecord(t, flags), ignoreTimes); diff != "" {
+					t.Errorf("record: -want +got:\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// A step that waits has nothing to finish: it ends at once, by whichever signal its image names for
+// that, and says in its record that the command did not run.
+func TestSignalsWhileTheStepWaits(t *testing.T) {
+	tests := map[string]struct {
+		sig  syscall.Signal
+		name string
+	}{
+		"the usual":       {unix.SIGTERM, "SIGTERM"},
+		"from a terminal": {unix.SIGINT, "SIGINT"},
+		"of nginx":        {unix.SIGQUIT, "SIGQUIT"},
+		"of a web server": {unix.SIGUSR1, "SIGUSR1"},
+		"of systemd":      {34 + 3, ""}, // SIGRTMIN+3; the system has no name for it
+	}
+	for place, clone := range placements {
+		for name, tc := range tests {
+			t.Run(place+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				info := newPodinfo(t)
+				info.write(order("1"))
+				flags := info.step(2)
+				p := container{args: flags.Args(), clone: clone}.start(t)
+				info.awaitRejection()
+				p.signal(tc.sig)
+				code := 128 + int(tc.sig)
+				if diff := cmp.Diff(result{Code: code}, p.wait()); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+				want := contract.Record{
+					ExitCode: code,
+					Reason:   contract.ReasonTerminated,
+					Message:  tc.name + " came before the step was released",
+				}
+				if diff := cmp.Diff(want, readRecord(t, flags), ignoreTimes); diff != "" {
+					t.Errorf("record: -want +got:\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// Signals that end no process end no waiting step either: a window that changes its size, say.
+func TestHarmlessSignalsWhileTheStepWaits(t *testing.T) {
+	for place, clone := range placements {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			info := newPodinfo(t)
+			info.write(order("1"))
+			p := container{args: info.step(2).Args(), clone: clone}.start(t)
+			info.awaitRejection()
+			for _, sig := range []syscall.Signal{
+				unix.SIGCHLD, unix.SIGURG, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE,
+			} {
+				p.signal(sig)
+			}
+			info.write(order("1"))
+			info.awaitRejection()
+			info.write(order("2"))
+			if diff := cmp.Diff(ran, p.wait()); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// A script that says "kill 0" means itself and what it has started. If the agent were in that process
+// group, it would be told to end too, and would tell the command once more.
+func TestCommandHasItsOwnProcessGroup(t *testing.T) {
+	for place, clone := range placements {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			input, finish := pipe(t)
+			p := container{
+				args:  released(t, shell("echo ready; read line")...).Args(),
+				clone: clone,
+				edit:  func(cmd *exec.Cmd) { cmd.Stdin = input },
+			}.start(t)
+			p.awaitOutput("ready")
+			children := childrenOf(t, p.cmd.Process.Pid)
+			if len(children) != 1 {
+				t.Fatalf("the agent has children %v, want one", children)
+			}
+			group, err := unix.Getpgid(children[0])
+			must(t, err)
+			if group != children[0] {
+				t.Errorf("the command %d is in the process group %d, want one of its own", children[0], group)
+			}
+			must(t, finish.Close())
+			p.wait()
+		})
+	}
+}
+
+// In a container with a terminal ("tty: true") the command must be able to read from it, which the
+// kernel allows for one process group only; and what people type there, Ctrl-C above all, is its.
+func TestCommandGetsTheTerminal(t *testing.T) {
+	for place, clone := range placements {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			master, slave := terminal(t)
+			const script = `read line; test "$line" = hello || exit 1; trap 'exit 9' INT; echo ready >&2; while :; do read line; done`
+			flags := released(t, shell(script)...)
+			p := container{args: flags.Args(), clone: clone, edit: func(cmd *exec.Cmd) {
+				cmd.Stdin, cmd.Stdout = slave, slave
+				cmd.SysProcAttr.Setsid = true
+				cmd.SysProcAttr.Setctty = true // of file 0
+			}}.start(t)
+			_, err := master.WriteString("hello\n")
+			must(t, err)
+			eventually(t, "the line is read", func() bool { return strings.Contains(p.stderr.String(), "ready") })
+			const interrupt = "\x03"
+			_, err = master.WriteString(interrupt)
+			must(t, err)
+			if diff := cmp.Diff(result{Code: 9, Stderr: "ready\n"}, p.wait()); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = master.Close() })
+	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = slave.Close() })
+	return master, slave
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/webhook"
+)
+
+// defaults is the configuration of an operator in the namespace taskflow-system without a flag. config/operator relies on it.
+func defaults() config {
+	return config{
+		namespace:     "taskflow-system",
+		webhookPort:   9443,
+		healthAddress: ":8081",
+		logLevel:      "info",
+		logFormat:     "json",
+		agent: webhook.Agent{
+			Image: "taskflow/agent:latest",
+			Resources: corev1.ResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
+				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+			},
+		},
+		registries: entrypoint.Options{Mirrors: map[string][]string{}, Timeout: 10 * time.Second},
+		certs: certs.Options{
+			Secret:               types.NamespacedName{Namespace: "taskflow-system", Name: "taskflow-webhook-cert"},
+			Dir:                  "/tmp/taskflow-cert",
+			WebhookConfiguration: "taskflow",
+			Service:              "taskflow-webhook.taskflow-system.svc",
+		},
+	}
+}
+
+// TestParse proves what the operator does by default, and what each flag changes.
+func TestParse(t *testing.T) {
+	cases := map[string]struct {
+		args []string
+		edit func(*config)
+	}{
+		"no flags": {nil, func(*config) {}},
+		"another namespace": {
+			[]string{"--namespace=other"},
+			func(c *config) {
+				c.namespace, c.certs.Secret.Namespace, c.certs.Service = "other", "other", "taskflow-webhook.other.svc"
+			},
+		},
+		"the agent": {
+			[]string{"--agent-image", "example.com/agent@sha256:0", "--agent-pull-policy", "IfNotPresent"},
+			func(c *config) {
+				c.agent.Image, c.agent.PullPolicy = "example.com/agent@sha256:0", corev1.PullIfNotPresent
+			},
+		},
+		"the agent is always pulled": {
+			[]string{"--agent-pull-policy=Always"},
+			func(c *config) { c.agent.PullPolicy = corev1.PullAlways },
+		},
+		"the agent is never pulled": {
+			[]string{"--agent-pull-policy=Never"},
+			func(c *config) { c.agent.PullPolicy = corev1.PullNever },
+		},
+		"registries": {
+			[]string{
+				"--registry-mirror=docker.io=https://a", "--registry-mirror=docker.io=https://b,c", "--plain-http-registry=localhost:5000",
+				"--plain-http-registry=registry", "--registry-timeout=3s",
+			},
+			func(c *config) {
+				c.registries = entrypoint.Options{
+					Mirrors:        map[string][]string{"docker.io": {"https://a", "https://b,c"}},
+					PlainHTTPHosts: []string{"localhost:5000", "registry"},
+					Timeout:        3 * time.Second,
+				}
+			},
+		},
+		"the webhook": {
+			[]string{"--webhook-service=service", "--webhook-configuration=configuration", "--cert-secret=secret", "--cert-dir=/dir", "--webhook-port=443"},
+			func(c *config) {
+				c.certs = certs.Options{
+					Secret:               types.NamespacedName{Namespace: "taskflow-system", Name: "secret"},
+					Dir:                  "/dir",
+					WebhookConfiguration: "configuration",
+					Service:              "service.taskflow-system.svc",
+				}
+				c.webhookPort = 443
+			},
+		},
+		"health and logs": {
+			[]string{"--health-address=:1", "--log-level=debug", "--log-format=console"},
+			func(c *config) { c.healthAddress, c.logLevel, c.logFormat = ":1", "debug", "console" },
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("POD_NAMESPACE", "taskflow-system")
+			want := defaults()
+			c.edit(&want)
+			got, err := parse(c.args)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(config{})); diff != "" {
+				t.Errorf("parse(%q) (-want +got):\n%s", c.args, diff)
+			}
+		})
+	}
+}
+
+// TestParseRefuses proves the sentence that somebody reads who has mistyped a flag.
+func TestParseRefuses(t *testing.T) {
+	const mirror = " must be HOST=URL, such as docker.io=https://mirror.example.com"
+	cases := map[string]struct {
+		args []string
+		want string
+	}{
+		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": there are flags only`},
+		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
+		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
+		"a mirror without a URL": {[]string{"--registry-mirror=docker.io"}, `--registry-mirror "docker.io"` + mirror},
+		"no timeout":             {[]string{"--registry-timeout=0s"}, "--registry-timeout 0s must be above 0"},
+		"a negative timeout":     {[]string{"--registry-timeout=-1s"}, "--registry-timeout -1s must be above 0"},
+		"an unknown flag":        {[]string{"--verbose"}, "unknown flag: --verbose"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("POD_NAMESPACE", "taskflow-system")
+			got, err := parse(c.args)
+			if err == nil {
+				t.Fatalf("parse(%q) = %+v, want a refusal", c.args, got)
+			}
+			if diff := cmp.Diff(c.want, err.Error()); diff != "" {
+				t.Errorf("parse(%q) (-want +got):\n%s", c.args, diff)
+			}
+		})
+	}
+}
+
+// TestParseHelp proves that asking for help is no mistake: run ends without an error then.
+func TestParseHelp(t *testing.T) {
+	if _, err := parse([]string{"--help"}); !errors.Is(err, pflag.ErrHelp) {
+		t.Errorf("parse(--help) = %v, want %v", err, pflag.ErrHelp)
+	}
+}
+
+// TestParseMirrors proves how a mirror is written: all behind the first = is the URL, and several of one host keep their order.
+func TestParseMirrors(t *testing.T) {
+	cases := map[string]struct {
+		values  []string
+		want    map[string][]string
+		refused string
+	}{
+		"none":      {nil, map[string][]string{}, ""},
+		"one":       {[]string{"docker.io=https://mirror.example.com"}, map[string][]string{"docker.io": {"https://mirror.example.com"}}, ""},
+		"of a port": {[]string{"host:5000=http://mirror"}, map[string][]string{"host:5000": {"http://mirror"}}, ""},
+		"several": {
+			[]string{"docker.io=https://b", "quay.io=https://c", "docker.io=https://a"},
+			map[string][]string{"docker.io": {"https://b", "https://a"}, "quay.io": {"https://c"}},
+			"",
+		},
+		"a URL with =": {[]string{"docker.io=https://mirror/?a=b"}, map[string][]string{"docker.io": {"https://mirror/?a=b"}}, ""},
+		"no =":         {[]string{"https://mirror"}, nil, `"https://mirror"`},
+		"no host":      {[]string{"=https://mirror"}, nil, `"=https://mirror"`},
+		"no URL":       {[]string{"docker.io="}, nil, `"docker.io="`},
+		"empty":        {[]string{""}, nil, `""`},
+		"a second one": {[]string{"docker.io=https://mirror", "quay.io"}, nil, `"quay.io"`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := parseMirrors(c.values)
+			var refusal string
+			if err != nil {
+				refusal = err.Error()
+			}
+			var wantRefusal string
+			if c.refused != "" {
+				wantRefusal = "--registry-mirror " + c.refused + " must be HOST=URL, such as docker.io=https://mirror.example.com"
+			}
+			if diff := cmp.Diff(wantRefusal, refusal); diff != "" {
+				t.Errorf("the refusal (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("parseMirrors(%q) (-want +got):\n%s", c.values, diff)
+			}
+		})
+	}
+}
+
+// TestLogger proves which levels and formats there are, and from which level on V(1) is written.
+func TestLogger(t *testing.T) {
+	type result struct {
+		Refusal  string
+		Info, V1 bool
+	}
+	cases := map[string]struct {
+		level, format string
+		want          result
+	}{
+		"by default":        {"info", "json", result{Info: true}},
+		"debug":             {"debug", "json", result{Info: true, V1: true}},
+		"warn":              {"warn", "json", result{}},
+		"error":             {"error", "console", result{}},
+		"console":           {"info", "console", result{Info: true}},
+		"an unknown level":  {"loud", "json", result{Refusal: `--log-level "loud" is unknown: set it to debug, info, warn or error`}},
+		"an unknown format": {"info", "xml", result{Refusal: `--log-format "xml" is unknown: set it to json or console`}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			logger, err := config{logLevel: c.level, logFormat: c.format}.logger()
+			var got result
+			if err != nil {
+				got.Refusal = err.Error()
+			} else {
+				got.Info, got.V1 = logger.Enabled(), logger.V(1).Enabled()
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the logger (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

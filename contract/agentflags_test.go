@@ -1,0 +1,184 @@
+package contract_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// The webhook and the agent never meet except through this round trip: whatever the one writes, the
+// other must read, above all a command that looks like the agent's own flags.
+func TestAgentFlagsRoundTrip(t *testing.T) {
+	// Read back, the defaults are spelled out.
+	flags := func(edit func(*contract.AgentFlags)) contract.AgentFlags {
+		f := contract.AgentFlags{
+			Wait:           "/etc/podinfo/order",
+			WaitContent:    1,
+			Out:            contract.OutStdout,
+			TerminationLog: contract.DefaultTerminationLog,
+			Command:        []string{"true"},
+		}
+		edit(&f)
+		return f
+	}
+	command := func(argv ...string) contract.AgentFlags {
+		return flags(func(f *contract.AgentFlags) { f.Command = argv })
+	}
+
+	tests := map[string]contract.AgentFlags{
+		"the least": flags(func(*contract.AgentFlags) {}),
+		"every flag": flags(func(f *contract.AgentFlags) {
+			f.WaitContent = 100
+			f.Halt = "/etc/podinfo/halt"
+			f.TerminationLog = "/tmp/log"
+			f.FallbackToLogs = true
+		}),
+		"paths with spaces": flags(func(f *contract.AgentFlags) {
+			f.Wait, f.Halt, f.TerminationLog = "/a b/order", "/a b/halt", "/a b/log"
+		}),
+		"paths that start with a dash": flags(func(f *contract.AgentFlags) {
+			f.Wait, f.Halt, f.TerminationLog = "-order", "--halt", "-log"
+		}),
+		"a command with arguments":                  command("/script.sh", "100"),
+		"a command with spaces, quotes, line feeds": command("sh", "-c", "echo 'a  b'\n\"$(VAR)\""),
+		"a command with empty strings":              command("printf", "", ""),
+		"an empty command":                          command(""),
+		"a command that is --command":               command("--command"),
+		"a command with --command in it":            command("agent", "--command", "x", "--command"),
+		"a command with the agent's flags in it":    command("agent", "--wait", "x", "--waitcontent", "2", "--halt"),
+		"a command that is --":                      command("--", "x"),
+		"a command that is install":                 command(contract.InstallCommand, "/bin/agent"),
+		"a command that is not UTF-8":               command("\xff"),
+	}
+	for name, want := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := contract.ParseAgentFlags(want.Args())
+			if err != nil {
+				t.Fatalf("ParseAgentFlags(%q): %v", want.Args(), err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("ParseAgentFlags(Args()): -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// Fields left empty mean their defaults, so that the webhook sets only what a Pod asks for.
+func TestAgentFlagsDefaults(t *testing.T) {
+	f := contract.AgentFlags{Wait: "order", WaitContent: 1, Command: []string{"true"}}
+	got, err := contract.ParseAgentFlags(f.Args())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := f
+	want.Out, want.TerminationLog = contract.OutStdout, contract.DefaultTerminationLog
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ParseAgentFlags(Args()): -want +got:\n%s", diff)
+	}
+}
+
+// Args must not write into the array behind Command, which belongs to the Pod that is being changed.
+func TestAgentFlagsArgsCopiesTheCommand(t *testing.T) {
+	command := slices.Grow([]string{"sh"}, 10)
+	args := contract.AgentFlags{Wait: "order", WaitContent: 1, Command: command}.Args()
+	args[len(args)-1] = "changed"
+	if diff := cmp.Diff([]string{"sh"}, command); diff != "" {
+		t.Errorf("Command after Args: -want +got:\n%s", diff)
+	}
+}
+
+// The form of the first release is in Pods that are still in flight.
+func TestParseFirstReleasesForm(t *testing.T) {
+	args := []string{"--wait", "/etc/podinfo/order", "--waitcontent", "3", "--out", "stdout", "--command", "/script.sh", "100"}
+	got, err := contract.ParseAgentFlags(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := contract.AgentFlags{
+		Wait:           "/etc/podinfo/order",
+		WaitContent:    3,
+		Out:            contract.OutStdout,
+		TerminationLog: contract.DefaultTerminationLog,
+		Command:        []string{"/script.sh", "100"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ParseAgentFlags: -want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(args, want.Args()); diff != "" {
+		t.Errorf("Args: -want +got:\n%s", diff)
+	}
+}
+
+// People meet these sentences in "kubectl logs": each says what is wrong and, where it can, what to do.
+func TestParseAgentFlagsRefuses(t *testing.T) {
+	tests := map[string]struct {
+		args []string
+		want string
+	}{
+		"nothing": {
+			args: nil,
+			want: "--wait is missing: set it to the file that holds the order",
+		},
+		"no order file": {
+			args: []string{"--waitcontent", "1", "--command", "true"},
+			want: "--wait is missing: set it to the file that holds the order",
+		},
+		"no number": {
+			args: []string{"--wait", "order", "--command", "true"},
+			want: "--waitcontent is missing or below 1: set it to the step's number",
+		},
+		"number zero": {
+			args: []string{"--wait", "order", "--waitcontent", "0", "--command", "true"},
+			want: "--waitcontent is missing or below 1: set it to the step's number",
+		},
+		"negative number": {
+			args: []string{"--wait", "order", "--waitcontent", "-1", "--command", "true"},
+			want: "--waitcontent is missing or below 1: set it to the step's number",
+		},
+		"number that is none": {
+			args: []string{"--wait", "order", "--waitcontent", "one", "--command", "true"},
+			want: `invalid value "one" for flag -waitcontent: parse error`,
+		},
+		"output that is not stdout": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--out", "/tmp/log", "--command", "true"},
+			want: `--out "/tmp/log" is unknown: set it to stdout`,
+		},
+		"unknown flag": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--until", "x", "--command", "true"},
+			want: "flag provided but not defined: -until",
+		},
+		"flag without its value": {
+			args: []string{"--waitcontent", "1", "--wait", "--command", "true"},
+			want: "flag needs an argument: -wait",
+		},
+		"no --command": {
+			args: []string{"--wait", "order", "--waitcontent", "1"},
+			want: "--command is missing: put the step's command after it",
+		},
+		"nothing after --command": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--command"},
+			want: "--command is missing: put the step's command after it",
+		},
+		"command without --command": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "/script.sh"},
+			want: `unexpected argument "/script.sh": the step's command goes after --command`,
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := contract.ParseAgentFlags(tc.args)
+			if err == nil {
+				t.Fatalf("ParseAgentFlags(%q) = %+v, want an error", tc.args, got)
+			}
+			if diff := cmp.Diff(tc.want, err.Error()); diff != "" {
+				t.Errorf("ParseAgentFlags(%q): -want +got:\n%s", tc.args, diff)
+			}
+			if diff := cmp.Diff(contract.AgentFlags{}, got); diff != "" {
+				t.Errorf("flags beside the error: -want +got:\n%s", diff)
+			}
+		})
+	}
+}

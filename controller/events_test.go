@@ -1,0 +1,85 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestTransitions proves which events tell a Task's story: each turn once, with a warning where somebody should look.
+func TestTransitions(t *testing.T) {
+	unschedulable := func(pod *corev1.Pod) {
+		pod.Status.Phase = corev1.PodPending
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes"}}
+	}
+	var (
+		aRuns    = mirrored(containers(running("a"), running("b"), running("c")))
+		bRuns    = mirrored(order("2"), containers(succeeded("a"), running("b"), running("c")))
+		bFailed  = mirrored(order("2"), containers(succeeded("a"), failedWith("b", 3), running("c")))
+		bMissing = mirrored(containers(running("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c")))
+		complete = mirrored(order("3"), containers(succeeded("a"), succeeded("b"), succeeded("c")))
+	)
+	const (
+		podCreated = `Normal PodCreated CreatePod: created the Pod "example"`
+		resumed    = "Normal Resumed Suspend: spec.suspend is false"
+		stepFailed = `Warning StepFailed RunSteps: step "b" failed with exit code 3`
+	)
+	cases := map[string]struct {
+		before []bring
+		after  bring
+		want   []string
+	}{
+		"new":               {nil, func(*next) {}, nil},
+		"suspended":         {nil, suspended, []string{"Normal Suspended Suspend: spec.suspend is true: set it to false to run the Task"}},
+		"still suspended":   {[]bring{suspended}, suspended, nil},
+		"refused":           {nil, refused, []string{"Warning PodRefused RunSteps: exceeded quota"}},
+		"still refused":     {[]bring{refused}, refused, nil},
+		"resumed, refused":  {[]bring{suspended}, refused, []string{resumed, "Warning PodRefused RunSteps: exceeded quota"}},
+		"refused otherwise": {[]bring{refused}, func(n *next) { n.waiting("PodRefused", "no permission") }, []string{"Warning PodRefused RunSteps: no permission"}},
+		"waits for another reason with the same words": {
+			[]bring{refused},
+			func(n *next) { n.waiting("EntrypointUnresolved", "exceeded quota") },
+			[]string{"Warning EntrypointUnresolved RunSteps: exceeded quota"},
+		},
+
+		"the Pod is made":                 {nil, mirrored(phase("")), []string{podCreated}},
+		"the Pod is made after a wait":    {[]bring{refused}, mirrored(phase("")), []string{podCreated}},
+		"the Pod is made after a suspend": {[]bring{suspended}, mirrored(phase("")), []string{podCreated, resumed}},
+		"the Pod is made and goes wrong":  {nil, mirrored(unschedulable), []string{podCreated, "Warning Unschedulable RunSteps: no node takes the Pod: 0/1 nodes"}},
+		"no node takes the Pod":           {[]bring{mirrored(phase(""))}, mirrored(unschedulable), []string{"Warning Unschedulable RunSteps: no node takes the Pod: 0/1 nodes"}},
+		"still none":                      {[]bring{mirrored(unschedulable)}, mirrored(unschedulable), nil},
+		"a node took it":                  {[]bring{mirrored(unschedulable)}, aRuns, nil},
+		"a step runs":                     {[]bring{mirrored(phase(""))}, aRuns, nil},
+		"the next step runs":              {[]bring{aRuns}, bRuns, nil},
+		"a later step's image is missing": {[]bring{aRuns}, bMissing, nil},
+		"the next step's image is missing": {
+			[]bring{bMissing},
+			mirrored(order("2"), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
+			[]string{`Warning ImagePullBackOff RunSteps: container "b" can't start: back-off`},
+		},
+
+		"complete":                {[]bring{bRuns}, complete, []string{"Normal Complete RunSteps: all steps have ended well"}},
+		"still complete":          {[]bring{complete}, complete, nil},
+		"complete at first sight": {nil, complete, []string{podCreated, "Normal Complete RunSteps: all steps have ended well"}},
+		"a step failed":           {[]bring{bRuns}, bFailed, []string{stepFailed}},
+		"still failed":            {[]bring{bFailed}, bFailed, nil},
+		"failed, after a wait":    {[]bring{bRuns, mirrored(unschedulable)}, bFailed, []string{stepFailed}},
+		"the Pod was deleted":     {[]bring{aRuns}, podGone, []string{`Warning PodDeleted RunSteps: the Pod "example" was deleted before all steps had ended`}},
+		"failed without a Pod":    {[]bring{suspended}, conflict, []string{resumed, "Warning PodNameConflict RunSteps: a Pod of the name exists"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			before := statusAfter(c.before...)
+			after := statusAfter(append(c.before[:len(c.before):len(c.before)], c.after)...)
+			var got []string
+			for _, e := range transitions(before, after) {
+				got = append(got, fmt.Sprintf("%s %s %s: %s", e.kind, e.reason, e.action, e.note))
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

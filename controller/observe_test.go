@@ -1,0 +1,352 @@
+package controller
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestObserve proves what is released next, and when the sequence ends, for the states that a Pod of three steps goes through.
+func TestObserve(t *testing.T) {
+	type seen struct {
+		States            string
+		Succeeded, Failed int
+		Order             int
+		Halt              string
+	}
+	cases := map[string]struct {
+		pod  *corev1.Pod
+		want seen
+	}{
+		"a fresh Pod": {
+			sequential(phase(corev1.PodPending)),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"no order yet": {
+			sequential(order("")),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"the first step runs": {
+			sequential(containers(running("a"), running("b"), running("c"))),
+			seen{"Running Waiting Waiting", 0, -1, 1, ""},
+		},
+		"the first step has ended": {
+			sequential(containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+		"the second is released": {
+			sequential(order("2"), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
+		},
+		"two have ended before anybody looked": {
+			sequential(containers(succeeded("a"), succeeded("b"), running("c"))),
+			seen{"Succeeded Succeeded Waiting", 2, -1, 3, ""},
+		},
+		"all have ended": {
+			sequential(order("3"), phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c"))),
+			seen{"Succeeded Succeeded Succeeded", 3, -1, 3, ""},
+		},
+		"a later step has ended, and the first hasn't": {
+			sequential(containers(running("a"), succeeded("b"), running("c"))),
+			seen{"Running Succeeded Waiting", 0, -1, 1, ""},
+		},
+
+		"a step failed": {
+			sequential(order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))),
+			seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 1`},
+		},
+		"a step was killed, reason Error": {
+			sequential(containers(exited("a", 137, "Error", ""), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 137`},
+		},
+		"a step was killed, reason OOMKilled": {
+			sequential(containers(exited("a", 137, "OOMKilled", ""), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 137 (OOMKilled)`},
+		},
+		"a step was killed, for an odd reason": {
+			sequential(containers(exited("a", 137, "ContainerStatusUnknown", ""), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 137 (ContainerStatusUnknown)`},
+		},
+		"a step failed, reason Completed": {
+			sequential(containers(exited("a", 3, "Completed", ""), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 3 (Completed)`},
+		},
+		"a step failed, without a reason": {
+			sequential(containers(exited("a", 3, "", ""), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 3`},
+		},
+		"a step succeeded, reason Error": {
+			sequential(containers(exited("a", 0, "Error", ""), running("b"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+		"a step's command can't start": {
+			sequential(containers(exited("a", 127, "Error", left(t, contract.Record{
+				FinishedAt: ended, ExitCode: 127, Reason: contract.ReasonStartError, Message: `"nope" was not found`,
+			})), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 127 (StartError): "nope" was not found`},
+		},
+		"a step fails while it waits, and the first runs on": {
+			sequential(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
+			seen{"Running Failed Skipped", 0, 1, 1, `step "b" failed with exit code 137 (OOMKilled)`},
+		},
+		"then the first ends": {
+			sequential(halt("mine"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
+			seen{"Succeeded Failed Skipped", 1, 1, 1, "mine"},
+		},
+		"two have failed": {
+			sequential(order("2"), containers(succeeded("a"), failedWith("b", 1), failedWith("c", 2))),
+			seen{"Succeeded Failed Failed", 1, 1, 2, `step "b" failed with exit code 1`},
+		},
+		"the rest was skipped": {
+			sequential(order("1"), halt("mine"), phase(corev1.PodFailed), containers(failedWith("a", 1), skipped(t, "b"), skipped(t, "c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, "mine"},
+		},
+
+		"OnFailure: a failed step is started again": {
+			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(failedWith("a", 1), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"OnFailure: a failed step waits for its start": {
+			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(waiting("a", "CrashLoopBackOff", "back-off"), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"OnFailure: a step that ended well is not": {
+			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+		"OnFailure: the Pod has failed": {
+			sequential(restartPolicy(corev1.RestartPolicyOnFailure), phase(corev1.PodFailed), containers(failedWith("a", 1), failedWith("b", 143), failedWith("c", 143))),
+			seen{"Failed Failed Failed", 0, 0, 1, `step "a" failed with exit code 1`},
+		},
+		"OnFailure: the Pod is being deleted": {
+			sequential(restartPolicy(corev1.RestartPolicyOnFailure), deleted, containers(failedWith("a", 143), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 143`},
+		},
+
+		"the annotation is ahead of the steps": {
+			sequential(order("3"), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Running Running", 1, -1, 3, ""},
+		},
+		"the annotation is ahead of all steps": {
+			sequential(order("100"), containers(running("a"), running("b"), running("c"))),
+			seen{"Running Running Running", 0, -1, 100, ""},
+		},
+		"the annotation is ahead, and a step failed": {
+			sequential(order("3"), containers(succeeded("a"), failedWith("b", 1), running("c"))),
+			seen{"Succeeded Failed Running", 1, 1, 3, `step "b" failed with exit code 1`},
+		},
+		"the annotation is no number": {
+			sequential(order("two"), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+		"the annotation is below 1": {
+			sequential(order("-3"), containers(running("a"), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+
+		"halt is set, and no step failed": {
+			sequential(halt("somebody's reason"), containers(running("a"), running("b"), running("c"))),
+			seen{"Running Skipped Skipped", 0, -1, 1, "somebody's reason"},
+		},
+		"halt is set, and the step that ran ends well": {
+			sequential(halt("somebody's reason"), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Skipped Skipped", 1, -1, 1, "somebody's reason"},
+		},
+		"halt is set, and a step failed for another reason": {
+			sequential(halt("somebody's reason"), containers(failedWith("a", 1), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, "somebody's reason"},
+		},
+		"halt is empty": {
+			sequential(halt(""), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+
+		"the status lists the containers in another order": {
+			sequential(order("2"), containers(running("c"), succeeded("a"), running("b"))),
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
+		},
+		"the steps are in another order than the containers": {
+			sequential(annotated(contract.StepsAnnotation, "c, a"), order("2"), containers(running("a"), running("b"), succeeded("c"))),
+			seen{"Succeeded Running", 1, -1, 2, ""},
+		},
+		"other containers fail, end and run": {
+			sequential(containers(failedWith("x", 1), succeeded("a"), succeeded("y"), running("b"), running("c"), running("z"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+		"init containers have the steps' names": {
+			sequential(func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = []corev1.ContainerStatus{failedWith("a", 1)} }),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"a step without a status": {
+			sequential(containers(succeeded("a"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			before := c.pod.DeepCopy()
+			s := observe(c.pod)
+			if diff := cmp.Diff(c.want, seen{states(s.steps), s.succeeded, s.failed, s.order, s.halt}); diff != "" {
+				t.Errorf("observe (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, c.pod); diff != "" {
+				t.Errorf("observe changed its Pod (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestObserveStep proves what is said of one step, above all what the agent's record adds to what the kubelet says: when the
+// command itself ran, and why it didn't.
+func TestObserveStep(t *testing.T) {
+	micro := func(at time.Time) *metav1.MicroTime { return &metav1.MicroTime{Time: at} }
+	start, end := started.Add(123456*time.Microsecond), ended.Add(-time.Microsecond)
+	record := func(exitCode int, reason, message string) string {
+		r := contract.Record{StartedAt: &start, FinishedAt: end, ExitCode: exitCode, Reason: reason, Message: message}
+		if reason != "" {
+			r.StartedAt = nil
+		}
+		return left(t, r)
+	}
+	step := func(state v1alpha1.StepState, reason, message string) v1alpha1.StepStatus {
+		return v1alpha1.StepStatus{Name: "a", State: state, Reason: reason, Message: message}
+	}
+	// by the kubelet's times, by those of the record, and by those of a record of a command that didn't run
+	kubelet := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
+		s.ExitCode, s.StartedAt, s.FinishedAt = &code, micro(created), micro(ended)
+		return s
+	}
+	recorded := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
+		s.ExitCode, s.StartedAt, s.FinishedAt = &code, micro(start), micro(end)
+		return s
+	}
+	notStarted := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
+		s.ExitCode, s.FinishedAt = &code, micro(end)
+		return s
+	}
+
+	cases := map[string]struct {
+		container corev1.ContainerStatus
+		want      v1alpha1.StepStatus
+	}{
+		"no status yet":           {corev1.ContainerStatus{}, step("Waiting", "", "")},
+		"waits for init":          {waiting("a", "PodInitializing", ""), step("Waiting", "", "")},
+		"waits for its image":     {waiting("a", "ImagePullBackOff", "Back-off pulling"), step("Waiting", "ImagePullBackOff", "Back-off pulling")},
+		"runs":                    {running("a"), step("Running", "", "")},
+		"the image":               {corev1.ContainerStatus{Name: "a", ImageID: "sha256:0"}, v1alpha1.StepStatus{Name: "a", State: "Waiting", ImageID: "sha256:0"}},
+		"no record":               {exited("a", 0, "Completed", ""), kubelet(0, step("Succeeded", "Completed", ""))},
+		"failed without a record": {exited("a", 2, "Error", ""), kubelet(2, step("Failed", "Error", ""))},
+		"no times": {
+			corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}},
+			v1alpha1.StepStatus{Name: "a", State: "Failed", ExitCode: ptr.To(int32(137))},
+		},
+		"the user's message":             {exited("a", 0, "Completed", "42 tests"), kubelet(0, step("Succeeded", "Completed", "42 tests"))},
+		"the user's message is JSON":     {exited("a", 0, "Completed", `{"exitCode":3}`), kubelet(0, step("Succeeded", "Completed", `{"exitCode":3}`))},
+		"the user's message is like one": {exited("a", 0, "Completed", `{"taskflow":{}}`), kubelet(0, step("Succeeded", "Completed", `{"taskflow":{}}`))},
+		"a record":                       {exited("a", 0, "Completed", record(0, "", "")), recorded(0, step("Succeeded", "Completed", ""))},
+		"a record of a failure":          {exited("a", 2, "Error", record(2, "", "")), recorded(2, step("Failed", "Error", ""))},
+		"a record of a start error": {
+			exited("a", 127, "Error", record(127, contract.ReasonStartError, "not found")),
+			notStarted(127, step("Failed", "StartError", "not found")),
+		},
+		"a record of a step told to stop": {
+			exited("a", 143, "Error", record(143, contract.ReasonTerminated, "told to stop")),
+			notStarted(143, step("Failed", "Terminated", "told to stop")),
+		},
+		"a record of the agent's own failure": {
+			exited("a", 125, "Error", record(125, contract.ReasonAgentError, "no order file")),
+			notStarted(125, step("Failed", "AgentError", "no order file")),
+		},
+		"a record of a skipped step": {
+			exited("a", 0, "Completed", record(0, contract.ReasonSkipped, "halted")),
+			notStarted(0, step("Skipped", "Skipped", "halted")),
+		},
+		// Killed after it had left its record: the kubelet knows better how it ended.
+		"killed after a record":         {exited("a", 137, "OOMKilled", record(0, "", "")), recorded(137, step("Failed", "OOMKilled", ""))},
+		"killed after it was skipped":   {exited("a", 137, "OOMKilled", record(0, contract.ReasonSkipped, "halted")), notStarted(137, step("Failed", "OOMKilled", "halted"))},
+		"skipped, with another's code":  {exited("a", 0, "Completed", record(1, contract.ReasonSkipped, "halted")), notStarted(0, step("Skipped", "Completed", "halted"))},
+		"a record and the image's name": {withImage(exited("a", 0, "Completed", record(0, "", "")), "sha256:0"), withImageID(recorded(0, step("Succeeded", "Completed", "")), "sha256:0")},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := sequential(annotated(contract.StepsAnnotation, "a"), containers(c.container))
+			if diff := cmp.Diff([]v1alpha1.StepStatus{c.want}, observe(pod).steps); diff != "" {
+				t.Errorf("the step (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func withImage(status corev1.ContainerStatus, id string) corev1.ContainerStatus {
+	status.ImageID = id
+	return status
+}
+
+func withImageID(step v1alpha1.StepStatus, id string) v1alpha1.StepStatus {
+	step.ImageID = id
+	return step
+}
+
+// TestObserveRandomPods proves what must hold for any Pod: nothing is taken back, no step is released before those ahead of it have
+// ended well, nothing at all is released after a halt, and what observe wants it wants no more once it is written.
+func TestObserveRandomPods(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 7))
+	for number := range 5000 {
+		pod := randomPod(t, random)
+		before, s := released(pod), observe(pod)
+		steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+
+		if s.order < before {
+			t.Errorf("the order goes from %d back to %d", before, s.order)
+		}
+		if s.order > max(before, len(steps)) {
+			t.Errorf("the order is %d for %d steps", s.order, len(steps))
+		}
+		for i := max(before, 0); i < s.order; i++ {
+			for _, name := range steps[:i] {
+				if !endedWell(pod, name) {
+					t.Errorf("step %q is released before %q has ended well", steps[i], name)
+				}
+			}
+		}
+		if was := pod.Annotations[contract.HaltAnnotation]; was != "" && s.halt != was {
+			t.Errorf("halt was %q, and is %q", was, s.halt)
+		}
+		if s.halt != "" && s.order != before {
+			t.Errorf("the order goes from %d to %d after a halt", before, s.order)
+		}
+		if s.failed >= 0 && s.halt == "" {
+			t.Errorf("step %q has failed, and the sequence goes on", steps[s.failed])
+		}
+		written := pod.DeepCopy()
+		order(fmt.Sprint(s.order))(written)
+		halt(s.halt)(written)
+		again := observe(written)
+		if diff := cmp.Diff([]any{s.order, s.halt, s.succeeded, s.failed}, []any{again.order, again.halt, again.succeeded, again.failed}); diff != "" {
+			t.Errorf("observe, once its wish is written (-first +second):\n%s", diff)
+		}
+		if t.Failed() {
+			t.Fatalf("the above is of Pod %d: %s", number, pod)
+		}
+	}
+}
+
+// endedWell says whether the command of a container has run and ended with 0.
+func endedWell(pod *corev1.Pod, name string) bool {
+	for _, status := range pod.Status.ContainerStatuses {
+		if end := status.State.Terminated; status.Name == name && end != nil {
+			record, ok := contract.ParseRecord(end.Message)
+			return end.ExitCode == 0 && (!ok || record.Reason != contract.ReasonSkipped)
+		}
+	}
+	return false
+}

@@ -1,0 +1,189 @@
+package controller
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// The times of the tests: the Pod is created, its steps start and end, and somebody looks.
+var (
+	created  = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+	started  = created.Add(2 * time.Second)
+	ended    = created.Add(65 * time.Second)
+	lookedAt = created.Add(3 * time.Minute)
+)
+
+// edit changes a Pod.
+type edit = func(*corev1.Pod)
+
+// sequential is a Pod of a Task, with the steps a, b and c, as the webhook leaves it: the first step is released.
+func sequential(edits ...edit) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              "example",
+			Namespace:         "default",
+			UID:               "pod",
+			CreationTimestamp: metav1.Time{Time: created},
+			Annotations:       map[string]string{contract.StepsAnnotation: "a,b,c", contract.OrderAnnotation: "1"},
+		},
+		Spec:   corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning},
+	}
+	for _, edit := range edits {
+		edit(pod)
+	}
+	return pod
+}
+
+func annotated(key, value string) edit {
+	return func(pod *corev1.Pod) { pod.Annotations[key] = value }
+}
+
+func order(value string) edit { return annotated(contract.OrderAnnotation, value) }
+
+func halt(why string) edit { return annotated(contract.HaltAnnotation, why) }
+
+func containers(statuses ...corev1.ContainerStatus) edit {
+	return func(pod *corev1.Pod) { pod.Status.ContainerStatuses = statuses }
+}
+
+func restartPolicy(policy corev1.RestartPolicy) edit {
+	return func(pod *corev1.Pod) { pod.Spec.RestartPolicy = policy }
+}
+
+func phase(phase corev1.PodPhase) edit {
+	return func(pod *corev1.Pod) { pod.Status.Phase = phase }
+}
+
+// deleted is a Pod that somebody has deleted just now, and whose containers have a grace period left.
+func deleted(pod *corev1.Pod) {
+	pod.DeletionTimestamp = &metav1.Time{Time: lookedAt.Add(30 * time.Second)}
+}
+
+func running(name string) corev1.ContainerStatus {
+	return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
+		Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: created}},
+	}}
+}
+
+func waiting(name, reason, message string) corev1.ContainerStatus {
+	return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
+		Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message},
+	}}
+}
+
+// exited is a container that has ended, and left a termination message.
+func exited(name string, code int32, reason, message string) corev1.ContainerStatus {
+	return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
+		Terminated: &corev1.ContainerStateTerminated{
+			ExitCode: code, Reason: reason, Message: message,
+			StartedAt: metav1.Time{Time: created}, FinishedAt: metav1.Time{Time: ended},
+		},
+	}}
+}
+
+func succeeded(name string) corev1.ContainerStatus { return exited(name, 0, "Completed", "") }
+
+func failedWith(name string, code int32) corev1.ContainerStatus {
+	return exited(name, code, "Error", "")
+}
+
+// left is the agent's record as a termination message.
+func left(t *testing.T, record contract.Record) string {
+	t.Helper()
+	message, err := record.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(message)
+}
+
+// skipped is a container whose agent has never run the command.
+func skipped(t *testing.T, name string) corev1.ContainerStatus {
+	t.Helper()
+	return exited(name, 0, "Completed", left(t, contract.Record{FinishedAt: ended, Reason: contract.ReasonSkipped, Message: "halted"}))
+}
+
+// states is the steps' states in one line.
+func states(steps []v1alpha1.StepStatus) string {
+	var all []string
+	for _, step := range steps {
+		all = append(all, string(step.State))
+	}
+	return strings.Join(all, " ")
+}
+
+// randomPod has up to six steps in any state, also in such as no kubelet would report.
+func randomPod(t *testing.T, random *rand.Rand) *corev1.Pod {
+	t.Helper()
+	var names []string
+	var statuses []corev1.ContainerStatus
+	for i := range 1 + random.IntN(6) {
+		name := fmt.Sprintf("s%d", i)
+		names = append(names, name)
+		if status := randomStatus(t, random, name); status != nil {
+			statuses = append(statuses, *status)
+		}
+	}
+	if status := randomStatus(t, random, "no-step"); status != nil {
+		statuses = append(statuses, *status)
+	}
+	random.Shuffle(len(statuses), func(i, j int) { statuses[i], statuses[j] = statuses[j], statuses[i] })
+
+	pod := sequential(
+		annotated(contract.StepsAnnotation, contract.FormatSteps(names)),
+		containers(statuses...),
+		order(pick(random, "", "x", "-1", "1", "1", strconv.Itoa(random.IntN(len(names)+2)))),
+		phase(pick(random, "", corev1.PodPending, corev1.PodRunning, corev1.PodRunning, corev1.PodSucceeded, corev1.PodFailed)),
+		restartPolicy(pick(random, corev1.RestartPolicyNever, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure)),
+	)
+	if random.IntN(8) == 0 {
+		halt("somebody's reason")(pod)
+	}
+	if random.IntN(8) == 0 {
+		deleted(pod)
+	}
+	if random.IntN(8) == 0 {
+		pod.Status.Reason, pod.Status.Message = "Evicted", "no space left"
+	}
+	if random.IntN(4) == 0 {
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{exited("init", 1, "Error", "")}
+	}
+	if random.IntN(8) == 0 {
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
+	}
+	return pod
+}
+
+func randomStatus(t *testing.T, random *rand.Rand, name string) *corev1.ContainerStatus {
+	t.Helper()
+	record := contract.Record{
+		FinishedAt: ended,
+		ExitCode:   pick(random, 0, 0, 1),
+		Reason:     pick(random, "", contract.ReasonSkipped, contract.ReasonStartError),
+	}
+	switch random.IntN(8) {
+	case 0:
+		return nil
+	case 1:
+		return ptr.To(waiting(name, pick(random, "", "PodInitializing", "ImagePullBackOff"), "why"))
+	case 2, 3:
+		return ptr.To(running(name))
+	default:
+		code := pick(random, int32(0), 0, 0, 0, 0, 0, 1, 137)
+		return ptr.To(exited(name, code, pick(random, "", "Completed", "Error", "OOMKilled"), pick(random, "", "", "mine", left(t, record))))
+	}
+}
+
+func pick[T any](random *rand.Rand, values ...T) T { return values[random.IntN(len(values))] }

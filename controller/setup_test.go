@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestStripPodKeepsWhatIsRead proves that a Pod from the cache tells the controllers the same as the Pod itself, in whatever state it is.
+func TestStripPodKeepsWhatIsRead(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for number := range 2000 {
+		pod := randomPod(t, random)
+		cached := strip(t, pod)
+		seen := observe(pod)
+		if diff := cmp.Diff(seen, observe(cached), cmp.AllowUnexported(sequence{})); diff != "" {
+			t.Errorf("observe (-Pod +cached):\n%s", diff)
+		}
+		status := func(pod *corev1.Pod) view {
+			return viewOf(statusAfter(func(n *next) { n.mirror(pod, lookedAt) }))
+		}
+		if diff := cmp.Diff(status(pod), status(cached)); diff != "" {
+			t.Errorf("the status (-Pod +cached):\n%s", diff)
+		}
+		if diff := cmp.Diff(orderPatch(pod, seen), orderPatch(cached, seen)); diff != "" {
+			t.Errorf("the patch (-Pod +cached):\n%s", diff)
+		}
+		if t.Failed() {
+			t.Fatalf("the above is of Pod %d: %s", number, pod)
+		}
+	}
+}
+
+// TestStripPod proves what is kept of a Pod, and that all that grows with it is not.
+func TestStripPod(t *testing.T) {
+	meta := metav1.ObjectMeta{
+		Name:              "example",
+		Namespace:         "default",
+		UID:               "pod",
+		ResourceVersion:   "7",
+		CreationTimestamp: metav1.Time{Time: created},
+		DeletionTimestamp: &metav1.Time{Time: lookedAt},
+		Labels:            map[string]string{contract.TaskLabel: "example", "team": "x"},
+		OwnerReferences:   []metav1.OwnerReference{{Kind: "Task", Name: "example", UID: "task", Controller: ptr.To(true)}},
+	}
+	want := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: *meta.DeepCopy(),
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyOnFailure},
+		Status: corev1.PodStatus{
+			Phase:                 corev1.PodRunning,
+			Reason:                "Evicted",
+			Message:               "no space",
+			Conditions:            []corev1.PodCondition{{Type: corev1.PodScheduled}},
+			InitContainerStatuses: []corev1.ContainerStatus{running("init")},
+			ContainerStatuses:     []corev1.ContainerStatus{running("a")},
+		},
+	}
+	want.Annotations = map[string]string{
+		"taskflow.practice.com/order": "1", "taskflow.practice.com/halt": "why", "taskflow.practice.com/steps": "a",
+	}
+	pod := want.DeepCopy()
+	pod.Annotations["example.com/large"] = "text"
+	pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+	pod.Finalizers = []string{"example.com/mine"}
+	pod.Spec.Containers = []corev1.Container{{Name: "a"}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "work"}}
+	pod.Spec.NodeName = "node"
+	pod.Status.PodIP, pod.Status.QOSClass = "10.0.0.1", corev1.PodQOSBestEffort
+	before := pod.DeepCopy()
+
+	got := strip(t, pod)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("stripPod (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, pod); diff != "" {
+		t.Errorf("stripPod changed its Pod (-before +after):\n%s", diff)
+	}
+	// The cache may hand it a Pod that has been through it.
+	if diff := cmp.Diff(got, strip(t, got)); diff != "" {
+		t.Errorf("stripPod of what is stripped (-once +twice):\n%s", diff)
+	}
+}
+
+// TestStripPodLeavesTombstones proves that what isn't a Pod comes through: the cache hands on a marker where it missed a deletion.
+func TestStripPodLeavesTombstones(t *testing.T) {
+	tombstone := cache.DeletedFinalStateUnknown{Key: "default/example"}
+	got, err := stripPod(tombstone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(any(tombstone), got); diff != "" {
+		t.Errorf("stripPod (-want +got):\n%s", diff)
+	}
+}
+
+func strip(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	stripped, err := stripPod(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stripped.(*corev1.Pod)
+}
+
+// TestCacheOptions proves which Pods the cache asks the API server for.
+func TestCacheOptions(t *testing.T) {
+	for object, options := range CacheOptions().ByObject {
+		if _, ok := object.(*corev1.Pod); !ok {
+			continue
+		}
+		for _, c := range []struct {
+			labels labels.Set
+			want   bool
+		}{
+			{labels.Set{"taskflow.practice.com/task": "example"}, true},
+			{labels.Set{"taskflow.practice.com/task": "example", "team": "x"}, true},
+			{labels.Set{"team": "x"}, false},
+			{nil, false},
+		} {
+			if got := options.Label.Matches(c.labels); got != c.want {
+				t.Errorf("a Pod with the labels %v: cached is %t, want %t", c.labels, got, c.want)
+			}
+		}
+		return
+	}
+	t.Error("the cache has no options for Pods")
+}

@@ -1,0 +1,398 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// bring is one of the ways to a state.
+type bring = func(*next)
+
+// The ways by name.
+var (
+	suspended bring = (*next).suspended
+	refused   bring = func(n *next) { n.waiting(v1alpha1.ReasonPodRefused, "exceeded quota") }
+	conflict  bring = func(n *next) { n.failed(v1alpha1.ReasonPodNameConflict, "a Pod of the name exists", lookedAt) }
+	podGone   bring = func(n *next) { n.podDeleted(lookedAt) }
+)
+
+func mirrored(edits ...edit) bring {
+	return func(n *next) { n.mirror(sequential(edits...), lookedAt) }
+}
+
+// statusAfter is the status of a Task that has been brought through the states in turn, each a reconciliation of its own.
+func statusAfter(states ...bring) v1alpha1.TaskStatus {
+	var task v1alpha1.Task
+	for _, bring := range states {
+		task.Generation++
+		n := nextStatus(&task)
+		bring(n)
+		task.Status = n.TaskStatus
+		for i := range task.Status.Conditions {
+			// As it is when it comes back from the API server, later.
+			task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: created.Add(time.Duration(task.Generation))}
+		}
+	}
+	return task.Status
+}
+
+// view is a status as people read it.
+type view struct {
+	Phase               v1alpha1.TaskPhase
+	Order               int32
+	Progress, Current   string
+	Steps               string
+	Started, Completed  string
+	Duration            string
+	Progressing         string
+	Complete, Failed    string
+	Suspended           string
+	PodName             string
+	UnexpectedCondition string
+}
+
+func viewOf(status v1alpha1.TaskStatus) view {
+	v := view{
+		Phase: status.Phase, Order: status.Order, Progress: status.Progress, Current: status.CurrentStep, Steps: states(status.Steps),
+		Started: clock(status.StartTime), Completed: clock(status.CompletionTime), Duration: status.Duration, PodName: status.PodName,
+	}
+	for _, condition := range status.Conditions {
+		text := fmt.Sprintf("%s %s: %s", condition.Status, condition.Reason, condition.Message)
+		switch condition.Type {
+		case v1alpha1.ConditionProgressing:
+			v.Progressing = text
+		case v1alpha1.ConditionComplete:
+			v.Complete = text
+		case v1alpha1.ConditionFailed:
+			v.Failed = text
+		case v1alpha1.ConditionSuspended:
+			v.Suspended = text
+		default:
+			v.UnexpectedCondition = condition.Type
+		}
+	}
+	return v
+}
+
+func clock(t *metav1.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.TimeOnly)
+}
+
+// TestStatusWithoutAPod proves the states of a Task that has no Pod.
+func TestStatusWithoutAPod(t *testing.T) {
+	const isSuspended = "True Suspended: spec.suspend is true: set it to false to run the Task"
+	cases := map[string]struct {
+		states []bring
+		want   view
+	}{
+		"new": {
+			[]bring{func(*next) {}},
+			view{},
+		},
+		"suspended": {
+			[]bring{suspended},
+			view{Phase: "Suspended", Suspended: isSuspended, Progressing: "False Suspended: spec.suspend is true"},
+		},
+		"waiting": {
+			[]bring{refused},
+			view{Phase: "Pending", Progressing: "False PodRefused: exceeded quota"},
+		},
+		"waiting, after it was suspended": {
+			[]bring{suspended, refused},
+			view{Phase: "Pending", Suspended: "False Resumed: spec.suspend is false", Progressing: "False PodRefused: exceeded quota"},
+		},
+		"suspended, resumed, suspended": {
+			[]bring{suspended, refused, suspended},
+			view{Phase: "Suspended", Suspended: isSuspended, Progressing: "False Suspended: spec.suspend is true"},
+		},
+		"failed": {
+			[]bring{conflict},
+			view{
+				Phase: "Failed", Completed: "12:03:00",
+				Failed: "True PodNameConflict: a Pod of the name exists", Progressing: "False PodNameConflict: a Pod of the name exists",
+			},
+		},
+		"failed, after it was suspended": {
+			[]bring{suspended, conflict},
+			view{
+				Phase: "Failed", Completed: "12:03:00", Suspended: "False Resumed: spec.suspend is false",
+				Failed: "True PodNameConflict: a Pod of the name exists", Progressing: "False PodNameConflict: a Pod of the name exists",
+			},
+		},
+		"the Pod has gone": {
+			[]bring{mirrored(order("2"), containers(succeeded("a"), running("b"), running("c"))), podGone},
+			view{
+				Phase: "Failed", PodName: "example", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Failed Skipped",
+				Started: "12:00:00", Completed: "12:03:00", Duration: "3m",
+				Failed:      `True PodDeleted: the Pod "example" was deleted before all steps had ended`,
+				Progressing: `False PodDeleted: the Pod "example" was deleted before all steps had ended`,
+			},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, viewOf(statusAfter(c.states...))); diff != "" {
+				t.Errorf("the status (-want +got):\n%s", diff)
+			}
+			assertStays(t, c.states...)
+		})
+	}
+}
+
+// TestMirror proves what a Task says of its Pod.
+func TestMirror(t *testing.T) {
+	reason := func(reason, message string) edit {
+		return func(pod *corev1.Pod) {
+			pod.Status.Phase, pod.Status.Reason, pod.Status.Message = corev1.PodFailed, reason, message
+		}
+	}
+	scheduled := func(status corev1.ConditionStatus, reason, message string) edit {
+		return func(pod *corev1.Pod) {
+			pod.Status.Phase = corev1.PodPending
+			pod.Status.Conditions = []corev1.PodCondition{
+				{Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "ContainersNotReady"},
+				{Type: corev1.PodScheduled, Status: status, Reason: reason, Message: message},
+			}
+		}
+	}
+	initContainers := func(statuses ...corev1.ContainerStatus) edit {
+		return func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = statuses }
+	}
+	// A Pod that is going on, and one that has ended, with what differs from that.
+	going := func(v view) view {
+		v.PodName, v.Started, v.Order = "example", "12:00:00", max(v.Order, 1)
+		return v
+	}
+	over := func(at, duration string, v view) view {
+		v.Completed, v.Duration = at, duration
+		return going(v)
+	}
+	allWell := []corev1.ContainerStatus{succeeded("c"), succeeded("b"), succeeded("a")}
+	const ok = "StepsSucceeded: all steps have ended well"
+
+	cases := map[string]struct {
+		pod  bring
+		want view
+	}{
+		"just created": {
+			mirrored(phase("")),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `True PodCreated: the Pod "example" is being started`}),
+		},
+		"scheduled": {
+			mirrored(scheduled(corev1.ConditionTrue, "", ""), containers(waiting("a", "ContainerCreating", ""), waiting("b", "PodInitializing", ""), waiting("c", "", ""))),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `True PodCreated: the Pod "example" is being started`}),
+		},
+		"no node": {
+			mirrored(scheduled(corev1.ConditionFalse, "Unschedulable", "0/3 nodes are available")),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: "False Unschedulable: no node takes the Pod: 0/3 nodes are available"}),
+		},
+		"the agent's image is missing": {
+			mirrored(phase(corev1.PodPending), initContainers(succeeded("prepare"), waiting(contract.AgentContainer, "ErrImagePull", "not found")), containers(waiting("a", "PodInitializing", ""))),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False ErrImagePull: container "taskflow-agent" can't start: not found`}),
+		},
+		"the first step runs": {
+			mirrored(containers(running("a"), running("b"), running("c"))),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs`}),
+		},
+		"the first step runs, the last one's image is missing": {
+			mirrored(phase(corev1.PodPending), containers(running("a"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True ImagePullBackOff: container "c" can't start: back-off`}),
+		},
+		"the next one's image is missing": {
+			mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
+			going(view{Phase: "Pending", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `False ImagePullBackOff: container "b" can't start: back-off`}),
+		},
+		"between two steps": {
+			mirrored(containers(succeeded("a"), running("b"), running("c"))),
+			going(view{Phase: "Running", Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `True StepWaiting: step "b" is next`}),
+		},
+		"a failed step is started again": {
+			mirrored(restartPolicy(corev1.RestartPolicyOnFailure), containers(waiting("a", "CrashLoopBackOff", "back-off 10s"), running("b"), running("c"))),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: container "a" can't start: back-off 10s`}),
+		},
+		"a step failed while it waited: the one that runs goes on": {
+			mirrored(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Failed Skipped", Progressing: `True StepRunning: step "a" runs`}),
+		},
+
+		"all steps have ended": {
+			mirrored(order("3"), containers(allWell...), phase(corev1.PodSucceeded)),
+			over("12:01:05", "65s", view{Phase: "Succeeded", Order: 3, Progress: "3/3", Steps: "Succeeded Succeeded Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
+		},
+		"all steps have ended, and a sidecar hasn't": {
+			mirrored(order("3"), containers(allWell...), initContainers(running("proxy"))),
+			over("12:01:05", "65s", view{Phase: "Succeeded", Order: 3, Progress: "3/3", Steps: "Succeeded Succeeded Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
+		},
+		"all steps have ended, and the Pod is being deleted": {
+			mirrored(order("3"), containers(allWell...), deleted),
+			over("12:01:05", "65s", view{Phase: "Succeeded", Order: 3, Progress: "3/3", Steps: "Succeeded Succeeded Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
+		},
+		"all steps have ended, on a node whose clock is behind": {
+			mirrored(order("3"), containers(allWell...), func(pod *corev1.Pod) { pod.CreationTimestamp.Time = ended.Add(time.Minute) }),
+			func() view {
+				v := over("12:01:05", "0s", view{Phase: "Succeeded", Order: 3, Progress: "3/3", Steps: "Succeeded Succeeded Succeeded", Complete: "True " + ok, Progressing: "False " + ok})
+				v.Started = "12:02:05"
+				return v
+			}(),
+		},
+		"all steps have ended, nobody knows when": {
+			mirrored(annotated(contract.StepsAnnotation, "a"), containers(corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}})),
+			over("12:03:00", "3m", view{Phase: "Succeeded", Progress: "1/1", Steps: "Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
+		},
+
+		"a step failed": {
+			mirrored(order("2"), containers(succeeded("a"), failedWith("b", 3), running("c"))),
+			over("12:01:05", "65s", view{
+				Phase: "Failed", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Failed Skipped",
+				Failed: `True StepFailed: step "b" failed with exit code 3`, Progressing: `False StepFailed: step "b" failed with exit code 3`,
+			}),
+		},
+		"a step failed, and the rest was skipped": {
+			mirrored(halt("why"), phase(corev1.PodFailed), containers(exited("a", 137, "OOMKilled", ""), skipped(t, "b"), skipped(t, "c"))),
+			over("12:01:05", "65s", view{
+				Phase: "Failed", Progress: "0/3", Current: "a", Steps: "Failed Skipped Skipped",
+				Failed: `True StepFailed: step "a" failed with exit code 137 (OOMKilled)`, Progressing: `False StepFailed: step "a" failed with exit code 137 (OOMKilled)`,
+			}),
+		},
+		"the Pod is being deleted": {
+			mirrored(deleted, containers(running("a"), running("b"), running("c"))),
+			over("12:03:00", "3m", view{
+				Phase: "Failed", Progress: "0/3", Current: "a", Steps: "Failed Skipped Skipped",
+				Failed:      `True PodDeleted: the Pod "example" was deleted before all steps had ended`,
+				Progressing: `False PodDeleted: the Pod "example" was deleted before all steps had ended`,
+			}),
+		},
+		"the Pod was too slow": {
+			mirrored(reason("DeadlineExceeded", "Pod was active too long"), containers(exited("a", 143, "Error", ""), exited("b", 143, "Error", ""), exited("c", 143, "Error", ""))),
+			over("12:03:00", "3m", view{
+				Phase: "Failed", Progress: "0/3", Current: "a", Steps: "Failed Failed Failed",
+				Failed: "True DeadlineExceeded: the Pod failed: Pod was active too long", Progressing: "False DeadlineExceeded: the Pod failed: Pod was active too long",
+			}),
+		},
+		"the Pod was evicted, and its node says no more": {
+			mirrored(order("2"), reason("Evicted", "The node was low on memory."), containers(succeeded("a"), running("b"), running("c"))),
+			over("12:03:00", "3m", view{
+				Phase: "Failed", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Failed Skipped",
+				Failed: "True Evicted: the Pod failed: The node was low on memory.", Progressing: "False Evicted: the Pod failed: The node was low on memory.",
+			}),
+		},
+		"an init container failed": {
+			mirrored(phase(corev1.PodFailed), initContainers(succeeded("first"), failedWith("prepare", 3)), containers(waiting("a", "PodInitializing", ""))),
+			over("12:01:05", "65s", view{
+				Phase: "Failed", Progress: "0/3", Current: "a", Steps: "Skipped Skipped Skipped",
+				Failed: `True PodFailed: the init container "prepare" failed with exit code 3 (Error)`, Progressing: `False PodFailed: the init container "prepare" failed with exit code 3 (Error)`,
+			}),
+		},
+		"somebody set halt": {
+			mirrored(halt("why"), phase(corev1.PodSucceeded), containers(succeeded("a"), skipped(t, "b"), skipped(t, "c"))),
+			over("12:03:00", "3m", view{
+				Phase: "Failed", Progress: "1/3", Current: "b", Steps: "Succeeded Skipped Skipped",
+				Failed: "True PodFailed: the Pod ended before all steps had run", Progressing: "False PodFailed: the Pod ended before all steps had run",
+			}),
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, viewOf(statusAfter(c.pod))); diff != "" {
+				t.Errorf("the status (-want +got):\n%s", diff)
+			}
+			assertStays(t, c.pod)
+
+			// Whatever the state, it ends a suspension.
+			resumed := c.want
+			resumed.Suspended = "False Resumed: spec.suspend is false"
+			if diff := cmp.Diff(resumed, viewOf(statusAfter(suspended, c.pod))); diff != "" {
+				t.Errorf("the status after a suspension (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// assertStays proves that the last state, reached once more, changes nothing: no write to the API server, no time that moves.
+func assertStays(t *testing.T, states ...bring) {
+	t.Helper()
+	task := &v1alpha1.Task{Status: statusAfter(states...)}
+	task.Generation = task.Status.ObservedGeneration
+	n := nextStatus(task)
+	states[len(states)-1](n)
+	if diff := cmp.Diff(task.Status, n.TaskStatus); diff != "" {
+		t.Errorf("the same state once more (-first +second):\n%s", diff)
+	}
+}
+
+// TestMirrorKeepsTheSteps proves that a step's details are those of observe, and what is said of steps that nobody hears of any more.
+func TestMirrorKeepsTheSteps(t *testing.T) {
+	at := func(t time.Time) *metav1.MicroTime { return &metav1.MicroTime{Time: t} }
+	want := []v1alpha1.StepStatus{
+		{Name: "a", State: "Succeeded", Reason: "Completed", ExitCode: ptr.To(int32(0)), StartedAt: at(created), FinishedAt: at(ended), ImageID: "sha256:0", Message: "mine"},
+		{Name: "b", State: "Failed", Reason: "PodDeleted"},
+		{Name: "c", State: "Skipped"},
+	}
+	status := statusAfter(mirrored(order("2"), deleted, containers(
+		withImage(exited("a", 0, "Completed", "mine"), "sha256:0"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))))
+	if diff := cmp.Diff(want, status.Steps); diff != "" {
+		t.Errorf("the steps (-want +got):\n%s", diff)
+	}
+}
+
+// TestNextStatus proves that a new status begins with the old one, is its own, and says of which generation it and its changed
+// conditions are.
+func TestNextStatus(t *testing.T) {
+	task := &v1alpha1.Task{Status: statusAfter(suspended)}
+	task.Generation = 7
+	before := task.DeepCopy()
+	n := nextStatus(task)
+	want := before.Status.DeepCopy()
+	want.ObservedGeneration = 7
+	if diff := cmp.Diff(*want, n.TaskStatus); diff != "" {
+		t.Errorf("nextStatus (-want +got):\n%s", diff)
+	}
+
+	mirrored(containers(running("a")))(n)
+	if diff := cmp.Diff(before, task); diff != "" {
+		t.Errorf("the Task has changed with its next status (-before +after):\n%s", diff)
+	}
+	for _, condition := range n.Conditions {
+		if condition.ObservedGeneration != 7 {
+			t.Errorf("the condition %s is of generation %d, want 7", condition.Type, condition.ObservedGeneration)
+		}
+	}
+}
+
+// TestFinished proves which conditions end a Task.
+func TestFinished(t *testing.T) {
+	cases := map[string]struct {
+		status v1alpha1.TaskStatus
+		want   bool
+	}{
+		"new":       {statusAfter(), false},
+		"suspended": {statusAfter(suspended), false},
+		"waiting":   {statusAfter(refused), false},
+		"running":   {statusAfter(mirrored(containers(running("a")))), false},
+		"failed":    {statusAfter(conflict), true},
+		"complete":  {statusAfter(mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c")))), true},
+		"Failed is False": {
+			v1alpha1.TaskStatus{Conditions: []metav1.Condition{{Type: v1alpha1.ConditionFailed, Status: metav1.ConditionFalse}}},
+			false,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := finished(&c.status); got != c.want {
+				t.Errorf("finished = %t, want %t", got, c.want)
+			}
+		})
+	}
+}

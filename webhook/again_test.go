@@ -1,0 +1,106 @@
+package webhook
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestPlanTwice proves that a second call has nothing to add, whatever another webhook has done in between: the API server calls
+// again then (reinvocationPolicy: IfNeeded).
+func TestPlanTwice(t *testing.T) {
+	// front puts a program before the command, as webhooks that fetch secrets do.
+	front := func(edit func(*corev1.Container)) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			for i := range pod.Spec.Containers {
+				edit(&pod.Spec.Containers[i])
+			}
+		}
+	}
+	helper := corev1.Container{Name: "helper", Image: "helper"} // without a command: as a step it would be refused
+	cases := map[string]func(*corev1.Pod){
+		"nothing": func(*corev1.Pod) {},
+		"a container at the end": func(pod *corev1.Pod) {
+			pod.Spec.Containers = append(pod.Spec.Containers, helper)
+		},
+		"a container before the steps": func(pod *corev1.Pod) {
+			pod.Spec.Containers = slices.Insert(pod.Spec.Containers, 0, helper)
+		},
+		"a container between the steps": func(pod *corev1.Pod) {
+			pod.Spec.Containers = slices.Insert(pod.Spec.Containers, 1, helper)
+		},
+		"init containers before and after the agent's": func(pod *corev1.Pod) {
+			pod.Spec.InitContainers = slices.Concat([]corev1.Container{helper}, pod.Spec.InitContainers, []corev1.Container{{Name: "last"}})
+		},
+		"the steps in another order": func(pod *corev1.Pod) {
+			slices.Reverse(pod.Spec.Containers)
+		},
+		"a volume, mounted everywhere": func(pod *corev1.Pod) {
+			token := mount("token", "/etc/podinfo/token")
+			pod.Spec.Volumes = slices.Insert(pod.Spec.Volumes, 0, corev1.Volume{Name: "token"})
+			for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+				for i := range containers {
+					containers[i].VolumeMounts = slices.Insert(containers[i].VolumeMounts, 0, token)
+				}
+			}
+		},
+		"labels, annotations and environment": func(pod *corev1.Pod) {
+			pod.Labels["a"], pod.Annotations["b"] = "c", "d"
+			pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "b"}}
+		},
+		"another image and other settings for the agent's container": func(pod *corev1.Pod) {
+			agent := &pod.Spec.InitContainers[0]
+			agent.Image, agent.ImagePullPolicy, agent.TerminationMessagePath = "mirror/agent@sha256:0", corev1.PullAlways, "/dev/termination-log"
+		},
+		"a front program as the command": front(func(c *corev1.Container) {
+			c.Command, c.Args = []string{"/vault/env"}, slices.Concat(c.Command, c.Args)
+		}),
+		"a front program in the command": front(func(c *corev1.Container) {
+			c.Command = slices.Concat([]string{"/vault/env", "--"}, c.Command)
+		}),
+		"all of it in the command": front(func(c *corev1.Container) {
+			c.Command, c.Args = slices.Concat(c.Command, c.Args), nil
+		}),
+		"all of it in args, for an image whose entrypoint is a front program": front(func(c *corev1.Container) {
+			c.Command, c.Args = nil, slices.Concat(c.Command, c.Args)
+		}),
+		"an order that is ahead": func(pod *corev1.Pod) {
+			pod.Annotations[contract.OrderAnnotation] = "2"
+		},
+	}
+	for name, between := range cases {
+		t.Run(name, func(t *testing.T) {
+			once := mutatePod(t, taskPod(step("a"), step("b"), step("c")))
+			between(once)
+			assertNothingToAdd(t, encode(t, once))
+		})
+	}
+}
+
+// TestPlanTwiceRefuses proves that a step which would start at once, since another webhook has taken its agent away, is refused.
+func TestPlanTwiceRefuses(t *testing.T) {
+	const want = `the container "b" has lost its agent to another webhook and would start at once: let that webhook keep command and args`
+	cases := map[string]func(b *corev1.Container){
+		"command and args are the user's again": func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c"}, []string{"echo b"} },
+		"another command":                       func(b *corev1.Container) { b.Command = []string{"/vault/env"} },
+		"no command and args":                   func(b *corev1.Container) { b.Command, b.Args = nil, nil },
+		"a shell around it":                     func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c", "exec /taskflow/bin/agent"}, nil },
+	}
+	for name, between := range cases {
+		t.Run(name, func(t *testing.T) {
+			once := mutatePod(t, taskPod(step("a"), step("b"), step("c")))
+			between(&once.Spec.Containers[1])
+			patch, err := planRaw(t, encode(t, once))
+			if err == nil {
+				t.Fatalf("plan = %v, want a refusal", patch)
+			}
+			if diff := cmp.Diff(want, err.Error()); diff != "" {
+				t.Errorf("the refusal (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,160 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	rfc6902 "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// testAgent is what the tests put into Pods.
+var testAgent = Agent{
+	Image:      "example.com/taskflow/agent:1",
+	PullPolicy: corev1.PullIfNotPresent,
+	Resources: corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m")},
+		Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
+	},
+}
+
+// taskPod is the Pod of a Task with the containers as its steps, in their order.
+func taskPod(containers ...corev1.Container) *corev1.Pod {
+	var names []string
+	for _, container := range containers {
+		names = append(names, container.Name)
+	}
+	return &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "example",
+			Labels:      map[string]string{contract.TaskLabel: "example"},
+			Annotations: map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "example", UID: "1", Controller: ptr.To(true),
+			}},
+		},
+		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers},
+	}
+}
+
+// step is a container with a command.
+func step(name string, mounts ...corev1.VolumeMount) corev1.Container {
+	return corev1.Container{Name: name, Image: "busybox:1.28", Command: []string{"sh", "-c"}, Args: []string{"echo " + name}, VolumeMounts: mounts}
+}
+
+func mount(name, path string) corev1.VolumeMount {
+	return corev1.VolumeMount{Name: name, MountPath: path}
+}
+
+// mutate does what the API server does with the webhook's answer: it applies the patch to the Pod's own JSON.
+func mutate(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	patch, err := planRaw(t, raw)
+	if err != nil {
+		t.Fatalf("plan: %v", err)
+	}
+	return apply(t, raw, patch)
+}
+
+// mutatePod is mutate for a Pod without fields that the linked API types don't know.
+func mutatePod(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	return decodePod(t, mutate(t, encode(t, pod)))
+}
+
+// planRaw is plan for the JSON of a Pod. It fails the test where plan changes the Pod itself.
+func planRaw(t *testing.T, raw []byte) (jsonpatch.Patch, error) {
+	t.Helper()
+	pod := decodePod(t, raw)
+	before := pod.DeepCopy()
+	patch, err := plan(pod, testAgent)
+	if diff := diff(before, pod); diff != "" {
+		t.Errorf("plan changed its Pod (-before +after):\n%s", diff)
+	}
+	return patch, err
+}
+
+func assertNothingToAdd(t *testing.T, raw []byte) {
+	t.Helper()
+	patch, err := planRaw(t, raw)
+	if err != nil || len(patch) > 0 {
+		t.Errorf("plan for %s = %v, %v, want nothing to add", raw, patch, err)
+	}
+}
+
+func apply(t *testing.T, raw []byte, patch jsonpatch.Patch) []byte {
+	t.Helper()
+	content, err := patch.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := rfc6902.DecodePatch(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patched, err := decoded.Apply(raw)
+	if err != nil {
+		t.Fatalf("applying the patch %s to %s: %v", content, raw, err)
+	}
+	return patched
+}
+
+// fromYAML is the JSON of a Pod written as YAML.
+func fromYAML(t *testing.T, manifest string) []byte {
+	t.Helper()
+	raw, err := yaml.YAMLToJSONStrict([]byte(manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func encode(t *testing.T, value any) []byte {
+	t.Helper()
+	raw, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func decodePod(t *testing.T, raw []byte) *corev1.Pod {
+	t.Helper()
+	var pod corev1.Pod
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		t.Fatal(err)
+	}
+	return &pod
+}
+
+// decode reads JSON with all its fields, and numbers as they are written.
+func decode(t *testing.T, raw []byte) any {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		t.Fatalf("decoding %s: %v", raw, err)
+	}
+	return value
+}
+
+// diff is cmp.Diff for thousands of values that are equal, nearly all of them.
+func diff(want, got any) string {
+	if reflect.DeepEqual(want, got) {
+		return ""
+	}
+	return cmp.Diff(want, got)
+}

@@ -1,0 +1,526 @@
+package webhook
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestPlan proves the whole of what is added to a Pod, and that nothing else changes. Its keys, names, paths and flags are spelled
+// out, not taken from the contract: Pods in flight outlive an upgrade.
+func TestPlan(t *testing.T) {
+	cases := map[string]struct{ pod, want string }{
+		"three steps": {
+			pod: `
+metadata:
+  name: example
+  labels: {taskflow.practice.com/task: example}
+  annotations: {taskflow.practice.com/steps: "step1,step2,step3"}
+  ownerReferences: [{apiVersion: api.practice.com/v1alpha1, kind: Task, name: example, uid: "1", controller: true}]
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: step1, image: "busybox:1.28", command: [sh, -c], args: [echo step1]}
+  - {name: step2, image: "busybox:1.28", command: [/script.sh, "100"]}
+  - {name: step3, image: scratch, command: [/app], args: [--wait, x, --command, ""], env: [{name: A, value: b}]}
+`,
+			want: `
+metadata:
+  name: example
+  labels: {taskflow.practice.com/task: example}
+  annotations: {taskflow.practice.com/steps: "step1,step2,step3", taskflow.practice.com/order: "1"}
+  ownerReferences: [{apiVersion: api.practice.com/v1alpha1, kind: Task, name: example, uid: "1", controller: true}]
+spec:
+  restartPolicy: Never
+  initContainers:
+  - name: taskflow-agent
+    image: example.com/taskflow/agent:1
+    imagePullPolicy: IfNotPresent
+    args: [install, /taskflow/bin/agent]
+    resources: {requests: {cpu: 10m}, limits: {memory: 64Mi}}
+    volumeMounts: [{name: taskflow-bin, mountPath: /taskflow/bin}]
+    securityContext:
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+      readOnlyRootFilesystem: true
+      runAsNonRoot: true
+      runAsUser: 65532
+      runAsGroup: 65532
+      seccompProfile: {type: RuntimeDefault}
+  containers:
+  - name: step1
+    image: busybox:1.28
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --command, sh, -c, echo step1]
+    volumeMounts: &mounts
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+  - name: step2
+    image: busybox:1.28
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --command, /script.sh, "100"]
+    volumeMounts: *mounts
+  - name: step3
+    image: scratch
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "3", --out, stdout, --halt, /etc/podinfo/halt, --command, /app, --wait, x, --command, ""]
+    env: [{name: A, value: b}]
+    volumeMounts: *mounts
+  volumes:
+  - name: taskflow-bin
+    emptyDir: {}
+  - name: taskflow-podinfo
+    downwardAPI:
+      items:
+      - {path: order, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/order']"}}
+      - {path: halt, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/halt']"}}
+`,
+		},
+		// What is there keeps its place; the containers that the annotation doesn't name are none of taskflow's.
+		"a subset in another order, beside what the user has": {
+			pod: `
+metadata:
+  generateName: example-
+  labels: {taskflow.practice.com/task: example, mine: label}
+  annotations: {mine: annotation, taskflow.practice.com/steps: " last , first "}
+  ownerReferences:
+  - {apiVersion: example.com/v1, kind: Other, name: other, uid: "2"}
+  - {apiVersion: api.practice.com/v1alpha1, kind: Task, name: example, uid: "1", controller: true}
+spec:
+  restartPolicy: OnFailure
+  initContainers:
+  - {name: prepare, image: busybox}
+  - {name: proxy, image: proxy, restartPolicy: Always}
+  containers:
+  - {name: first, image: busybox, command: ["true"], volumeMounts: [{name: work, mountPath: /work}, {name: data, mountPath: /data}]}
+  - {name: helper, image: helper, volumeMounts: [{name: work, mountPath: /taskflow}]}
+  - {name: last, image: busybox, command: ["true"]}
+  volumes:
+  - {name: work, emptyDir: {medium: Memory}}
+  - {name: data, hostPath: {path: /}}
+`,
+			want: `
+metadata:
+  generateName: example-
+  labels: {taskflow.practice.com/task: example, mine: label}
+  annotations: {mine: annotation, taskflow.practice.com/steps: " last , first ", taskflow.practice.com/order: "1"}
+  ownerReferences:
+  - {apiVersion: example.com/v1, kind: Other, name: other, uid: "2"}
+  - {apiVersion: api.practice.com/v1alpha1, kind: Task, name: example, uid: "1", controller: true}
+spec:
+  restartPolicy: OnFailure
+  initContainers:
+  - {name: prepare, image: busybox}
+  - {name: proxy, image: proxy, restartPolicy: Always}
+  - name: taskflow-agent
+    image: example.com/taskflow/agent:1
+    imagePullPolicy: IfNotPresent
+    args: [install, /taskflow/bin/agent]
+    resources: {requests: {cpu: 10m}, limits: {memory: 64Mi}}
+    volumeMounts: [{name: taskflow-bin, mountPath: /taskflow/bin}]
+    securityContext:
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+      readOnlyRootFilesystem: true
+      runAsNonRoot: true
+      runAsUser: 65532
+      runAsGroup: 65532
+      seccompProfile: {type: RuntimeDefault}
+  containers:
+  - name: first
+    image: busybox
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --command, "true"]
+    volumeMounts:
+    - {name: work, mountPath: /work}
+    - {name: data, mountPath: /data}
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+  - {name: helper, image: helper, volumeMounts: [{name: work, mountPath: /taskflow}]}
+  - name: last
+    image: busybox
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --command, "true"]
+    volumeMounts:
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+  volumes:
+  - {name: work, emptyDir: {medium: Memory}}
+  - {name: data, hostPath: {path: /}}
+  - name: taskflow-bin
+    emptyDir: {}
+  - name: taskflow-podinfo
+    downwardAPI:
+      items:
+      - {path: order, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/order']"}}
+      - {path: halt, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/halt']"}}
+`,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			want := decode(t, fromYAML(t, c.want))
+			if diff := cmp.Diff(want, decode(t, mutate(t, fromYAML(t, c.pod)))); diff != "" {
+				t.Errorf("the Pod after the patch (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPlanLeavesOtherPodsAlone proves that only the label makes a Pod taskflow's: without it, nothing is even looked at.
+func TestPlanLeavesOtherPodsAlone(t *testing.T) {
+	cases := map[string]*corev1.Pod{
+		"an empty Pod": {},
+		"another label": {
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "example"}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{step("a")}},
+		},
+		"all but the label": func() *corev1.Pod {
+			pod := taskPod(step("a"), step("b"))
+			pod.Labels = nil
+			return pod
+		}(),
+		"what would be refused": {
+			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{contract.OrderAnnotation: "1", contract.StepsAnnotation: "nope"}},
+			Spec:       corev1.PodSpec{OS: &corev1.PodOS{Name: corev1.Windows}, Volumes: []corev1.Volume{{Name: contract.BinVolume}}},
+		},
+	}
+	for name, pod := range cases {
+		t.Run(name, func(t *testing.T) {
+			assertNothingToAdd(t, encode(t, pod))
+		})
+	}
+}
+
+// TestPlanReadsEveryVersionOfTheAPI proves that the group alone makes the owner a Task: a later version is still one.
+func TestPlanReadsEveryVersionOfTheAPI(t *testing.T) {
+	pod := taskPod(step("a"))
+	pod.OwnerReferences[0].APIVersion = "api.practice.com/v1"
+	if got := mutatePod(t, pod).Annotations[contract.OrderAnnotation]; got != "1" {
+		t.Errorf("the order is %q, want 1", got)
+	}
+}
+
+// TestPlanStep proves what the agent of one step is told: read with the agent's own parser, its flags give back the step's
+// argv. A mount of the user's at, above or below the order's place moves that aside.
+func TestPlanStep(t *testing.T) {
+	type edit = func(*corev1.Container)
+	command := func(command, args []string) edit {
+		return func(c *corev1.Container) { c.Command, c.Args = command, args }
+	}
+	mounts := func(paths ...string) edit {
+		return func(c *corev1.Container) {
+			for _, path := range paths {
+				c.VolumeMounts = append(c.VolumeMounts, mount("work", path))
+			}
+		}
+	}
+	flags := func(edits ...func(*contract.AgentFlags)) contract.AgentFlags {
+		f := contract.AgentFlags{
+			Wait:           "/etc/podinfo/order",
+			WaitContent:    1,
+			Halt:           "/etc/podinfo/halt",
+			Out:            contract.OutStdout,
+			TerminationLog: "/dev/termination-log",
+			Command:        []string{"sh", "-c", "echo a"},
+		}
+		for _, edit := range edits {
+			edit(&f)
+		}
+		return f
+	}
+	argv := func(argv ...string) contract.AgentFlags {
+		return flags(func(f *contract.AgentFlags) { f.Command = argv })
+	}
+	aside := flags(func(f *contract.AgentFlags) { f.Wait, f.Halt = "/taskflow/podinfo/order", "/taskflow/podinfo/halt" })
+
+	cases := map[string]struct {
+		edit edit
+		want contract.AgentFlags
+	}{
+		"command and args":                   {command([]string{"a", "b"}, []string{"c", ""}), argv("a", "b", "c", "")},
+		"command alone":                      {command([]string{"/app"}, nil), argv("/app")},
+		"a command that is like the agent's": {command([]string{"--command"}, []string{"--wait", "x", "--command"}), argv("--command", "--wait", "x", "--command")},
+		"a command that is the agent":        {command([]string{contract.AgentPath}, []string{"install", "x"}), argv(contract.AgentPath, "install", "x")},
+		"variables and line feeds":           {command([]string{"sh", "-c", "echo\n$(A) $$(B)"}, nil), argv("sh", "-c", "echo\n$(A) $$(B)")},
+		"the default termination message": {
+			func(c *corev1.Container) {
+				c.TerminationMessagePath, c.TerminationMessagePolicy = "/dev/termination-log", corev1.TerminationMessageReadFile
+			},
+			flags(),
+		},
+		"a termination message elsewhere": {
+			func(c *corev1.Container) { c.TerminationMessagePath = "/tmp/my message" },
+			flags(func(f *contract.AgentFlags) { f.TerminationLog = "/tmp/my message" }),
+		},
+		"a termination message from the log": {
+			func(c *corev1.Container) {
+				c.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+			},
+			flags(func(f *contract.AgentFlags) { f.FallbackToLogs = true }),
+		},
+		"mounts elsewhere":                      {mounts("/work", "/etc/podinfo2", "/etc/pod", "/etcetera", "/taskflow2", "/var/taskflow"), flags()},
+		"a mount at /etc/podinfo":               {mounts("/work", "/etc/podinfo"), aside},
+		"a mount above":                         {mounts("/etc"), aside},
+		"a mount below":                         {mounts("/etc/podinfo/x"), aside},
+		"a mount there, written in another way": {mounts("/etc//podinfo/./"), aside},
+		"a mount above, with a slash":           {mounts("/etc/"), aside},
+		"a relative mount there":                {mounts("etc/podinfo"), aside},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			container := step("a")
+			c.edit(&container)
+			got := mutatePod(t, taskPod(container)).Spec.Containers[0]
+
+			gotFlags, err := contract.ParseAgentFlags(got.Args)
+			if err != nil {
+				t.Fatalf("ParseAgentFlags(%q): %v", got.Args, err)
+			}
+			if diff := cmp.Diff(c.want, gotFlags); diff != "" {
+				t.Errorf("the agent's flags (-want +got):\n%s", diff)
+			}
+			// All else of the container is as it was.
+			want := container
+			want.Command, want.Args = []string{"/taskflow/bin/agent"}, got.Args
+			want.VolumeMounts = slices.Concat(container.VolumeMounts, []corev1.VolumeMount{
+				{Name: "taskflow-bin", MountPath: "/taskflow/bin", ReadOnly: true},
+				{Name: "taskflow-podinfo", MountPath: c.want.Wait[:len(c.want.Wait)-len("/order")], ReadOnly: true},
+			})
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the container (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPlanRefuses proves each refusal: one sentence with the field and the remedy.
+func TestPlanRefuses(t *testing.T) {
+	annotation := func(key, value string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Annotations[key] = value }
+	}
+	owner := func(edit func(*metav1.OwnerReference)) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { edit(&pod.OwnerReferences[0]) }
+	}
+	volume := func(name string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "work"}, {Name: name}}
+		}
+	}
+	container := func(name string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Spec.Containers = append(pod.Spec.Containers, step(name)) }
+	}
+	initContainer := func(name string, args ...string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: name, Args: args})
+		}
+	}
+	mounts := func(name, path string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{mount("fine", "/fine"), mount(name, path)}
+		}
+	}
+	const (
+		notATasks     = "metadata.labels: taskflow.practice.com/task is for Pods that taskflow makes from a Task: remove it, or create a Task"
+		noSteps       = "metadata.annotations: taskflow.practice.com/steps is missing: set it to the names of the containers in their order"
+		anotherName   = " starts with taskflow-, which is for taskflow's own: choose another name"
+		anotherPath   = ", which is for taskflow's own: choose another mountPath"
+		anotherVolume = ", and volume names that start with taskflow- are for taskflow's own: choose another volume"
+	)
+	cases := map[string]struct {
+		edit func(*corev1.Pod)
+		want string
+	}{
+		"no owner": {
+			func(pod *corev1.Pod) { pod.OwnerReferences = nil },
+			notATasks,
+		},
+		"an owner that is no controller": {
+			owner(func(o *metav1.OwnerReference) { o.Controller = nil }),
+			notATasks,
+		},
+		"an owner of another kind": {
+			owner(func(o *metav1.OwnerReference) { o.Kind = "Job" }),
+			notATasks,
+		},
+		"an owner of another group": {
+			owner(func(o *metav1.OwnerReference) { o.APIVersion = "tekton.dev/v1" }),
+			notATasks,
+		},
+		"an owner of a group that begins alike": {
+			owner(func(o *metav1.OwnerReference) { o.APIVersion = "api.practice.com.example.com/v1" }),
+			notATasks,
+		},
+		"the order is set": {
+			annotation(contract.OrderAnnotation, "3"),
+			"metadata.annotations: taskflow.practice.com/order is set by taskflow alone: remove it",
+		},
+		"the order is set, and empty": {
+			annotation(contract.OrderAnnotation, ""),
+			"metadata.annotations: taskflow.practice.com/order is set by taskflow alone: remove it",
+		},
+		"halt is set": {
+			annotation(contract.HaltAnnotation, "stop"),
+			"metadata.annotations: taskflow.practice.com/halt is set by taskflow alone: remove it",
+		},
+		"Windows": {
+			func(pod *corev1.Pod) { pod.Spec.OS = &corev1.PodOS{Name: corev1.Windows} },
+			"spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out",
+		},
+		"a volume of the agent's": {
+			volume("taskflow-bin"),
+			`spec.volumes: "taskflow-bin"` + anotherName,
+		},
+		"a volume with a name that begins alike": {
+			volume("taskflow-data"),
+			`spec.volumes: "taskflow-data"` + anotherName,
+		},
+		"a container with a name that begins alike": {
+			container("taskflow-helper"),
+			`the container name "taskflow-helper"` + anotherName,
+		},
+		"a container with the agent's name": {
+			container("taskflow-agent"),
+			`the container name "taskflow-agent"` + anotherName,
+		},
+		"an init container with the agent's name": {
+			initContainer("taskflow-agent", "install", "/elsewhere"),
+			`the container name "taskflow-agent"` + anotherName,
+		},
+		"an init container with a name that begins alike": {
+			initContainer("taskflow-helper"),
+			`the container name "taskflow-helper"` + anotherName,
+		},
+		"no annotations": {
+			func(pod *corev1.Pod) { pod.Annotations = nil },
+			noSteps,
+		},
+		"no names of steps": {
+			annotation(contract.StepsAnnotation, ""),
+			noSteps,
+		},
+		"nothing but commas": {
+			annotation(contract.StepsAnnotation, " , "),
+			noSteps,
+		},
+		"a step without a container": {
+			annotation(contract.StepsAnnotation, "a,b,c,d"),
+			`metadata.annotations: taskflow.practice.com/steps names "d", and the Pod has no container of that name: correct the name`,
+		},
+		"a step in another case": {
+			annotation(contract.StepsAnnotation, "A"),
+			`metadata.annotations: taskflow.practice.com/steps names "A", and the Pod has no container of that name: correct the name`,
+		},
+		"a step that is an init container": {
+			func(pod *corev1.Pod) {
+				initContainer("prepare")(pod)
+				annotation(contract.StepsAnnotation, "prepare,a")(pod)
+			},
+			`metadata.annotations: taskflow.practice.com/steps names "prepare", and the Pod has no container of that name: correct the name`,
+		},
+		"a step twice": {
+			annotation(contract.StepsAnnotation, "a,b,a"),
+			`metadata.annotations: taskflow.practice.com/steps names "a" twice: name each container once`,
+		},
+		"no command": {
+			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command, pod.Spec.Containers[1].Args = nil, nil },
+			`the container "b" has no command: set command`,
+		},
+		"args alone": {
+			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{} },
+			`the container "b" has no command: set command`,
+		},
+		"a mount at /taskflow": {
+			mounts("work", "/taskflow"),
+			`the container "b" mounts "work" at /taskflow` + anotherPath,
+		},
+		"a mount below /taskflow": {
+			mounts("work", "/taskflow/bin/x"),
+			`the container "b" mounts "work" at /taskflow/bin/x` + anotherPath,
+		},
+		"a mount at /taskflow, written in another way": {
+			mounts("work", "//taskflow/../taskflow/"),
+			`the container "b" mounts "work" at //taskflow/../taskflow/` + anotherPath,
+		},
+		"a relative mount at taskflow": {
+			mounts("work", "taskflow"),
+			`the container "b" mounts "work" at taskflow` + anotherPath,
+		},
+		"a mount at the root": {
+			mounts("work", "/"),
+			`the container "b" mounts "work" at /` + anotherPath,
+		},
+		"a mount of the agent's volume": {
+			mounts("taskflow-bin", "/bin/agent"),
+			`the container "b" mounts "taskflow-bin"` + anotherVolume,
+		},
+		"a mount of the agent's volume, in an init container": {
+			func(pod *corev1.Pod) {
+				pod.Spec.InitContainers = []corev1.Container{{Name: "prepare", VolumeMounts: []corev1.VolumeMount{mount("taskflow-bin", "/x")}}}
+			},
+			`the container "prepare" mounts "taskflow-bin"` + anotherVolume,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := taskPod(step("a"), step("b"), step("c"))
+			c.edit(pod)
+			patch, err := planRaw(t, encode(t, pod))
+			if err == nil {
+				t.Fatalf("plan = %v, want a refusal", patch)
+			}
+			if diff := cmp.Diff(c.want, err.Error()); diff != "" {
+				t.Errorf("the refusal (-want +got):\n%s", diff)
+			}
+			if len(patch) != 0 {
+				t.Errorf("beside the refusal there is the patch %v", patch)
+			}
+		})
+	}
+}
+
+// TestPlanAgentOnRestrictedNamespaces proves that what is added passes the PodSecurity level restricted, field by field as
+// https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted lists them: the Pod's own settings may be missing,
+// so the container has each.
+func TestPlanAgentOnRestrictedNamespaces(t *testing.T) {
+	pod := mutatePod(t, taskPod(step("a")))
+	agent := pod.Spec.InitContainers[0]
+	security := agent.SecurityContext
+	if security == nil || security.Capabilities == nil || security.SeccompProfile == nil {
+		t.Fatalf("the security context of the agent's container isn't complete: %+v", security)
+	}
+	for field, holds := range map[string]bool{
+		"allowPrivilegeEscalation is false":        ptr.Equal(security.AllowPrivilegeEscalation, ptr.To(false)),
+		"privileged is not set":                    security.Privileged == nil,
+		"capabilities.drop is ALL":                 slices.Equal(security.Capabilities.Drop, []corev1.Capability{"ALL"}),
+		"capabilities.add is empty":                len(security.Capabilities.Add) == 0,
+		"runAsNonRoot is true":                     ptr.Equal(security.RunAsNonRoot, ptr.To(true)),
+		"runAsUser is not root":                    ptr.Deref(security.RunAsUser, 0) > 0,
+		"runAsGroup is not root":                   ptr.Deref(security.RunAsGroup, 0) > 0,
+		"seccompProfile.type is RuntimeDefault":    security.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
+		"seccompProfile.localhostProfile is unset": security.SeccompProfile.LocalhostProfile == nil,
+		"readOnlyRootFilesystem is true":           ptr.Equal(security.ReadOnlyRootFilesystem, ptr.To(true)),
+		"procMount is not set":                     security.ProcMount == nil,
+		"seLinuxOptions is not set":                security.SELinuxOptions == nil,
+		"appArmorProfile is not set":               security.AppArmorProfile == nil,
+		"windowsOptions is not set":                security.WindowsOptions == nil,
+		"there are no host ports":                  len(agent.Ports) == 0,
+		"there are no handlers with a host":        agent.Lifecycle == nil && agent.LivenessProbe == nil && agent.ReadinessProbe == nil && agent.StartupProbe == nil,
+	} {
+		if !holds {
+			t.Errorf("it isn't so that %s: %+v", field, security)
+		}
+	}
+	for _, volume := range pod.Spec.Volumes {
+		allowed := corev1.VolumeSource{EmptyDir: volume.EmptyDir, DownwardAPI: volume.DownwardAPI}
+		if diff := cmp.Diff(allowed, volume.VolumeSource); diff != "" {
+			t.Errorf("the volume %q is of a type that isn't allowed (-allowed +got):\n%s", volume.Name, diff)
+		}
+	}
+}
