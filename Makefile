@@ -62,6 +62,7 @@ format: ## Format the Go code.
 .PHONY: lint
 lint: ## Check format and code of all modules.
 	$(GOLANGCI_LINT) run ./...
+	cd test/cluster && go tool -modfile=../../hack/golangci-lint.mod golangci-lint run --config ../../.golangci.yml ./...
 
 .PHONY: verify
 verify: ## Check that generated files are up to date, that modules are tidy, and lint.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -118,10 +119,10 @@ func TestGateIsWokenByEverySwap(t *testing.T) {
 	p := container{args: info.step(swaps).Args()}.start(t)
 	info.awaitRejection()
 	for k := 1; k < swaps; k++ {
-		info.write(order(fmt.Sprint(k)))
+		info.write(order(strconv.Itoa(k)))
 		info.awaitOpens(1, time.Now()) // of the files just written, with no nudge
 	}
-	info.write(order(fmt.Sprint(swaps)))
+	info.write(order(strconv.Itoa(swaps)))
 	if diff := cmp.Diff(ran, p.wait()); diff != "" {
 		t.Errorf("after the last swap: -want +got:\n%s", diff)
 	}

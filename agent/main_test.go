@@ -184,10 +184,16 @@ func (p *process) awaitOutput(want string) {
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	const pause = 5 * time.Millisecond
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(pause) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
+	const interval = 5 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for !condition() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("waited %v for this: %s", patience, what)
 		}
 	}
 }

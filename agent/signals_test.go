@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +31,7 @@ func TestSignalsAreForwarded(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
 			t.Parallel()
-			flags := released(t, child(childCatch, fmt.Sprint(len(signals)))...)
+			flags := released(t, child(childCatch, strconv.Itoa(len(signals)))...)
 			p := container{args: flags.Args(), clone: clone}.start(t)
 			want := "ready\n"
 			p.awaitOutput(want)

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,7 +73,7 @@ func TestTransitions(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			before := statusAfter(c.before...)
-			after := statusAfter(append(c.before[:len(c.before):len(c.before)], c.after)...)
+			after := statusAfter(append(slices.Clip(c.before), c.after)...)
 			var got []string
 			for _, e := range transitions(before, after) {
 				got = append(got, fmt.Sprintf("%s %s %s: %s", e.kind, e.reason, e.action, e.note))

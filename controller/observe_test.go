@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -247,7 +246,7 @@ func TestObserveStep(t *testing.T) {
 		"failed without a record": {exited("a", 2, "Error", ""), kubelet(2, step("Failed", "Error", ""))},
 		"no times": {
 			corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}},
-			v1alpha1.StepStatus{Name: "a", State: "Failed", ExitCode: ptr.To(int32(137))},
+			v1alpha1.StepStatus{Name: "a", State: "Failed", ExitCode: new(int32(137))},
 		},
 		"the user's message":             {exited("a", 0, "Completed", "42 tests"), kubelet(0, step("Succeeded", "Completed", "42 tests"))},
 		"the user's message is JSON":     {exited("a", 0, "Completed", `{"exitCode":3}`), kubelet(0, step("Succeeded", "Completed", `{"exitCode":3}`))},

@@ -6,7 +6,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -35,7 +34,7 @@ func TestNewPod(t *testing.T) {
 				Annotations: map[string]string{"taskflow.practice.com/steps": "build,push"},
 				OwnerReferences: []metav1.OwnerReference{{
 					APIVersion: "api.practice.com/v1alpha1", Kind: "Task", Name: "example", UID: "task",
-					Controller: ptr.To(true), BlockOwnerDeletion: ptr.To(true),
+					Controller: new(true), BlockOwnerDeletion: new(true),
 				}},
 			},
 			Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{build, push}},

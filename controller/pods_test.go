@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -177,12 +176,12 @@ func randomStatus(t *testing.T, random *rand.Rand, name string) *corev1.Containe
 	case 0:
 		return nil
 	case 1:
-		return ptr.To(waiting(name, pick(random, "", "PodInitializing", "ImagePullBackOff"), "why"))
+		return new(waiting(name, pick(random, "", "PodInitializing", "ImagePullBackOff"), "why"))
 	case 2, 3:
-		return ptr.To(running(name))
+		return new(running(name))
 	default:
 		code := pick(random, int32(0), 0, 0, 0, 0, 0, 1, 137)
-		return ptr.To(exited(name, code, pick(random, "", "Completed", "Error", "OOMKilled"), pick(random, "", "", "mine", left(t, record))))
+		return new(exited(name, code, pick(random, "", "Completed", "Error", "OOMKilled"), pick(random, "", "", "mine", left(t, record))))
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/contract"
 )
@@ -49,7 +48,7 @@ func TestStripPod(t *testing.T) {
 		CreationTimestamp: metav1.Time{Time: created},
 		DeletionTimestamp: &metav1.Time{Time: lookedAt},
 		Labels:            map[string]string{contract.TaskLabel: "example", "team": "x"},
-		OwnerReferences:   []metav1.OwnerReference{{Kind: "Task", Name: "example", UID: "task", Controller: ptr.To(true)}},
+		OwnerReferences:   []metav1.OwnerReference{{Kind: "Task", Name: "example", UID: "task", Controller: new(true)}},
 	}
 	want := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -87,7 +86,7 @@ func clock(t *metav1.Time) string {
 	if t == nil {
 		return ""
 	}
-	return t.UTC().Format(time.TimeOnly)
+	return t.UTC().Format("15:04:05.999999999")
 }
 
 // TestStatusWithoutAPod proves the states of a Task that has no Pod.
@@ -247,6 +246,13 @@ func TestMirror(t *testing.T) {
 				return v
 			}(),
 		},
+		// The API server keeps whole seconds: what it gives back must be the same.
+		"all steps have ended, within a second": {
+			mirrored(annotated(contract.StepsAnnotation, "a"), containers(exited("a", 0, "Completed", left(t, contract.Record{
+				StartedAt: &started, FinishedAt: ended.Add(999 * time.Millisecond),
+			})))),
+			over("12:01:05", "65s", view{Phase: "Succeeded", Progress: "1/1", Steps: "Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
+		},
 		"all steps have ended, nobody knows when": {
 			mirrored(annotated(contract.StepsAnnotation, "a"), containers(corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}})),
 			over("12:03:00", "3m", view{Phase: "Succeeded", Progress: "1/1", Steps: "Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
@@ -336,7 +342,7 @@ func assertStays(t *testing.T, states ...bring) {
 func TestMirrorKeepsTheSteps(t *testing.T) {
 	at := func(t time.Time) *metav1.MicroTime { return &metav1.MicroTime{Time: t} }
 	want := []v1alpha1.StepStatus{
-		{Name: "a", State: "Succeeded", Reason: "Completed", ExitCode: ptr.To(int32(0)), StartedAt: at(created), FinishedAt: at(ended), ImageID: "sha256:0", Message: "mine"},
+		{Name: "a", State: "Succeeded", Reason: "Completed", ExitCode: new(int32(0)), StartedAt: at(created), FinishedAt: at(ended), ImageID: "sha256:0", Message: "mine"},
 		{Name: "b", State: "Failed", Reason: "PodDeleted"},
 		{Name: "c", State: "Skipped"},
 	}

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -42,7 +41,7 @@ func taskPod(containers ...corev1.Container) *corev1.Pod {
 			Labels:      map[string]string{contract.TaskLabel: "example"},
 			Annotations: map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)},
 			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "example", UID: "1", Controller: ptr.To(true),
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "example", UID: "1", Controller: new(true),
 			}},
 		},
 		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers},

@@ -496,16 +496,16 @@ func TestPlanAgentOnRestrictedNamespaces(t *testing.T) {
 		t.Fatalf("the security context of the agent's container isn't complete: %+v", security)
 	}
 	for field, holds := range map[string]bool{
-		"allowPrivilegeEscalation is false":        ptr.Equal(security.AllowPrivilegeEscalation, ptr.To(false)),
+		"allowPrivilegeEscalation is false":        ptr.Equal(security.AllowPrivilegeEscalation, new(false)),
 		"privileged is not set":                    security.Privileged == nil,
 		"capabilities.drop is ALL":                 slices.Equal(security.Capabilities.Drop, []corev1.Capability{"ALL"}),
 		"capabilities.add is empty":                len(security.Capabilities.Add) == 0,
-		"runAsNonRoot is true":                     ptr.Equal(security.RunAsNonRoot, ptr.To(true)),
+		"runAsNonRoot is true":                     ptr.Equal(security.RunAsNonRoot, new(true)),
 		"runAsUser is not root":                    ptr.Deref(security.RunAsUser, 0) > 0,
 		"runAsGroup is not root":                   ptr.Deref(security.RunAsGroup, 0) > 0,
 		"seccompProfile.type is RuntimeDefault":    security.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
 		"seccompProfile.localhostProfile is unset": security.SeccompProfile.LocalhostProfile == nil,
-		"readOnlyRootFilesystem is true":           ptr.Equal(security.ReadOnlyRootFilesystem, ptr.To(true)),
+		"readOnlyRootFilesystem is true":           ptr.Equal(security.ReadOnlyRootFilesystem, new(true)),
 		"procMount is not set":                     security.ProcMount == nil,
 		"seLinuxOptions is not set":                security.SELinuxOptions == nil,
 		"appArmorProfile is not set":               security.AppArmorProfile == nil,

@@ -110,7 +110,8 @@ func TestGeneratedTemplate(t *testing.T) {
 	}
 }
 
-// TestRun proves what is done to a schema: descriptions of Kubernetes' types go, at every depth, and taskflow's stay.
+// TestRun proves what is done to a schema: descriptions of Kubernetes' types go, at every depth, and taskflow's stay, each paragraph in
+// one line.
 func TestRun(t *testing.T) {
 	const in = `
 apiVersion: apiextensions.k8s.io/v1
@@ -162,7 +163,7 @@ spec:
                       containers: {description: theirs, type: array, items: {type: object, properties: {description: {type: string}}}}
                       ephemeralContainers: {description: theirs, type: array, x-kubernetes-list-type: map, items: {type: object}}
                       hostname: {description: theirs, type: string}
-          status: {description: ours, type: object}
+          status: {description: "ours,\nin lines\n\nand paragraphs", type: object, properties: {steps: {description: "a\nb", type: array, items: {description: "c\nd", type: object}}}}
 `
 	const want = `
 apiVersion: apiextensions.k8s.io/v1
@@ -212,7 +213,7 @@ spec:
                       containers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
                       ephemeralContainers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
                       hostname: {type: string}
-          status: {description: ours, type: object}
+          status: {description: "ours, in lines\n\nand paragraphs", type: object, properties: {steps: {description: a b, type: array, items: {description: c d, type: object}}}}
 `
 	var out strings.Builder
 	if err := run(strings.NewReader(in), &out); err != nil {

@@ -315,7 +315,7 @@ func (c *cluster) down(ctx context.Context) error {
 	// In order where the order matters: nothing makes containers while they are removed, and the API server goes before
 	// etcd. All the rest is the work of cleanUp.
 	for _, name := range []string{"kubelet", "kube-controller-manager", "kube-scheduler", "kube-apiserver"} {
-		if err := r.Processes[name].stop(5 * time.Second); err != nil {
+		if err := r.Processes[name].stop(5 * time.Second); err != nil { //nolint:contextcheck // an end that has begun goes on
 			return err
 		}
 	}

@@ -50,8 +50,9 @@ func (c *cluster) components(kubernetes, etcd, containerd string) []component {
 		{
 			name:    "containerd",
 			command: []string{filepath.Join(containerd, "containerd"), "--config", config("containerd.toml")},
-			ready: func(context.Context) bool {
-				connection, err := net.Dial("unix", filepath.Join(runDir, "containerd.sock"))
+			ready: func(ctx context.Context) bool {
+				var dialer net.Dialer
+				connection, err := dialer.DialContext(ctx, "unix", filepath.Join(runDir, "containerd.sock"))
 				if err == nil {
 					_ = connection.Close()
 				}

@@ -5,13 +5,13 @@ import (
 	"context"
 	"debug/elf"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,12 +24,13 @@ const registryCommand = "serve-registry"
 
 // serveRegistry serves a registry that keeps its blobs in a folder, until the process ends.
 func serveRegistry(address, dir string) error {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
 	fmt.Printf("serving the registry at %s from %s\n", address, dir)
-	return http.Serve(listener, registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(dir))))
+	server := http.Server{
+		Addr:              address,
+		Handler:           registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(dir))),
+		ReadHeaderTimeout: time.Minute,
+	}
+	return server.ListenAndServe()
 }
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,7 +60,7 @@ func (c *cluster) pushImages(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the pause image: %w", err)
 	}
-	busybox, err := busyboxFiles()
+	busybox, err := busyboxFiles(ctx)
 	if err != nil {
 		return fmt.Errorf("making the busybox image: %w", err)
 	}
@@ -111,7 +112,7 @@ func (c *cluster) pauseImage(ctx context.Context) ([]oci.File, error) {
 }
 
 // busyboxFiles are the static busybox of Debian, with a link for each of its applets, and what a base image has besides.
-func busyboxFiles() ([]oci.File, error) {
+func busyboxFiles(ctx context.Context) ([]oci.File, error) {
 	binary := "/usr/bin/busybox"
 	content, err := os.ReadFile(binary)
 	if os.IsNotExist(err) {
@@ -134,7 +135,7 @@ func busyboxFiles() ([]oci.File, error) {
 		{Path: "etc/group", Mode: 0o644, Content: []byte("root:x:0:\nnobody:x:65534:\n")},
 		{Path: "tmp/", Mode: 0o1777},
 	}
-	applets, err := exec.Command(binary, "--list").Output()
+	applets, err := exec.CommandContext(ctx, binary, "--list").Output()
 	if err != nil {
 		return nil, err
 	}

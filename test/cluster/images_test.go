@@ -60,7 +60,7 @@ func program(t *testing.T, types ...elf.ProgType) []byte {
 // TestBusyboxFiles proves that the test image has a shell and the tools that the tests use, and that an image can be made
 // of its files: no path is there twice.
 func TestBusyboxFiles(t *testing.T) {
-	files, err := busyboxFiles()
+	files, err := busyboxFiles(t.Context())
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip("busybox-static isn't installed")
 	}

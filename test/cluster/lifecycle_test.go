@@ -95,13 +95,13 @@ func TestLifecycle(t *testing.T) {
 		}
 		return string(output)
 	}
-	runPod := func(t *testing.T) {
+	runPod := func() {
 		kubectl("run", "lifecycle", "--image=busybox", "--command", "--", "sleep", "3600")
 		kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/lifecycle")
 	}
 
 	t.Run("up after all processes were killed", func(t *testing.T) {
-		runPod(t)
+		runPod()
 		pids, err := clusterProcesses()
 		if err != nil {
 			t.Fatal(err)
@@ -115,7 +115,7 @@ func TestLifecycle(t *testing.T) {
 		}
 		must("up")
 		must("status")
-		runPod(t) // and leave it to down
+		runPod() // and leave it to down
 	})
 
 	for _, name := range []string{"down", "down where there is nothing"} {

@@ -29,8 +29,9 @@ const usage = `usage: cluster COMMAND
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
 		os.Exit(1)
 	}
@@ -38,7 +39,8 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New(usage)
+		fmt.Fprint(os.Stderr, usage)
+		return errors.New("there is no such command")
 	}
 	if args[0] == registryCommand && len(args) == 3 {
 		return serveRegistry(args[1], args[2]) // a daemon: its working directory is no clone
@@ -78,7 +80,8 @@ func run(ctx context.Context, args []string) error {
 	case command == "assets":
 		return c.assets(ctx)
 	default:
-		return errors.New(usage)
+		fmt.Fprint(os.Stderr, usage)
+		return errors.New("there is no such command")
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func start(command []string, logFile string) (process, error) {
 	}
 	defer log.Close()
 	args := inNamespace(command...)
-	daemon := exec.Command(args[0], args[1:]...)
+	daemon := exec.Command(args[0], args[1:]...) //nolint:noctx // it outlives us
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.Dir = "/"
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // outlives this command and its terminal
