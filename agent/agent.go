@@ -14,6 +14,9 @@ import (
 // Run does what the command line asks for and returns the process's exit code. The arguments are
 // those after the program's name; signals come from Notify, which is to be called first.
 func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == contract.StartedCommand {
+		return started(args[1:], stderr)
+	}
 	if len(args) > 0 && args[0] == contract.InstallCommand {
 		if err := install(args[1:]); err != nil {
 			fmt.Fprintf(stderr, "agent: %v\n", err)

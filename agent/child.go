@@ -101,19 +101,3 @@ func startFailure(err error) int {
 	}
 	return contract.ExitNotExecutable
 }
-
-// superviseUntilEnd passes signals on to the child and reaps, until the child itself has ended. One
-// goroutine does both, so no signal goes to a process id that has been given to another process.
-func (s Signals) superviseUntilEnd(pid int) unix.WaitStatus {
-	for {
-		select {
-		case got := <-s.forward:
-			// It fails for a child that has become another user; there is nobody to tell.
-			_ = unix.Kill(pid, got.(syscall.Signal))
-		case <-s.child:
-			if status, ended, _ := reap(pid); ended {
-				return status
-			}
-		}
-	}
-}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"syscall"
 	"time"
@@ -84,9 +85,39 @@ func (s step) wait() (halt string, told syscall.Signal) {
 	}
 }
 
-// execute runs the command to its end, and until nothing that it started is left.
+// firstPause and longestPause bound the wait before a command is run again; it doubles each time.
+const (
+	firstPause   = time.Second
+	longestPause = time.Minute
+)
+
+// execute runs the command to its end, and until nothing that it started is left; again where it fails and has retries.
 func (s step) execute() contract.Record {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	halted := s.watchHalt(ctx)
+
 	startedAt := s.now()
+	pause := firstPause
+	for try := 0; ; try++ {
+		record, again := s.try(halted)
+		record.Retries = try
+		if record.Reason != contract.ReasonStartError {
+			record.StartedAt = &startedAt
+		}
+		if !again || try == s.flags.Retries {
+			return record
+		}
+		fmt.Fprintf(s.stderr, "agent: try %d of %d ended with exit code %d; the next is in %s\n", try+1, s.flags.Retries+1, record.ExitCode, pause)
+		if !s.pause(pause, halted) {
+			return record
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// try runs the command once, and says whether it makes sense to run it again.
+func (s step) try(halted <-chan string) (record contract.Record, again bool) {
 	pid, err := start(s.flags.Command, os.Environ())
 	if err != nil {
 		err = fmt.Errorf("starting %q: %w", s.flags.Command[0], err)
@@ -96,19 +127,47 @@ func (s step) execute() contract.Record {
 			ExitCode:   startFailure(err),
 			Reason:     contract.ReasonStartError,
 			Message:    err.Error(),
-		}
+		}, false
 	}
-
-	status := s.signals.superviseUntilEnd(pid)
-	finishedAt := s.now()
+	end := s.signals.supervise(pid, limits{timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace})
+	record = contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
+	if end.reason == contract.ReasonTimedOut {
+		record.Message = fmt.Sprintf("took longer than its timeout of %s", s.flags.Timeout)
+	}
 	killLeftovers(s.signals.child, leftoverLimit)
-	return contract.Record{StartedAt: &startedAt, FinishedAt: finishedAt, ExitCode: exitCode(status)}
+	return record, record.ExitCode != 0 && end.reason != contract.ReasonCancelled && !end.terminated
 }
 
-// exitCode is what a shell reports for the command (POSIX.1-2024, Shell Command Language, 2.8.2).
-func exitCode(status unix.WaitStatus) int {
-	if status.Signaled() {
-		return contract.ExitSignal + int(status.Signal())
+// watchHalt sends the reason once when the sequence is halted.
+func (s step) watchHalt(ctx context.Context) <-chan string {
+	halted := make(chan string, 1)
+	if s.flags.Halt == "" {
+		return halted
 	}
-	return status.ExitStatus()
+	go func() {
+		g := gate{orderFile: s.flags.Wait, order: math.MaxInt, haltFile: s.flags.Halt} // an order that is never reached
+		if halt, err := g.wait(ctx); err == nil {
+			halted <- halt
+		}
+	}()
+	return halted
+}
+
+// pause returns false when there is to be no further try: the container is told to stop, or the sequence has been halted.
+func (s step) pause(length time.Duration, halted <-chan string) bool {
+	over := time.After(length)
+	for {
+		select {
+		case <-over:
+			return true
+		case <-halted:
+			return false
+		case got := <-s.signals.forward:
+			if endsByDefault(got.(syscall.Signal)) {
+				return false
+			}
+		case <-s.signals.child:
+			reap(0)
+		}
+	}
 }

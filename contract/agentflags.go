@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // OutStdout is the only value of AgentFlags.Out: the command has the container's own standard
@@ -16,6 +17,13 @@ const OutStdout = "stdout"
 // InstallCommand is the agent's other form of call: "agent install DESTINATION" copies the agent's own
 // binary to DESTINATION. The init container AgentContainer runs it.
 const InstallCommand = "install"
+
+// StartedCommand is the agent's third form of call: "agent started --wait FILE --waitcontent N [--command PROBE...]" succeeds once
+// the step is released and, where there is a probe, the probe does. It is the step's startupProbe.
+const StartedCommand = "started"
+
+// DefaultGrace is AgentFlags.Grace where that is zero: the terminationGracePeriodSeconds of a Pod that sets none.
+const DefaultGrace = 30 * time.Second
 
 // DefaultTerminationLog is the terminationMessagePath of a container that sets none
 // (corev1.TerminationMessagePathDefault, which the agent can't import).
@@ -40,6 +48,12 @@ type AgentFlags struct {
 	// agent then leaves no record of a command that failed, since a record would take the place of the
 	// end of the log.
 	FallbackToLogs bool
+	// Timeout bounds each run of the command. 0: no bound.
+	Timeout time.Duration
+	// Grace is how long the command has from SIGTERM to SIGKILL after a timeout or a halt. Default: DefaultGrace.
+	Grace time.Duration
+	// Retries is how often the command is run again after it has failed. Default: 0.
+	Retries int
 	// Command is the step's command and its arguments, verbatim. At least one.
 	Command []string
 }
@@ -57,15 +71,44 @@ func (f AgentFlags) Args() []string {
 	if f.TerminationLog != "" && f.TerminationLog != DefaultTerminationLog {
 		args = append(args, "--termination-log", f.TerminationLog)
 	}
+	if f.Timeout != 0 {
+		args = append(args, "--timeout", f.Timeout.String())
+	}
+	if f.Grace != 0 && f.Grace != DefaultGrace {
+		args = append(args, "--grace", f.Grace.String())
+	}
+	if f.Retries != 0 {
+		args = append(args, "--retries", strconv.Itoa(f.Retries))
+	}
 	if f.FallbackToLogs {
 		args = append(args, "--fallback-to-logs")
 	}
 	return append(append(args, commandFlag), f.Command...)
 }
 
+// StartedArgs is the command line of the step's startupProbe, without the agent's own path; the probe may be empty.
+func (f AgentFlags) StartedArgs(probe []string) []string {
+	args := []string{StartedCommand, "--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent)}
+	if len(probe) > 0 {
+		args = append(append(args, commandFlag), probe...)
+	}
+	return args
+}
+
+// ParseStartedFlags reads what StartedArgs wrote, after StartedCommand. Command is the probe.
+func ParseStartedFlags(args []string) (AgentFlags, error) { return parseFlags(args) }
+
 // ParseAgentFlags reads what Args wrote. It fails, with one sentence, on an unknown flag, on a missing
 // required one, and on a value out of its range.
 func ParseAgentFlags(args []string) (AgentFlags, error) {
+	f, err := parseFlags(args)
+	if err == nil && len(f.Command) == 0 {
+		return AgentFlags{}, fmt.Errorf("%s is missing: put the step's command after it", commandFlag)
+	}
+	return f, err
+}
+
+func parseFlags(args []string) (AgentFlags, error) {
 	own, command := args, []string(nil)
 	if i := slices.Index(args, commandFlag); i >= 0 {
 		own, command = args[:i], args[i+1:]
@@ -79,6 +122,9 @@ func ParseAgentFlags(args []string) (AgentFlags, error) {
 	set.StringVar(&f.Halt, "halt", "", "")
 	set.StringVar(&f.Out, "out", OutStdout, "")
 	set.StringVar(&f.TerminationLog, "termination-log", DefaultTerminationLog, "")
+	set.DurationVar(&f.Timeout, "timeout", 0, "")
+	set.DurationVar(&f.Grace, "grace", DefaultGrace, "")
+	set.IntVar(&f.Retries, "retries", 0, "")
 	set.BoolVar(&f.FallbackToLogs, "fallback-to-logs", false, "")
 	if err := set.Parse(own); err != nil {
 		return AgentFlags{}, err
@@ -93,8 +139,12 @@ func ParseAgentFlags(args []string) (AgentFlags, error) {
 		return AgentFlags{}, errors.New("--waitcontent is missing or below 1: set it to the step's number")
 	case f.Out != OutStdout:
 		return AgentFlags{}, fmt.Errorf("--out %q is unknown: set it to %s", f.Out, OutStdout)
-	case len(f.Command) == 0:
-		return AgentFlags{}, fmt.Errorf("%s is missing: put the step's command after it", commandFlag)
+	case f.Timeout < 0:
+		return AgentFlags{}, fmt.Errorf("--timeout %s is below 0: leave it out for none", f.Timeout)
+	case f.Grace <= 0:
+		return AgentFlags{}, fmt.Errorf("--grace %s must be above 0", f.Grace)
+	case f.Retries < 0:
+		return AgentFlags{}, fmt.Errorf("--retries %d is below 0: leave it out for none", f.Retries)
 	}
 	return f, nil
 }

@@ -3,6 +3,7 @@ package contract_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,6 +20,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			WaitContent:    1,
 			Out:            contract.OutStdout,
 			TerminationLog: contract.DefaultTerminationLog,
+			Grace:          contract.DefaultGrace,
 			Command:        []string{"true"},
 		}
 		edit(&f)
@@ -35,6 +37,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			f.Halt = "/etc/podinfo/halt"
 			f.TerminationLog = "/tmp/log"
 			f.FallbackToLogs = true
+			f.Timeout, f.Grace, f.Retries = 90*time.Second, 5*time.Second, 3
 		}),
 		"paths with spaces": flags(func(f *contract.AgentFlags) {
 			f.Wait, f.Halt, f.TerminationLog = "/a b/order", "/a b/halt", "/a b/log"
@@ -74,7 +77,7 @@ func TestAgentFlagsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := f
-	want.Out, want.TerminationLog = contract.OutStdout, contract.DefaultTerminationLog
+	want.Out, want.TerminationLog, want.Grace = contract.OutStdout, contract.DefaultTerminationLog, contract.DefaultGrace
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("ParseAgentFlags(Args()): -want +got:\n%s", diff)
 	}
@@ -102,6 +105,7 @@ func TestParseFirstReleasesForm(t *testing.T) {
 		WaitContent:    3,
 		Out:            contract.OutStdout,
 		TerminationLog: contract.DefaultTerminationLog,
+		Grace:          contract.DefaultGrace,
 		Command:        []string{"/script.sh", "100"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

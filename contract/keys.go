@@ -32,6 +32,14 @@ const (
 	// StepsAnnotation is the sequence: container names in order, separated by commas. The Task
 	// controller and the webhook write it, the controllers read it.
 	StepsAnnotation = Group + "steps"
+
+	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller writes it; the
+	// webhook and the controllers read it.
+	OptionsAnnotation = Group + "options"
+
+	// ScriptAnnotationPrefix and the number of a step, from 1, is the annotation with the step's script. The Task
+	// controller writes it, and the downward API brings it into ScriptsVolume.
+	ScriptAnnotationPrefix = Group + "script-"
 )
 
 // The agent inside a Pod.
@@ -61,6 +69,14 @@ const (
 	OrderFile = "order"
 	// HaltFile holds the value of HaltAnnotation, and is empty while there is none.
 	HaltFile = "halt"
+)
+
+// The scripts of steps, for those Pods that have some.
+const (
+	// ScriptsVolume is the downward-API volume with the scripts, each a file named as the number of its step.
+	ScriptsVolume = "taskflow-scripts"
+	// ScriptsDir is where it is mounted in the steps that have a script.
+	ScriptsDir = OwnDir + "/scripts"
 )
 
 // ReservedPrefix starts the names of the containers and volumes that the webhook adds; those of

@@ -8,6 +8,7 @@ import (
 // Exit codes of the agent where they are not the command's own. 126, 127 and 128+n are the shell's
 // (POSIX.1-2024, Shell Command Language, 2.8.2); 125 is what container tools use for themselves.
 const (
+	ExitTimeout       = 124 // the command was ended since it took too long, as timeout(1) says it
 	ExitAgentFailure  = 125 // the agent itself failed
 	ExitNotExecutable = 126 // the command was found and could not be executed
 	ExitNotFound      = 127 // the command was not found
@@ -23,6 +24,10 @@ const (
 	ReasonTerminated = "Terminated"
 	// ReasonStartError: the command was not found or could not be executed.
 	ReasonStartError = "StartError"
+	// ReasonTimedOut: the command was ended since it took longer than its timeout.
+	ReasonTimedOut = "TimedOut"
+	// ReasonCancelled: the command was ended since the sequence was halted while it ran.
+	ReasonCancelled = "Cancelled"
 	// ReasonAgentError: the agent failed before it could run the command.
 	ReasonAgentError = "AgentError"
 )
@@ -30,12 +35,14 @@ const (
 // Record is what the agent leaves as the container's termination message, for the controllers to
 // read, where the command itself left none.
 type Record struct {
-	// StartedAt is when the command was started; nil where it was not.
+	// StartedAt is when the command was started, for the first time; nil where it was not.
 	StartedAt *time.Time `json:"startedAt,omitempty"`
 	// FinishedAt is when the command ended, or when the agent gave up.
 	FinishedAt time.Time `json:"finishedAt"`
 	// ExitCode is the container's exit code.
 	ExitCode int `json:"exitCode"`
+	// Retries is how often the command was run again.
+	Retries int `json:"retries,omitempty"`
 	// Reason is one of the Reason constants, or empty.
 	Reason string `json:"reason,omitempty"`
 	// Message is one sentence for people.
