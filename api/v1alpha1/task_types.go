@@ -16,8 +16,9 @@ import (
 // +kubebuilder:printcolumn:name="Duration",type=string,JSONPath=`.status.duration`,description="From the Pod's creation to the Task's end."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters: it becomes a label of the Task's Pod"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.podName) || self.spec.steps == oldSelf.spec.steps",message="spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.podName) || has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template)",message="spec.template can't change once the Task has a Pod: create a new Task, or delete this one first"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.steps == oldSelf.spec.steps",message="spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.sidecars) == has(oldSelf.spec.sidecars) && (!has(self.spec.sidecars) || self.spec.sidecars == oldSelf.spec.sidecars)",message="spec.sidecars can't change once the Task has a Pod: create a new Task, or delete this one first"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template)",message="spec.template can't change once the Task has a Pod: create a new Task, or delete this one first"
 type Task struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -39,7 +40,12 @@ type TaskList struct {
 	Items           []Task `json:"items"`
 }
 
-// TaskSpec says what to run. Once the Task has a Pod, steps and template are fixed.
+// TaskSpec says what to run. Once the Task has a Pod, steps, sidecars and template are fixed.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.cancel) && self.cancel && has(self.suspend) && self.suspend)",message="cancel and suspend contradict each other: set one of them"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeout) || !has(self.template) || !has(self.template.spec) || !has(self.template.spec.activeDeadlineSeconds)",message="timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone"
+// +kubebuilder:validation:XValidation:rule="!has(self.sidecars) || self.sidecars.all(c, !self.steps.exists(s, s.name == c.name))",message="a sidecar has the name of a step: give it a name of its own"
+// +kubebuilder:validation:XValidation:rule="!has(self.template) || !has(self.template.spec) || !has(self.template.spec.restartPolicy) || self.template.spec.restartPolicy != 'OnFailure' || self.steps.all(s, !has(s.onError) || s.onError != 'Continue')",message="onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them"
 type TaskSpec struct {
 	// The steps in the order in which they run, at most 100. Each starts when the one before it has ended with exit code 0;
 	// after a failed one the rest are skipped.
@@ -56,9 +62,43 @@ type TaskSpec struct {
 	// +optional
 	Template *PodTemplate `json:"template,omitempty"`
 
+	// Containers that run beside the steps: started one after another before the first step (and past their startupProbe), and
+	// ended after the last. How they end does not matter to the Task. Any field of a core/v1 Container but restartPolicy.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:XValidation:rule="self.all(c, !has(c.restartPolicy))",message="restartPolicy of a sidecar is Always: leave it out"
+	Sidecars []corev1.Container `json:"sidecars,omitempty"`
+
+	// How long the Pod may run, from its start, such as 90s or 1h30m; then what runs is ended and the Task has failed. At least
+	// one second. Default: no limit.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(s|m|h))+$') && duration(self) >= duration('1s')",message="timeout must be a duration of at least 1s, such as 90s, 5m or 1h30m"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+
+	// How often a failed Pod is followed by a new one, which begins with the first step: after 10 seconds, and twice as long
+	// each time, 6 minutes at most. Default: 0.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	BackoffLimit int32 `json:"backoffLimit,omitempty"`
+
+	// How many seconds after its end the Task is deleted, with its Pods. Default: never.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
+
 	// Makes no Pod while true, and has no effect on a Pod that exists. Default: false.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+
+	// Ends the Task: the command that runs gets SIGTERM, and SIGKILL after the Pod's grace period; the other steps are
+	// skipped, and the Pod stays with its logs. Can't be taken back. Default: false.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self || !oldSelf",message="cancel can't be taken back: create a new Task"
+	Cancel bool `json:"cancel,omitempty"`
 }
 
 // Step is one container of the sequence: any field of a core/v1 Container. A step without a command runs the one of
@@ -68,11 +108,48 @@ type TaskSpec struct {
 // +kubebuilder:validation:XValidation:rule="!self.name.startsWith('taskflow-')",message="the name of a step can't start with taskflow-: such names are taskflow's own"
 // +kubebuilder:validation:XValidation:rule="has(self.image) && size(self.image) > 0",message="a step needs an image"
 // +kubebuilder:validation:XValidation:rule="!has(self.lifecycle) || !has(self.lifecycle.postStart)",message="lifecycle.postStart of a step would run before the step is released: put it into the step's command"
-// +kubebuilder:validation:XValidation:rule="!has(self.livenessProbe) && !has(self.startupProbe)",message="livenessProbe and startupProbe of a step would run while the step still waits: leave them out"
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) && !has(self.restartPolicyRules)",message="restartPolicy of a step isn't supported: set template.spec.restartPolicy"
+// +kubebuilder:validation:XValidation:rule="!has(self.script) || !has(self.command)",message="script and command contradict each other: set one of them"
 type Step struct {
 	corev1.Container `json:",inline"`
+
+	// A script to run instead of a command: its interpreter is named by the first line, such as "#!/usr/bin/env python3", and
+	// /bin/sh without one. args are its arguments.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=65536
+	Script string `json:"script,omitempty"`
+
+	// How long one run of the command may take, such as 90s or 1h30m. After it the command gets SIGTERM, and SIGKILL after
+	// the Pod's grace period; the step has failed with exit code 124. Default: no limit.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s')",message="timeout must be a duration above 0, such as 90s, 5m or 1h30m"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+
+	// What a failure of the step means: Stop ends the Task, Continue goes on with the next step. Default: Stop.
+	// +optional
+	OnError OnError `json:"onError,omitempty"`
+
+	// How often the command is run again after it has failed, in the same container: after a second, and twice as long each
+	// time, a minute at most. Default: 0.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Retries int32 `json:"retries,omitempty"`
 }
+
+// OnError is what a failure of a step means.
+//
+// +kubebuilder:validation:Enum=Stop;Continue
+type OnError string
+
+// Values of OnError.
+const (
+	OnErrorStop     OnError = "Stop"
+	OnErrorContinue OnError = "Continue"
+)
 
 // PodTemplate is a core/v1 PodTemplateSpec whose containers are left out.
 //
@@ -98,6 +175,7 @@ const (
 	TaskRunning   TaskPhase = "Running"   // the Pod runs
 	TaskSucceeded TaskPhase = "Succeeded" // all steps ended well
 	TaskFailed    TaskPhase = "Failed"    // a step failed, or the Task can't run
+	TaskCancelled TaskPhase = "Cancelled" // ended by cancel
 	TaskSuspended TaskPhase = "Suspended" // suspend is true and there is no Pod
 )
 
@@ -115,6 +193,9 @@ const (
 const (
 	ReasonStepsSucceeded       = "StepsSucceeded"       // Complete: every step ended well
 	ReasonStepFailed           = "StepFailed"           // Failed: a step ended with another code than 0
+	ReasonCancelled            = "Cancelled"            // Failed: cancel is true
+	ReasonRetrying             = "Retrying"             // Progressing: the Pod has failed, and another one follows
+	ReasonImagePullBackOff     = "ImagePullBackOff"     // Progressing, Failed: an image can't be pulled
 	ReasonPodFailed            = "PodFailed"            // Failed: the Pod failed, and gives no reason of its own
 	ReasonPodDeleted           = "PodDeleted"           // Failed: somebody deleted the Pod before the steps had ended
 	ReasonPodNameConflict      = "PodNameConflict"      // Failed: a Pod of the Task's name exists and isn't the Task's
@@ -145,12 +226,19 @@ type TaskStatus struct {
 	// The generation of the spec that this status is of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Pending, Running, Succeeded, Failed or Suspended.
+	// Pending, Running, Succeeded, Failed, Cancelled or Suspended.
 	// +optional
 	Phase TaskPhase `json:"phase,omitempty"`
-	// The Pod that the steps run in. It has the Task's name.
+	// The Pod that the steps run in. It has the Task's name; a later one ends in -retry- and its number.
 	// +optional
 	PodName string `json:"podName,omitempty"`
+	// The number of the Pod, from 1.
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+	// The Pods before this one, and how they failed.
+	// +optional
+	// +listType=atomic
+	Attempts []AttemptStatus `json:"attempts,omitempty"`
 	// The steps 1 to this one are released.
 	// +optional
 	Order int32 `json:"order,omitempty"`
@@ -160,7 +248,7 @@ type TaskStatus struct {
 	// The step that runs, that is next, or that failed. Empty when all have ended well.
 	// +optional
 	CurrentStep string `json:"currentStep,omitempty"`
-	// When the Pod was created.
+	// When the Pod was created, the first one of several.
 	// +optional
 	StartTime *metav1.Time `json:"startTime,omitempty"`
 	// When the last step ended, or the Task failed.
@@ -181,18 +269,34 @@ type TaskStatus struct {
 	Steps []StepStatus `json:"steps,omitempty"`
 }
 
+// AttemptStatus is what became of an earlier Pod of the Task.
+type AttemptStatus struct {
+	// The Pod's name.
+	PodName string `json:"podName"`
+	// When it failed.
+	CompletionTime metav1.Time `json:"completionTime"`
+	// Why it failed, in one word.
+	Reason string `json:"reason"`
+	// Why it failed, for people.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
 // StepStatus is what became of a step.
 type StepStatus struct {
 	// The step's name.
 	Name string `json:"name"`
 	// Waiting, Running, Succeeded, Failed or Skipped.
 	State StepState `json:"state"`
-	// Why it is in this state, in one word: Completed, Error, OOMKilled, StartError, ImagePullBackOff, ...
+	// Why it is in this state, in one word: Completed, Error, OOMKilled, TimedOut, Cancelled, StartError, ImagePullBackOff, ...
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// The exit code, once the step's container has ended.
 	// +optional
 	ExitCode *int32 `json:"exitCode,omitempty"`
+	// How often the command was run again.
+	// +optional
+	Retries int32 `json:"retries,omitempty"`
 	// When the step's command started: not its container, which waits for its turn.
 	// +optional
 	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`

@@ -54,7 +54,11 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 	unwrapDescriptions(task)
 	spec := task.Properties["spec"]
 	step := spec.Properties["steps"].Items.Schema
-	withoutDescriptions(step.Properties)
+	container := spec.Properties["sidecars"].Items.Schema
+	withoutDescriptions(container.Properties)
+	for name := range container.Properties { // the others are taskflow's own
+		edit(step, name, withoutDescription)
+	}
 	edit(step, "name", func(name *apiextensionsv1.JSONSchemaProps) {
 		name.Description = "The name of the step's container, unique among the steps."
 		name.MaxLength = ptr.To[int64](63)
@@ -89,9 +93,13 @@ func edit(schema *apiextensionsv1.JSONSchemaProps, name string, change func(*api
 
 func withoutDescriptions(properties map[string]apiextensionsv1.JSONSchemaProps) {
 	for name, property := range properties {
-		visit(&property, func(schema *apiextensionsv1.JSONSchemaProps) { schema.Description = "" })
+		withoutDescription(&property)
 		properties[name] = property
 	}
+}
+
+func withoutDescription(schema *apiextensionsv1.JSONSchemaProps) {
+	visit(schema, func(schema *apiextensionsv1.JSONSchemaProps) { schema.Description = "" })
 }
 
 // unwrapDescriptions joins the lines of paragraphs, which are as long as the Go comments that they come from: `kubectl

@@ -103,7 +103,7 @@ func TestGeneratedTemplate(t *testing.T) {
 		t.Errorf("spec.template.spec requires %v", pod.Required)
 	}
 	for _, list := range []string{"containers", "ephemeralContainers"} {
-		want := apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: ptr.To(true)}
+		want := apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}
 		if diff := cmp.Diff(want, at(t, task, "spec", "template", "spec", list)); diff != "" {
 			t.Errorf("the elements of spec.template.spec.%s (-want +got):\n%s", list, diff)
 		}
