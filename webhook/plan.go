@@ -3,10 +3,12 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,10 +49,19 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 	if err != nil {
 		return nil, err
 	}
+	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
+	if err != nil {
+		return nil, err
+	}
 
 	var p jsonpatch.Patch
 	for number, i := range steps {
-		if err := wrap(&p, i, pod.Spec.Containers[i], number+1); err != nil {
+		container := pod.Spec.Containers[i]
+		flags := contract.AgentFlags{WaitContent: number + 1, Timeout: options[container.Name].Timeout, Retries: options[container.Name].Retries}
+		if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
+			flags.Grace = max(time.Second, time.Duration(*grace)*time.Second)
+		}
+		if err := wrap(&p, i, container, flags); err != nil {
 			return nil, err
 		}
 	}
@@ -78,7 +89,7 @@ func check(pod *corev1.Pod) error {
 		return errors.New("spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out")
 	}
 	for _, volume := range pod.Spec.Volumes {
-		if strings.HasPrefix(volume.Name, contract.ReservedPrefix) {
+		if strings.HasPrefix(volume.Name, contract.ReservedPrefix) && volume.Name != contract.ScriptsVolume {
 			return fmt.Errorf("spec.volumes: %q starts with %s, which is for taskflow's own: choose another name", volume.Name, contract.ReservedPrefix)
 		}
 	}
@@ -87,7 +98,7 @@ func check(pod *corev1.Pod) error {
 			return fmt.Errorf("the container name %q starts with %s, which is for taskflow's own: choose another name", container.Name, contract.ReservedPrefix)
 		}
 		for _, mount := range container.VolumeMounts {
-			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
+			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) && mount.Name != contract.ScriptsVolume {
 				return fmt.Errorf("the container %q mounts %q, and volume names that start with %s are for taskflow's own: choose another volume",
 					container.Name, mount.Name, contract.ReservedPrefix)
 			}
@@ -116,8 +127,8 @@ func stepContainers(pod *corev1.Pod) ([]int, error) {
 	return steps, nil
 }
 
-// wrap puts the agent before the command of the container at index i, which is the step of that number.
-func wrap(p *jsonpatch.Patch, i int, container corev1.Container, number int) error {
+// wrap puts the agent before the command of the container at index i. The flags have what the container itself doesn't say.
+func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) error {
 	if mountsAgent(container) {
 		// It was wrapped before. Another webhook may have put a program of its own in front, which does no harm.
 		if !slices.Contains(slices.Concat(container.Command, container.Args), contract.AgentPath) {
@@ -131,7 +142,7 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, number int) err
 	}
 	podInfo := contract.PodInfoDir
 	for _, mount := range container.VolumeMounts {
-		if overlap(mount.MountPath, contract.OwnDir) {
+		if overlap(mount.MountPath, contract.OwnDir) && mount.Name != contract.ScriptsVolume {
 			return fmt.Errorf("the container %q mounts %q at %s, which is for taskflow's own: choose another mountPath",
 				container.Name, mount.Name, mount.MountPath)
 		}
@@ -139,21 +150,46 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, number int) err
 			podInfo = contract.PodInfoDirAside
 		}
 	}
-	flags := contract.AgentFlags{
-		Wait:           path.Join(podInfo, contract.OrderFile),
-		WaitContent:    number,
-		Halt:           path.Join(podInfo, contract.HaltFile),
-		TerminationLog: container.TerminationMessagePath,
-		FallbackToLogs: container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError,
-		Command:        slices.Concat(container.Command, container.Args),
-	}
+	flags.Wait = path.Join(podInfo, contract.OrderFile)
+	flags.Halt = path.Join(podInfo, contract.HaltFile)
+	flags.TerminationLog = container.TerminationMessagePath
+	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
+	flags.Command = slices.Concat(container.Command, container.Args)
 	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")
 	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
 	jsonpatch.Add(p, len(container.VolumeMounts), []corev1.VolumeMount{
 		{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
 		{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
 	}, "spec", "containers", strconv.Itoa(i), "volumeMounts")
+	gateProbes(p, i, container, flags)
 	return nil
+}
+
+// gateProbes makes the probes of a step count from its release. The kubelet runs no other probe of a container before its
+// startupProbe has succeeded: so one that fails while the step waits comes first, and a startupProbe of the user's becomes part
+// of it. It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
+// startupProbe that asks the network is left as it is, since nobody listens before the command has started.
+func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) {
+	const never = math.MaxInt32
+	probe := container.StartupProbe
+	switch {
+	case probe == nil && container.LivenessProbe == nil && container.ReadinessProbe == nil:
+	case probe == nil:
+		p.Set(corev1.Probe{
+			ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{
+				Command: append([]string{contract.AgentPath}, flags.StartedArgs(nil)...),
+			}},
+			PeriodSeconds:    1,
+			TimeoutSeconds:   5,
+			FailureThreshold: never,
+		}, "spec", "containers", strconv.Itoa(i), "startupProbe")
+	default:
+		if probe.Exec != nil {
+			p.Set(append([]string{contract.AgentPath}, flags.StartedArgs(probe.Exec.Command)...),
+				"spec", "containers", strconv.Itoa(i), "startupProbe", "exec", "command")
+		}
+		p.Set(never, "spec", "containers", strconv.Itoa(i), "startupProbe", "failureThreshold")
+	}
 }
 
 func mountsAgent(container corev1.Container) bool {
