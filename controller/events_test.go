@@ -25,6 +25,12 @@ func TestTransitions(t *testing.T) {
 	const (
 		podCreated = `Normal PodCreated CreatePod: created the Pod "example"`
 		resumed    = "Normal Resumed Suspend: spec.suspend is false"
+		aStarted   = `Normal StepStarted RunSteps: step "a" has started`
+		aEnded     = `Normal StepSucceeded RunSteps: step "a" has ended well`
+		bStarted   = `Normal StepStarted RunSteps: step "b" has started`
+		bEnded     = `Normal StepSucceeded RunSteps: step "b" has ended well`
+		cEnded     = `Normal StepSucceeded RunSteps: step "c" has ended well`
+		allEnded   = "Normal Complete RunSteps: all steps have ended well"
 		stepFailed = `Warning StepFailed RunSteps: step "b" failed with exit code 3`
 	)
 	cases := map[string]struct {
@@ -51,22 +57,22 @@ func TestTransitions(t *testing.T) {
 		"the Pod is made and goes wrong":  {nil, mirrored(unschedulable), []string{podCreated, "Warning Unschedulable RunSteps: no node takes the Pod: 0/1 nodes"}},
 		"no node takes the Pod":           {[]bring{mirrored(phase(""))}, mirrored(unschedulable), []string{"Warning Unschedulable RunSteps: no node takes the Pod: 0/1 nodes"}},
 		"still none":                      {[]bring{mirrored(unschedulable)}, mirrored(unschedulable), nil},
-		"a node took it":                  {[]bring{mirrored(unschedulable)}, aRuns, nil},
-		"a step runs":                     {[]bring{mirrored(phase(""))}, aRuns, nil},
-		"the next step runs":              {[]bring{aRuns}, bRuns, nil},
+		"a node took it":                  {[]bring{mirrored(unschedulable)}, aRuns, []string{aStarted}},
+		"a step runs":                     {[]bring{mirrored(phase(""))}, aRuns, []string{aStarted}},
+		"the next step runs":              {[]bring{aRuns}, bRuns, []string{aEnded, bStarted}},
 		"a later step's image is missing": {[]bring{aRuns}, bMissing, nil},
 		"the next step's image is missing": {
 			[]bring{bMissing},
 			mirrored(order("2"), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
-			[]string{`Warning ImagePullBackOff RunSteps: container "b" can't start: back-off`},
+			[]string{aEnded, `Warning ImagePullBackOff RunSteps: container "b" can't start: back-off`},
 		},
 
-		"complete":                {[]bring{bRuns}, complete, []string{"Normal Complete RunSteps: all steps have ended well"}},
+		"complete":                {[]bring{bRuns}, complete, []string{bEnded, cEnded, allEnded}},
 		"still complete":          {[]bring{complete}, complete, nil},
-		"complete at first sight": {nil, complete, []string{podCreated, "Normal Complete RunSteps: all steps have ended well"}},
+		"complete at first sight": {nil, complete, []string{podCreated, aEnded, bEnded, cEnded, allEnded}},
 		"a step failed":           {[]bring{bRuns}, bFailed, []string{stepFailed}},
 		"still failed":            {[]bring{bFailed}, bFailed, nil},
-		"failed, after a wait":    {[]bring{bRuns, mirrored(unschedulable)}, bFailed, []string{stepFailed}},
+		"failed, after a wait":    {[]bring{bRuns, mirrored(unschedulable)}, bFailed, []string{aEnded, stepFailed}},
 		"the Pod was deleted":     {[]bring{aRuns}, podGone, []string{`Warning PodDeleted RunSteps: the Pod "example" was deleted before all steps had ended`}},
 		"failed without a Pod":    {[]bring{suspended}, conflict, []string{resumed, "Warning PodNameConflict RunSteps: a Pod of the name exists"}},
 	}

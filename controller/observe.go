@@ -2,11 +2,11 @@ package controller
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -16,14 +16,17 @@ import (
 type sequence struct {
 	// steps in their order.
 	steps []v1alpha1.StepStatus
-	// succeeded is how many steps have ended well, counted from the first up to one that hasn't.
-	succeeded int
-	// failed is the index of the first step that has failed, or -1.
+	// done is how many steps the sequence is past, counted from the first: those that have ended well, and those whose failure
+	// doesn't matter.
+	done int
+	// failed is the index of the first step whose failure ends the sequence, or -1.
 	failed int
 	// order and halt are what the Pod's annotations should be. They follow from the steps, and never take back what
 	// the annotations already say.
 	order int
 	halt  string
+	// end says that the Pod, which has been halted, can't end by itself.
+	end bool
 }
 
 // observe reads a Pod with a StepsAnnotation. It depends on nothing but the Pod: whoever calls it, however often and after
@@ -35,14 +38,17 @@ func observe(pod *corev1.Pod) sequence {
 		statuses[status.Name] = status
 	}
 	order := released(pod)
+	// What can't be read stops at failures: the default.
+	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
 		step := observeStep(name, statuses[name], pod, i < order)
 		s.steps = append(s.steps, step)
-		if step.State == v1alpha1.StepSucceeded && s.succeeded == i {
-			s.succeeded++
-		}
-		if step.State == v1alpha1.StepFailed && s.failed < 0 {
+		failed := step.State == v1alpha1.StepFailed && !(options[name].ContinueOnError && ranToItsEnd(step))
+		switch {
+		case failed && s.failed < 0:
 			s.failed = i
+		case !failed && hasEnded(step) && s.done == i:
+			s.done++
 		}
 	}
 	if s.failed >= 0 && s.halt == "" {
@@ -50,7 +56,7 @@ func observe(pod *corev1.Pod) sequence {
 	}
 	s.order = order
 	if s.halt == "" {
-		s.order = max(order, min(s.succeeded+1, len(s.steps)))
+		s.order = max(order, min(s.done+1, len(s.steps)))
 	} else {
 		// Nothing after the end of the sequence runs any more, though the agents may need a moment to see it.
 		for i := range s.steps {
@@ -58,8 +64,19 @@ func observe(pod *corev1.Pod) sequence {
 				s.steps[i].State, s.steps[i].Reason, s.steps[i].Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
 			}
 		}
+		s.end = isOver(pod) && len(stuck(pod)) > 0
 	}
 	return s
+}
+
+// hasEnded says whether the step has run, well or not.
+func hasEnded(step v1alpha1.StepStatus) bool {
+	return step.State == v1alpha1.StepSucceeded || step.State == v1alpha1.StepFailed
+}
+
+// ranToItsEnd is false for a step that was told to stop.
+func ranToItsEnd(step v1alpha1.StepStatus) bool {
+	return step.Reason != contract.ReasonCancelled && step.Reason != contract.ReasonTerminated
 }
 
 // released is the order that the Pod's annotation says: 0 where there is none.
@@ -109,6 +126,7 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v
 		return step
 	}
 	step.Message = record.Message
+	step.Retries = int32(min(record.Retries, math.MaxInt32)) //nolint:gosec // bounded
 	step.FinishedAt = &metav1.MicroTime{Time: record.FinishedAt}
 	if step.StartedAt = nil; record.StartedAt != nil {
 		step.StartedAt = &metav1.MicroTime{Time: *record.StartedAt}
@@ -132,12 +150,18 @@ func microTime(t metav1.Time) *metav1.MicroTime {
 
 // failure is one sentence about a step that has failed.
 func failure(step v1alpha1.StepStatus) string {
-	text := fmt.Sprintf("step %q failed with exit code %d", step.Name, ptr.Deref(step.ExitCode, 0))
+	text := fmt.Sprintf("step %q failed", step.Name)
+	if step.ExitCode != nil {
+		text += fmt.Sprintf(" with exit code %d", *step.ExitCode)
+	}
 	if step.Reason != "" && step.Reason != "Error" {
 		text += " (" + step.Reason + ")"
 	}
-	if step.Reason == contract.ReasonStartError && step.Message != "" {
-		text += ": " + step.Message
+	switch step.Reason {
+	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError:
+		if step.Message != "" {
+			text += ": " + step.Message
+		}
 	}
 	return text
 }

@@ -1,8 +1,8 @@
 package controller
 
 import (
-	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -194,7 +194,7 @@ func TestObserve(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := c.pod.DeepCopy()
 			s := observe(c.pod)
-			if diff := cmp.Diff(c.want, seen{states(s.steps), s.succeeded, s.failed, s.order, s.halt}); diff != "" {
+			if diff := cmp.Diff(c.want, seen{states(s.steps), s.done, s.failed, s.order, s.halt}); diff != "" {
 				t.Errorf("observe (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(before, c.pod); diff != "" {
@@ -327,10 +327,10 @@ func TestObserveRandomPods(t *testing.T) {
 			t.Errorf("step %q has failed, and the sequence goes on", steps[s.failed])
 		}
 		written := pod.DeepCopy()
-		order(fmt.Sprint(s.order))(written)
+		order(strconv.Itoa(s.order))(written)
 		halt(s.halt)(written)
 		again := observe(written)
-		if diff := cmp.Diff([]any{s.order, s.halt, s.succeeded, s.failed}, []any{again.order, again.halt, again.succeeded, again.failed}); diff != "" {
+		if diff := cmp.Diff([]any{s.order, s.halt, s.done, s.failed}, []any{again.order, again.halt, again.done, again.failed}); diff != "" {
 			t.Errorf("observe, once its wish is written (-first +second):\n%s", diff)
 		}
 		if t.Failed() {

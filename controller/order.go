@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -53,23 +54,24 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	if len(patch) == 0 {
 		return ctrl.Result{}, nil
 	}
-	content, err := patch.Marshal()
-	if err != nil {
+	if err := patchPod(ctx, r.Client, &pod, patch); err != nil {
 		return ctrl.Result{}, err
 	}
-	if err := r.Client.Patch(ctx, &pod, client.RawPatch(types.JSONPatchType, content)); client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("patching the order of the Pod: %w", err)
-	}
-	log.FromContext(ctx).V(1).Info("Released steps", "order", seen.order, "halt", seen.halt)
+	log.FromContext(ctx).V(1).Info("Patched the Pod", "order", seen.order, "halt", seen.halt)
 	return ctrl.Result{}, nil
 }
+
+// endNow is the Pod's activeDeadlineSeconds that ends it: a Pod that was halted, and has a container that can't be started, would
+// otherwise try to start it for ever. The Pod stays, with the logs of what has run.
+const endNow = 1
 
 // orderPatch is empty where nothing is to be done. It tests what it was made from: a Pod of the same name, or one that
 // somebody else has written to, is not patched.
 func orderPatch(pod *corev1.Pod, want sequence) jsonpatch.Patch {
-	order, halt := strconv.Itoa(want.order), want.halt
-	old := pod.Annotations[contract.OrderAnnotation]
-	if order == old && halt == pod.Annotations[contract.HaltAnnotation] {
+	order, old := strconv.Itoa(want.order), pod.Annotations[contract.OrderAnnotation]
+	halts := want.halt != pod.Annotations[contract.HaltAnnotation]
+	ends := want.end && ptr.Deref(pod.Spec.ActiveDeadlineSeconds, 0) != endNow
+	if order == old && !halts && !ends {
 		return nil
 	}
 	var patch jsonpatch.Patch
@@ -78,8 +80,23 @@ func orderPatch(pod *corev1.Pod, want sequence) jsonpatch.Patch {
 	if order != old {
 		patch.Set(order, "metadata", "annotations", contract.OrderAnnotation)
 	}
-	if halt != "" {
-		patch.Set(halt, "metadata", "annotations", contract.HaltAnnotation)
+	if halts {
+		patch.Set(want.halt, "metadata", "annotations", contract.HaltAnnotation)
+	}
+	if ends {
+		patch.Set(endNow, "spec", "activeDeadlineSeconds")
 	}
 	return patch
+}
+
+// patchPod sends a patch. A Pod that is gone needs none.
+func patchPod(ctx context.Context, c client.Client, pod *corev1.Pod, patch jsonpatch.Patch) error {
+	content, err := patch.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := c.Patch(ctx, pod, client.RawPatch(types.JSONPatchType, content)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("patching the order of the Pod: %w", err)
+	}
+	return nil
 }

@@ -84,7 +84,7 @@ func TestNewPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			task := newTask(build, push)
 			task.Spec.Template = c.template
-			if diff := cmp.Diff(c.want, newPod(task, nil)); diff != "" {
+			if diff := cmp.Diff(c.want, newPod(task, 1, nil)); diff != "" {
 				t.Errorf("newPod (-want +got):\n%s", diff)
 			}
 		})
@@ -121,7 +121,7 @@ func TestNewPodCommands(t *testing.T) {
 			if c.image != nil {
 				commands["step"] = *c.image
 			}
-			containers := newPod(task, commands).Spec.Containers
+			containers := newPod(task, 1, commands).Spec.Containers
 			if diff := cmp.Diff(argv{Command: []string{"first"}}, argv{containers[0].Command, containers[0].Args}); diff != "" {
 				t.Errorf("what the other step runs (-want +got):\n%s", diff)
 			}
@@ -140,7 +140,7 @@ func TestNewPodLeavesTheTaskAlone(t *testing.T) {
 		Spec:     corev1.PodSpec{Containers: make([]corev1.Container, 0, 8), Volumes: []corev1.Volume{{Name: "work"}}},
 	}
 	before := task.DeepCopy()
-	pod := newPod(task, nil)
+	pod := newPod(task, 1, nil)
 	pod.Labels["a"], pod.Annotations["a"] = "changed", "changed"
 	pod.Spec.Volumes[0].Name, pod.Spec.Containers[0].Command[0], pod.Spec.Containers[0].Env[0].Name = "changed", "changed", "changed"
 	if diff := cmp.Diff(before, task); diff != "" {

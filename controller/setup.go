@@ -27,17 +27,18 @@ const (
 )
 
 // SetupWithManager registers both controllers.
-func SetupWithManager(m manager.Manager, commands CommandResolver) error {
+func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace time.Duration) error {
 	order := &OrderReconciler{Client: m.GetClient()}
 	if err := order.SetupWithManager(m); err != nil {
 		return err
 	}
 	task := &TaskReconciler{
-		Client:   m.GetClient(),
-		Live:     m.GetAPIReader(),
-		Events:   m.GetEventRecorder("taskflow"),
-		Commands: commands,
-		Now:      time.Now,
+		Client:     m.GetClient(),
+		Live:       m.GetAPIReader(),
+		Events:     m.GetEventRecorder("taskflow"),
+		Commands:   commands,
+		Now:        time.Now,
+		StartGrace: startGrace,
 	}
 	return task.SetupWithManager(m)
 }
@@ -86,7 +87,7 @@ func stripPod(object any) (any, error) {
 			Labels:            pod.Labels,
 			Annotations:       taskflowAnnotations(pod),
 		},
-		Spec: corev1.PodSpec{RestartPolicy: pod.Spec.RestartPolicy},
+		Spec: corev1.PodSpec{RestartPolicy: pod.Spec.RestartPolicy, ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds},
 		Status: corev1.PodStatus{
 			Phase:                 pod.Status.Phase,
 			Reason:                pod.Status.Reason,
@@ -100,7 +101,7 @@ func stripPod(object any) (any, error) {
 
 func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 	kept := map[string]string{}
-	for _, key := range []string{contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation} {
+	for _, key := range []string{contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation, contract.OptionsAnnotation} {
 		if value, ok := pod.Annotations[key]; ok {
 			kept[key] = value
 		}

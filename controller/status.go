@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 )
 
 // finished says whether a Task has ended, well or not. Nothing changes any more then.
@@ -23,19 +25,26 @@ func finished(status *v1alpha1.TaskStatus) bool {
 // a status that has been in that state for long, and then changes nothing.
 type next struct {
 	v1alpha1.TaskStatus
-	generation int64
+	// halt is to be written to the Pod's HaltAnnotation, unless it is empty.
+	halt string
+	// again is when to look again although nothing has changed; 0 is never.
+	again time.Duration
+
+	task *v1alpha1.Task
+	// startGrace is how long a container may fail to be started.
+	startGrace time.Duration
 }
 
 // nextStatus begins with what the status says now.
-func nextStatus(task *v1alpha1.Task) *next {
-	n := &next{TaskStatus: *task.Status.DeepCopy(), generation: task.Generation}
+func nextStatus(task *v1alpha1.Task, startGrace time.Duration) *next {
+	n := &next{TaskStatus: *task.Status.DeepCopy(), task: task, startGrace: startGrace}
 	n.ObservedGeneration = task.Generation
 	return n
 }
 
 func (n *next) condition(kind string, status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&n.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: n.generation,
+		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: n.task.Generation,
 	})
 }
 
@@ -43,14 +52,23 @@ func (n *next) condition(kind string, status metav1.ConditionStatus, reason, mes
 func (n *next) suspended() {
 	n.Phase = v1alpha1.TaskSuspended
 	n.condition(v1alpha1.ConditionSuspended, metav1.ConditionTrue, v1alpha1.ReasonSuspended, "spec.suspend is true: set it to false to run the Task")
-	n.condition(v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is true")
+	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is true")
 }
 
 // waiting: there is no Pod yet, for a reason that may pass.
 func (n *next) waiting(reason, message string) {
 	n.Phase = v1alpha1.TaskPending
 	n.resumed()
-	n.condition(v1alpha1.ConditionProgressing, metav1.ConditionFalse, reason, message)
+	n.progressing(metav1.ConditionFalse, reason, message)
+}
+
+// progressing sets the condition Progressing. Its transition is that of its reason, so that it tells how long the Task has been
+// waiting for the same thing.
+func (n *next) progressing(status metav1.ConditionStatus, reason, message string) {
+	if old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing); old != nil && old.Reason != reason {
+		old.Status = metav1.ConditionUnknown
+	}
+	n.condition(v1alpha1.ConditionProgressing, status, reason, message)
 }
 
 func (n *next) resumed() {
@@ -68,16 +86,52 @@ func (n *next) failed(reason, message string, at time.Time) {
 		step := &n.Steps[i]
 		switch step.State {
 		case v1alpha1.StepWaiting:
-			step.State, step.Reason, step.Message = v1alpha1.StepSkipped, "", ""
+			step.State, step.Reason, step.Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
 		case v1alpha1.StepRunning: // nobody will tell how it ended
 			step.State, step.Reason = v1alpha1.StepFailed, reason
 		}
 	}
 }
 
+// cancelled: the Task has ended since spec.cancel is true.
+func (n *next) cancelled(at time.Time) {
+	n.failed(v1alpha1.ReasonCancelled, "spec.cancel is true", at)
+	n.Phase = v1alpha1.TaskCancelled
+}
+
+// podFailed: the Task's Pod has failed. Another one follows, if the Task has more.
+func (n *next) podFailed(reason, message string, at time.Time) {
+	if int(n.task.Spec.BackoffLimit) <= len(n.Attempts) {
+		n.failed(reason, message, at)
+		return
+	}
+	n.Attempts = append(n.Attempts, v1alpha1.AttemptStatus{
+		PodName: n.PodName, CompletionTime: metav1.Time{Time: at.Truncate(time.Second)}, Reason: reason, Message: message,
+	})
+	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
+	n.Phase, n.PodName, n.Order, n.CurrentStep, n.Steps = v1alpha1.TaskPending, "", 0, "", nil
+	n.Progress = fmt.Sprintf("0/%d", len(n.task.Spec.Steps))
+	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonRetrying, fmt.Sprintf("the Pod %q has failed, and another one follows at %s: %s",
+		n.Attempts[len(n.Attempts)-1].PodName, n.nextAttempt().UTC().Format(time.TimeOnly), message))
+}
+
+// nextAttempt is when the next Pod is due, after those that have failed: as the Job controller has it.
+func (n *next) nextAttempt() time.Time {
+	const first, longest = 10 * time.Second, 6 * time.Minute
+	failures := len(n.Attempts)
+	if failures == 0 {
+		return time.Time{}
+	}
+	pause := first << min(failures-1, 10)
+	return n.Attempts[failures-1].CompletionTime.Add(min(pause, longest))
+}
+
 // complete: all steps have ended well.
 func (n *next) complete(at time.Time) {
-	const message = "all steps have ended well"
+	message := "all steps have ended well"
+	if i := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepFailed }); i >= 0 {
+		message = fmt.Sprintf("all steps have ended; %s, which is no error (onError: Continue)", failure(n.Steps[i]))
+	}
 	n.Phase = v1alpha1.TaskSucceeded
 	n.condition(v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, message)
 	n.ended(v1alpha1.ReasonStepsSucceeded, message, at)
@@ -85,7 +139,7 @@ func (n *next) complete(at time.Time) {
 
 func (n *next) ended(reason, message string, at time.Time) {
 	n.resumed()
-	n.condition(v1alpha1.ConditionProgressing, metav1.ConditionFalse, reason, message)
+	n.progressing(metav1.ConditionFalse, reason, message)
 	n.CompletionTime = &metav1.Time{Time: at.Truncate(time.Second)}
 	if n.StartTime != nil {
 		n.Duration = duration.HumanDuration(max(0, n.CompletionTime.Sub(n.StartTime.Time)))
@@ -96,9 +150,12 @@ func (n *next) ended(reason, message string, at time.Time) {
 func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	seen := observe(pod)
 	n.PodName = pod.Name
-	n.StartTime = new(pod.CreationTimestamp)
-	n.Order = int32(released(pod)) //nolint:gosec // at most 100
-	n.Progress = fmt.Sprintf("%d/%d", seen.succeeded, len(seen.steps))
+	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
+	if n.StartTime == nil {
+		n.StartTime = new(pod.CreationTimestamp)
+	}
+	n.Order = int32(min(released(pod), len(seen.steps))) //nolint:gosec // at most 100
+	n.Progress = fmt.Sprintf("%d/%d", seen.done, len(n.task.Spec.Steps))
 	n.Steps = seen.steps
 	n.CurrentStep = ""
 	current := slices.IndexFunc(seen.steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepRunning })
@@ -106,36 +163,69 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	if !running {
 		current = seen.failed
 	}
-	if current < 0 && seen.succeeded < len(seen.steps) {
-		current = seen.succeeded
+	if current < 0 && seen.done < len(seen.steps) {
+		current = seen.done
 	}
 	if current >= 0 {
 		n.CurrentStep = seen.steps[current].Name
 	}
+	if n.task.Spec.Cancel {
+		n.halt = "spec.cancel of the Task is true"
+	}
 
 	switch {
-	case seen.succeeded == len(seen.steps):
+	case len(seen.steps) != len(n.task.Spec.Steps):
+		n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("somebody has changed the annotation %s of the Pod %q", contract.StepsAnnotation, pod.Name), now)
+	case seen.done == len(seen.steps):
 		n.complete(latest(seen.steps, now))
+	case n.task.Spec.Cancel && (pod.DeletionTimestamp != nil || isOver(pod)):
+		n.cancelled(now)
 	case pod.DeletionTimestamp != nil:
-		n.podDeleted(now) // the timestamp lies ahead: it is when the grace period ends
-	case seen.failed >= 0 && pod.Status.Reason == "" && !running: // a step may fail while it waits; the one that runs goes on
+		n.podDeleted(pod, now) // the timestamp lies ahead: it is when the grace period ends
+	case seen.failed >= 0 && pod.Status.Reason == "" && !running && !n.task.Spec.Cancel: // a step may fail while it waits; the one that runs goes on
 		step := seen.steps[seen.failed]
-		n.failed(v1alpha1.ReasonStepFailed, failure(step), latest(seen.steps[seen.failed:seen.failed+1], now))
+		n.podFailed(v1alpha1.ReasonStepFailed, failure(step), latest(seen.steps[seen.failed:seen.failed+1], now))
 	case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
-		n.failed(podFailure(pod, now))
+		n.podFailed(podFailure(pod, now))
 	default:
-		n.progress(pod, seen.steps[current])
+		n.progress(pod, seen.steps[current], now)
 	}
 }
 
-func (n *next) podDeleted(at time.Time) {
-	n.failed(v1alpha1.ReasonPodDeleted, fmt.Sprintf("the Pod %q was deleted before all steps had ended", n.PodName), at)
+// isOver says whether nothing of the Pod runs, and nothing will: its steps have ended, or can't start.
+func isOver(pod *corev1.Pod) bool {
+	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded || unscheduled(pod) != nil {
+		return true
+	}
+	initStuck := slices.ContainsFunc(pod.Status.InitContainerStatuses, cantStart)
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	over := 0
+	for _, container := range pod.Status.ContainerStatuses {
+		never := container.State.Running == nil && (initStuck || cantStart(container))
+		if slices.Contains(steps, container.Name) && (container.State.Terminated != nil || never) {
+			over++
+		}
+	}
+	return over == len(steps)
+}
+
+// podDeleted: somebody has deleted the Pod. It is nil where it is gone already.
+func (n *next) podDeleted(pod *corev1.Pod, at time.Time) {
+	reason, message := v1alpha1.ReasonPodDeleted, fmt.Sprintf("the Pod %q was deleted before all steps had ended", n.PodName)
+	if pod != nil {
+		for _, condition := range pod.Status.Conditions {
+			if condition.Type == corev1.DisruptionTarget && condition.Status == corev1.ConditionTrue {
+				reason, message = condition.Reason, fmt.Sprintf("the Pod %q was deleted: %s", n.PodName, condition.Message)
+			}
+		}
+	}
+	n.podFailed(reason, message, at)
 }
 
 // podFailure says why a Pod has ended before its steps: evicted, too slow, an init container that failed.
 func podFailure(pod *corev1.Pod, now time.Time) (reason, message string, at time.Time) {
 	if pod.Status.Reason != "" {
-		return pod.Status.Reason, "the Pod failed: " + pod.Status.Message, now
+		return pod.Status.Reason, strings.TrimSuffix("the Pod failed: "+pod.Status.Message, ": "), now
 	}
 	for _, init := range pod.Status.InitContainerStatuses {
 		if end := init.State.Terminated; end != nil && end.ExitCode != 0 {
@@ -160,46 +250,85 @@ func latest(steps []v1alpha1.StepStatus, now time.Time) time.Time {
 }
 
 // progress: the Pod is there and not at its end; current is the step whose turn it is.
-func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus) {
+func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.Time) {
 	n.resumed()
 	n.Phase = v1alpha1.TaskPending
 	if pod.Status.Phase == corev1.PodRunning {
 		n.Phase = v1alpha1.TaskRunning
 	}
-	progressing := func(status metav1.ConditionStatus, reason, message string) {
-		n.condition(v1alpha1.ConditionProgressing, status, reason, message)
-	}
-	reason, message := stuck(pod)
-	switch {
-	case reason != "" && current.State == v1alpha1.StepRunning: // it is a later step that can't start
-		progressing(metav1.ConditionTrue, reason, message)
-	case reason != "":
-		progressing(metav1.ConditionFalse, reason, message)
-	case current.State == v1alpha1.StepRunning:
-		progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, fmt.Sprintf("step %q runs", current.Name))
+	runs := current.State == v1alpha1.StepRunning
+	containers := stuck(pod)
+	switch condition := unscheduled(pod); {
+	case n.task.Spec.Cancel:
+		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonCancelled, "spec.cancel is true: what runs is being ended")
+	case condition != nil:
+		n.progressing(metav1.ConditionFalse, condition.Reason, "no node takes the Pod: "+condition.Message)
+	case len(containers) > 0 && !runs:
+		n.waitForStart(containers[0], now)
+	case runs:
+		message := fmt.Sprintf("step %q runs", current.Name)
+		if len(containers) > 0 {
+			message += "; " + cause(containers[0])
+		}
+		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
 	case n.Phase == v1alpha1.TaskRunning:
-		progressing(metav1.ConditionTrue, v1alpha1.ReasonStepWaiting, fmt.Sprintf("step %q is next", current.Name))
+		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepWaiting, fmt.Sprintf("step %q is next", current.Name))
 	default:
-		progressing(metav1.ConditionTrue, v1alpha1.ReasonPodCreated, fmt.Sprintf("the Pod %q is being started", pod.Name))
+		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonPodCreated, fmt.Sprintf("the Pod %q is being started", pod.Name))
 	}
 }
 
-// stuck says what keeps a Pod from going on, in the words of the scheduler or the kubelet: no node for it, or a container that
-// can't be made. It is empty where there is nothing of the kind.
-func stuck(pod *corev1.Pod) (reason, message string) {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
-			return condition.Reason, "no node takes the Pod: " + condition.Message
+// waitForStart: a container can't be started, and nothing else goes on. Most causes pass, or are mended by somebody: so there is
+// a period of grace.
+func (n *next) waitForStart(container corev1.ContainerStatus, now time.Time) {
+	reason, message := container.State.Waiting.Reason, cause(container)
+	if reason == "ErrImagePull" {
+		reason = v1alpha1.ReasonImagePullBackOff // the two take turns
+	}
+	old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
+	if old != nil && old.Reason == reason && container.State.Waiting.Reason == v1alpha1.ReasonImagePullBackOff {
+		message = old.Message // that of the pull itself says more
+	}
+	n.progressing(metav1.ConditionFalse, reason, message)
+	since := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing).LastTransitionTime.Time
+	switch left := n.startGrace - now.Sub(since); {
+	case reason == "CrashLoopBackOff": // it has been started, and will be again
+	case reason == "InvalidImageName" || left <= 0:
+		n.halt = message
+		n.podFailed(reason, message, now)
+	default:
+		n.again = left
+	}
+}
+
+// unscheduled is the scheduler's condition of a Pod that no node takes, or nil.
+func unscheduled(pod *corev1.Pod) *corev1.PodCondition {
+	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse
+	})
+	if i < 0 {
+		return nil
+	}
+	return &pod.Status.Conditions[i]
+}
+
+// stuck are the containers that the kubelet can't start.
+func stuck(pod *corev1.Pod) []corev1.ContainerStatus {
+	var containers []corev1.ContainerStatus
+	for _, container := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if cantStart(container) {
+			containers = append(containers, container)
 		}
 	}
-	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
-		for _, container := range statuses {
-			waiting := container.State.Waiting
-			if waiting == nil || waiting.Reason == "" || waiting.Reason == "PodInitializing" || waiting.Reason == "ContainerCreating" {
-				continue
-			}
-			return waiting.Reason, fmt.Sprintf("container %q can't start: %s", container.Name, waiting.Message)
-		}
-	}
-	return "", ""
+	return containers
+}
+
+func cantStart(container corev1.ContainerStatus) bool {
+	waiting := container.State.Waiting
+	return waiting != nil && waiting.Reason != "" && waiting.Reason != "PodInitializing" && waiting.Reason != "ContainerCreating"
+}
+
+// cause says in the kubelet's words why a container can't be started.
+func cause(container corev1.ContainerStatus) string {
+	return fmt.Sprintf("container %q can't start: %s", container.Name, container.State.Waiting.Message)
 }

@@ -21,11 +21,16 @@ var (
 	suspended bring = (*next).suspended
 	refused   bring = func(n *next) { n.waiting(v1alpha1.ReasonPodRefused, "exceeded quota") }
 	conflict  bring = func(n *next) { n.failed(v1alpha1.ReasonPodNameConflict, "a Pod of the name exists", lookedAt) }
-	podGone   bring = func(n *next) { n.podDeleted(lookedAt) }
+	podGone   bring = func(n *next) { n.podDeleted(nil, lookedAt) }
 )
 
 func mirrored(edits ...edit) bring {
-	return func(n *next) { n.mirror(sequential(edits...), lookedAt) }
+	return func(n *next) {
+		pod := sequential(edits...)
+		n.task = n.task.DeepCopy()
+		n.task.Spec.Steps = make([]v1alpha1.Step, len(contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])))
+		n.mirror(pod, lookedAt)
+	}
 }
 
 // statusAfter is the status of a Task that has been brought through the states in turn, each a reconciliation of its own.
@@ -33,7 +38,7 @@ func statusAfter(states ...bring) v1alpha1.TaskStatus {
 	var task v1alpha1.Task
 	for _, bring := range states {
 		task.Generation++
-		n := nextStatus(&task)
+		n := nextStatus(&task, 5*time.Minute)
 		bring(n)
 		task.Status = n.TaskStatus
 		for i := range task.Status.Conditions {
@@ -199,7 +204,7 @@ func TestMirror(t *testing.T) {
 		},
 		"the agent's image is missing": {
 			mirrored(phase(corev1.PodPending), initContainers(succeeded("prepare"), waiting(contract.AgentContainer, "ErrImagePull", "not found")), containers(waiting("a", "PodInitializing", ""))),
-			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False ErrImagePull: container "taskflow-agent" can't start: not found`}),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False ImagePullBackOff: container "taskflow-agent" can't start: not found`}),
 		},
 		"the first step runs": {
 			mirrored(containers(running("a"), running("b"), running("c"))),
@@ -207,7 +212,7 @@ func TestMirror(t *testing.T) {
 		},
 		"the first step runs, the last one's image is missing": {
 			mirrored(phase(corev1.PodPending), containers(running("a"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))),
-			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True ImagePullBackOff: container "c" can't start: back-off`}),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs; container "c" can't start: back-off`}),
 		},
 		"the next one's image is missing": {
 			mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
@@ -331,7 +336,7 @@ func assertStays(t *testing.T, states ...bring) {
 	t.Helper()
 	task := &v1alpha1.Task{Status: statusAfter(states...)}
 	task.Generation = task.Status.ObservedGeneration
-	n := nextStatus(task)
+	n := nextStatus(task, 5*time.Minute)
 	states[len(states)-1](n)
 	if diff := cmp.Diff(task.Status, n.TaskStatus); diff != "" {
 		t.Errorf("the same state once more (-first +second):\n%s", diff)
@@ -344,7 +349,7 @@ func TestMirrorKeepsTheSteps(t *testing.T) {
 	want := []v1alpha1.StepStatus{
 		{Name: "a", State: "Succeeded", Reason: "Completed", ExitCode: new(int32(0)), StartedAt: at(created), FinishedAt: at(ended), ImageID: "sha256:0", Message: "mine"},
 		{Name: "b", State: "Failed", Reason: "PodDeleted"},
-		{Name: "c", State: "Skipped"},
+		{Name: "c", State: "Skipped", Reason: "Skipped"},
 	}
 	status := statusAfter(mirrored(order("2"), deleted, containers(
 		withImage(exited("a", 0, "Completed", "mine"), "sha256:0"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))))
@@ -359,7 +364,7 @@ func TestNextStatus(t *testing.T) {
 	task := &v1alpha1.Task{Status: statusAfter(suspended)}
 	task.Generation = 7
 	before := task.DeepCopy()
-	n := nextStatus(task)
+	n := nextStatus(task, 5*time.Minute)
 	want := before.Status.DeepCopy()
 	want.ObservedGeneration = 7
 	if diff := cmp.Diff(*want, n.TaskStatus); diff != "" {

@@ -16,14 +16,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/entrypoint"
 )
 
-// +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch
+// +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch;delete
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/status,verbs=patch
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// staleRetry is how soon a Task is looked at again whose cached copy was too old to write its status.
+const staleRetry = 50 * time.Millisecond
 
 // CommandResolver finds out which command an image runs (entrypoint.Resolver).
 type CommandResolver interface {
@@ -39,6 +43,9 @@ type TaskReconciler struct {
 	Events   events.EventRecorder
 	Commands CommandResolver
 	Now      func() time.Time
+	// StartGrace is how long a container may fail to be started (an image that can't be pulled, a ConfigMap that is missing)
+	// before the Task has failed.
+	StartGrace time.Duration
 }
 
 // SetupWithManager registers the controller.
@@ -58,22 +65,65 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	if err := r.Client.Get(ctx, request.NamespacedName, &task); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if task.DeletionTimestamp != nil || finished(&task.Status) {
+	switch {
+	case task.DeletionTimestamp != nil:
 		return ctrl.Result{}, nil
+	case finished(&task.Status):
+		return r.expire(ctx, &task)
 	}
 	status, failure := r.advance(ctx, &task)
 	if ctx.Err() != nil {
 		return ctrl.Result{}, ctx.Err() // the operator ends: that is no state of the Task
 	}
-	if err := r.write(ctx, &task, status.TaskStatus); err != nil {
+	if failure == nil {
+		failure = r.halt(ctx, &task, status)
+	}
+	switch err := r.write(ctx, &task, status.TaskStatus); {
+	case apierrors.IsConflict(err): // the cache is behind what we wrote last
+		return ctrl.Result{RequeueAfter: staleRetry}, nil
+	case err != nil:
 		return ctrl.Result{}, err
 	}
-	return ctrl.Result{}, failure
+	if failure == nil && finished(&status.TaskStatus) {
+		return r.expire(ctx, &task)
+	}
+	return ctrl.Result{RequeueAfter: status.again}, failure
+}
+
+// expire deletes a Task that has ended, when its time has come.
+func (r *TaskReconciler) expire(ctx context.Context, task *v1alpha1.Task) (ctrl.Result, error) {
+	if task.Spec.TTLSecondsAfterFinished == nil || task.Status.CompletionTime == nil {
+		return ctrl.Result{}, nil
+	}
+	ttl := time.Duration(*task.Spec.TTLSecondsAfterFinished) * time.Second
+	if left := task.Status.CompletionTime.Add(ttl).Sub(r.Now()); left > 0 {
+		return ctrl.Result{RequeueAfter: left}, nil
+	}
+	err := r.Client.Delete(ctx, task, client.Preconditions{UID: &task.UID}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	return ctrl.Result{}, client.IgnoreNotFound(err)
+}
+
+// halt writes the Pod's halt annotation, where the status wants it.
+func (r *TaskReconciler) halt(ctx context.Context, task *v1alpha1.Task, status *next) error {
+	if status.halt == "" {
+		return nil
+	}
+	var pod corev1.Pod
+	key := client.ObjectKey{Namespace: task.Namespace, Name: podName(task, task.Status.Attempt)}
+	if err := r.Client.Get(ctx, key, &pod); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if !isSequential(&pod) || pod.Annotations[contract.HaltAnnotation] != "" {
+		return nil
+	}
+	want := observe(&pod)
+	want.order, want.halt = released(&pod), status.halt
+	return patchPod(ctx, r.Client, &pod, orderPatch(&pod, want))
 }
 
 // advance returns the Task's next status. With an error it is to be tried again.
 func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*next, error) {
-	status := nextStatus(task)
+	status := nextStatus(task, r.StartGrace)
 	pod, err := r.pod(ctx, task)
 	switch {
 	case err != nil:
@@ -81,10 +131,17 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	case pod != nil:
 		return status, r.follow(task, pod, status)
 	case task.Status.PodName != "":
-		status.podDeleted(r.Now())
+		status.podDeleted(nil, r.Now())
+		return status, nil
+	case task.Spec.Cancel:
+		status.cancelled(r.Now())
 		return status, nil
 	case task.Spec.Suspend:
 		status.suspended()
+		return status, nil
+	}
+	if left := status.nextAttempt().Sub(r.Now()); left > 0 {
+		status.again = left
 		return status, nil
 	}
 
@@ -92,11 +149,12 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	if err != nil {
 		return status, r.unresolved(status, err)
 	}
-	pod = newPod(task, commands)
+	pod = newPod(task, task.Status.Attempt, commands)
+	key := client.ObjectKeyFromObject(pod)
 	err = r.Client.Create(ctx, pod)
 	if apierrors.IsAlreadyExists(err) {
 		pod = &corev1.Pod{}
-		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(task), pod); err != nil {
+		if err := r.Live.Get(ctx, key, pod); err != nil {
 			return status, err // it has gone again
 		}
 		return status, r.follow(task, pod, status)
@@ -108,13 +166,14 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	return status, nil
 }
 
-// pod returns the Pod of the Task's name, or nil. Before it says that a Pod which was there is no more, it asks the
+// pod returns the Pod of the Task's present attempt, or nil. Before it says that a Pod which was there is no more, it asks the
 // API server: the cache may be behind.
 func (r *TaskReconciler) pod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	err := r.Client.Get(ctx, client.ObjectKeyFromObject(task), &pod)
+	key := client.ObjectKey{Namespace: task.Namespace, Name: podName(task, task.Status.Attempt)}
+	err := r.Client.Get(ctx, key, &pod)
 	if apierrors.IsNotFound(err) && task.Status.PodName != "" {
-		err = r.Live.Get(ctx, client.ObjectKeyFromObject(task), &pod)
+		err = r.Live.Get(ctx, key, &pod)
 	}
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -143,7 +202,7 @@ func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *ne
 func (r *TaskReconciler) commands(ctx context.Context, task *v1alpha1.Task) (map[string]entrypoint.Command, error) {
 	commands := map[string]entrypoint.Command{}
 	for _, step := range task.Spec.Steps {
-		if len(step.Command) > 0 {
+		if len(step.Command) > 0 || step.Script != "" {
 			continue
 		}
 		command, err := r.Commands.Resolve(ctx, step.Image, architecture(task))
@@ -183,7 +242,8 @@ func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status 
 	}
 	before := task.DeepCopy()
 	task.Status = status
-	if err := r.Client.Status().Patch(ctx, task, client.MergeFrom(before)); err != nil {
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, task, patch); err != nil {
 		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
 	}
 	for _, e := range transitions(before.Status, status) {
@@ -201,6 +261,7 @@ func transitions(before, after v1alpha1.TaskStatus) []event {
 	if before.PodName == "" && after.PodName != "" {
 		all = append(all, event{corev1.EventTypeNormal, v1alpha1.ReasonPodCreated, "CreatePod", fmt.Sprintf("created the Pod %q", after.PodName)})
 	}
+	all = append(all, stepEvents(before, after)...)
 	for _, condition := range after.Conditions {
 		old := meta.FindStatusCondition(before.Conditions, condition.Type)
 		if old != nil && old.Status == condition.Status && old.Reason == condition.Reason && old.Message == condition.Message {
@@ -215,6 +276,34 @@ func transitions(before, after v1alpha1.TaskStatus) []event {
 			all = append(all, event{corev1.EventTypeNormal, condition.Reason, "Suspend", condition.Message})
 		case condition.Type == v1alpha1.ConditionProgressing && condition.Status == metav1.ConditionFalse && !finished(&after) && after.Phase != v1alpha1.TaskSuspended:
 			all = append(all, event{corev1.EventTypeWarning, condition.Reason, "RunSteps", condition.Message})
+		}
+	}
+	return all
+}
+
+// stepEvents tell of the steps that have begun or ended; not of the failure that is the Task's.
+func stepEvents(before, after v1alpha1.TaskStatus) []event {
+	old := map[string]v1alpha1.StepState{}
+	if before.PodName == after.PodName {
+		for _, step := range before.Steps {
+			old[step.Name] = step.State
+		}
+	}
+	failed := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionFailed)
+	var all []event
+	for _, step := range after.Steps {
+		if old[step.Name] == step.State || failed != nil && failed.Message == failure(step) {
+			continue
+		}
+		switch step.State {
+		case v1alpha1.StepRunning:
+			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q has started", step.Name)})
+		case v1alpha1.StepSucceeded:
+			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q has ended well", step.Name)})
+		case v1alpha1.StepFailed:
+			if step.ExitCode != nil { // else it is the Pod's end that is the story
+				all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step)})
+			}
 		}
 	}
 	return all

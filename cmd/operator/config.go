@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/zapr"
@@ -27,6 +28,7 @@ type config struct {
 	healthAddress string
 	logLevel      string
 	logFormat     string
+	startGrace    time.Duration
 	agent         webhook.Agent
 	registries    entrypoint.Options
 	certs         certs.Options
@@ -44,6 +46,7 @@ func parse(args []string) (config, error) {
 	flags.StringArrayVar(&mirrors, "registry-mirror", nil, "HOST=URL: ask the registry at URL before HOST for the commands of images, such as docker.io=https://mirror.example.com; may be repeated")
 	flags.StringArrayVar(&c.registries.PlainHTTPHosts, "plain-http-registry", nil, "HOST[:PORT] of a registry without TLS; may be repeated")
 	flags.DurationVar(&c.registries.Timeout, "registry-timeout", entrypoint.DefaultTimeout, "how long finding out the command of one image may take")
+	flags.DurationVar(&c.startGrace, "start-grace-period", 5*time.Minute, "how long a container may fail to be started (image can't be pulled, ConfigMap is missing) before its Task has failed")
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
 	flags.StringVar(&service, "webhook-service", "taskflow-webhook", "Service that the API server calls the webhook by")
 	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "MutatingWebhookConfiguration of the webhook")
@@ -68,6 +71,9 @@ func parse(args []string) (config, error) {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:
 		return config{}, fmt.Errorf("--agent-pull-policy %q is unknown: set it to Always, IfNotPresent or Never", pullPolicy)
+	}
+	if c.startGrace < 0 {
+		return config{}, fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)
 	}
 	var err error
 	if c.registries.Mirrors, err = parseMirrors(mirrors); err != nil {

@@ -24,6 +24,7 @@ func defaults() config {
 		healthAddress: ":8081",
 		logLevel:      "info",
 		logFormat:     "json",
+		startGrace:    5 * time.Minute,
 		agent: webhook.Agent{
 			Image: "taskflow/agent:latest",
 			Resources: corev1.ResourceRequirements{

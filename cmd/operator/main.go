@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string) error {
 		m.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{
 			Handler: webhook.Handler{Decoder: admission.NewDecoder(m.GetScheme()), Agent: c.agent},
 		})
-		return controller.SetupWithManager(m, commands)
+		return controller.SetupWithManager(m, commands, c.startGrace)
 	}
 	if err := m.Add(everyReplica{manager.RunnableFunc(start)}); err != nil {
 		return err

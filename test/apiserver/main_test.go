@@ -31,6 +31,9 @@ import (
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
+// startGrace is short here, for the tests that wait for its end.
+const startGrace = 3 * time.Second
+
 var (
 	cluster     client.WithWatch
 	environment *envtest.Environment
@@ -89,7 +92,7 @@ func run(m *testing.M) (code int, err error) {
 		Decoder: admission.NewDecoder(scheme),
 		Agent:   webhook.Agent{Image: "taskflow/agent"},
 	}})
-	if err := controller.SetupWithManager(manager, commands); err != nil {
+	if err := controller.SetupWithManager(manager, commands, startGrace); err != nil {
 		return 0, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
