@@ -1,0 +1,343 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// settleLimit is how long after the kubelet's report of a container's end the Task may take to say how it has ended.
+const settleLimit = 2 * time.Second
+
+// Every way in which a step can end badly on one node: what the Task and the step say, that no later command runs, and that
+// it is said soon (PEERS rows 1, 2, 17 and 18).
+func TestEndings(t *testing.T) {
+	type outcome struct {
+		Phase    v1alpha1.TaskPhase
+		Failed   string // reason of the condition
+		State    v1alpha1.StepState
+		Reason   string
+		ExitCode int32 // -1: none
+	}
+	tests := map[string]struct {
+		step corev1.Container
+		edit func(*v1alpha1.Task)
+		// meanwhile is done once the step runs.
+		meanwhile func(*testing.T, *v1alpha1.Task)
+		want      outcome
+		message   string
+	}{
+		"exit code": {
+			step:    shell("ends", "exit 42"),
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 42},
+			message: `step "ends" failed with exit code 42`,
+		},
+		"killed by a signal": {
+			step:    shell("ends", "kill -9 $$"),
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
+			message: `step "ends" failed with exit code 137`,
+		},
+		"out of memory": {
+			step: withMemory(shell("ends", "tail /dev/zero"), "24Mi"),
+			want: outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "OOMKilled", 137},
+		},
+		"killed with its agent": {
+			step:      shell("ends", "sleep 1000"),
+			meanwhile: killAgent,
+			want:      outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
+		},
+		"command not found": {
+			step:    corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"no-such-command"}},
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 127},
+			message: `step "ends" failed with exit code 127 (StartError): starting "no-such-command": not found in PATH`,
+		},
+		"command not executable": {
+			step:    corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"/etc/passwd"}},
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 126},
+			message: `permission denied`,
+		},
+		"image with an invalid name": {
+			step:    corev1.Container{Name: "ends", Image: "Not:A:Name", Command: []string{"true"}},
+			want:    outcome{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepSkipped, "Skipped", -1},
+			message: `container "ends" can't start`,
+		},
+		"container that can't be started": {
+			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, WorkingDir: "/etc/passwd/below"},
+			want: outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 128},
+		},
+		"timeout of the step": {
+			step: shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait"),
+			edit: func(task *v1alpha1.Task) {
+				task.Spec.Steps[0].Timeout = &metav1.Duration{Duration: time.Second}
+			},
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "TimedOut", 124},
+			message: `took longer than its timeout of 1s`,
+		},
+		"timeout of the Task": {
+			step: shell("ends", "sleep 1000"),
+			edit: func(task *v1alpha1.Task) {
+				task.Spec.Timeout = &metav1.Duration{Duration: 5 * time.Second}
+			},
+			want: outcome{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", -1},
+		},
+		"cancelled": {
+			step:      shell("ends", "sleep 1000"),
+			meanwhile: cancelTask,
+			want:      outcome{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 143},
+			message:   "spec.cancel is true",
+		},
+		"cancelled, and deaf to SIGTERM": {
+			step:      shell("ends", "trap '' TERM; while :; do sleep 0.1; done"),
+			meanwhile: cancelTask,
+			want:      outcome{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 137},
+		},
+		"evicted through the API": {
+			step: shell("ends", "sleep 1000"),
+			meanwhile: func(t *testing.T, task *v1alpha1.Task) {
+				eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}
+				if err := clientset.CoreV1().Pods(task.Namespace).EvictV1(t.Context(), eviction); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: outcome{v1alpha1.TaskFailed, "EvictionByEvictionAPI", v1alpha1.StepFailed, "EvictionByEvictionAPI", -1},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+			task.Spec.Steps[0] = v1alpha1.Step{Container: test.step}
+			task.Spec.Template.Spec.TerminationGracePeriodSeconds = ptr.To(int64(2))
+			if test.edit != nil {
+				test.edit(task)
+			}
+			settled := watchSettling(t, task)
+			create(t, task)
+			if test.meanwhile != nil {
+				awaitTask(t, task, "the step to run", func(status v1alpha1.TaskStatus) bool {
+					return len(status.Steps) > 0 && status.Steps[0].State == v1alpha1.StepRunning
+				})
+				test.meanwhile(t, task)
+			}
+			status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
+			failed := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
+			if failed == nil {
+				t.Fatalf("the Task has not failed: %+v", status)
+			}
+			got := outcome{status.Phase, failed.Reason, status.Steps[0].State, status.Steps[0].Reason, ptr.Deref(status.Steps[0].ExitCode, -1)}
+			if test.want.ExitCode == -1 { // how far the step came before the Pod went is chance
+				got.ExitCode = -1
+			}
+			if test.want.Failed == "EvictionByEvictionAPI" {
+				got.Reason = test.want.Reason
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("outcome (-want +got):\n%s\n%+v", diff, status)
+			}
+			if !strings.Contains(failed.Message, test.message) {
+				t.Errorf("the condition says %q, and not %q", failed.Message, test.message)
+			}
+			if status.Steps[1].State != v1alpha1.StepSkipped {
+				t.Errorf("the next step is %+v", status.Steps[1])
+			}
+			if took, ok := settled(); ok && took > settleLimit {
+				t.Errorf("the Task took %s to say so", took)
+			}
+			if test.want.Failed != "EvictionByEvictionAPI" { // that Pod is gone
+				wait.For(t, "the Pod to end, with its logs", func(ctx context.Context) error {
+					var pod corev1.Pod
+					if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
+						return err
+					}
+					if pod.Status.Phase != corev1.PodFailed && pod.Status.Phase != corev1.PodSucceeded {
+						return fmt.Errorf("the Pod's phase is %s: %+v", pod.Status.Phase, pod.Status)
+					}
+					return nil
+				})
+			}
+			if spans := readJournal(t, journal); len(spans) > 0 {
+				t.Errorf("the next step has run: %v", spans)
+			}
+		})
+	}
+}
+
+func withMemory(container corev1.Container, limit string) corev1.Container {
+	container.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}
+	return container
+}
+
+func cancelTask(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	before := task.DeepCopy()
+	task.Spec.Cancel = true
+	if err := cluster.Patch(t.Context(), task, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killAgent kills process 1 of the Task's first step, from the node, as the kernel does when all of a container is out of memory.
+func killAgent(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	var pod corev1.Pod
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &pod); err != nil {
+		t.Fatal(err)
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, process := range processes {
+		command, _ := os.ReadFile(process + "/cmdline") // it may have ended
+		cgroup, _ := os.ReadFile(process + "/cgroup")
+		if strings.Contains(string(command), "--waitcontent\x001\x00") && strings.Contains(string(cgroup), "pod"+string(pod.UID)) {
+			var pid int
+			if _, err := fmt.Sscan(filepath.Base(process), &pid); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("the step's agent isn't there")
+}
+
+// watchSettling measures the time from the first Pod status that has a step's container ended with an error to the Task's status that
+// says so. The result is false where there was no such container.
+func watchSettling(t *testing.T, task *v1alpha1.Task) func() (time.Duration, bool) {
+	t.Helper()
+	pods, err := cluster.Watch(t.Context(), &corev1.PodList{}, client.InNamespace(task.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := cluster.Watch(t.Context(), &v1alpha1.TaskList{}, client.InNamespace(task.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		took time.Duration
+		ok   bool
+	}
+	results := make(chan result, 1)
+	go func() {
+		defer pods.Stop()
+		defer tasks.Stop()
+		var ended time.Time
+		for {
+			select {
+			case event := <-pods.ResultChan():
+				pod, ok := event.Object.(*corev1.Pod)
+				if !ok {
+					continue
+				}
+				for _, container := range pod.Status.ContainerStatuses {
+					if end := container.State.Terminated; end != nil && end.ExitCode != 0 && ended.IsZero() {
+						ended = time.Now()
+					}
+				}
+			case event := <-tasks.ResultChan():
+				task, ok := event.Object.(*v1alpha1.Task)
+				if ok && task.Status.CompletionTime == nil {
+					continue
+				}
+				results <- result{time.Since(ended), ok && !ended.IsZero()}
+				return
+			case <-t.Context().Done():
+				results <- result{}
+				return
+			}
+		}
+	}()
+	return func() (time.Duration, bool) { r := <-results; return r.took, r.ok }
+}
+
+// A container that can't be made yet keeps the Task waiting, with the reason, and goes on once that is mended.
+func TestMissingConfigMap(t *testing.T) {
+	t.Parallel()
+	step := shell("only", "echo $GREETING")
+	step.Env = []corev1.EnvVar{{Name: "GREETING", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+		LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}, Key: "greeting",
+	}}}}
+	task := newTask(newNamespace(t, "baseline"), "waits", step)
+	create(t, task)
+	status := awaitTask(t, task, "the reason", func(status v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == "CreateContainerConfigError"
+	})
+	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, "CreateContainerConfigError", `configmap "missing" not found`)
+	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "missing", Namespace: task.Namespace}, Data: map[string]string{"greeting": "hello"}}
+	if err := cluster.Create(t.Context(), configMap); err != nil {
+		t.Fatal(err)
+	}
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+}
+
+// The kubelet and the container runtime may be restarted while a step runs: the step goes on, each step runs once, in order
+// (PEERS row 4).
+func TestNodeComponentsAreRestarted(t *testing.T) {
+	for _, component := range []string{"kubelet", "containerd"} {
+		t.Run(component, func(t *testing.T) {
+			task, journal := recordingTask(t, newNamespace(t, "privileged"), 3)
+			task.Spec.Steps[0] = recordingStep(0, "sleep 4")
+			create(t, task)
+			awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+				return len(status.Steps) == 3 && status.Steps[0].State == v1alpha1.StepRunning
+			})
+			restart(t, component)
+			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
+				t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+			}
+		})
+	}
+}
+
+// restart kills a component of the test cluster, and starts it again as a developer would.
+func restart(t *testing.T, component string) {
+	t.Helper()
+	run := func(command string) string {
+		t.Helper()
+		output, err := exec.CommandContext(t.Context(), "go", "run", "-C", "../cluster", ".", command).CombinedOutput()
+		if err != nil && command != "status" {
+			t.Fatalf("%s of the cluster: %v: %s", command, err, output)
+		}
+		return string(output)
+	}
+	var pid int
+	for line := range strings.Lines(run("status")) {
+		var name, state, word string
+		if _, err := fmt.Sscan(line, &name, &state, &word, &pid); err == nil && name == component {
+			break
+		}
+		pid = 0
+	}
+	if pid == 0 {
+		t.Fatalf("%s has no process", component)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	run("up")
+}

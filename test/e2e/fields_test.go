@@ -1,0 +1,272 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// A script runs with the interpreter of its first line, or /bin/sh, with the step's args, as it was written: the kubelet expands
+// nothing in it (PEERS row 16).
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ script, want string }{
+		"plain":       {"echo \"$0 has $#: $1, $2\"\necho '$(HOSTNAME) $$'", "/taskflow/scripts/%d has 2: a, b c\n$(HOSTNAME) $$\n"},
+		"interpreter": {"#!/bin/busybox sh\necho \"$2\"", "b c\n"},
+		"awk":         {"#! /bin/awk -f\nBEGIN { print ARGV[1] \"-\" ARGV[2] }", "a-b c\n"},
+	}
+	task := newTask(newNamespace(t, "baseline"), "scripts")
+	var names []string
+	for name, test := range tests {
+		names = append(names, name)
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{
+			Container: corev1.Container{Name: name, Image: "busybox:1.28", Args: []string{"a", "b c"}}, Script: test.script,
+		})
+	}
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	for i, name := range names {
+		want := strings.ReplaceAll(tests[name].want, "%d", fmt.Sprint(i+1))
+		if diff := cmp.Diff(want, logs(t, task.Namespace, task.Name, name)); diff != "" {
+			t.Errorf("log of %s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// onError: Continue goes on after a failure, and says so; retries run the command again in the same container (PEERS row 26).
+func TestContinueAndRetries(t *testing.T) {
+	t.Parallel()
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 3)
+	task.Spec.Steps[0] = v1alpha1.Step{Container: shell("fails", "exit 7"), OnError: v1alpha1.OnErrorContinue}
+	again := recordingStep(1, "")
+	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 3"}
+	again.Retries = 5
+	task.Spec.Steps[1] = again
+	create(t, task)
+	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	wantCondition(t, status, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, `step "fails" failed with exit code 7, which is no error (onError: Continue)`)
+	type outcome struct {
+		State    v1alpha1.StepState
+		ExitCode int32
+		Retries  int32
+	}
+	var got []outcome
+	for _, step := range status.Steps {
+		got = append(got, outcome{step.State, *step.ExitCode, step.Retries})
+	}
+	want := []outcome{{v1alpha1.StepFailed, 7, 0}, {v1alpha1.StepSucceeded, 0, 2}, {v1alpha1.StepSucceeded, 0, 0}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	if spans := readJournal(t, journal); len(spans) != 1 || spans[3].end == 0 {
+		t.Errorf("the last step has not run: %v", spans)
+	}
+}
+
+// Under OnFailure the kubelet runs a failed step again in its place, while later steps go on waiting.
+func TestRestartPolicyOnFailure(t *testing.T) {
+	t.Parallel()
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+	again := recordingStep(0, "")
+	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 2"}
+	task.Spec.Steps[0] = again
+	create(t, task)
+	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	tries, err := os.ReadFile(filepath.Join(filepath.Dir(journal), "tries"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("x\nx\n", string(tries)); diff != "" {
+		t.Errorf("runs of the first step (-want +got):\n%s", diff)
+	}
+	if spans := readJournal(t, journal); len(spans) != 1 || spans[2].end == 0 {
+		t.Errorf("the second step has not run once: %v, %+v", spans, status)
+	}
+}
+
+// A failed Pod is followed by a new one, from the first step on; the status has the history, and both Pods stay.
+func TestBackoffLimit(t *testing.T) {
+	t.Parallel()
+	task, _ := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task.Spec.BackoffLimit = 2
+	again := recordingStep(1, "")
+	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 2"}
+	task.Spec.Steps[0], task.Spec.Steps[1] = v1alpha1.Step{Container: shell("first", "echo first")}, again
+	create(t, task)
+	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if status.Attempt != 2 || status.PodName != task.Name+"-retry-1" || len(status.Attempts) != 1 {
+		t.Fatalf("the status is %+v", status)
+	}
+	got := status.Attempts[0]
+	got.CompletionTime = metav1.Time{}
+	want := v1alpha1.AttemptStatus{PodName: task.Name, Reason: v1alpha1.ReasonStepFailed, Message: `step "step-2" failed with exit code 1`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("history (-want +got):\n%s", diff)
+	}
+	for _, pod := range []string{task.Name, status.PodName} {
+		if diff := cmp.Diff("first\n", logs(t, task.Namespace, pod, "first")); diff != "" {
+			t.Errorf("log of %s (-want +got):\n%s", pod, diff)
+		}
+	}
+}
+
+// Sidecars are there before the first step, past their startupProbe, and are ended after the last; how they end is no matter
+// (PEERS row 6).
+func TestSidecars(t *testing.T) {
+	t.Parallel()
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	sidecar := recordingStep(8, `touch /journal/ready; trap 'touch /journal/stopped; exit 3' TERM; while :; do sleep 0.1; done`).Container
+	sidecar.Name = "helper"
+	sidecar.StartupProbe = &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/journal/ready"}}},
+		PeriodSeconds: 1,
+	}
+	task.Spec.Sidecars = []corev1.Container{sidecar}
+	first := shell("first", "test -e /journal/ready && test ! -e /journal/stopped")
+	first.VolumeMounts = sidecar.VolumeMounts
+	task.Spec.Steps[0] = v1alpha1.Step{Container: first}
+	task.Spec.Template.Spec.TerminationGracePeriodSeconds = ptr.To(int64(10))
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	wait.For(t, "the sidecar to be ended, with SIGTERM", func(ctx context.Context) error {
+		var pod corev1.Pod
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
+			return err
+		}
+		if pod.Status.Phase != corev1.PodSucceeded {
+			return fmt.Errorf("the Pod's phase is %s", pod.Status.Phase)
+		}
+		_, err := os.Stat(filepath.Join(filepath.Dir(journal), "stopped"))
+		return err
+	})
+}
+
+// Probes of a step count from its release: this one fails while the step waits, and would have killed it (PEERS row 28).
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	probe := &corev1.Probe{
+		ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/tmp/alive"}}},
+		PeriodSeconds:    1,
+		FailureThreshold: 1,
+	}
+	second := shell("second", "touch /tmp/alive; sleep 4")
+	second.LivenessProbe, second.ReadinessProbe = probe, probe
+	third := shell("third", "sleep 1; touch /tmp/alive; sleep 3")
+	third.StartupProbe = probe.DeepCopy()
+	third.LivenessProbe = probe
+	task := newTask(newNamespace(t, "baseline"), "probed", shell("first", "sleep 5"), second, third)
+	create(t, task)
+	ready := false
+	awaitTask(t, task, "the Task to succeed", func(status v1alpha1.TaskStatus) bool {
+		var pod corev1.Pod
+		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &pod); err == nil {
+			ready = ready || slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == "second" && c.Ready })
+		}
+		return status.Phase == v1alpha1.TaskSucceeded
+	})
+	if !ready {
+		t.Error("the second step was never ready")
+	}
+}
+
+// What a step leaves running is ended before the next one begins, also where the Pod's containers share their processes.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	task := newTask(newNamespace(t, "baseline"), "leftovers",
+		shell("leaves", "sleep 12345 & (setsid sleep 12345 &) ; exit 0"),
+		shell("looks", "! ps | grep -v grep | grep 'sleep 12345'"))
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{ShareProcessNamespace: ptr.To(true)}}
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+}
+
+// A Task that has ended is deleted after its time.
+func TestTTL(t *testing.T) {
+	t.Parallel()
+	task := newTask(newNamespace(t, "baseline"), "expires", shell("only", "true"))
+	task.Spec.TTLSecondsAfterFinished = ptr.To(int32(3))
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	wait.For(t, "the Task to be deleted", func(ctx context.Context) error {
+		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &v1alpha1.Task{})
+		if err == nil {
+			return errors.New("it is still there")
+		}
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
+	if since := time.Since(task.Status.CompletionTime.Time); since < 3*time.Second {
+		t.Errorf("it was deleted after %s", since)
+	}
+}
+
+// A command behind the agent finds what it would find without it: arguments, environment, directory, user, groups, umask, open
+// files and limits (PEERS row 16).
+func TestTransparency(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "baseline")
+	const report = `
+i=0; for a in "$@"; do i=$((i+1)); printf 'arg %s=[%s]\n' $i "$a"; done
+env | grep -v -e ^HOSTNAME -e ^KUBERNETES -e ^SHLVL | sort
+pwd; id; umask; ulimit -a
+ls /proc/self/fd | wc -l
+cat; readlink /proc/self/fd/0`
+	container := corev1.Container{
+		Name:       "only",
+		Image:      "busybox:1.28",
+		Command:    []string{"sh", "-c", report, "sh"},
+		Args:       []string{"$(GREETING)", "$$(GREETING)", "$$", "$(MISSING)", "", "two\nlines", "ü", "a  b", "--command", "*"},
+		Env:        []corev1.EnvVar{{Name: "GREETING", Value: "hello"}, {Name: "EMPTY"}, {Name: "LINES", Value: "a\nb"}},
+		WorkingDir: "/tmp/work",
+	}
+	security := &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(1234)), RunAsGroup: ptr.To(int64(2345)), SupplementalGroups: []int64{77, 88}}
+
+	task := newTask(namespace, "wrapped", container)
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
+	create(t, task)
+	plain := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{container}, SecurityContext: security, RestartPolicy: corev1.RestartPolicyNever},
+	}
+	if err := cluster.Create(t.Context(), plain); err != nil {
+		t.Fatal(err)
+	}
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
+			return err
+		}
+		if plain.Status.Phase != corev1.PodSucceeded {
+			return fmt.Errorf("its phase is %s", plain.Status.Phase)
+		}
+		return nil
+	})
+	want := logs(t, namespace, "plain", "only")
+	if !strings.Contains(want, "arg 1=[hello]") || !strings.Contains(want, "uid=1234") {
+		t.Fatalf("the report is %q", want)
+	}
+	if diff := cmp.Diff(want, logs(t, namespace, "wrapped", "only")); diff != "" {
+		t.Errorf("what the command finds (-without +with the agent):\n%s", diff)
+	}
+}
