@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -186,7 +187,9 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 		step := seen.steps[seen.failed]
 		n.podFailed(v1alpha1.ReasonStepFailed, failure(step), latest(seen.steps[seen.failed:seen.failed+1], now))
 	case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
-		n.podFailed(podFailure(pod, now))
+		reason, message, at := podFailure(pod, now)
+		n.stopped(reason)
+		n.podFailed(reason, message, at)
 	default:
 		n.progress(pod, seen.steps[current], now)
 	}
@@ -219,7 +222,25 @@ func (n *next) podDeleted(pod *corev1.Pod, at time.Time) {
 			}
 		}
 	}
+	n.stopped(reason)
 	n.podFailed(reason, message, at)
+}
+
+// stopped says why the steps ended that were told to end along with their Pod, since they are not at fault: the one that
+// ran, which is the last that isn't waiting, and those that waited for their turn.
+func (n *next) stopped(reason string) {
+	for i := len(n.Steps) - 1; i >= 0; i-- {
+		step := &n.Steps[i]
+		switch {
+		case step.Reason == contract.ReasonTerminated:
+			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
+		case step.State == v1alpha1.StepFailed:
+			if step.Reason == "Error" && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL) {
+				step.Reason = reason
+			}
+			return
+		}
+	}
 }
 
 // podFailure says why a Pod has ended before its steps: evicted, too slow, an init container that failed.
@@ -234,6 +255,12 @@ func podFailure(pod *corev1.Pod, now time.Time) (reason, message string, at time
 	}
 	return v1alpha1.ReasonPodFailed, "the Pod ended before all steps had run", now
 }
+
+// What the kubelet ends a container with.
+const (
+	exitSIGTERM = contract.ExitSignal + int32(syscall.SIGTERM)
+	exitSIGKILL = contract.ExitSignal + int32(syscall.SIGKILL)
+)
 
 // latest is when the last of the steps ended.
 func latest(steps []v1alpha1.StepStatus, now time.Time) time.Time {

@@ -53,7 +53,7 @@ func TestEndings(t *testing.T) {
 			message: `step "ends" failed with exit code 42`,
 		},
 		"killed by a signal": {
-			step:    shell("ends", "kill -9 $$"),
+			step:    shell("ends", "kill -9 $$$$"), // the kubelet makes one $ of two
 			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
 			message: `step "ends" failed with exit code 137`,
 		},
