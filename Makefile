@@ -29,7 +29,7 @@ cluster-status: ## Say how the test cluster is.
 deploy-local: up ## Build taskflow and install it into the test cluster.
 	@eval "$$($(CLUSTER) env)" && registry="$$($(CLUSTER) registry)" && \
 	$(MAKE) --no-print-directory deploy IMAGES=docker.io/taskflow PUSH_TO="$$registry/taskflow" PLAIN_HTTP=true \
-	  OPERATOR_FLAGS="--registry-mirror=docker.io=http://$$registry"
+	  OPERATOR_FLAGS="--registry-mirror=docker.io=http://$$registry --start-grace-period=30s"
 
 ##@ Install
 

@@ -322,6 +322,11 @@ func (n *next) waitForStart(container corev1.ContainerStatus, now time.Time) {
 	case reason == "CrashLoopBackOff": // it has been started, and will be again
 	case reason == "InvalidImageName" || left <= 0:
 		n.halt = message
+		for i := range n.Steps {
+			if step := &n.Steps[i]; step.Name == container.Name {
+				step.State, step.Reason, step.Message = v1alpha1.StepFailed, reason, message
+			}
+		}
 		n.podFailed(reason, message, now)
 	default:
 		n.again = left
