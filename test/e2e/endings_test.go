@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,15 +39,17 @@ func TestEndings(t *testing.T) {
 		Failed   string // reason of the condition
 		State    v1alpha1.StepState
 		Reason   string
-		ExitCode int32 // -1: none
+		ExitCode int32 // or none
 	}
+	const none = -1
 	tests := map[string]struct {
 		step corev1.Container
 		edit func(*v1alpha1.Task)
 		// meanwhile is done once the step runs.
 		meanwhile func(*testing.T, *v1alpha1.Task)
 		want      outcome
-		message   string
+		message   string // or a part of it
+		podGoes   bool
 	}{
 		"exit code": {
 			step:    shell("ends", "exit 42"),
@@ -78,8 +82,20 @@ func TestEndings(t *testing.T) {
 		},
 		"image with an invalid name": {
 			step:    corev1.Container{Name: "ends", Image: "Not:A:Name", Command: []string{"true"}},
-			want:    outcome{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepSkipped, "Skipped", -1},
+			want:    outcome{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepFailed, "InvalidImageName", none},
 			message: `container "ends" can't start`,
+		},
+		"image that can't be pulled": { // for as long as --start-grace-period of `make deploy-local`; PEERS row 14
+			step:    corev1.Container{Name: "ends", Image: "nobody/has-this:1", Command: []string{"true"}},
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
+			message: `container "ends" can't start`,
+		},
+		"ConfigMap that stays missing": {
+			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, EnvFrom: []corev1.EnvFromSource{{
+				ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}},
+			}}},
+			want:    outcome{v1alpha1.TaskFailed, "CreateContainerConfigError", v1alpha1.StepFailed, "CreateContainerConfigError", none},
+			message: `configmap "missing" not found`,
 		},
 		"container that can't be started": {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, WorkingDir: "/etc/passwd/below"},
@@ -98,7 +114,7 @@ func TestEndings(t *testing.T) {
 			edit: func(task *v1alpha1.Task) {
 				task.Spec.Timeout = &metav1.Duration{Duration: 5 * time.Second}
 			},
-			want: outcome{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", -1},
+			want: outcome{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", 143},
 		},
 		"cancelled": {
 			step:      shell("ends", "sleep 1000"),
@@ -119,9 +135,41 @@ func TestEndings(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			want: outcome{v1alpha1.TaskFailed, "EvictionByEvictionAPI", v1alpha1.StepFailed, "EvictionByEvictionAPI", -1},
+			want:    outcome{v1alpha1.TaskFailed, "EvictionByEvictionAPI", v1alpha1.StepFailed, "EvictionByEvictionAPI", none},
+			message: "was deleted: Eviction API: evicting",
+			podGoes: true,
+		},
+		"evicted by the kubelet": { // PEERS row 15
+			step: shell("ends", "head -c 8000000 /dev/zero >/tmp/too-much; sleep 1000"),
+			edit: func(task *v1alpha1.Task) {
+				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("1Mi")}
+			},
+			want:    outcome{v1alpha1.TaskFailed, "Evicted", v1alpha1.StepFailed, "Evicted", 143},
+			message: "the Pod failed: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi",
+		},
+		"preempted by another Pod": { // PEERS row 15
+			step: shell("ends", "sleep 1000"),
+			edit: func(task *v1alpha1.Task) {
+				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{slot: resource.MustParse("1")}
+			},
+			meanwhile: preempt,
+			want:      outcome{v1alpha1.TaskFailed, "PreemptionByScheduler", v1alpha1.StepFailed, "PreemptionByScheduler", none},
+			message:   "was deleted: default-scheduler: preempting to accommodate a higher priority pod",
+			podGoes:   true,
+		},
+		"deleted by hand": {
+			step: shell("ends", "sleep 1000"),
+			meanwhile: func(t *testing.T, task *v1alpha1.Task) {
+				if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonPodDeleted, v1alpha1.StepFailed, v1alpha1.ReasonPodDeleted, none},
+			message: "was deleted before all steps had ended",
+			podGoes: true,
 		},
 	}
+	addSlot(t)
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -145,11 +193,8 @@ func TestEndings(t *testing.T) {
 				t.Fatalf("the Task has not failed: %+v", status)
 			}
 			got := outcome{status.Phase, failed.Reason, status.Steps[0].State, status.Steps[0].Reason, ptr.Deref(status.Steps[0].ExitCode, -1)}
-			if test.want.ExitCode == -1 { // how far the step came before the Pod went is chance
-				got.ExitCode = -1
-			}
-			if test.want.Failed == "EvictionByEvictionAPI" {
-				got.Reason = test.want.Reason
+			if test.podGoes { // it is chance whether the end of the container is seen before
+				got.ExitCode = none
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("outcome (-want +got):\n%s\n%+v", diff, status)
@@ -163,7 +208,8 @@ func TestEndings(t *testing.T) {
 			if took, ok := settled(); ok && took > settleLimit {
 				t.Errorf("the Task took %s to say so", took)
 			}
-			if test.want.Failed != "EvictionByEvictionAPI" { // that Pod is gone
+			wantEvent(t, task, test.want.Failed, test.message)
+			if !test.podGoes {
 				wait.For(t, "the Pod to end, with its logs", func(ctx context.Context) error {
 					var pod corev1.Pod
 					if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
@@ -179,6 +225,55 @@ func TestEndings(t *testing.T) {
 				t.Errorf("the next step has run: %v", spans)
 			}
 		})
+	}
+}
+
+// slot is a resource of which the node has one.
+const slot = corev1.ResourceName("e2e.taskflow.practice.com/slot")
+
+func addSlot(t *testing.T) {
+	t.Helper()
+	var nodes corev1.NodeList
+	if err := cluster.List(t.Context(), &nodes); err != nil {
+		t.Fatal(err)
+	}
+	node := &nodes.Items[0]
+	before := node.DeepCopy()
+	node.Status.Capacity[slot] = resource.MustParse("1")
+	if err := cluster.Status().Patch(t.Context(), node, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the node to offer the resource", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(node), node); err != nil {
+			return err
+		}
+		if _, ok := node.Status.Allocatable[slot]; !ok {
+			return errors.New("it doesn't")
+		}
+		return nil
+	})
+}
+
+// preempt makes a Pod that needs the place of the Task's, and goes before it.
+func preempt(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}, Value: 1000}
+	if err := cluster.Create(t.Context(), class); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.WithoutCancel(t.Context()), class); err != nil {
+			t.Errorf("deleting the priority class: %v", err)
+		}
+	})
+	container := shell("first", "true")
+	container.Resources.Limits = corev1.ResourceList{slot: resource.MustParse("1")}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "goes-first", Namespace: task.Namespace},
+		Spec:       corev1.PodSpec{PriorityClassName: class.Name, RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{container}},
+	}
+	if err := cluster.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
 	}
 }
 

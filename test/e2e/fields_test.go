@@ -222,16 +222,15 @@ func TestTTL(t *testing.T) {
 }
 
 // A command behind the agent finds what it would find without it: arguments, environment, directory, user, groups, umask, open
-// files and limits (PEERS row 16).
+// files, limits, standard input and terminal (PEERS row 16).
 func TestTransparency(t *testing.T) {
-	t.Parallel()
-	namespace := newNamespace(t, "baseline")
 	const report = `
 i=0; for a in "$@"; do i=$((i+1)); printf 'arg %s=[%s]\n' $i "$a"; done
 env | grep -v -e ^HOSTNAME -e ^KUBERNETES -e ^SHLVL | sort
 pwd; id; umask; ulimit -a
 ls /proc/self/fd | wc -l
-cat; readlink /proc/self/fd/0`
+readlink /proc/self/fd/0
+if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$$$$/stat; test $group = $foreground; echo foreground: $?; else cat; fi`
 	container := corev1.Container{
 		Name:       "only",
 		Image:      "busybox:1.28",
@@ -240,33 +239,40 @@ cat; readlink /proc/self/fd/0`
 		Env:        []corev1.EnvVar{{Name: "GREETING", Value: "hello"}, {Name: "EMPTY"}, {Name: "LINES", Value: "a\nb"}},
 		WorkingDir: "/tmp/work",
 	}
-	security := &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(1234)), RunAsGroup: ptr.To(int64(2345)), SupplementalGroups: []int64{77, 88}}
-
-	task := newTask(namespace, "wrapped", container)
-	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
-	create(t, task)
-	plain := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{container}, SecurityContext: security, RestartPolicy: corev1.RestartPolicyNever},
-	}
-	if err := cluster.Create(t.Context(), plain); err != nil {
-		t.Fatal(err)
-	}
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
-			return err
-		}
-		if plain.Status.Phase != corev1.PodSucceeded {
-			return fmt.Errorf("its phase is %s", plain.Status.Phase)
-		}
-		return nil
-	})
-	want := logs(t, namespace, "plain", "only")
-	if !strings.Contains(want, "arg 1=[hello]") || !strings.Contains(want, "uid=1234") {
-		t.Fatalf("the report is %q", want)
-	}
-	if diff := cmp.Diff(want, logs(t, namespace, "wrapped", "only")); diff != "" {
-		t.Errorf("what the command finds (-without +with the agent):\n%s", diff)
+	withTerminal := *container.DeepCopy()
+	withTerminal.Stdin, withTerminal.TTY = true, true
+	for name, container := range map[string]corev1.Container{"without a terminal": container, "with a terminal": withTerminal} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			namespace := newNamespace(t, "baseline")
+			security := &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(1234)), RunAsGroup: ptr.To(int64(2345)), SupplementalGroups: []int64{77, 88}}
+			task := newTask(namespace, "wrapped", container)
+			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
+			create(t, task)
+			plain := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{container}, SecurityContext: security, RestartPolicy: corev1.RestartPolicyNever},
+			}
+			if err := cluster.Create(t.Context(), plain); err != nil {
+				t.Fatal(err)
+			}
+			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
+				if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
+					return err
+				}
+				if plain.Status.Phase != corev1.PodSucceeded {
+					return fmt.Errorf("its phase is %s", plain.Status.Phase)
+				}
+				return nil
+			})
+			want := logs(t, namespace, "plain", "only")
+			if !strings.Contains(want, "arg 1=[hello]") || !strings.Contains(want, "uid=1234") || strings.Contains(want, "/dev/pts") != container.TTY {
+				t.Fatalf("the report is %q", want)
+			}
+			if diff := cmp.Diff(want, logs(t, namespace, "wrapped", "only")); diff != "" {
+				t.Errorf("what the command finds (-without +with the agent):\n%s", diff)
+			}
+		})
 	}
 }
