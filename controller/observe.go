@@ -43,7 +43,7 @@ func observe(pod *corev1.Pod) sequence {
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
 		step := observeStep(name, statuses[name], pod, i < order)
 		s.steps = append(s.steps, step)
-		failed := step.State == v1alpha1.StepFailed && !(options[name].ContinueOnError && ranToItsEnd(step))
+		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || !ranToItsEnd(step))
 		switch {
 		case failed && s.failed < 0:
 			s.failed = i

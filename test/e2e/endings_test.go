@@ -175,7 +175,7 @@ func TestEndings(t *testing.T) {
 			t.Parallel()
 			task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
 			task.Spec.Steps[0] = v1alpha1.Step{Container: test.step}
-			task.Spec.Template.Spec.TerminationGracePeriodSeconds = ptr.To(int64(2))
+			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(2))
 			if test.edit != nil {
 				test.edit(task)
 			}

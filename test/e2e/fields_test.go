@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	for i, name := range names {
-		want := strings.ReplaceAll(tests[name].want, "%d", fmt.Sprint(i+1))
+		want := strings.ReplaceAll(tests[name].want, "%d", strconv.Itoa(i+1))
 		if diff := cmp.Diff(want, logs(t, task.Namespace, task.Name, name)); diff != "" {
 			t.Errorf("log of %s (-want +got):\n%s", name, diff)
 		}
@@ -144,7 +144,7 @@ func TestSidecars(t *testing.T) {
 	first := shell("first", "test -e /journal/ready && test ! -e /journal/stopped")
 	first.VolumeMounts = sidecar.VolumeMounts
 	task.Spec.Steps[0] = v1alpha1.Step{Container: first}
-	task.Spec.Template.Spec.TerminationGracePeriodSeconds = ptr.To(int64(10))
+	task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(10))
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	wait.For(t, "the sidecar to be ended, with SIGTERM", func(ctx context.Context) error {
@@ -194,7 +194,7 @@ func TestLeftovers(t *testing.T) {
 	task := newTask(newNamespace(t, "baseline"), "leftovers",
 		shell("leaves", "sleep 12345 & (setsid sleep 12345 &) ; exit 0"),
 		shell("looks", "! ps | grep -v grep | grep 'sleep 12345'"))
-	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{ShareProcessNamespace: ptr.To(true)}}
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{ShareProcessNamespace: new(true)}}
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 }
@@ -203,7 +203,7 @@ func TestLeftovers(t *testing.T) {
 func TestTTL(t *testing.T) {
 	t.Parallel()
 	task := newTask(newNamespace(t, "baseline"), "expires", shell("only", "true"))
-	task.Spec.TTLSecondsAfterFinished = ptr.To(int32(3))
+	task.Spec.TTLSecondsAfterFinished = new(int32(3))
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	wait.For(t, "the Task to be deleted", func(ctx context.Context) error {
@@ -245,7 +245,7 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			namespace := newNamespace(t, "baseline")
-			security := &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(1234)), RunAsGroup: ptr.To(int64(2345)), SupplementalGroups: []int64{77, 88}}
+			security := &corev1.PodSecurityContext{RunAsUser: new(int64(1234)), RunAsGroup: new(int64(2345)), SupplementalGroups: []int64{77, 88}}
 			task := newTask(namespace, "wrapped", container)
 			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
 			create(t, task)

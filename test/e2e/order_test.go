@@ -37,7 +37,7 @@ func recordingTask(t *testing.T, namespace string, steps int) (task *v1alpha1.Ta
 	task = &v1alpha1.Task{
 		ObjectMeta: metav1.ObjectMeta{Name: "recording", Namespace: namespace},
 		Spec: v1alpha1.TaskSpec{Template: &v1alpha1.PodTemplate{Spec: corev1.PodSpec{
-			TerminationGracePeriodSeconds: ptr.To(int64(1)),
+			TerminationGracePeriodSeconds: new(int64(1)),
 			Volumes: []corev1.Volume{{
 				Name:         "journal",
 				VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}},

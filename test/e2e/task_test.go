@@ -106,14 +106,14 @@ func TestRestrictedNamespace(t *testing.T) {
 	t.Parallel()
 	step := shell("only", "id -u")
 	step.SecurityContext = &corev1.SecurityContext{
-		AllowPrivilegeEscalation: ptr.To(false),
+		AllowPrivilegeEscalation: new(false),
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-		ReadOnlyRootFilesystem:   ptr.To(true),
+		ReadOnlyRootFilesystem:   new(true),
 	}
 	task := newTask(newNamespace(t, "restricted"), "restricted", step)
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
-		RunAsNonRoot:   ptr.To(true),
-		RunAsUser:      ptr.To(int64(12345)),
+		RunAsNonRoot:   new(true),
+		RunAsUser:      new(int64(12345)),
 		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}}}
 	create(t, task)
