@@ -45,11 +45,13 @@ func start(argv, env []string) (pid int, err error) {
 // ownGroup makes the child the leader of a process group, as a container's first process is one: a
 // script's "kill 0" must not reach the agent, which would send it back. Where the agent has the
 // terminal, the child gets it, as a shell would hand it over (and as tini does, isolate_child in
-// src/tini.c): else reading from it would stop the child.
+// src/tini.c): else reading from it would stop the child. A command that is run again finds the
+// terminal with the group of its predecessor, of which nobody is left.
 func ownGroup() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	const stdin = 0
-	if foreground, err := unix.IoctlGetInt(stdin, unix.TIOCGPGRP); err == nil && foreground == unix.Getpgrp() {
+	foreground, err := unix.IoctlGetInt(stdin, unix.TIOCGPGRP)
+	if err == nil && (foreground == unix.Getpgrp() || unix.Kill(-foreground, 0) == unix.ESRCH) {
 		attr.Foreground = true
 		attr.Ctty = stdin
 	}

@@ -3,6 +3,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -27,8 +28,8 @@ type podinfo struct {
 	dir     string
 	writes  int
 	inotify int
-	watch   int // of the directory that ..data leads to
-	opens   int // of the files in it
+	watch   int            // of the directory that ..data leads to
+	opens   map[string]int // of the files in it, by name
 }
 
 func newPodinfo(t *testing.T) *podinfo {
@@ -64,7 +65,7 @@ func (p *podinfo) write(contents files) {
 	}
 	watch, err := unix.InotifyAddWatch(p.inotify, filepath.Join(p.dir, data), unix.IN_OPEN)
 	must(p.t, err)
-	p.watch, p.opens = watch, 0
+	p.watch, p.opens = watch, map[string]int{}
 
 	link := filepath.Join(p.dir, "..data")
 	old, _ := os.Readlink(link) // there is none at first
@@ -92,6 +93,16 @@ func (p *podinfo) awaitRejection() {
 	})
 }
 
+// awaitHalt returns when the agent has looked for the halt that is written. It counts nothing else: a look that has begun with
+// the files before may have had their order.
+func (p *podinfo) awaitHalt() {
+	p.t.Helper()
+	eventually(p.t, "the agent reads the halt", func() bool {
+		p.countOpens()
+		return p.opens[contract.HaltFile] > 0
+	})
+}
+
 // nudge makes an agent that watches the directory look again, without a change to what it looks at.
 func (p *podinfo) nudge() {
 	p.t.Helper()
@@ -106,15 +117,20 @@ func (p *podinfo) countOpens() int {
 	for {
 		n, err := unix.Read(p.inotify, buffer[:])
 		if err == unix.EAGAIN {
-			return p.opens
+			total := 0
+			for _, opens := range p.opens {
+				total += opens
+			}
+			return total
 		}
 		must(p.t, err)
 		for event := buffer[:n]; len(event) >= unix.SizeofInotifyEvent; {
 			watch := int(int32(binary.NativeEndian.Uint32(event)))
 			mask := binary.NativeEndian.Uint32(event[4:])
 			length := binary.NativeEndian.Uint32(event[12:])
+			name := event[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+int(length)]
 			if watch == p.watch && mask&unix.IN_OPEN != 0 && length > 0 { // without a name it is the directory
-				p.opens++
+				p.opens[string(bytes.TrimRight(name, "\x00"))]++
 			}
 			event = event[unix.SizeofInotifyEvent+int(length):]
 		}

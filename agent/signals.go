@@ -58,3 +58,9 @@ func endsByDefault(sig syscall.Signal) bool {
 	}
 	return true
 }
+
+// asksToEnd says whether a signal to a command that runs means that the container is to stop. The agent is not told which one
+// its image names for that; others, such as SIGHUP, mostly mean something else to a command.
+func asksToEnd(sig syscall.Signal) bool {
+	return sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT
+}

@@ -181,11 +181,7 @@ func TestCommandGetsTheTerminal(t *testing.T) {
 			master, slave := terminal(t)
 			const script = `read line; test "$line" = hello || exit 1; trap 'exit 9' INT; echo ready >&2; while :; do read line; done`
 			flags := released(t, shell(script)...)
-			p := container{args: flags.Args(), clone: clone, edit: func(cmd *exec.Cmd) {
-				cmd.Stdin, cmd.Stdout = slave, slave
-				cmd.SysProcAttr.Setsid = true
-				cmd.SysProcAttr.Setctty = true // of file 0
-			}}.start(t)
+			p := container{args: flags.Args(), clone: clone, edit: func(cmd *exec.Cmd) { atTerminal(cmd, slave) }}.start(t)
 			_, err := master.WriteString("hello\n")
 			must(t, err)
 			eventually(t, "the line is read", func() bool { return strings.Contains(p.stderr.String(), "ready") })
@@ -197,6 +193,13 @@ func TestCommandGetsTheTerminal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// atTerminal gives a program a session of its own with that terminal, as a container runtime does.
+func atTerminal(cmd *exec.Cmd, slave *os.File) {
+	cmd.Stdin, cmd.Stdout = slave, slave
+	cmd.SysProcAttr.Setsid = true
+	cmd.SysProcAttr.Setctty = true // of file 0
 }
 
 func terminal(t *testing.T) (master, slave *os.File) {

@@ -135,7 +135,7 @@ func (s step) try(halted <-chan string) (record contract.Record, again bool) {
 		record.Message = fmt.Sprintf("took longer than its timeout of %s", s.flags.Timeout)
 	}
 	killLeftovers(s.signals.child, leftoverLimit)
-	return record, record.ExitCode != 0 && end.reason != contract.ReasonCancelled && !end.terminated
+	return record, record.ExitCode != 0 && end.halt == "" && !end.terminated
 }
 
 // watchHalt sends the reason once when the sequence is halted.

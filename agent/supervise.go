@@ -26,7 +26,7 @@ type ending struct {
 	status unix.WaitStatus
 	// reason is ReasonTimedOut or ReasonCancelled where the agent has ended it, and empty otherwise.
 	reason string
-	// halt is why the sequence was halted, for ReasonCancelled.
+	// halt is why the sequence was halted while the command ran, also where the timeout came first.
 	halt string
 	// terminated says that somebody else has asked it to end, as the kubelet does.
 	terminated bool
@@ -52,7 +52,7 @@ func (s Signals) supervise(pid int, l limits) ending {
 		select {
 		case got := <-s.forward:
 			sig := got.(syscall.Signal)
-			e.terminated = e.terminated || sig == unix.SIGTERM
+			e.terminated = e.terminated || asksToEnd(sig)
 			_ = unix.Kill(pid, sig)
 		case <-timedOut:
 			end(contract.ReasonTimedOut)

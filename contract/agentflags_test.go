@@ -69,6 +69,37 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 	}
 }
 
+// The startupProbe's command line goes the same way, and has no more than it needs: that of a probe is in the Pod for ever.
+func TestStartedFlagsRoundTrip(t *testing.T) {
+	step := contract.AgentFlags{
+		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
+		Timeout: time.Hour, Grace: time.Second, Retries: 3, Command: []string{"the", "step"},
+	}
+	for name, probe := range map[string][]string{
+		"no probe":                     nil,
+		"a probe":                      {"sh", "-c", "test -e /ready"},
+		"a probe with --command in it": {"agent", "started", "--command", "", "$(A)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := step.StartedArgs(probe)
+			if args[0] != contract.StartedCommand {
+				t.Fatalf("StartedArgs begins with %q, want %q", args[0], contract.StartedCommand)
+			}
+			got, err := contract.ParseStartedFlags(args[1:])
+			if err != nil {
+				t.Fatalf("ParseStartedFlags(%q): %v", args[1:], err)
+			}
+			want := contract.AgentFlags{
+				Wait: step.Wait, WaitContent: step.WaitContent, Command: probe,
+				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("ParseStartedFlags(StartedArgs()): -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
 // Fields left empty mean their defaults, so that the webhook sets only what a Pod asks for.
 func TestAgentFlagsDefaults(t *testing.T) {
 	f := contract.AgentFlags{Wait: "order", WaitContent: 1, Command: []string{"true"}}
@@ -157,6 +188,22 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		"flag without its value": {
 			args: []string{"--waitcontent", "1", "--wait", "--command", "true"},
 			want: "flag needs an argument: -wait",
+		},
+		"negative timeout": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--timeout", "-1s", "--command", "true"},
+			want: "--timeout -1s is below 0: leave it out for none",
+		},
+		"no grace": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--grace", "0s", "--command", "true"},
+			want: "--grace 0s must be above 0",
+		},
+		"grace without a unit": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--grace", "30", "--command", "true"},
+			want: `invalid value "30" for flag -grace: parse error`,
+		},
+		"negative retries": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--retries", "-1", "--command", "true"},
+			want: "--retries -1 is below 0: leave it out for none",
 		},
 		"no --command": {
 			args: []string{"--wait", "order", "--waitcontent", "1"},

@@ -1,0 +1,120 @@
+//go:build linux
+
+package agent_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// PEERS row 28. The startupProbe of a step holds all its other probes back: it must fail for as long as the step waits, and
+// succeed from its release on, whatever the sequence does later. It reads the order as the gate does, and no halt: a step that
+// runs has been started, halted or not.
+func TestStarted(t *testing.T) {
+	waits := result{Code: 1, Stderr: "agent: the step still waits for its turn\n"}
+	tests := map[string]struct {
+		contents files
+		want     result
+	}{
+		"below the order":                {order("3"), waits},
+		"at the order":                   {order("4"), result{}},
+		"above the order":                {order("10"), result{}},
+		"no number":                      {order("x"), waits},
+		"nothing in the file":            {order(""), waits},
+		"no file":                        {files{contract.HaltFile: ""}, waits},
+		"halted while the step runs":     {halted("4", haltReason), result{}},
+		"halted before the step started": {halted("3", haltReason), waits},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			info := newPodinfo(t)
+			info.write(tc.contents)
+			if diff := cmp.Diff(tc.want, container{args: info.step(4).StartedArgs(nil)}.run(t)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// A startupProbe of the user's is asked once the step is released, and its answer is the answer.
+func TestStartedAsksTheUsersProbe(t *testing.T) {
+	dir := t.TempDir()
+	plain := writeFile(t, filepath.Join(dir, "plain"), "#!/bin/sh\n")
+	tests := map[string]struct {
+		order string
+		probe []string
+		want  result
+	}{
+		"while the step waits": {
+			order: "1", probe: shell("echo asked"),
+			want: result{Code: 1, Stderr: "agent: the step still waits for its turn\n"},
+		},
+		"that succeeds": {
+			order: "2", probe: shell("echo fine; echo note >&2"),
+			want: result{Stdout: "fine\n", Stderr: "note\n"},
+		},
+		"that fails": {
+			order: "2", probe: shell("echo not yet; exit 3"),
+			want: result{Code: 3, Stdout: "not yet\n"},
+		},
+		"with arguments that look like the agent's": {
+			order: "2", probe: append(shell(`printf '%s|' "$@"`), "sh", "--wait", "", "--command", "$(A)"),
+			want: result{Stdout: "--wait||--command|$(A)|"},
+		},
+		"that is not there": {
+			order: "2", probe: []string{"nope"},
+			want: result{Code: contract.ExitNotFound, Stderr: "agent: starting the probe \"nope\": not found in PATH\n"},
+		},
+		"that is no file": {
+			order: "2", probe: []string{dir + "/nope"},
+			want: result{Code: contract.ExitNotFound, Stderr: "agent: starting the probe \"" + dir + "/nope\": no such file or directory\n"},
+		},
+		"that may not be executed": {
+			order: "2", probe: []string{plain},
+			want: result{Code: contract.ExitNotExecutable, Stderr: "agent: starting the probe \"" + plain + "\": permission denied\n"},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			info := newPodinfo(t)
+			info.write(order(tc.order))
+			if diff := cmp.Diff(tc.want, container{args: info.step(2).StartedArgs(tc.probe)}.run(t)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// A probe whose flags can't be read fails, and says why; it leaves no record, since the step may be running.
+func TestStartedWithBadFlags(t *testing.T) {
+	tests := map[string]struct {
+		args []string
+		want string
+	}{
+		"none":      {nil, "--wait is missing: set it to the file that holds the order"},
+		"no number": {[]string{"--wait", "/order"}, "--waitcontent is missing or below 1: set it to the step's number"},
+		"unknown":   {[]string{"--nope"}, "flag provided but not defined: -nope"},
+		"a probe without --command": {
+			[]string{"--wait", "/order", "--waitcontent", "1", "true"},
+			`unexpected argument "true": the step's command goes after --command`,
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := append([]string{contract.StartedCommand}, tc.args...)
+			want := result{Code: contract.ExitAgentFailure, Stderr: "agent: " + tc.want + "\n"} // a record would be in Stdout
+			got := container{program: agentOwnDevName, clone: unix.CLONE_NEWNS, args: args}.run(t)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
