@@ -3,6 +3,7 @@ package webhook
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -228,6 +229,7 @@ func TestPlanStep(t *testing.T) {
 			Halt:           "/etc/podinfo/halt",
 			Out:            contract.OutStdout,
 			TerminationLog: "/dev/termination-log",
+			Grace:          30 * time.Second,
 			Command:        []string{"sh", "-c", "echo a"},
 		}
 		for _, edit := range edits {

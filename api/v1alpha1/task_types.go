@@ -17,6 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters: it becomes a label of the Task's Pod"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.steps == oldSelf.spec.steps",message="spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.timeout) == has(oldSelf.spec.timeout) && (!has(self.spec.timeout) || self.spec.timeout == oldSelf.spec.timeout)",message="spec.timeout can't change once the Task has a Pod: create a new Task, or delete this one first"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.sidecars) == has(oldSelf.spec.sidecars) && (!has(self.spec.sidecars) || self.spec.sidecars == oldSelf.spec.sidecars)",message="spec.sidecars can't change once the Task has a Pod: create a new Task, or delete this one first"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template)",message="spec.template can't change once the Task has a Pod: create a new Task, or delete this one first"
 type Task struct {
@@ -40,12 +41,13 @@ type TaskList struct {
 	Items           []Task `json:"items"`
 }
 
-// TaskSpec says what to run. Once the Task has a Pod, steps, sidecars and template are fixed.
+// TaskSpec says what to run. Once the Task has a Pod, steps, sidecars, template and timeout are fixed.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.cancel) && self.cancel && has(self.suspend) && self.suspend)",message="cancel and suspend contradict each other: set one of them"
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || !has(self.template) || !has(self.template.spec) || !has(self.template.spec.activeDeadlineSeconds)",message="timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone"
 // +kubebuilder:validation:XValidation:rule="!has(self.sidecars) || self.sidecars.all(c, !self.steps.exists(s, s.name == c.name))",message="a sidecar has the name of a step: give it a name of its own"
 // +kubebuilder:validation:XValidation:rule="!has(self.template) || !has(self.template.spec) || !has(self.template.spec.restartPolicy) || self.template.spec.restartPolicy != 'OnFailure' || self.steps.all(s, !has(s.onError) || s.onError != 'Continue')",message="onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || has(self.cancel) && self.cancel",message="cancel can't be taken back: create a new Task"
 type TaskSpec struct {
 	// The steps in the order in which they run, at most 100. Each starts when the one before it has ended with exit code 0;
 	// after a failed one the rest are skipped.
@@ -67,15 +69,19 @@ type TaskSpec struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && c.name.size() <= 63)",message="the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, !c.name.startsWith('taskflow-'))",message="the name of a sidecar can't start with taskflow-: such names are taskflow's own"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(d, d.name == c.name))",message="two sidecars have the same name: give each a name of its own"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, has(c.image) && size(c.image) > 0)",message="a sidecar needs an image"
 	// +kubebuilder:validation:XValidation:rule="self.all(c, !has(c.restartPolicy))",message="restartPolicy of a sidecar is Always: leave it out"
 	Sidecars []corev1.Container `json:"sidecars,omitempty"`
 
 	// How long the Pod may run, from its start, such as 90s or 1h30m; then what runs is ended and the Task has failed. At least
-	// one second. Default: no limit.
+	// one second, and counted in whole ones. Default: no limit.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(s|m|h))+$') && duration(self) >= duration('1s')",message="timeout must be a duration of at least 1s, such as 90s, 5m or 1h30m"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]+)?s|[0-9]{1,7}([.][0-9]+)?m|[0-9]{1,5}([.][0-9]+)?h)+$') && duration(self) >= duration('1s') && duration(self) <= duration('99999h')",message="timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// How often a failed Pod is followed by a new one, which begins with the first step: after 10 seconds, and twice as long
@@ -97,7 +103,6 @@ type TaskSpec struct {
 	// Ends the Task: the command that runs gets SIGTERM, and SIGKILL after the Pod's grace period; the other steps are
 	// skipped, and the Pod stays with its logs. Can't be taken back. Default: false.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="self || !oldSelf",message="cancel can't be taken back: create a new Task"
 	Cancel bool `json:"cancel,omitempty"`
 }
 
@@ -125,7 +130,7 @@ type Step struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s')",message="timeout must be a duration above 0, such as 90s, 5m or 1h30m"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]+)?m?s|[0-9]{1,7}([.][0-9]+)?m|[0-9]{1,5}([.][0-9]+)?h)+$') && duration(self) >= duration('1ms') && duration(self) <= duration('99999h')",message="timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// What a failure of the step means: Stop ends the Task, Continue goes on with the next step. Default: Stop.

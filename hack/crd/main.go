@@ -3,8 +3,8 @@
 // to its standard output.
 //
 // Taskflow's own fields keep their descriptions, for `kubectl explain`; those of core/v1 lose them. And it says what
-// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, and how long a
-// step's name is at most.
+// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, and how long the
+// name of a step or a sidecar is at most.
 package main
 
 import (
@@ -59,10 +59,8 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 	for name := range container.Properties { // the others are taskflow's own
 		edit(step, name, withoutDescription)
 	}
-	edit(step, "name", func(name *apiextensionsv1.JSONSchemaProps) {
-		name.Description = "The name of the step's container, unique among the steps."
-		name.MaxLength = ptr.To[int64](63)
-	})
+	edit(step, "name", named("The name of the step's container, unique among the steps."))
+	edit(container, "name", named("The name of the container, unique among the sidecars and the steps."))
 	edit(&spec, "template", func(template *apiextensionsv1.JSONSchemaProps) {
 		edit(template, "spec", func(pod *apiextensionsv1.JSONSchemaProps) {
 			withoutDescriptions(pod.Properties)
@@ -79,6 +77,14 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 		})
 	})
 	task.Properties["spec"] = spec
+}
+
+// named describes a container's name, and bounds its length: without that, the rules for it would cost too much.
+func named(description string) func(*apiextensionsv1.JSONSchemaProps) {
+	return func(name *apiextensionsv1.JSONSchemaProps) {
+		name.Description = description
+		name.MaxLength = ptr.To[int64](63)
+	}
 }
 
 // edit changes one property.

@@ -91,13 +91,15 @@ func assertExplained(t *testing.T, path string, schema *apiextensionsv1.JSONSche
 	}
 }
 
-// TestGeneratedTemplate proves what controller-gen can't be told: a step's name has a greatest length and its own description, and a
+// TestGeneratedTemplate proves what controller-gen can't be told: the names of steps and sidecars have a greatest length and their own description, and a
 // template may leave out all of the Pod's fields.
 func TestGeneratedTemplate(t *testing.T) {
 	task := *parse(t, readGenerated(t)).Spec.Versions[0].Schema.OpenAPIV3Schema
-	name := at(t, task, "spec", "steps", "name")
-	if name.Description == "" || !ptr.Equal(name.MaxLength, ptr.To[int64](63)) {
-		t.Errorf("a step's name has the description %q and the greatest length %d, want some and 63", name.Description, ptr.Deref(name.MaxLength, 0))
+	for _, list := range []string{"steps", "sidecars"} {
+		name := at(t, task, "spec", list, "name")
+		if name.Description == "" || !ptr.Equal(name.MaxLength, ptr.To[int64](63)) {
+			t.Errorf("a name in %s has the description %q and the greatest length %d, want some and 63", list, name.Description, ptr.Deref(name.MaxLength, 0))
+		}
 	}
 	if pod := at(t, task, "spec", "template", "spec"); len(pod.Required) > 0 {
 		t.Errorf("spec.template.spec requires %v", pod.Required)
@@ -149,6 +151,21 @@ spec:
                       items: {description: theirs, type: object, properties: {name: {description: theirs, type: string}}}
                     limits: {description: theirs, type: object, additionalProperties: {description: theirs, type: string}}
                     open: {description: theirs, type: object, additionalProperties: true}
+                    script: {description: ours, type: string}
+              sidecars:
+                description: ours
+                type: array
+                items:
+                  description: ours
+                  type: object
+                  properties:
+                    name: {description: theirs, type: string}
+                    env:
+                      description: theirs
+                      type: array
+                      items: {description: theirs, type: object, properties: {name: {description: theirs, type: string}}}
+                    limits: {description: theirs, type: object}
+                    open: {description: theirs, type: object}
               template:
                 description: ours
                 type: object
@@ -200,6 +217,20 @@ spec:
                       items: {type: object, properties: {name: {type: string}}}
                     limits: {type: object, additionalProperties: {type: string}}
                     open: {type: object, additionalProperties: true}
+                    script: {description: ours, type: string}
+              sidecars:
+                description: ours
+                type: array
+                items:
+                  description: ours
+                  type: object
+                  properties:
+                    name: {description: "The name of the container, unique among the sidecars and the steps.", type: string, maxLength: 63}
+                    env:
+                      type: array
+                      items: {type: object, properties: {name: {type: string}}}
+                    limits: {type: object}
+                    open: {type: object}
               template:
                 description: ours
                 type: object

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -80,9 +81,81 @@ func TestInvalidTasks(t *testing.T) {
 			manifest: spec("{steps: [{name: a, image: x, lifecycle: {postStart: {exec: {command: [x]}}}}]}"),
 			want:     "spec.steps[0]: Invalid value: lifecycle.postStart of a step would run before the step is released: put it into the step's command",
 		},
-		"a liveness probe": {
-			manifest: spec("{steps: [{name: a, image: x, livenessProbe: {exec: {command: [x]}}}]}"),
-			want:     "spec.steps[0]: Invalid value: livenessProbe and startupProbe of a step would run while the step still waits: leave them out",
+		"a script and a command": {
+			manifest: spec("{steps: [{name: a, image: x, script: x, command: [x]}]}"),
+			want:     "spec.steps[0]: Invalid value: script and command contradict each other: set one of them",
+		},
+		"an empty script": {
+			manifest: spec("{steps: [{name: a, image: x, script: ''}]}"),
+			want:     "spec.steps[0].script: Invalid value: \"\": spec.steps[0].script in body should be at least 1 chars long",
+		},
+		"a script that is too long": {
+			manifest: spec("{steps: [{name: a, image: x, script: " + strings.Repeat("x", 65537) + "}]}"),
+			want:     "spec.steps[0].script: Too long: may not be more than 65536 bytes",
+		},
+		"a failure that is neither": {
+			manifest: spec("{steps: [{name: a, image: x, onError: Ignore}]}"),
+			want:     "spec.steps[0].onError: Unsupported value: \"Ignore\": supported values: \"Stop\", \"Continue\"",
+		},
+		"retries below 0": {
+			manifest: spec("{steps: [{name: a, image: x, retries: -1}]}"),
+			want:     "spec.steps[0].retries: Invalid value: -1: spec.steps[0].retries in body should be greater than or equal to 0",
+		},
+		"too many retries": {
+			manifest: spec("{steps: [{name: a, image: x, retries: 101}]}"),
+			want:     "spec.steps[0].retries: Invalid value: 101: spec.steps[0].retries in body should be less than or equal to 100",
+		},
+		"a backoffLimit below 0": {
+			manifest: spec("{steps: [{name: a, image: x}], backoffLimit: -1}"),
+			want:     "spec.backoffLimit: Invalid value: -1: spec.backoffLimit in body should be greater than or equal to 0",
+		},
+		"a backoffLimit that is too high": {
+			manifest: spec("{steps: [{name: a, image: x}], backoffLimit: 101}"),
+			want:     "spec.backoffLimit: Invalid value: 101: spec.backoffLimit in body should be less than or equal to 100",
+		},
+		"a time to live below 0": {
+			manifest: spec("{steps: [{name: a, image: x}], ttlSecondsAfterFinished: -1}"),
+			want:     "spec.ttlSecondsAfterFinished: Invalid value: -1: spec.ttlSecondsAfterFinished in body should be greater than or equal to 0",
+		},
+		"cancel and suspend": {
+			manifest: spec("{steps: [{name: a, image: x}], cancel: true, suspend: true}"),
+			want:     "spec: Invalid value: cancel and suspend contradict each other: set one of them",
+		},
+		"two limits of the Pod's time": {
+			manifest: spec("{steps: [{name: a, image: x}], timeout: 1m, template: {spec: {activeDeadlineSeconds: 60}}}"),
+			want:     "spec: Invalid value: timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone",
+		},
+		"a failed step that is passed over and run again": {
+			manifest: spec("{steps: [{name: a, image: x, onError: Continue}], template: {spec: {restartPolicy: OnFailure}}}"),
+			want:     "spec: Invalid value: onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them",
+		},
+		"a sidecar with the name of a step": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: a, image: x}]}"),
+			want:     "spec: Invalid value: a sidecar has the name of a step: give it a name of its own",
+		},
+		"two sidecars of one name": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x}, {name: b, image: z}]}"),
+			want:     "spec.sidecars: Invalid value: two sidecars have the same name: give each a name of its own",
+		},
+		"a sidecar with a restart policy": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x, restartPolicy: Always}]}"),
+			want:     "spec.sidecars: Invalid value: restartPolicy of a sidecar is Always: leave it out",
+		},
+		"a sidecar without an image": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b}]}"),
+			want:     "spec.sidecars: Invalid value: a sidecar needs an image",
+		},
+		"a sidecar with a name that no container can have": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: B, image: x}]}"),
+			want:     "spec.sidecars: Invalid value: the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters",
+		},
+		"a sidecar with a name of taskflow's own": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: taskflow-agent, image: x}]}"),
+			want:     "spec.sidecars: Invalid value: the name of a sidecar can't start with taskflow-: such names are taskflow's own",
+		},
+		"too many sidecars": {
+			manifest: spec("{steps: [{name: a, image: x}], sidecars: [" + strings.Repeat("{name: b, image: x},", 21) + "]}"),
+			want:     "spec.sidecars: Too many: 21: must have at most 20 items",
 		},
 		"a restart policy of a step": {
 			manifest: spec("{steps: [{name: a, image: x, restartPolicy: Always}]}"),
@@ -124,6 +197,70 @@ func TestInvalidTasks(t *testing.T) {
 	}
 }
 
+// A duration is what Go's time.ParseDuration reads and Kubernetes keeps: everything else is refused, or no Task could be read any more.
+func TestTimeouts(t *testing.T) {
+	const (
+		ofStep = "timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
+		ofTask = "timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
+		noText = "must be of type string"
+		long   = "Too long: may not be more than 32 bytes"
+	)
+	for timeout, want := range map[string]struct{ step, task string }{
+		"90s":                                {},
+		"1h30m":                              {},
+		"1.5s":                               {},
+		"0.5h":                               {},
+		"87600h":                             {}, // ten years
+		"31536000s":                          {},
+		"1e3ms":                              {ofStep, ofTask},
+		"0.5ms":                              {ofStep, ofTask},
+		"100000h":                            {ofStep, ofTask},
+		"9999999m9999999m":                   {ofStep, ofTask},
+		"500ms":                              {task: ofTask},
+		"0.5s":                               {task: ofTask},
+		"0s":                                 {ofStep, ofTask},
+		"0h0m0s":                             {ofStep, ofTask},
+		"-5s":                                {ofStep, ofTask},
+		"+5s":                                {ofStep, ofTask},
+		"'5'":                                {ofStep, ofTask},
+		"''":                                 {ofStep, ofTask},
+		"s":                                  {ofStep, ofTask},
+		".5s":                                {ofStep, ofTask},
+		"1d":                                 {ofStep, ofTask},
+		"1e3s":                               {ofStep, ofTask},
+		"10us":                               {ofStep, ofTask},
+		"'5 m'":                              {ofStep, ofTask},
+		"5M":                                 {ofStep, ofTask},
+		"never":                              {ofStep, ofTask},
+		"PT5M":                               {ofStep, ofTask},
+		"９s":                                 {ofStep, ofTask},
+		"300":                                {noText, noText},
+		"99999999h":                          {ofStep, ofTask}, // Go counts nanoseconds: 292 years
+		"999999999999999999h":                {ofStep, ofTask},
+		"9999999h9999999h9999999h":           {ofStep, ofTask},
+		"1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s": {long, long},
+	} {
+		for field, test := range map[string]struct{ spec, want string }{
+			"spec.steps[0].timeout": {"steps: [{name: a, image: x, timeout: " + timeout + "}]", want.step},
+			"spec.timeout":          {"steps: [{name: a, image: x}], timeout: " + timeout, want.task},
+		} {
+			t.Run(field+" "+timeout, func(t *testing.T) {
+				task := parse(t, "{apiVersion: api.practice.com/v1alpha1, kind: Task, metadata: {name: timeout, namespace: default}, spec: {"+test.spec+"}}")
+				err := cluster.Create(t.Context(), task, client.DryRunAll)
+				if test.want == "" {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if err == nil || !strings.Contains(err.Error(), field+": ") || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("got the error %v, and not one of %s with %q", err, field, test.want)
+				}
+			})
+		}
+	}
+}
+
 // All of core/v1's fields may be used in steps and in the template.
 func TestValidTask(t *testing.T) {
 	task := parse(t, `
@@ -140,8 +277,23 @@ spec:
     env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
     resources: {requests: {cpu: 10m}}
     readinessProbe: {exec: {command: [x]}}
+    livenessProbe: {httpGet: {port: 80}}
+    startupProbe: {tcpSocket: {port: 80}}
+    lifecycle: {preStop: {exec: {command: [x]}}}
+    timeout: 1m30s
+    onError: Stop
+    retries: 3
     volumeMounts: [{name: data, mountPath: /data}]
     terminationMessagePolicy: FallbackToLogsOnError
+  - name: b
+    image: x
+    script: "#!/usr/bin/env python3\nprint(1)"
+    args: [a]
+  sidecars:
+  - {name: proxy, image: x, startupProbe: {tcpSocket: {port: 80}}, lifecycle: {postStart: {exec: {command: [x]}}}}
+  timeout: 1h
+  backoffLimit: 100
+  ttlSecondsAfterFinished: 0
   template:
     metadata: {labels: {team: a}, annotations: {note: b}}
     spec:
@@ -171,13 +323,56 @@ func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 			patch: `{"spec":{"template":{"spec":{"hostNetwork":true}}}}`,
 			want:  "spec.template can't change once the Task has a Pod: create a new Task, or delete this one first",
 		},
-		"suspend": {patch: `{"spec":{"suspend":true}}`},
-		"labels":  {patch: `{"metadata":{"labels":{"a":"b"}}}`},
+		"sidecars": {
+			patch: `{"spec":{"sidecars":[{"name":"c","image":"other"}]}}`,
+			want:  "spec.sidecars can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"timeout": {
+			patch: `{"spec":{"timeout":"1h"}}`,
+			want:  "spec.timeout can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"retries": {
+			patch: `[{"op":"add","path":"/spec/steps/0/retries","value":1}]`,
+			want:  "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"backoffLimit":            {patch: `{"spec":{"backoffLimit":1}}`},
+		"ttlSecondsAfterFinished": {patch: `{"spec":{"ttlSecondsAfterFinished":60}}`},
+		"suspend":                 {patch: `{"spec":{"suspend":true}}`},
+		"labels":                  {patch: `{"metadata":{"labels":{"a":"b"}}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(test.patch)))
+			kind := types.MergePatchType
+			if strings.HasPrefix(test.patch, "[") {
+				kind = types.JSONPatchType
+			}
+			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(kind, []byte(test.patch)), client.DryRunAll)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("got the error %v, and not %q", err, test.want)
+			}
+		})
+	}
+}
+
+// What cancel has begun can't be stopped: neither false nor leaving it out takes it back.
+func TestCancelIsForGood(t *testing.T) {
+	task := parse(t, `
+apiVersion: api.practice.com/v1alpha1
+kind: Task
+metadata: {name: cancelled}
+spec: {cancel: true, steps: [{name: a, image: x, command: [x]}]}
+`)
+	task.SetNamespace(newNamespace(t))
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	for name, patch := range map[string]string{
+		"false":    `{"spec":{"cancel":false}}`,
+		"left out": `{"spec":{"cancel":null}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
+			if want := "cancel can't be taken back: create a new Task"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got the error %v, and not %q", err, want)
 			}
 		})
 	}
