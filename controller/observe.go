@@ -141,8 +141,9 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v
 	return step
 }
 
+// microTime is nil for a time that isn't known. For a container that was never started, the kubelet says 1970.
 func microTime(t metav1.Time) *metav1.MicroTime {
-	if t.IsZero() {
+	if t.Unix() <= 0 {
 		return nil
 	}
 	return &metav1.MicroTime{Time: t.Time}

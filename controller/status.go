@@ -149,6 +149,9 @@ func (n *next) ended(reason, message string, at time.Time) {
 
 // mirror brings the status to what the Task's Pod says.
 func (n *next) mirror(pod *corev1.Pod, now time.Time) {
+	if isStopped(pod) && !n.task.Spec.Cancel {
+		return
+	}
 	seen := observe(pod)
 	n.PodName = pod.Name
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
@@ -216,10 +219,8 @@ func isOver(pod *corev1.Pod) bool {
 func (n *next) podDeleted(pod *corev1.Pod, at time.Time) {
 	reason, message := v1alpha1.ReasonPodDeleted, fmt.Sprintf("the Pod %q was deleted before all steps had ended", n.PodName)
 	if pod != nil {
-		for _, condition := range pod.Status.Conditions {
-			if condition.Type == corev1.DisruptionTarget && condition.Status == corev1.ConditionTrue {
-				reason, message = condition.Reason, fmt.Sprintf("the Pod %q was deleted: %s", n.PodName, condition.Message)
-			}
+		if condition := disruption(pod); condition != nil {
+			reason, message = condition.Reason, fmt.Sprintf("the Pod %q was deleted: %s", n.PodName, condition.Message)
 		}
 	}
 	n.stopped(reason)
@@ -235,7 +236,7 @@ func (n *next) stopped(reason string) {
 		case step.Reason == contract.ReasonTerminated:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
 		case step.State == v1alpha1.StepFailed:
-			if step.Reason == "Error" && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL) {
+			if step.ExitCode != nil && wasKilled(step.Reason, *step.ExitCode) {
 				step.Reason = reason
 			}
 			return
@@ -246,7 +247,10 @@ func (n *next) stopped(reason string) {
 // podFailure says why a Pod has ended before its steps: evicted, too slow, an init container that failed.
 func podFailure(pod *corev1.Pod, now time.Time) (reason, message string, at time.Time) {
 	if pod.Status.Reason != "" {
-		return pod.Status.Reason, strings.TrimSuffix("the Pod failed: "+pod.Status.Message, ": "), now
+		return pod.Status.Reason, strings.TrimRight("the Pod failed: "+pod.Status.Message, ": "), now
+	}
+	if condition := disruption(pod); condition != nil {
+		return condition.Reason, "the Pod failed: " + condition.Message, now
 	}
 	for _, init := range pod.Status.InitContainerStatuses {
 		if end := init.State.Terminated; end != nil && end.ExitCode != 0 {
@@ -256,7 +260,41 @@ func podFailure(pod *corev1.Pod, now time.Time) (reason, message string, at time
 	return v1alpha1.ReasonPodFailed, "the Pod ended before all steps had run", now
 }
 
-// What the kubelet ends a container with.
+// disruption is the condition of a Pod that Kubernetes itself ends, or nil.
+func disruption(pod *corev1.Pod) *corev1.PodCondition {
+	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue
+	})
+	if i < 0 {
+		return nil
+	}
+	return &pod.Status.Conditions[i]
+}
+
+// isStopped says whether nothing of the Pod runs any more, some of it was killed, and the kubelet has not said yet what became of the
+// Pod: it may tell how the containers have ended a moment before it tells that it evicted the Pod (mergePodStatus in pkg/kubelet/status).
+func isStopped(pod *corev1.Pod) bool {
+	if pod.Spec.RestartPolicy != corev1.RestartPolicyNever || pod.DeletionTimestamp != nil ||
+		pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+		return false
+	}
+	killed := false
+	for _, container := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		end := container.State.Terminated
+		if end == nil {
+			return false
+		}
+		killed = killed || wasKilled(end.Reason, end.ExitCode)
+	}
+	return killed
+}
+
+// wasKilled is true for what the kubelet ends a container with, though a command may end so by itself.
+func wasKilled(reason string, exitCode int32) bool {
+	return reason == "Error" && (exitCode == exitSIGTERM || exitCode == exitSIGKILL)
+}
+
+// The exit codes of a container that the kubelet has stopped.
 const (
 	exitSIGTERM = contract.ExitSignal + int32(syscall.SIGTERM)
 	exitSIGKILL = contract.ExitSignal + int32(syscall.SIGKILL)

@@ -299,6 +299,15 @@ func TestMirror(t *testing.T) {
 				Failed: "True Evicted: the Pod failed: The node was low on memory.", Progressing: "False Evicted: the Pod failed: The node was low on memory.",
 			}),
 		},
+		"the Pod's node is gone": {
+			mirrored(order("2"), phase(corev1.PodFailed), containers(succeeded("a"), running("b"), running("c")), func(pod *corev1.Pod) {
+				pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC", Message: "node no longer exists"}}
+			}),
+			over("12:03:00", "3m", view{
+				Phase: "Failed", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Failed Skipped",
+				Failed: "True DeletionByPodGC: the Pod failed: node no longer exists", Progressing: "False DeletionByPodGC: the Pod failed: node no longer exists",
+			}),
+		},
 		"an init container failed": {
 			mirrored(phase(corev1.PodFailed), initContainers(succeeded("first"), failedWith("prepare", 3)), containers(waiting("a", "PodInitializing", ""))),
 			over("12:01:05", "65s", view{
@@ -355,6 +364,36 @@ func TestMirrorKeepsTheSteps(t *testing.T) {
 		withImage(exited("a", 0, "Completed", "mine"), "sha256:0"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))))
 	if diff := cmp.Diff(want, status.Steps); diff != "" {
 		t.Errorf("the steps (-want +got):\n%s", diff)
+	}
+}
+
+// TestMirrorWaitsForThePodsReason proves that a Pod whose containers were all killed is not judged before the kubelet has said what became
+// of it, and that nothing else is waited for.
+func TestMirrorWaitsForThePodsReason(t *testing.T) {
+	killed := containers(succeeded("a"), exited("b", 137, "Error", ""), exited("c", 143, "Error", ""))
+	before := mirrored(order("2"), containers(succeeded("a"), running("b"), running("c")))
+	cases := map[string]struct {
+		pod  bring
+		want bool
+	}{
+		"all are killed":                    {mirrored(order("2"), killed), true},
+		"one of them ended well":            {mirrored(order("2"), containers(succeeded("a"), succeeded("b"), exited("c", 143, "Error", ""))), true},
+		"one failed by itself":              {mirrored(order("2"), containers(succeeded("a"), failedWith("b", 1), succeeded("c"))), false},
+		"one was killed for its memory":     {mirrored(order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), succeeded("c"))), false},
+		"one was killed, and others run":    {mirrored(order("2"), containers(succeeded("a"), exited("b", 137, "Error", ""), running("c"))), false},
+		"a sidecar runs":                    {mirrored(order("2"), killed, func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = []corev1.ContainerStatus{running("proxy")} }), false},
+		"the kubelet has said it":           {mirrored(order("2"), killed, phase(corev1.PodFailed)), false},
+		"somebody has deleted the Pod":      {mirrored(order("2"), killed, deleted), false},
+		"the kubelet will start them again": {mirrored(order("2"), killed, restartPolicy(corev1.RestartPolicyOnFailure)), false},
+		"the Task is cancelled":             {func(n *next) { n.task = n.task.DeepCopy(); n.task.Spec.Cancel = true; mirrored(order("2"), killed)(n) }, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			was, is := statusAfter(before), statusAfter(before, c.pod)
+			if waits := states(was.Steps) == states(is.Steps) && is.Phase == was.Phase; waits != c.want {
+				t.Errorf("it waits: %t, want %t; the steps are %s, the phase is %s", waits, c.want, states(is.Steps), is.Phase)
+			}
+		})
 	}
 }
 
