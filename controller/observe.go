@@ -104,10 +104,11 @@ func observeStep(name string, container corev1.ContainerStatus, pod *corev1.Pod,
 	return step
 }
 
-// restarts says whether the kubelet starts a container of the Pod again that has failed.
+// restarts says whether the kubelet starts a container of the Pod again that has failed, and its command will run again: after a halt it
+// won't.
 func restarts(pod *corev1.Pod) bool {
 	over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
-	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil
+	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] == ""
 }
 
 func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v1alpha1.StepStatus {

@@ -122,6 +122,10 @@ func TestObserve(t *testing.T) {
 			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(succeeded("a"), running("b"), running("c"))),
 			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
 		},
+		"OnFailure: a step that failed after a halt isn't": {
+			sequential(restartPolicy(corev1.RestartPolicyOnFailure), halt("cancelled"), containers(failedWith("a", 143), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, "cancelled"},
+		},
 		"OnFailure: the Pod has failed": {
 			sequential(restartPolicy(corev1.RestartPolicyOnFailure), phase(corev1.PodFailed), containers(failedWith("a", 1), failedWith("b", 143), failedWith("c", 143))),
 			seen{"Failed Failed Failed", 0, 0, 1, `step "a" failed with exit code 1`},

@@ -1,0 +1,450 @@
+package controller
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// A story is bytes that tell what happens to a Task and its Pod: first the Task (storyTask), then one event after another, each a byte
+// that names it and bytes with its details. It may tell what no kubelet would do. It ends where the bytes do.
+const (
+	aContainer  = iota // step, state: see storyState
+	aStranger          // state: of a container that is no step
+	anInit             // state: of an init container
+	aPhase             // 0 Pending, 1 Running, 2 Succeeded, 3 Failed
+	aReason            // 0 none, 1 Evicted, 2 DeadlineExceeded
+	aCondition         // 0 no node, 1 a node, 2 disrupted
+	aDeletion          // the Pod is being deleted
+	theEnd             // the Pod is gone
+	aCancel            // spec.cancel is true
+	somebody           // 0 sets halt, 1 raises the order, 2 spoils the order, 3 changes the steps, 4 spoils the options
+	aMinute            // passes
+	storyEvents        // how many there are
+)
+
+// States of a container in a story.
+const (
+	isWaiting = iota
+	isStuck
+	hasBadName
+	isRunning
+	endedWell0 // with exit code 0
+	failedWith1
+	wasKilled137
+	wasToldToStop // while it waited
+	wasCancelled
+	wasSkipped
+	ranOutOfMemory
+	cantExecute
+	wroteAMessage
+	isGone
+	storyStates
+)
+
+// FuzzStory proves what must hold whatever happens, in whatever order: nothing panics, and story's promises.
+// Run it for longer with: go test ./controller -run '^$' -fuzz FuzzStory
+func FuzzStory(f *testing.F) {
+	for _, seed := range [][]byte{
+		{},
+		// Three steps, one after another, to the end.
+		{2, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 1, isRunning, aContainer, 2, isRunning, aContainer, 0, endedWell0, aContainer, 1, endedWell0, aContainer, 2, endedWell0, aPhase, 2},
+		// Two steps; the first fails, the second is skipped; and again with another attempt, and with onError Continue.
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, wasSkipped, aPhase, 3},
+		{1, 0, 0, 1, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, wasSkipped, aPhase, 3, aContainer, 0, failedWith1, aPhase, 3},
+		{1, 1, 0, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, endedWell0, aPhase, 3},
+		{1, 3, 0, 0, aPhase, 1, aContainer, 0, wasToldToStop, aContainer, 1, failedWith1, aPhase, 3},
+		// OnFailure: a step is started again, and the Pod runs out of time.
+		{1, 0, 1, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 0, isStuck, aContainer, 0, isRunning, aContainer, 0, endedWell0, aReason, 2, aPhase, 3},
+		// Evicted, in two writes.
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, wasKilled137, aContainer, 1, wasToldToStop, aReason, 1, aPhase, 3},
+		// Preempted; deleted; gone.
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aCondition, 2, aDeletion, aContainer, 0, wasKilled137, theEnd},
+		// Cancelled: while no node takes the Pod, while a step runs, between two steps.
+		{1, 0, 0, 0, aCondition, 0, aCancel},
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 1, isRunning, aCancel, aContainer, 0, wasCancelled, aContainer, 1, wasSkipped, aPhase, 3},
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, endedWell0, aCancel, aContainer, 1, wasSkipped, aPhase, 2},
+		// Containers that can't start, until nobody waits any more.
+		{1, 0, 0, 0, aContainer, 0, isStuck, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aPhase, 3},
+		{1, 0, 0, 2, anInit, isStuck, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aContainer, 0, hasBadName, aPhase, 3},
+		// Killed for its memory while it waited; a record that the kubelet's exit code contradicts; what is no step runs on.
+		{2, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 2, ranOutOfMemory, aContainer, 0, endedWell0, aPhase, 3},
+		{0, 0, 0, 0, aStranger, isRunning, aContainer, 0, endedWell0, aStranger, failedWith1, aPhase, 3},
+		// What somebody else writes.
+		{2, 0, 0, 0, somebody, 0, somebody, 1, aPhase, 1, aContainer, 0, isRunning, somebody, 2, aContainer, 0, endedWell0, somebody, 4, aPhase, 2},
+		{2, 0, 0, 0, somebody, 3, aPhase, 1},
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, bytes []byte) { story(t, bytes) })
+}
+
+// TestRandomStories is FuzzStory for as many stories as there is time for in every test run. Their seed is fixed: one that fails does so
+// every time.
+func TestRandomStories(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 11))
+	ends := map[v1alpha1.TaskPhase]int{}
+	for range 5000 {
+		bytes := make([]byte, random.IntN(120))
+		for i := range bytes {
+			bytes[i] = byte(random.IntN(256))
+		}
+		ends[story(t, bytes).Phase]++
+		if t.Failed() {
+			t.Fatalf("the above is of the story %v", bytes)
+		}
+	}
+	for _, phase := range []v1alpha1.TaskPhase{v1alpha1.TaskPending, v1alpha1.TaskRunning, v1alpha1.TaskSucceeded, v1alpha1.TaskFailed, v1alpha1.TaskCancelled} {
+		if ends[phase] == 0 {
+			t.Errorf("no story ends %s: they prove too little: %v", phase, ends)
+		}
+	}
+}
+
+// story plays a story, with both controllers looking after each event, and returns the Task's status at its end. Its promises:
+//   - the order never decreases, and does not move after a halt; a halt stays as it is;
+//   - a step is released only when each one before it has ended well, or has failed by itself and may (onError: Continue);
+//   - a Pod that has ended, or is gone, leaves its Task in a final state, or with another attempt, of which there are no more than asked for;
+//   - a Task is Complete only when all of its steps are past, and then always; in a final state no step waits or runs;
+//   - what was written once is not written again.
+func story(t *testing.T, bytes []byte) v1alpha1.TaskStatus {
+	tell := &teller{bytes: bytes}
+	task := storyTask(tell)
+	now := created
+	for attempt := 0; ; attempt++ {
+		pod := storyPod(task)
+		for {
+			if finished(&task.Status) {
+				return task.Status
+			}
+			if len(task.Status.Attempts) > attempt {
+				break // another Pod
+			}
+			if tell.isOver() {
+				return task.Status
+			}
+			gone := tell.event(pod, task, &now)
+			lookAtOrder(t, pod)
+			if gone {
+				n := nextStatus(task, 5*time.Minute)
+				n.PodName = pod.Name
+				n.podDeleted(nil, now)
+				task.Status = n.TaskStatus
+			} else {
+				lookAtTask(t, task, pod, now)
+			}
+			lookAtOrder(t, pod)
+			assertFinal(t, task, pod, gone, attempt)
+			if t.Failed() {
+				t.Logf("attempt %d, the Pod: %s", attempt, asJSON(pod))
+				t.Logf("the Task: %s", asJSON(task))
+				return task.Status
+			}
+		}
+	}
+}
+
+// teller reads a story.
+type teller struct{ bytes []byte }
+
+func (s *teller) isOver() bool { return len(s.bytes) == 0 }
+
+// next is a number from 0 up to, and without, the limit; 0 after the end.
+func (s *teller) next(limit int) int {
+	if s.isOver() {
+		return 0
+	}
+	b := s.bytes[0]
+	s.bytes = s.bytes[1:]
+	return int(b) % limit
+}
+
+func storyTask(s *teller) *v1alpha1.Task {
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", UID: "task", Generation: 1}}
+	count, continues, onFailure := 1+s.next(4), s.next(16), s.next(2) == 1
+	for i := range count {
+		step := v1alpha1.Step{Container: corev1.Container{Name: fmt.Sprintf("s%d", i), Image: "x", Command: []string{"x"}}}
+		if continues&(1<<i) != 0 && !onFailure { // admission refuses both at once
+			step.OnError = v1alpha1.OnErrorContinue
+		}
+		task.Spec.Steps = append(task.Spec.Steps, step)
+	}
+	if onFailure {
+		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyOnFailure}}
+	}
+	task.Spec.BackoffLimit = int32(s.next(3))
+	return task
+}
+
+// storyPod is the Task's next Pod, as the webhook leaves it.
+func storyPod(task *v1alpha1.Task) *corev1.Pod {
+	pod := newPod(task, task.Status.Attempt, nil)
+	pod.UID, pod.CreationTimestamp.Time = "pod", created
+	pod.Annotations[contract.OrderAnnotation] = "1"
+	pod.Status.Phase = corev1.PodPending
+	return pod
+}
+
+// event lets the next thing happen. It returns true when the Pod is gone.
+func (s *teller) event(pod *corev1.Pod, task *v1alpha1.Task, now *time.Time) bool {
+	status := &pod.Status
+	switch s.next(storyEvents) {
+	case aContainer:
+		name := task.Spec.Steps[s.next(len(task.Spec.Steps))].Name
+		status.ContainerStatuses = with(status.ContainerStatuses, name, s.state())
+	case aStranger:
+		status.ContainerStatuses = with(status.ContainerStatuses, "stranger", s.state())
+	case anInit:
+		status.InitContainerStatuses = with(status.InitContainerStatuses, "init", s.state())
+	case aPhase:
+		status.Phase = []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodSucceeded, corev1.PodFailed}[s.next(4)]
+	case aReason:
+		status.Reason = []string{"", "Evicted", "DeadlineExceeded"}[s.next(3)]
+	case aCondition:
+		status.Conditions = append(status.Conditions, []corev1.PodCondition{
+			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes"},
+			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
+			{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "PreemptionByScheduler", Message: "preempted"},
+		}[s.next(3)])
+	case aDeletion:
+		pod.DeletionTimestamp = &metav1.Time{Time: now.Add(30 * time.Second)}
+	case theEnd:
+		return true
+	case aCancel:
+		task.Spec.Cancel = true
+		task.Generation++
+	case somebody:
+		switch order := pod.Annotations[contract.OrderAnnotation]; s.next(5) {
+		case 0:
+			if pod.Annotations[contract.HaltAnnotation] == "" {
+				pod.Annotations[contract.HaltAnnotation] = "somebody's reason"
+			}
+		case 1:
+			pod.Annotations[contract.OrderAnnotation] = strconv.Itoa(released(pod) + 1)
+		case 2:
+			pod.Annotations[contract.OrderAnnotation] = "0" + order
+		case 3:
+			pod.Annotations[contract.StepsAnnotation] = "s0,other"
+		case 4:
+			pod.Annotations[contract.OptionsAnnotation] = "{"
+		}
+	case aMinute:
+		*now = now.Add(time.Minute)
+	}
+	return false
+}
+
+func with(statuses []corev1.ContainerStatus, name string, state *corev1.ContainerState) []corev1.ContainerStatus {
+	statuses = slices.DeleteFunc(slices.Clone(statuses), func(s corev1.ContainerStatus) bool { return s.Name == name })
+	if state != nil {
+		statuses = append(statuses, corev1.ContainerStatus{Name: name, State: *state})
+	}
+	return statuses
+}
+
+// state is that of a container; nil where the kubelet has none.
+func (s *teller) state() *corev1.ContainerState {
+	wait := func(reason string) *corev1.ContainerState { return new(waiting("", reason, "why").State) }
+	exit := func(code int32, reason string, record *contract.Record) *corev1.ContainerState {
+		message := ""
+		if record != nil {
+			record.FinishedAt = ended
+			content, err := record.Marshal()
+			if err != nil {
+				panic(err) // there is nothing in it that JSON can't hold
+			}
+			message = string(content)
+		}
+		return new(exited("", code, reason, message).State)
+	}
+	switch s.next(storyStates) {
+	case isWaiting:
+		return wait("PodInitializing")
+	case isStuck:
+		return wait("ImagePullBackOff")
+	case hasBadName:
+		return wait("InvalidImageName")
+	case isRunning:
+		return new(running("").State)
+	case endedWell0:
+		return exit(0, "Completed", &contract.Record{})
+	case failedWith1:
+		return exit(1, "Error", nil)
+	case wasKilled137:
+		return exit(137, "Error", nil)
+	case wasToldToStop:
+		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated})
+	case wasCancelled:
+		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled})
+	case wasSkipped:
+		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonSkipped})
+	case ranOutOfMemory:
+		return exit(137, "OOMKilled", &contract.Record{})
+	case cantExecute:
+		return exit(127, "Error", &contract.Record{ExitCode: 127, Reason: contract.ReasonStartError, Message: "not found"})
+	case wroteAMessage:
+		return new(exited("", 0, "Completed", `{"taskflow":{"reason":"Skipped"}}`).State)
+	}
+	return nil
+}
+
+// lookAtOrder is what the order controller does.
+func lookAtOrder(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return
+	}
+	write(t, pod, observe(pod))
+	if again := orderPatch(pod, observe(pod)); len(again) > 0 {
+		t.Errorf("what is written is written again: %v", again)
+	}
+}
+
+// write does what the patch of a Pod does, and proves what it may do.
+func write(t *testing.T, pod *corev1.Pod, want sequence) {
+	t.Helper()
+	if len(orderPatch(pod, want)) == 0 {
+		return
+	}
+	before, halt := released(pod), pod.Annotations[contract.HaltAnnotation]
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	if want.order < before {
+		t.Errorf("the order goes from %d back to %d", before, want.order)
+	}
+	if halt != "" && want.halt != halt {
+		t.Errorf("halt was %q, and is %q", halt, want.halt)
+	}
+	if want.halt != "" && want.order != before {
+		t.Errorf("the order goes from %d to %d after a halt", before, want.order)
+	}
+	if want.order > max(before, len(steps)) {
+		t.Errorf("the order is %d for %d steps", want.order, len(steps))
+	}
+	for i := max(before, 1); i < want.order; i++ {
+		for _, name := range steps[:i] {
+			if !isPast(pod, name) {
+				t.Errorf("step %q is released, and %q, which comes before it, has not ended well", steps[i], name)
+			}
+		}
+	}
+	pod.Annotations[contract.OrderAnnotation] = strconv.Itoa(want.order)
+	if want.halt != "" {
+		pod.Annotations[contract.HaltAnnotation] = want.halt
+	}
+	if want.end {
+		pod.Spec.ActiveDeadlineSeconds = new(int64(endNow))
+	}
+}
+
+// isPast says whether the sequence may go on after a step: it ran and ended with 0, or it failed by itself and may. It reads the Pod in
+// its own way.
+func isPast(pod *corev1.Pod, name string) bool {
+	var options map[string]struct{ ContinueOnError bool }
+	_ = json.Unmarshal([]byte(pod.Annotations["taskflow.practice.com/options"]), &options) // as if there were none
+	for _, status := range pod.Status.ContainerStatuses {
+		end := status.State.Terminated
+		if status.Name != name || end == nil {
+			continue
+		}
+		var message struct {
+			Taskflow struct{ FinishedAt, Reason string }
+		}
+		_ = json.Unmarshal([]byte(end.Message), &message) // a message of the user's is no record
+		reason := message.Taskflow.Reason
+		if message.Taskflow.FinishedAt == "" {
+			reason = ""
+		}
+		if end.ExitCode == 0 {
+			return reason != "Skipped"
+		}
+		return options[name].ContinueOnError && reason != "Cancelled" && reason != "Terminated"
+	}
+	return false
+}
+
+// lookAtTask is what the Task controller does.
+func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Time) {
+	t.Helper()
+	before := pod.DeepCopy()
+	n := nextStatus(task, 5*time.Minute)
+	n.mirror(pod, now)
+	if !reflect.DeepEqual(before, pod) {
+		t.Errorf("mirror changed its Pod (-before +after):\n%s", cmp.Diff(before, pod))
+	}
+	if n.halt != "" && isSequential(pod) && pod.Annotations[contract.HaltAnnotation] == "" {
+		want := observe(pod)
+		want.order, want.halt = released(pod), n.halt
+		write(t, pod, want)
+	}
+	retries := len(n.Attempts) > len(task.Status.Attempts)
+	task.Status = n.TaskStatus
+	if retries || finished(&task.Status) {
+		return // the Pod is not looked at again
+	}
+	again := nextStatus(task, 5*time.Minute)
+	again.mirror(pod, now)
+	if again.halt == "" && !reflect.DeepEqual(task.Status, again.TaskStatus) && pod.Annotations[contract.HaltAnnotation] == before.Annotations[contract.HaltAnnotation] {
+		t.Errorf("the same Pod once more changes the status (-first +second):\n%s", cmp.Diff(task.Status, again.TaskStatus))
+	}
+}
+
+// assertFinal proves what must hold of a Task once its Pod has ended, and once it has ended itself.
+func assertFinal(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, gone bool, attempt int) {
+	t.Helper()
+	status, final := task.Status, finished(&task.Status)
+	podEnded := gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	if podEnded && !final && len(status.Attempts) == attempt {
+		t.Error("the Pod has ended, and the Task has no final state and no other attempt")
+	}
+	if got, limit := len(status.Attempts), int(task.Spec.BackoffLimit); got > limit {
+		t.Errorf("there are %d attempts that failed and are followed by another, and may be %d", got, limit)
+	}
+	if (status.CompletionTime != nil) != final {
+		t.Errorf("the completion time is %v, and the Task's state is final: %t", status.CompletionTime, final)
+	}
+	phases := []v1alpha1.TaskPhase{v1alpha1.TaskPending, v1alpha1.TaskRunning}
+	if final {
+		phases = []v1alpha1.TaskPhase{v1alpha1.TaskSucceeded, v1alpha1.TaskFailed, v1alpha1.TaskCancelled}
+	}
+	if status.Phase != "" && !slices.Contains(phases, status.Phase) {
+		t.Errorf("the phase is %s, and the Task's state is final: %t", status.Phase, final)
+	}
+	if !final {
+		return
+	}
+	for _, step := range status.Steps {
+		if step.State == v1alpha1.StepWaiting || step.State == v1alpha1.StepRunning {
+			t.Errorf("the Task has ended, and step %q is %s", step.Name, step.State)
+		}
+	}
+	if gone || pod.Annotations[contract.StepsAnnotation] != newPod(task, 1, nil).Annotations[contract.StepsAnnotation] {
+		return
+	}
+	allPast := true
+	for _, step := range task.Spec.Steps {
+		allPast = allPast && isPast(pod, step.Name)
+	}
+	if complete := status.Phase == v1alpha1.TaskSucceeded; complete != allPast {
+		t.Errorf("the Task is complete: %t, and all of its steps are past: %t", complete, allPast)
+	}
+}
+
+func asJSON(value any) string {
+	content, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // it came from the API's types
+	}
+	return string(content)
+}
