@@ -1,0 +1,404 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// A container that can't be started is waited for, with the reason for all to see, and for no longer than the grace; then the Pod is ended
+// too, and stays with its logs (PEERS rows 2 and 14).
+func TestStartGrace(t *testing.T) {
+	init := func(reason, message string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: contract.AgentContainer, State: waiting(reason, message)}}
+		}
+	}
+	step := func(reason, message string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Status.ContainerStatuses[1].State = waiting(reason, message) }
+	}
+	tests := map[string]struct {
+		before []corev1.ContainerState
+		// status is written in turn: the kubelet's reasons take turns.
+		status []func(*corev1.Pod)
+		// Waits is the condition Progressing while it waits.
+		waits string
+		want  outcome
+	}{
+		"an image that can't be pulled (PEERS row 14)": {
+			before: []corev1.ContainerState{ended(0), waiting("ContainerCreating", "")},
+			status: []func(*corev1.Pod){
+				step("ErrImagePull", `failed to pull image "x": not found`),
+				step("ImagePullBackOff", `Back-off pulling image "x"`),
+				step("ErrImagePull", `failed to pull image "x": not found`),
+				step("ImagePullBackOff", `Back-off pulling image "x"`),
+			},
+			waits: `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found`,
+			want: outcome{
+				v1alpha1.TaskFailed, `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found`,
+				[]string{"a Succeeded Completed 0", "b Failed ImagePullBackOff"}, "2",
+			},
+		},
+		"a ConfigMap that isn't there (PEERS row 2)": {
+			before: []corev1.ContainerState{ended(0), waiting("ContainerCreating", "")},
+			status: []func(*corev1.Pod){step("CreateContainerConfigError", `configmap "settings" not found`)},
+			waits:  `CreateContainerConfigError: container "b" can't start: configmap "settings" not found`,
+			want: outcome{
+				v1alpha1.TaskFailed, `CreateContainerConfigError: container "b" can't start: configmap "settings" not found`,
+				[]string{"a Succeeded Completed 0", "b Failed CreateContainerConfigError"}, "2",
+			},
+		},
+		"the agent's own image": {
+			before: []corev1.ContainerState{waiting("PodInitializing", ""), waiting("PodInitializing", "")},
+			status: []func(*corev1.Pod){init("ImagePullBackOff", `Back-off pulling image "taskflow/agent"`)},
+			waits:  `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"`,
+			want: outcome{
+				v1alpha1.TaskFailed, `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"`,
+				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
+			},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task := newTask(t, newNamespace(t), "waits", "a", "b")
+			pod := awaitPod(t, task)
+			setStates(t, pod, corev1.PodPending, test.before...)
+			awaitOrder(t, pod, test.want.Order)
+			began := time.Now()
+			for _, write := range test.status {
+				writeStatus(t, pod, write)
+				status := awaitStatus(t, task, "what it waits for", func(s v1alpha1.TaskStatus) bool {
+					condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
+					return condition != nil && condition.Reason+": "+condition.Message == test.waits
+				})
+				if status.CompletionTime != nil && time.Since(began) < startGrace {
+					t.Errorf("it ended before its grace did: %+v", status)
+				}
+			}
+			assertOutcome(t, task, test.want)
+			if took := time.Since(began); took < startGrace-time.Second { // the API server keeps whole seconds
+				t.Errorf("it ended after %s, and the grace is %s", took, startGrace)
+			}
+			wait.For(t, "the Pod to be halted and ended", func(ctx context.Context) error {
+				if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+					return err
+				}
+				if pod.Annotations[contract.HaltAnnotation] == "" || ptr.Deref(pod.Spec.ActiveDeadlineSeconds, 0) != 1 || pod.DeletionTimestamp != nil {
+					return fmt.Errorf("it has the annotations %v, the deadline %v, and is deleted: %v", pod.Annotations, pod.Spec.ActiveDeadlineSeconds, pod.DeletionTimestamp)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// What was mended within the grace is forgotten.
+func TestStartGraceInTime(t *testing.T) {
+	t.Parallel()
+	task := newTask(t, newNamespace(t), "mended", "a")
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodPending, waiting("ImagePullBackOff", "back-off"))
+	waits := awaitStatus(t, task, "the reason", func(s v1alpha1.TaskStatus) bool {
+		return slices.ContainsFunc(s.Conditions, func(c metav1.Condition) bool { return c.Reason == v1alpha1.ReasonImagePullBackOff })
+	})
+	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonImagePullBackOff, `container "a" can't start: back-off`)
+	setStates(t, pod, corev1.PodRunning, running())
+	since := meta.FindStatusCondition(waits.Conditions, v1alpha1.ConditionProgressing).LastTransitionTime
+	wait.For(t, "the grace to pass", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
+			return err
+		}
+		if task.Status.CompletionTime != nil {
+			t.Fatalf("it has ended: %+v", task.Status)
+		}
+		if time.Since(since.Time) < startGrace+2*time.Second {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if task.Status.CurrentStep != "a" || task.Status.Steps[0].State != v1alpha1.StepRunning {
+		t.Errorf("step a doesn't run: %+v", task.Status)
+	}
+}
+
+// Cancel ends a Task in whatever state it is. The Pod stays (PEERS row 5).
+func TestCancel(t *testing.T) {
+	cancel := func(t *testing.T, task *v1alpha1.Task) {
+		t.Helper()
+		if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true,"suspend":false}}`))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const halted = "spec.cancel of the Task is true"
+	assertHalted := func(t *testing.T, pod *corev1.Pod) {
+		t.Helper()
+		wait.For(t, "the halt", func(ctx context.Context) error {
+			if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+				return err
+			}
+			if got := pod.Annotations[contract.HaltAnnotation]; got != halted || pod.DeletionTimestamp != nil {
+				return fmt.Errorf("halt is %q, and the Pod is deleted: %v", got, pod.DeletionTimestamp)
+			}
+			return nil
+		})
+	}
+	t.Run("while it is suspended", func(t *testing.T) {
+		t.Parallel()
+		task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Suspend = true })
+		awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+		cancel(t, task)
+		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true"})
+		wantNoPod(t, task)
+	})
+	t.Run("from the start", func(t *testing.T) {
+		t.Parallel()
+		task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Cancel = true })
+		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true"})
+		wantNoPod(t, task)
+	})
+	t.Run("while no node takes the Pod", func(t *testing.T) {
+		t.Parallel()
+		task := makeTask(t)
+		pod := awaitPod(t, task)
+		writeStatus(t, pod, func(pod *corev1.Pod) {
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available"}}
+		})
+		assertEvent(t, task, corev1.EventTypeWarning, "Unschedulable", "no node takes the Pod: 0/3 nodes are available")
+		cancel(t, task)
+		assertOutcome(t, task, outcome{v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Skipped Skipped", "b Skipped Skipped"}, "1"})
+		assertHalted(t, pod)
+	})
+	t.Run("while its image can't be pulled", func(t *testing.T) {
+		t.Parallel()
+		task := makeTask(t)
+		pod := awaitPod(t, task)
+		setStates(t, pod, corev1.PodPending, waiting("ImagePullBackOff", "back-off"), waiting("ImagePullBackOff", "back-off"))
+		cancel(t, task)
+		assertOutcome(t, task, outcome{v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Skipped Skipped", "b Skipped Skipped"}, "1"})
+		assertHalted(t, pod)
+	})
+	for name, policy := range map[string]corev1.RestartPolicy{"while a step runs": corev1.RestartPolicyNever, "while a step runs, OnFailure": corev1.RestartPolicyOnFailure} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task := makeTask(t, func(task *v1alpha1.Task) {
+				task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{RestartPolicy: policy}}
+			})
+			pod := awaitPod(t, task)
+			setStates(t, pod, corev1.PodRunning, running(), running())
+			awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
+			cancel(t, task)
+			assertHalted(t, pod)
+			awaitStatus(t, task, "the Task to say so", func(s v1alpha1.TaskStatus) bool {
+				condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
+				return condition != nil && condition.Reason == v1alpha1.ReasonCancelled && s.CompletionTime == nil
+			})
+			skipped := recorded(contract.Record{Reason: contract.ReasonSkipped})
+			setStates(t, pod, corev1.PodRunning, running(), skipped)
+			setStates(t, pod, corev1.PodRunning, recorded(contract.Record{StartedAt: ptr.To(time.Now()), ExitCode: 143, Reason: contract.ReasonCancelled}), skipped)
+			assertOutcome(t, task, outcome{
+				v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Failed Cancelled 143", "b Skipped Skipped 0 never started"}, "1",
+			})
+		})
+	}
+	t.Run("after its steps have ended", func(t *testing.T) {
+		t.Parallel()
+		task := makeTask(t)
+		pod := awaitPod(t, task)
+		setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
+		before := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+		cancel(t, task)
+		other := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Cancel = true }) // once this one has ended, that one was seen too
+		awaitStatus(t, other, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, task.Status); diff != "" {
+			t.Errorf("the status has changed (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// makeTask creates a Task with the steps a and b.
+func makeTask(t *testing.T, edits ...func(*v1alpha1.Task)) *v1alpha1.Task {
+	t.Helper()
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "made", Namespace: newNamespace(t)}}
+	for _, name := range []string{"a", "b"} {
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: name, Image: "x", Command: []string{"x"}}})
+	}
+	for _, edit := range edits {
+		edit(task)
+	}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+// A failed Pod is followed by another, after a pause, as often as backoffLimit says; the earlier ones stay, and the status tells of them.
+func TestBackoffLimit(t *testing.T) {
+	t.Parallel()
+	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 1 })
+	first := awaitPod(t, task)
+	setStates(t, first, corev1.PodRunning, ended(3), running())
+	retrying := awaitStatus(t, task, "the first failure", func(s v1alpha1.TaskStatus) bool { return len(s.Attempts) == 1 })
+	const message = `step "a" failed with exit code 3`
+	failedAt := retrying.Attempts[0].CompletionTime
+	want := []v1alpha1.AttemptStatus{{PodName: "made", CompletionTime: failedAt, Reason: v1alpha1.ReasonStepFailed, Message: message}}
+	if diff := cmp.Diff(want, retrying.Attempts); diff != "" {
+		t.Errorf("the attempts (-want +got):\n%s", diff)
+	}
+	progressing := meta.FindStatusCondition(retrying.Conditions, v1alpha1.ConditionProgressing)
+	due := failedAt.Add(10 * time.Second)
+	wantCondition := fmt.Sprintf(`Retrying: the Pod "made" has failed, and another one follows at %s: %s`, due.UTC().Format(time.TimeOnly), message)
+	if diff := cmp.Diff(wantCondition, progressing.Reason+": "+progressing.Message); diff != "" {
+		t.Errorf("the condition Progressing (-want +got):\n%s", diff)
+	}
+	if retrying.Phase != v1alpha1.TaskPending || retrying.Attempt != 2 || retrying.PodName != "" || retrying.Progress != "0/2" || retrying.CompletionTime != nil {
+		t.Errorf("the status between two attempts is %+v", retrying)
+	}
+	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonRetrying, progressing.Message)
+
+	var second corev1.Pod
+	wait.For(t, "the second Pod", func(ctx context.Context) error {
+		return cluster.Get(ctx, client.ObjectKey{Namespace: task.Namespace, Name: "made-retry-1"}, &second)
+	})
+	if second.CreationTimestamp.Time.Before(due) {
+		t.Errorf("the second Pod is of %s, and was due at %s", second.CreationTimestamp, due)
+	}
+	if diff := cmp.Diff(map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1"}, second.Annotations); diff != "" {
+		t.Errorf("the annotations of the second Pod (-want +got):\n%s", diff)
+	}
+	assertEvent(t, task, corev1.EventTypeNormal, v1alpha1.ReasonPodCreated, `created the Pod "made-retry-1"`)
+	setStates(t, &second, corev1.PodRunning, ended(0), running())
+	awaitOrder(t, &second, "2")
+	setStates(t, &second, corev1.PodRunning, ended(0), ended(4))
+	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	failed := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
+	if status.Phase != v1alpha1.TaskFailed || failed.Message != `step "b" failed with exit code 4` || status.Attempt != 2 || status.PodName != "made-retry-1" {
+		t.Errorf("the status at the end is %+v", status)
+	}
+	if diff := cmp.Diff(want, status.Attempts); diff != "" {
+		t.Errorf("the attempts at the end (-want +got):\n%s", diff)
+	}
+	if !status.StartTime.Equal(&first.CreationTimestamp) {
+		t.Errorf("the Task started at %s, and its first Pod at %s", status.StartTime, first.CreationTimestamp)
+	}
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(first), first); err != nil {
+		t.Errorf("the first Pod is gone: %v", err)
+	}
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: task.Namespace, Name: "made-retry-2"}, &corev1.Pod{}); !apierrors.IsNotFound(err) {
+		t.Errorf("there is a third Pod: %v", err)
+	}
+}
+
+// A cancelled Task gets no other Pod, also while it waits for one.
+func TestCancelBetweenAttempts(t *testing.T) {
+	t.Parallel()
+	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 5 })
+	setStates(t, awaitPod(t, task), corev1.PodFailed, ended(3), ended(0))
+	awaitStatus(t, task, "the first failure", func(s v1alpha1.TaskStatus) bool { return len(s.Attempts) == 1 })
+	if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true}}`))); err != nil {
+		t.Fatal(err)
+	}
+	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	if status.Phase != v1alpha1.TaskCancelled || len(status.Attempts) != 1 {
+		t.Errorf("the status at the end is %+v", status)
+	}
+}
+
+// A Task is deleted when its time to live is over, and not before: counted from its end.
+func TestTTL(t *testing.T) {
+	for name, ttl := range map[string]int32{"at once": 0, "two seconds": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.TTLSecondsAfterFinished = &ttl })
+			keep := makeTask(t)
+			for _, task := range []*v1alpha1.Task{task, keep} {
+				setStates(t, awaitPod(t, task), corev1.PodSucceeded, ended(0), ended(0))
+			}
+			var completed time.Time
+			wait.For(t, "the Task to go", func(ctx context.Context) error {
+				err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task)
+				if apierrors.IsNotFound(err) {
+					return nil
+				}
+				if err == nil && task.Status.CompletionTime != nil {
+					completed = task.Status.CompletionTime.Time
+				}
+				return fmt.Errorf("it is there: %v", err)
+			})
+			if lived := time.Since(completed); ttl > 0 && (completed.IsZero() || lived < time.Duration(ttl)*time.Second) {
+				t.Errorf("it ended at %s and lived for %s after it, and was to live for %d s", completed, lived, ttl)
+			}
+			awaitStatus(t, keep, "the Task without one", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+		})
+	}
+}
+
+// A container that another webhook has put into the Pod is no step: it may fail, and it may run for ever (PEERS row 6).
+func TestInjectedContainer(t *testing.T) {
+	t.Parallel()
+	task := makeTask(t)
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, running(), running())
+	stranger := func(name string, state corev1.ContainerState) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: name, State: state})
+		}
+	}
+	writeStatus(t, pod, all(stranger("proxy", running()), stranger("breaks", ended(1))))
+	writeStatus(t, pod, func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].State = ended(0) })
+	if halt := awaitOrder(t, pod, "2"); halt != "" {
+		t.Errorf("the Pod was halted: %s", halt)
+	}
+	writeStatus(t, pod, func(pod *corev1.Pod) { pod.Status.ContainerStatuses[1].State = ended(0) })
+	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	if !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionComplete) || status.Progress != "2/2" || len(status.Steps) != 2 {
+		t.Errorf("the status is %+v", status)
+	}
+}
+
+// The status tells of which version of the spec it is, also where that makes no other difference.
+func TestObservedGeneration(t *testing.T) {
+	t.Parallel()
+	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Suspend = true })
+	awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool {
+		return s.ObservedGeneration == 1 && s.Phase == v1alpha1.TaskSuspended
+	})
+	for number, patch := range []string{`{"spec":{"backoffLimit":1}}`, `{"spec":{"suspend":false}}`} {
+		if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+			t.Fatal(err)
+		}
+		status := awaitStatus(t, task, "the new generation", func(s v1alpha1.TaskStatus) bool { return s.ObservedGeneration == int64(2+number) })
+		for _, condition := range status.Conditions {
+			if condition.Status == metav1.ConditionTrue && condition.ObservedGeneration > status.ObservedGeneration {
+				t.Errorf("the condition is of a later generation than the status: %+v", condition)
+			}
+		}
+	}
+	status := awaitStatus(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
+	if condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionSuspended); condition == nil || condition.Status != metav1.ConditionFalse {
+		t.Errorf("the condition Suspended is %+v", condition)
+	}
+	assertEvent(t, task, corev1.EventTypeNormal, v1alpha1.ReasonSuspended, "spec.suspend is true: set it to false to run the Task")
+	assertEvent(t, task, corev1.EventTypeNormal, v1alpha1.ReasonResumed, "spec.suspend is false")
+}
