@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -138,6 +139,11 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.
 	}
 	if len(container.Command) == 0 {
 		return fmt.Errorf("the container %q has no command: set command", container.Name)
+	}
+	// The API server puts this character in the place of each byte of JSON that isn't UTF-8, and says nothing.
+	if slices.ContainsFunc(slices.Concat(container.Command, container.Args), func(arg string) bool { return strings.ContainsRune(arg, utf8.RuneError) }) {
+		return fmt.Errorf("the container %q has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\\377'",
+			container.Name)
 	}
 	podInfo := contract.PodInfoDir
 	for _, mount := range container.VolumeMounts {

@@ -438,6 +438,14 @@ func TestPlanRefuses(t *testing.T) {
 			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{} },
 			`the container "b" has no command: set command`,
 		},
+		"an argument that was not UTF-8": {
+			func(pod *corev1.Pod) { pod.Spec.Containers[1].Args = []string{"fine", "a\ufffdb"} },
+			`the container "b" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`,
+		},
+		"a command that was not UTF-8": {
+			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{"\ufffd"} },
+			`the container "b" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`,
+		},
 		"a mount at /taskflow": {
 			mounts("work", "/taskflow"),
 			`the container "b" mounts "work" at /taskflow` + anotherPath,

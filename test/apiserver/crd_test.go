@@ -10,9 +10,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -353,6 +358,37 @@ func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 	}
 }
 
+// A command that isn't UTF-8 never runs as something else: YAML that has such bytes is refused at once, and where the API server replaces
+// them, as it does in JSON, the Pod is refused.
+func TestNotUTF8(t *testing.T) {
+	namespace := newNamespace(t)
+	transport, err := rest.HTTPClientFor(environment.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := apiutil.RESTClientForGVK(v1alpha1.GroupVersion.WithKind("Task"), false, false, environment.Config, scheme.Codecs, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(contentType string) error {
+		body := `{"apiVersion": "api.practice.com/v1alpha1", "kind": "Task", "metadata": {"name": "bytes"}, "spec": {"steps": [{"name": "a", "image": "x", "command": ["printf", "` + "\xff" + `"]}]}}`
+		return raw.Post().Namespace(namespace).Resource("tasks").SetHeader("Content-Type", contentType).Body([]byte(body)).Do(t.Context()).Error()
+	}
+	if err := create("application/yaml"); err == nil || !strings.Contains(err.Error(), "yaml: invalid leading UTF-8 octet") {
+		t.Errorf("got the error %v for YAML", err)
+	}
+	if err := create("application/json"); err != nil {
+		t.Fatal(err)
+	}
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "bytes", Namespace: namespace}}
+	status := awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
+	want := `the container "a" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`
+	if got := status.Conditions[0]; got.Reason != v1alpha1.ReasonPodRefused || !strings.HasSuffix(got.Message, want) {
+		t.Errorf("the condition is %+v, and doesn't end in %q", got, want)
+	}
+	wantNoPod(t, task)
+}
+
 // What cancel has begun can't be stopped: neither false nor leaving it out takes it back.
 func TestCancelIsForGood(t *testing.T) {
 	task := parse(t, `
@@ -407,8 +443,31 @@ func TestKubectl(t *testing.T) {
 			t.Errorf("kubectl explain %s says nothing of %q: %s", field, want, got)
 		}
 	}
-	header := strings.Fields(strings.SplitN(kubectl("get", "tf", "-A"), "\n", 2)[0])
-	if diff := cmp.Diff([]string{"NAMESPACE", "NAME", "STATUS", "PROGRESS", "STEP", "DURATION", "AGE"}, header); diff != "" && header[0] != "No" {
-		t.Errorf("columns of kubectl get tasks (-want +got):\n%s", diff)
+
+	namespace := newNamespace(t)
+	task := newTask(t, namespace, "shown", "a", "b")
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, ended(0), running())
+	awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.Progress == "1/2" && s.Phase == v1alpha1.TaskRunning })
+	columns := func() string {
+		fields := strings.Fields(kubectl("get", "tf", "-n", namespace))
+		return strings.Join(fields[:len(fields)-1], " ") // without the age
+	}
+	if diff := cmp.Diff("NAME STATUS PROGRESS STEP DURATION AGE shown Running 1/2 b", columns()); diff != "" {
+		t.Errorf("kubectl get tasks, while it runs (-want +got):\n%s", diff)
+	}
+	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
+	kubectl("wait", "-n", namespace, "--for=condition=Complete", "--timeout=60s", "task/shown")
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("NAME STATUS PROGRESS STEP DURATION AGE shown Succeeded 2/2 "+task.Status.Duration, columns()); diff != "" {
+		t.Errorf("kubectl get tasks, at the end (-want +got):\n%s", diff)
+	}
+	story := kubectl("describe", "-n", namespace, "task", "shown")
+	for _, line := range []string{`created the Pod "shown"`, `step "a" has ended well`, `step "b" has ended well`, "all steps have ended well"} {
+		if !strings.Contains(story, line) {
+			t.Errorf("kubectl describe doesn't tell of %q: %s", line, story)
+		}
 	}
 }
