@@ -1,0 +1,179 @@
+package webhook
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestPlanOptions proves what the agents are told beyond the command: each the options of its own step, and all the Pod's grace period.
+func TestPlanOptions(t *testing.T) {
+	type told struct {
+		Timeout, Grace time.Duration
+		Retries        int
+	}
+	cases := map[string]struct {
+		options string
+		grace   *int64
+		want    [2]told // of the steps a and b
+	}{
+		"none":                {"", nil, [2]told{{Grace: 30 * time.Second}, {Grace: 30 * time.Second}}},
+		"of no step":          {`{"c":{"retries":3}}`, nil, [2]told{{Grace: 30 * time.Second}, {Grace: 30 * time.Second}}},
+		"of one step":         {`{"b":{"timeout":1500000000,"retries":3}}`, nil, [2]told{{Grace: 30 * time.Second}, {1500 * time.Millisecond, 30 * time.Second, 3}}},
+		"of both":             {`{"a":{"retries":1},"b":{"timeout":60000000000}}`, nil, [2]told{{Retries: 1, Grace: 30 * time.Second}, {Timeout: time.Minute, Grace: 30 * time.Second}}},
+		"none of the agent's": {`{"a":{"continueOnError":true}}`, nil, [2]told{{Grace: 30 * time.Second}, {Grace: 30 * time.Second}}},
+		"a grace period":      {"", new(int64(7)), [2]told{{Grace: 7 * time.Second}, {Grace: 7 * time.Second}}},
+		"no grace":            {"", new(int64(0)), [2]told{{Grace: time.Second}, {Grace: time.Second}}}, // as the kubelet has it
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := taskPod(step("a"), step("b"))
+			pod.Spec.TerminationGracePeriodSeconds = c.grace
+			if c.options != "" {
+				pod.Annotations["taskflow.practice.com/options"] = c.options
+			}
+			var got [2]told
+			for i, container := range mutatePod(t, pod).Spec.Containers {
+				flags, err := contract.ParseAgentFlags(container.Args)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[i] = told{flags.Timeout, flags.Grace, flags.Retries}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("what the agents are told (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPlanOptionsThatCantBeRead proves that they are refused: a step without its timeout would be another step.
+func TestPlanOptionsThatCantBeRead(t *testing.T) {
+	for _, options := range []string{"{", "[]", `{"a":{"timeout":"1m"}}`, `{"a":{"retries":-0.5}}`} {
+		pod := taskPod(step("a"))
+		pod.Annotations[contract.OptionsAnnotation] = options
+		patch, err := planRaw(t, encode(t, pod))
+		if want := "taskflow.practice.com/options is not what taskflow writes there: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("plan with the options %s = %v, %v, want an error that starts with %q", options, patch, err, want)
+		}
+	}
+}
+
+// TestPlanScripts proves that the volume with the scripts is no user's, though it has a name of taskflow's own, and that the path below
+// /taskflow is allowed for it alone.
+func TestPlanScripts(t *testing.T) {
+	withScript := func(volume, path string) *corev1.Pod {
+		pod := taskPod(step("a", mount(volume, path)))
+		pod.Spec.Volumes = []corev1.Volume{{Name: volume}}
+		return pod
+	}
+	container := mutatePod(t, withScript(contract.ScriptsVolume, "/taskflow/scripts")).Spec.Containers[0]
+	flags, err := contract.ParseAgentFlags(container.Args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("/etc/podinfo/order", flags.Wait); diff != "" {
+		t.Errorf("where the order is (-want +got):\n%s", diff)
+	}
+	want := []corev1.VolumeMount{
+		{Name: "taskflow-scripts", MountPath: "/taskflow/scripts"},
+		{Name: "taskflow-bin", MountPath: "/taskflow/bin", ReadOnly: true},
+		{Name: "taskflow-podinfo", MountPath: "/etc/podinfo", ReadOnly: true},
+	}
+	if diff := cmp.Diff(want, container.VolumeMounts); diff != "" {
+		t.Errorf("the mounts (-want +got):\n%s", diff)
+	}
+	if patch, err := planRaw(t, encode(t, withScript("mine", "/taskflow/scripts"))); err == nil {
+		t.Errorf("plan with another volume there = %v, want a refusal", patch)
+	}
+}
+
+// TestPlanProbes proves which startupProbe a step has afterwards, and that its other probes are as they were (PEERS row 28).
+func TestPlanProbes(t *testing.T) {
+	exec := func(command ...string) corev1.ProbeHandler {
+		return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}
+	}
+	http := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthy", Port: intstr.FromInt32(80)}}
+	const forever = math.MaxInt32
+	isStarted := &corev1.Probe{
+		ProbeHandler:     exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2"),
+		PeriodSeconds:    1,
+		TimeoutSeconds:   5,
+		FailureThreshold: forever,
+	}
+	cases := map[string]struct {
+		edit func(*corev1.Container)
+		want *corev1.Probe
+	}{
+		"no probe":          {func(*corev1.Container) {}, nil},
+		"a preStop hook":    {func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}} }, nil},
+		"a liveness probe":  {func(c *corev1.Container) { c.LivenessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 3} }, isStarted},
+		"a readiness probe": {func(c *corev1.Container) { c.ReadinessProbe = &corev1.Probe{ProbeHandler: exec("ready")} }, isStarted},
+		"both": {func(c *corev1.Container) {
+			c.LivenessProbe, c.ReadinessProbe = &corev1.Probe{ProbeHandler: http}, &corev1.Probe{ProbeHandler: http}
+		}, isStarted},
+		"an order elsewhere": {
+			func(c *corev1.Container) {
+				c.LivenessProbe = &corev1.Probe{ProbeHandler: http}
+				c.VolumeMounts = []corev1.VolumeMount{mount("mine", "/etc/podinfo")}
+			},
+			&corev1.Probe{
+				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/taskflow/podinfo/order", "--waitcontent", "2"),
+				PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: forever,
+			},
+		},
+		"a startup probe that runs a program": {
+			func(c *corev1.Container) {
+				c.StartupProbe = &corev1.Probe{ProbeHandler: exec("up", "--command", ""), PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: 30, TerminationGracePeriodSeconds: new(int64(4))}
+				c.LivenessProbe = &corev1.Probe{ProbeHandler: http}
+			},
+			&corev1.Probe{
+				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--command", "up", "--command", ""),
+				PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: forever, TerminationGracePeriodSeconds: new(int64(4)),
+			},
+		},
+		// Nobody answers before the command has started.
+		"a startup probe that asks the network": {
+			func(c *corev1.Container) {
+				c.StartupProbe = &corev1.Probe{ProbeHandler: http, PeriodSeconds: 7, FailureThreshold: 30}
+			},
+			&corev1.Probe{ProbeHandler: http, PeriodSeconds: 7, FailureThreshold: forever},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			before := step("b")
+			c.edit(&before)
+			pod := mutatePod(t, taskPod(step("a"), before))
+			after := pod.Spec.Containers[1]
+			if diff := cmp.Diff(c.want, after.StartupProbe); diff != "" {
+				t.Errorf("the startup probe (-want +got):\n%s", diff)
+			}
+			type others struct {
+				Liveness, Readiness *corev1.Probe
+				Lifecycle           *corev1.Lifecycle
+			}
+			if diff := cmp.Diff(others{before.LivenessProbe, before.ReadinessProbe, before.Lifecycle}, others{after.LivenessProbe, after.ReadinessProbe, after.Lifecycle}); diff != "" {
+				t.Errorf("the other probes and the hooks (-want +got):\n%s", diff)
+			}
+			if other := pod.Spec.Containers[0].StartupProbe; other != nil {
+				t.Errorf("the other step has the startup probe %v", other)
+			}
+			// What the kubelet will run is what the agent reads.
+			if after.StartupProbe != nil && after.StartupProbe.Exec != nil {
+				flags, err := contract.ParseStartedFlags(after.StartupProbe.Exec.Command[2:])
+				if err != nil || flags.WaitContent != 2 {
+					t.Errorf("the agent reads %+v, %v", flags, err)
+				}
+			}
+			assertNothingToAdd(t, encode(t, pod))
+		})
+	}
+}
