@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 	"strings"
 
@@ -39,7 +40,7 @@ func newPod(task *v1alpha1.Task, attempt int32, commands map[string]entrypoint.C
 		pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	}
 	if timeout := task.Spec.Timeout; timeout != nil {
-		pod.Spec.ActiveDeadlineSeconds = new(int64(timeout.Seconds()))
+		pod.Spec.ActiveDeadlineSeconds = new(int64(math.Ceil(timeout.Seconds())))
 	}
 	for _, sidecar := range task.Spec.Sidecars {
 		container := *sidecar.DeepCopy()

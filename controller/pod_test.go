@@ -2,6 +2,7 @@ package controller
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -86,6 +87,130 @@ func TestNewPod(t *testing.T) {
 			task.Spec.Template = c.template
 			if diff := cmp.Diff(c.want, newPod(task, 1, nil)); diff != "" {
 				t.Errorf("newPod (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPodName proves that the first Pod of a Task has its name, and the later ones a number.
+func TestPodName(t *testing.T) {
+	task := newTask()
+	for attempt, want := range []string{"example", "example", "example-retry-1", "example-retry-2"} {
+		if got := podName(task, int32(attempt)); got != want { // attempt 0: nothing was written yet
+			t.Errorf("podName of attempt %d = %q, want %q", attempt, got, want)
+		}
+		if got := newPod(task, int32(attempt), nil).Name; got != want {
+			t.Errorf("the name of the Pod of attempt %d is %q, want %q", attempt, got, want)
+		}
+	}
+}
+
+// TestNewPodFields proves what becomes of the fields that a Task has beyond those of a Pod.
+func TestNewPodFields(t *testing.T) {
+	step := func(edit func(*v1alpha1.Step)) func(*v1alpha1.Task) {
+		return func(task *v1alpha1.Task) { edit(&task.Spec.Steps[1]) }
+	}
+	options := func(value string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Annotations["taskflow.practice.com/options"] = value }
+	}
+	sidecars := func(names ...string) []corev1.Container {
+		var all []corev1.Container
+		for _, name := range names {
+			all = append(all, corev1.Container{Name: name, Image: "proxy"})
+		}
+		return all
+	}
+	always := func(containers []corev1.Container) []corev1.Container {
+		for i := range containers {
+			containers[i].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		}
+		return containers
+	}
+	cases := map[string]struct {
+		edit func(*v1alpha1.Task)
+		want func(*corev1.Pod)
+	}{
+		"timeout":             {func(task *v1alpha1.Task) { task.Spec.Timeout = &metav1.Duration{Duration: 90 * time.Second} }, func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(90)) }},
+		"timeout, rounded up": {func(task *v1alpha1.Task) { task.Spec.Timeout = &metav1.Duration{Duration: 1001 * time.Millisecond} }, func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(2)) }},
+		"timeout of a step":   {step(func(s *v1alpha1.Step) { s.Timeout = &metav1.Duration{Duration: time.Second} }), options(`{"b":{"timeout":1000000000}}`)},
+		"retries of a step":   {step(func(s *v1alpha1.Step) { s.Retries = 3 }), options(`{"b":{"retries":3}}`)},
+		"onError Continue":    {step(func(s *v1alpha1.Step) { s.OnError = v1alpha1.OnErrorContinue }), options(`{"b":{"continueOnError":true}}`)},
+		"onError Stop":        {step(func(s *v1alpha1.Step) { s.OnError = v1alpha1.OnErrorStop }), func(*corev1.Pod) {}},
+		"the others are the Task's": {func(task *v1alpha1.Task) {
+			task.Spec.BackoffLimit, task.Spec.TTLSecondsAfterFinished = 3, new(int32(1))
+		}, func(*corev1.Pod) {}},
+		"sidecars": {
+			func(task *v1alpha1.Task) { task.Spec.Sidecars = sidecars("one", "two") },
+			func(pod *corev1.Pod) { pod.Spec.InitContainers = always(sidecars("one", "two")) },
+		},
+		"sidecars, after the template's init containers": {
+			func(task *v1alpha1.Task) {
+				task.Spec.Sidecars = sidecars("one")
+				task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{InitContainers: sidecars("first")}}
+			},
+			func(pod *corev1.Pod) { pod.Spec.InitContainers = append(sidecars("first"), always(sidecars("one"))...) },
+		},
+		// The annotation of a script has the number of its step, and so has its file.
+		"a script": {
+			step(func(s *v1alpha1.Step) {
+				s.Command, s.Args, s.Script = nil, []string{"$(A)", ""}, "#!/usr/bin/awk -f\nBEGIN {}"
+			}),
+			func(pod *corev1.Pod) {
+				pod.Annotations["taskflow.practice.com/script-2"] = "#!/usr/bin/awk -f\nBEGIN {}"
+				pod.Spec.Containers[1].Command = []string{"/usr/bin/awk", "-f", "/taskflow/scripts/2"}
+				pod.Spec.Containers[1].Args = []string{"$(A)", ""}
+				pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "taskflow-scripts", MountPath: "/taskflow/scripts", ReadOnly: true}}
+				pod.Spec.Volumes = []corev1.Volume{{Name: "taskflow-scripts", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+					Items: []corev1.DownwardAPIVolumeFile{{Path: "2", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['taskflow.practice.com/script-2']"}}},
+				}}}}
+			},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			task := newTask(corev1.Container{Name: "a", Command: []string{"a"}}, corev1.Container{Name: "b", Command: []string{"b"}})
+			want := newPod(task, 1, nil)
+			c.want(want)
+			c.edit(task)
+			before := task.DeepCopy()
+			if diff := cmp.Diff(want, newPod(task, 1, nil)); diff != "" {
+				t.Errorf("newPod (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, task); diff != "" {
+				t.Errorf("the Task after newPod (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestInterpreter proves what runs a script: what the kernel would have run, had the file been executable.
+func TestInterpreter(t *testing.T) {
+	shell := []string{"/bin/sh"}
+	cases := map[string]struct {
+		script string
+		want   []string
+	}{
+		"no first line of that kind":      {"echo", shell},
+		"nothing":                         {"", shell},
+		"a comment":                       {"# !/bin/bash\n", shell},
+		"not in the first line":           {"\n#!/bin/bash", shell},
+		"not at its start":                {" #!/bin/bash", shell},
+		"a program":                       {"#!/bin/bash\necho", []string{"/bin/bash"}},
+		"a program alone":                 {"#!/bin/bash", []string{"/bin/bash"}},
+		"white space":                     {"#! \t/bin/bash \t\necho", []string{"/bin/bash"}},
+		"an argument":                     {"#!/usr/bin/env python3\n", []string{"/usr/bin/env", "python3"}},
+		"an argument after a tab":         {"#!/usr/bin/env\tpython3\n", []string{"/usr/bin/env", "python3"}},
+		"several are one, as execve does": {"#!/usr/bin/env -S python3  -u \n", []string{"/usr/bin/env", "-S python3  -u"}},
+		"no program":                      {"#!\necho", shell},
+		"no program but white space":      {"#!  \necho", shell},
+		"lines that end as on Windows":    {"#!/bin/bash\r\necho\r\n", []string{"/bin/bash"}},
+		"what the kubelet would expand":   {"#!/$(A) $(B)\n", []string{"/$$(A)", "$$(B)"}},
+		"a relative program":              {"#!bin/x\n", []string{"bin/x"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, interpreter(c.script)); diff != "" {
+				t.Errorf("interpreter(%q) (-want +got):\n%s", c.script, diff)
 			}
 		})
 	}

@@ -77,7 +77,7 @@ type TaskSpec struct {
 	Sidecars []corev1.Container `json:"sidecars,omitempty"`
 
 	// How long the Pod may run, from its start, such as 90s or 1h30m; then what runs is ended and the Task has failed. At least
-	// one second, and counted in whole ones. Default: no limit.
+	// one second, and rounded up to whole ones. Default: no limit.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
