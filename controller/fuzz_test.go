@@ -390,6 +390,11 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 	}
 	retries := len(n.Attempts) > len(task.Status.Attempts)
 	task.Status = n.TaskStatus
+	for i := range task.Status.Conditions {
+		if changed := &task.Status.Conditions[i].LastTransitionTime; changed.After(now) {
+			changed.Time = now // conditions have the wall's clock
+		}
+	}
 	if retries || finished(&task.Status) {
 		return // the Pod is not looked at again
 	}

@@ -289,6 +289,41 @@ func TestObserveStep(t *testing.T) {
 	}
 }
 
+// TestObserveContinue proves that a step with onError Continue holds nobody up when it fails, and that being told to stop is no such failure.
+func TestObserveContinue(t *testing.T) {
+	may := annotated(contract.OptionsAnnotation, `{"b":{"continueOnError":true}}`)
+	record := func(reason string) string {
+		return left(t, contract.Record{FinishedAt: ended, ExitCode: 143, Reason: reason})
+	}
+	type seen struct {
+		States              string
+		Done, Failed, Order int
+		Halt                string
+	}
+	cases := map[string]struct {
+		pod  *corev1.Pod
+		want seen
+	}{
+		"it fails":             {sequential(may, order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))), seen{"Succeeded Failed Waiting", 2, -1, 3, ""}},
+		"it times out":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 124, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: 124, Reason: contract.ReasonTimedOut})), running("c"))), seen{"Succeeded Failed Waiting", 2, -1, 3, ""}},
+		"it is killed":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Succeeded Failed Waiting", 2, -1, 3, ""}},
+		"all have ended":       {sequential(may, order("3"), containers(succeeded("a"), failedWith("b", 1), succeeded("c"))), seen{"Succeeded Failed Succeeded", 3, -1, 3, ""}},
+		"it is cancelled":      {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonCancelled)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 143 (Cancelled)`}},
+		"it is told to stop":   {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonTerminated)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 143 (Terminated)`}},
+		"another fails":        {sequential(may, containers(failedWith("a", 1), running("b"), running("c"))), seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 1`}},
+		"it fails too early":   {sequential(may, containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Running Failed Waiting", 0, -1, 1, ""}},
+		"the option is spoilt": {sequential(annotated(contract.OptionsAnnotation, "{"), order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 1`}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := observe(c.pod)
+			if diff := cmp.Diff(c.want, seen{states(s.steps), s.done, s.failed, s.order, s.halt}); diff != "" {
+				t.Errorf("observe (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func withImage(status corev1.ContainerStatus, id string) corev1.ContainerStatus {
 	status.ImageID = id
 	return status

@@ -55,6 +55,54 @@ func TestOrderPatch(t *testing.T) {
 	}
 }
 
+// TestPodIsEnded proves when a Pod that was halted is ended by its deadline: when it would otherwise try for ever to start a container, and
+// nothing of it runs any more.
+func TestPodIsEnded(t *testing.T) {
+	stuckInit := func(pod *corev1.Pod) {
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{waiting(contract.AgentContainer, "ImagePullBackOff", "back-off")}
+	}
+	deadline := func(seconds int64) edit {
+		return func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = &seconds }
+	}
+	stuckB := containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), skipped(t, "c"))
+	cases := map[string]struct {
+		pod  *corev1.Pod
+		want bool
+	}{
+		"a step can't start, the others have ended":    {sequential(halt("why"), stuckB), true},
+		"no step can start":                            {sequential(halt("why"), containers(waiting("a", "ErrImagePull", ""), waiting("b", "ErrImagePull", ""), waiting("c", "ErrImagePull", ""))), true},
+		"an init container can't start":                {sequential(halt("why"), stuckInit, containers(waiting("a", "PodInitializing", ""), waiting("b", "PodInitializing", ""), waiting("c", "PodInitializing", ""))), true},
+		"it has a later deadline":                      {sequential(halt("why"), stuckB, deadline(3600)), true},
+		"it is ended already":                          {sequential(halt("why"), stuckB, deadline(1)), false},
+		"it was not halted":                            {sequential(order("2"), stuckB), false},
+		"a step still runs":                            {sequential(halt("why"), containers(running("a"), waiting("b", "ImagePullBackOff", ""), skipped(t, "c"))), false},
+		"a step is being created":                      {sequential(halt("why"), containers(waiting("a", "ContainerCreating", ""), waiting("b", "ImagePullBackOff", ""), skipped(t, "c"))), false},
+		"all have ended by themselves":                 {sequential(halt("why"), containers(failedWith("a", 1), skipped(t, "b"), skipped(t, "c"))), false},
+		"what can't start is no step, the steps run":   {sequential(halt("why"), containers(running("a"), running("b"), running("c"), waiting("proxy", "ImagePullBackOff", ""))), false},
+		"what can't start is no step, the steps ended": {sequential(halt("why"), containers(failedWith("a", 1), skipped(t, "b"), skipped(t, "c"), waiting("proxy", "ImagePullBackOff", ""))), true},
+		"nothing is known of it":                       {sequential(halt("why")), false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			patch := orderPatch(c.pod, observe(c.pod))
+			if got := len(patch) > 0; got != c.want {
+				t.Fatalf("the patch is %v", patch)
+			}
+			got, err := applyOrderPatch(t, c.pod, c.pod, observe(c.pod))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := c.pod.DeepCopy()
+			if c.want {
+				want.Spec.ActiveDeadlineSeconds = new(int64(1))
+			}
+			if diff := cmp.Diff(want.Spec, got.Spec); diff != "" {
+				t.Errorf("the Pod after the patch (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestOrderPatchOfAnotherPod proves that a patch which was made from an old state of the Pod, or from a Pod of the same name before,
 // does nothing.
 func TestOrderPatchOfAnotherPod(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -394,6 +395,153 @@ func TestMirrorWaitsForThePodsReason(t *testing.T) {
 				t.Errorf("it waits: %t, want %t; the steps are %s, the phase is %s", waits, c.want, states(is.Steps), is.Phase)
 			}
 		})
+	}
+}
+
+// asked is a way to a state of a Task that asks for more.
+func asked(edit func(*v1alpha1.TaskSpec), bring bring) bring {
+	return func(n *next) {
+		n.task = n.task.DeepCopy()
+		edit(&n.task.Spec)
+		bring(n)
+	}
+}
+
+// TestAttempts proves that a failed Pod is followed by another as often as it may be, after pauses that double up to six minutes; and what
+// the status says meanwhile.
+func TestAttempts(t *testing.T) {
+	retry := func(at time.Time) bring {
+		return asked(func(spec *v1alpha1.TaskSpec) { spec.BackoffLimit = 8 }, func(n *next) {
+			n.PodName = podName(&v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example"}}, int32(len(n.Attempts)+1))
+			n.podFailed("StepFailed", "why", at)
+		})
+	}
+	var states []bring
+	for i, pause := range []time.Duration{10, 20, 40, 80, 160, 320, 360, 360} {
+		states = append(states, retry(created.Add(time.Duration(i)*time.Hour+500*time.Millisecond)))
+		status := statusAfter(states...)
+		failed := created.Add(time.Duration(i) * time.Hour)
+		n := &next{TaskStatus: status}
+		if got, want := n.nextAttempt(), failed.Add(pause*time.Second); !got.Equal(want) {
+			t.Errorf("after %d failures the next Pod is due at %s, want %s", i+1, got, want)
+		}
+		if got := len(status.Attempts); got != i+1 || status.Attempt != int32(i+2) || finished(&status) {
+			t.Errorf("after %d failures the status is %+v", i+1, status)
+		}
+	}
+	want := view{Phase: "Pending", Progress: "0/0", Progressing: `False Retrying: the Pod "example-retry-7" has failed, and another one follows at 19:06:00: why`}
+	if diff := cmp.Diff(want, viewOf(statusAfter(states...))); diff != "" {
+		t.Errorf("the status after 8 failures (-want +got):\n%s", diff)
+	}
+	last := statusAfter(append(states, retry(lookedAt))...)
+	if last.Phase != v1alpha1.TaskFailed || !finished(&last) || len(last.Attempts) != 8 {
+		t.Errorf("the status after the last failure is %+v", last)
+	}
+	if got := (&next{}).nextAttempt(); !got.IsZero() {
+		t.Errorf("the first Pod is due at %s, want at once", got)
+	}
+}
+
+// TestMirrorCancel proves that a cancelled Task ends as soon as nothing of its Pod runs, as Cancelled and nothing else.
+func TestMirrorCancel(t *testing.T) {
+	cancelled := exited("a", 143, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonCancelled}))
+	unscheduled := func(pod *corev1.Pod) {
+		pod.Status.Phase = corev1.PodPending
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
+	}
+	const ending = "Progressing Cancelled: spec.cancel is true: what runs is being ended"
+	cases := map[string]struct {
+		pod  bring
+		want string // phase, and the reason and message of the condition that says most; and the steps
+	}{
+		"a step runs":              {mirrored(containers(running("a"), running("b"), running("c"))), "Running " + ending + " [Running Waiting Waiting]"},
+		"a step runs, after halt":  {mirrored(halt("cancelled"), containers(running("a"), skipped(t, "b"), skipped(t, "c"))), "Running " + ending + " [Running Skipped Skipped]"},
+		"the step has ended":       {mirrored(halt("cancelled"), containers(cancelled, skipped(t, "b"), skipped(t, "c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
+		"it is being started":      {mirrored(phase(corev1.PodPending), containers(waiting("a", "PodInitializing", ""))), "Pending " + ending + " [Waiting Waiting Waiting]"},
+		"no node takes the Pod":    {mirrored(unscheduled), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
+		"the Pod is being deleted": {mirrored(deleted, containers(running("a"), running("b"), running("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
+		"the Pod was evicted":      {mirrored(phase(corev1.PodFailed), func(pod *corev1.Pod) { pod.Status.Reason = "Evicted" }), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
+		"all had ended well":       {mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c"))), "Succeeded Complete StepsSucceeded: all steps have ended well [Succeeded Succeeded Succeeded]"},
+		"attempts are left": {
+			asked(func(spec *v1alpha1.TaskSpec) { spec.BackoffLimit = 3 }, mirrored(phase(corev1.PodFailed), containers(cancelled))),
+			"Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			cancel := asked(func(spec *v1alpha1.TaskSpec) { spec.Cancel = true }, c.pod)
+			status := statusAfter(cancel)
+			var says *metav1.Condition
+			for _, kind := range []string{v1alpha1.ConditionComplete, v1alpha1.ConditionFailed, v1alpha1.ConditionProgressing} {
+				if says = meta.FindStatusCondition(status.Conditions, kind); says != nil {
+					break
+				}
+			}
+			got := fmt.Sprintf("%s %s %s: %s [%s]", status.Phase, says.Type, says.Reason, says.Message, states(status.Steps))
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the status (-want +got):\n%s", diff)
+			}
+			n := nextStatus(&v1alpha1.Task{}, 5*time.Minute)
+			if cancel(n); n.halt == "" {
+				t.Error("the Pod isn't to be halted")
+			}
+			assertStays(t, cancel)
+		})
+	}
+}
+
+// TestMirrorGrace proves how long a container that can't be started is waited for, and what for not at all.
+func TestMirrorGrace(t *testing.T) {
+	stuck := func(reason string) bring {
+		return mirrored(phase(corev1.PodPending), containers(waiting("a", reason, "why"), running("b"), running("c")))
+	}
+	cases := map[string]struct {
+		reason string
+		since  time.Duration // how long ago the condition changed
+		again  time.Duration
+		failed bool
+	}{
+		"an image, at first":             {"ErrImagePull", 0, 5 * time.Minute, false},
+		"an image, for a while":          {"ImagePullBackOff", 4 * time.Minute, time.Minute, false},
+		"an image, for too long":         {"ImagePullBackOff", 5 * time.Minute, 0, true},
+		"a ConfigMap, for a while":       {"CreateContainerConfigError", 299 * time.Second, time.Second, false},
+		"a ConfigMap, for too long":      {"CreateContainerConfigError", time.Hour, 0, true},
+		"an invalid name, at first":      {"InvalidImageName", 0, 0, true},
+		"a step that is started again":   {"CrashLoopBackOff", time.Hour, 0, false},
+		"a container that is being made": {"ContainerCreating", time.Hour, 0, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			task := &v1alpha1.Task{Status: statusAfter(stuck(c.reason))}
+			if c.reason == "InvalidImageName" {
+				task.Status = v1alpha1.TaskStatus{} // it is never seen twice
+			}
+			for i := range task.Status.Conditions {
+				task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: lookedAt.Add(-c.since)}
+			}
+			n := nextStatus(task, 5*time.Minute)
+			stuck(c.reason)(n)
+			type seen struct {
+				Again          time.Duration
+				Failed, Halted bool
+			}
+			if diff := cmp.Diff(seen{c.again, c.failed, c.failed}, seen{n.again, finished(&n.TaskStatus), n.halt != ""}); diff != "" {
+				t.Errorf("what comes of it (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestCompleteWithAFailure proves that a Task whose failed step was passed over is Complete, and says so.
+func TestCompleteWithAFailure(t *testing.T) {
+	status := statusAfter(mirrored(order("3"), annotated(contract.OptionsAnnotation, `{"b":{"continueOnError":true}}`), containers(succeeded("a"), failedWith("b", 3), succeeded("c")), phase(corev1.PodFailed)))
+	const ok = `StepsSucceeded: all steps have ended; step "b" failed with exit code 3, which is no error (onError: Continue)`
+	want := view{
+		Phase: "Succeeded", PodName: "example", Order: 3, Progress: "3/3", Steps: "Succeeded Failed Succeeded",
+		Started: "12:00:00", Completed: "12:01:05", Duration: "65s", Complete: "True " + ok, Progressing: "False " + ok,
+	}
+	if diff := cmp.Diff(want, viewOf(status)); diff != "" {
+		t.Errorf("the status (-want +got):\n%s", diff)
 	}
 }
 
