@@ -232,6 +232,32 @@ func TestEndings(t *testing.T) {
 	}
 }
 
+// A kubelet that doesn't admit the Pod starts nothing of it, and says why (kubelet.rejectPod). With attempts left, another Pod follows.
+func TestNotAdmitted(t *testing.T) {
+	for reason, message := range map[string]string{
+		"NodeShutdown":             "Pod was rejected as the node is shutting down.",
+		"UnexpectedAdmissionError": "Allocate failed due to no healthy devices present",
+		"OutOfcpu":                 "Node didn't have enough resource: cpu, requested: 100, used: 950, capacity: 1000",
+	} {
+		t.Run(reason, func(t *testing.T) {
+			t.Parallel()
+			reject := func(pod *corev1.Pod) {
+				pod.Status.Phase, pod.Status.Reason, pod.Status.Message = corev1.PodFailed, reason, message
+			}
+			task := newTask(t, newNamespace(t), "rejected", "a", "b")
+			writeStatus(t, awaitPod(t, task), reject)
+			assertOutcome(t, task, outcome{
+				v1alpha1.TaskFailed, reason + ": the Pod failed: " + message, []string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
+			})
+			again := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 1 })
+			writeStatus(t, awaitPod(t, again), reject)
+			awaitStatus(t, again, "another attempt", func(s v1alpha1.TaskStatus) bool {
+				return len(s.Attempts) == 1 && s.Attempts[0].Reason == reason && s.CompletionTime == nil
+			})
+		})
+	}
+}
+
 // assertOutcome waits for the Task's end, and proves that all tell the same of it: status, condition, event, the Pod's annotations.
 func assertOutcome(t *testing.T, task *v1alpha1.Task, want outcome) {
 	t.Helper()
