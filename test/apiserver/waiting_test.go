@@ -213,7 +213,7 @@ func TestCancel(t *testing.T) {
 			})
 			skipped := recorded(contract.Record{Reason: contract.ReasonSkipped})
 			setStates(t, pod, corev1.PodRunning, running(), skipped)
-			setStates(t, pod, corev1.PodRunning, recorded(contract.Record{StartedAt: ptr.To(time.Now()), ExitCode: 143, Reason: contract.ReasonCancelled}), skipped)
+			setStates(t, pod, corev1.PodRunning, recorded(contract.Record{StartedAt: new(time.Now()), ExitCode: 143, Reason: contract.ReasonCancelled}), skipped)
 			assertOutcome(t, task, outcome{
 				v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Failed Cancelled 143", "b Skipped Skipped 0 never started"}, "1",
 			})
@@ -341,10 +341,13 @@ func TestTTL(t *testing.T) {
 				if apierrors.IsNotFound(err) {
 					return nil
 				}
-				if err == nil && task.Status.CompletionTime != nil {
+				if err != nil {
+					return err
+				}
+				if task.Status.CompletionTime != nil {
 					completed = task.Status.CompletionTime.Time
 				}
-				return fmt.Errorf("it is there: %v", err)
+				return errors.New("it is there")
 			})
 			if lived := time.Since(completed); ttl > 0 && (completed.IsZero() || lived < time.Duration(ttl)*time.Second) {
 				t.Errorf("it ended at %s and lived for %s after it, and was to live for %d s", completed, lived, ttl)
