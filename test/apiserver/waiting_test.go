@@ -4,13 +4,17 @@ package apiserver
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"gomodules.xyz/jsonpatch/v2"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -357,27 +363,109 @@ func TestTTL(t *testing.T) {
 	}
 }
 
-// A container that another webhook has put into the Pod is no step: it may fail, and it may run for ever (PEERS row 6).
+// A container that another webhook puts into the Pod is no step, wherever it is in the list: it starts at once, it may run for ever, and
+// does not keep the Task from being Complete (PEERS row 6).
 func TestInjectedContainer(t *testing.T) {
 	t.Parallel()
-	task := makeTask(t)
+	namespace := newNamespace(t)
+	injectProxies(t, namespace)
+	task := newTask(t, namespace, "injected", "a", "b")
 	pod := awaitPod(t, task)
-	setStates(t, pod, corev1.PodRunning, running(), running())
-	stranger := func(name string, state corev1.ContainerState) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) {
-			pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: name, State: state})
+
+	var commands [][]string
+	for _, container := range pod.Spec.Containers {
+		commands = append(commands, append([]string{container.Name}, container.Command...))
+	}
+	want := [][]string{{"proxy", "/proxy"}, {"a", contract.AgentPath}, {"b", contract.AgentPath}}
+	if diff := cmp.Diff(want, commands); diff != "" {
+		t.Fatalf("the containers and their commands (-want +got):\n%s", diff)
+	}
+	for i, step := range []string{"a", "b"} { // told once what to do
+		flags, err := contract.ParseAgentFlags(pod.Spec.Containers[i+1].Args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"echo", step}, flags.Command); diff != "" {
+			t.Errorf("what the agent of %s runs (-want +got):\n%s", step, diff)
 		}
 	}
-	writeStatus(t, pod, all(stranger("proxy", running()), stranger("breaks", ended(1))))
-	writeStatus(t, pod, func(pod *corev1.Pod) { pod.Status.ContainerStatuses[0].State = ended(0) })
+
+	setStates(t, pod, corev1.PodRunning, running(), running(), running())
+	setStates(t, pod, corev1.PodRunning, running(), ended(0), running())
 	if halt := awaitOrder(t, pod, "2"); halt != "" {
 		t.Errorf("the Pod was halted: %s", halt)
 	}
-	writeStatus(t, pod, func(pod *corev1.Pod) { pod.Status.ContainerStatuses[1].State = ended(0) })
+	setStates(t, pod, corev1.PodRunning, running(), ended(0), ended(0))
 	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 	if !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionComplete) || status.Progress != "2/2" || len(status.Steps) != 2 {
 		t.Errorf("the status is %+v", status)
 	}
+}
+
+// A container that is no step may fail, too.
+func TestInjectedContainerFails(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	injectProxies(t, namespace)
+	task := newTask(t, namespace, "injected", "a", "b")
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, ended(1), running(), running())
+	setStates(t, pod, corev1.PodRunning, ended(1), ended(0), running())
+	if halt := awaitOrder(t, pod, "2"); halt != "" {
+		t.Errorf("the Pod was halted: %s", halt)
+	}
+	setStates(t, pod, corev1.PodFailed, ended(1), ended(0), ended(0))
+	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+}
+
+// injectProxies is another webhook: it puts a container before all others of the namespace's Pods. taskflow's is called again after it.
+func injectProxies(t *testing.T, namespace string) {
+	t.Helper()
+	inject := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
+		return admission.Patched("", jsonpatch.NewOperation("add", "/spec/containers/0", map[string]any{
+			"name": "proxy", "image": "proxy", "command": []string{"/proxy"},
+		}))
+	})
+	server := httptest.NewTLSServer(&ctrlwebhook.Admission{Handler: inject})
+	t.Cleanup(server.Close)
+	hook := &admissionregistrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "zz-after-taskflow-" + namespace}, // they are called in the order of their names
+		Webhooks: []admissionregistrationv1.MutatingWebhook{{
+			Name: "proxies.example.com",
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{
+				URL:      &server.URL,
+				CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+			},
+			Rules: []admissionregistrationv1.RuleWithOperations{{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+			}},
+			NamespaceSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			SideEffects:             new(admissionregistrationv1.SideEffectClassNone),
+			AdmissionReviewVersions: []string{"v1"},
+		}},
+	}
+	if err := cluster.Create(t.Context(), hook); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.Background(), hook); err != nil {
+			t.Error(err)
+		}
+	})
+	wait.For(t, "the API server to call the other webhook", func(ctx context.Context) error {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "probe", Namespace: namespace},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}},
+		}
+		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
+			return err
+		}
+		if len(pod.Spec.Containers) != 2 {
+			return errors.New("it isn't called")
+		}
+		return nil
+	})
 }
 
 // The status tells of which version of the spec it is, also where that makes no other difference.
