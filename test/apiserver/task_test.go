@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -385,8 +386,13 @@ func TestOneWriteAChange(t *testing.T) {
 	setStates(t, pod, corev1.PodRunning, running(), running())
 	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
 	// What changes nothing of the Task's is no reason to write.
-	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: "Ready", Status: "True", LastProbeTime: metav1.Now()})
-	setStates(t, pod, corev1.PodRunning, running(), running())
+	ready := func(status corev1.ConditionStatus) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastProbeTime: metav1.Now()}}
+		}
+	}
+	writeStatus(t, pod, ready(corev1.ConditionTrue))
+	writeStatus(t, pod, ready(corev1.ConditionFalse))
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
 	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
 
@@ -410,6 +416,25 @@ func TestOneWriteAChange(t *testing.T) {
 	}
 	if got := ptr.Deref(task.Status.Steps[0].ExitCode, -1); got != 0 {
 		t.Errorf("exit code of step a: %d", got)
+	}
+
+	// After the end, neither the Pod nor an edit of the Task is a reason to write.
+	writeStatus(t, pod, ready(corev1.ConditionTrue))
+	status := task.Status
+	if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}},"spec":{"backoffLimit":1}}`))); err != nil {
+		t.Fatal(err)
+	}
+	other := newTask(t, namespace, "other", "a") // made after it: when this one has its Pod, that one was seen
+	awaitPod(t, other)
+	var last v1alpha1.Task
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &last); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(task.ResourceVersion, last.ResourceVersion); diff != "" {
+		t.Errorf("a Task that had ended was written (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(status, last.Status); diff != "" {
+		t.Errorf("the status of a Task that had ended (-want +got):\n%s", diff)
 	}
 }
 
