@@ -51,7 +51,7 @@ func (n *next) condition(kind string, status metav1.ConditionStatus, reason, mes
 
 // suspended: there is no Pod, and none is wanted.
 func (n *next) suspended() {
-	n.Phase = v1alpha1.TaskSuspended
+	n.Phase, n.Steps, n.Progress = v1alpha1.TaskSuspended, nil, ""
 	n.condition(v1alpha1.ConditionSuspended, metav1.ConditionTrue, v1alpha1.ReasonSuspended, "spec.suspend is true: set it to false to run the Task")
 	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is true")
 }
@@ -59,8 +59,21 @@ func (n *next) suspended() {
 // waiting: there is no Pod yet, for a reason that may pass.
 func (n *next) waiting(reason, message string) {
 	n.Phase = v1alpha1.TaskPending
+	n.listSteps()
 	n.resumed()
 	n.progressing(metav1.ConditionFalse, reason, message)
+}
+
+// listSteps names the steps, as long as there is no Pod that tells of them.
+func (n *next) listSteps() {
+	if n.PodName != "" {
+		return
+	}
+	n.Steps = nil // somebody may have edited them
+	for _, step := range n.task.Spec.Steps {
+		n.Steps = append(n.Steps, v1alpha1.StepStatus{Name: step.Name, State: v1alpha1.StepWaiting})
+	}
+	n.Progress = fmt.Sprintf("0/%d", len(n.task.Spec.Steps))
 }
 
 // progressing sets the condition Progressing. Its transition is that of its reason, so that it tells how long the Task has been
@@ -81,6 +94,7 @@ func (n *next) resumed() {
 // failed: the Task has ended and not all steps have ended well.
 func (n *next) failed(reason, message string, at time.Time) {
 	n.Phase = v1alpha1.TaskFailed
+	n.listSteps()
 	n.condition(v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, message)
 	n.ended(reason, message, at)
 	for i := range n.Steps {
@@ -111,7 +125,7 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 	})
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
 	n.Phase, n.PodName, n.Order, n.CurrentStep, n.Steps = v1alpha1.TaskPending, "", 0, "", nil
-	n.Progress = fmt.Sprintf("0/%d", len(n.task.Spec.Steps))
+	n.listSteps()
 	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonRetrying, fmt.Sprintf("the Pod %q has failed, and another one follows at %s: %s",
 		n.Attempts[len(n.Attempts)-1].PodName, n.nextAttempt().UTC().Format(time.TimeOnly), message))
 }

@@ -34,9 +34,12 @@ func mirrored(edits ...edit) bring {
 	}
 }
 
+// twoSteps are those of a Task, as long as it has no Pod.
+var twoSteps = v1alpha1.TaskSpec{Steps: []v1alpha1.Step{{Container: corev1.Container{Name: "a"}}, {Container: corev1.Container{Name: "b"}}}}
+
 // statusAfter is the status of a Task that has been brought through the states in turn, each a reconciliation of its own.
 func statusAfter(states ...bring) v1alpha1.TaskStatus {
-	var task v1alpha1.Task
+	task := v1alpha1.Task{Spec: twoSteps}
 	for _, bring := range states {
 		task.Generation++
 		n := nextStatus(&task, 5*time.Minute)
@@ -112,11 +115,11 @@ func TestStatusWithoutAPod(t *testing.T) {
 		},
 		"waiting": {
 			[]bring{refused},
-			view{Phase: "Pending", Progressing: "False PodRefused: exceeded quota"},
+			view{Phase: "Pending", Progress: "0/2", Steps: "Waiting Waiting", Progressing: "False PodRefused: exceeded quota"},
 		},
 		"waiting, after it was suspended": {
 			[]bring{suspended, refused},
-			view{Phase: "Pending", Suspended: "False Resumed: spec.suspend is false", Progressing: "False PodRefused: exceeded quota"},
+			view{Phase: "Pending", Progress: "0/2", Steps: "Waiting Waiting", Suspended: "False Resumed: spec.suspend is false", Progressing: "False PodRefused: exceeded quota"},
 		},
 		"suspended, resumed, suspended": {
 			[]bring{suspended, refused, suspended},
@@ -125,14 +128,14 @@ func TestStatusWithoutAPod(t *testing.T) {
 		"failed": {
 			[]bring{conflict},
 			view{
-				Phase: "Failed", Completed: "12:03:00",
+				Phase: "Failed", Progress: "0/2", Steps: "Skipped Skipped", Completed: "12:03:00",
 				Failed: "True PodNameConflict: a Pod of the name exists", Progressing: "False PodNameConflict: a Pod of the name exists",
 			},
 		},
 		"failed, after it was suspended": {
 			[]bring{suspended, conflict},
 			view{
-				Phase: "Failed", Completed: "12:03:00", Suspended: "False Resumed: spec.suspend is false",
+				Phase: "Failed", Progress: "0/2", Steps: "Skipped Skipped", Completed: "12:03:00", Suspended: "False Resumed: spec.suspend is false",
 				Failed: "True PodNameConflict: a Pod of the name exists", Progressing: "False PodNameConflict: a Pod of the name exists",
 			},
 		},
@@ -344,7 +347,7 @@ func TestMirror(t *testing.T) {
 // assertStays proves that the last state, reached once more, changes nothing: no write to the API server, no time that moves.
 func assertStays(t *testing.T, states ...bring) {
 	t.Helper()
-	task := &v1alpha1.Task{Status: statusAfter(states...)}
+	task := &v1alpha1.Task{Spec: twoSteps, Status: statusAfter(states...)}
 	task.Generation = task.Status.ObservedGeneration
 	n := nextStatus(task, 5*time.Minute)
 	states[len(states)-1](n)
@@ -429,7 +432,7 @@ func TestAttempts(t *testing.T) {
 			t.Errorf("after %d failures the status is %+v", i+1, status)
 		}
 	}
-	want := view{Phase: "Pending", Progress: "0/0", Progressing: `False Retrying: the Pod "example-retry-7" has failed, and another one follows at 19:06:00: why`}
+	want := view{Phase: "Pending", Progress: "0/2", Steps: "Waiting Waiting", Progressing: `False Retrying: the Pod "example-retry-7" has failed, and another one follows at 19:06:00: why`}
 	if diff := cmp.Diff(want, viewOf(statusAfter(states...))); diff != "" {
 		t.Errorf("the status after 8 failures (-want +got):\n%s", diff)
 	}

@@ -172,13 +172,17 @@ func TestCancel(t *testing.T) {
 		task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Suspend = true })
 		awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
 		cancel(t, task)
-		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true"})
+		assertOutcome(t, task, outcome{
+			Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true", Steps: []string{"a Skipped Skipped", "b Skipped Skipped"},
+		})
 		wantNoPod(t, task)
 	})
 	t.Run("from the start", func(t *testing.T) {
 		t.Parallel()
 		task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Cancel = true })
-		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true"})
+		assertOutcome(t, task, outcome{
+			Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true", Steps: []string{"a Skipped Skipped", "b Skipped Skipped"},
+		})
 		wantNoPod(t, task)
 	})
 	t.Run("while no node takes the Pod", func(t *testing.T) {
