@@ -55,6 +55,9 @@ func newPod(task *v1alpha1.Task, attempt int32, commands map[string]entrypoint.C
 		container := *step.Container.DeepCopy()
 		if command, ok := commands[step.Name]; ok {
 			container.Command, container.Args = command.Fill(container.Args)
+			if command.Image != "" {
+				container.Image = command.Image
+			}
 		}
 		if step.Script != "" {
 			file := strconv.Itoa(i + 1)
@@ -119,10 +122,10 @@ func interpreter(script string) []string {
 	return command
 }
 
-// architecture is the one that the Task's Pod asks for, or empty.
-func architecture(task *v1alpha1.Task) string {
+// podSpec is that of the Task's template, without the steps.
+func podSpec(task *v1alpha1.Task) *corev1.PodSpec {
 	if task.Spec.Template == nil {
-		return ""
+		return &corev1.PodSpec{}
 	}
-	return task.Spec.Template.Spec.NodeSelector[corev1.LabelArchStable]
+	return &task.Spec.Template.Spec
 }

@@ -272,25 +272,3 @@ func TestNewPodLeavesTheTaskAlone(t *testing.T) {
 		t.Errorf("the Task after newPod (-before +after):\n%s", diff)
 	}
 }
-
-// TestArchitecture proves for which architecture a step's image is asked.
-func TestArchitecture(t *testing.T) {
-	cases := map[string]struct {
-		template *v1alpha1.PodTemplate
-		want     string
-	}{
-		"no template":        {nil, ""},
-		"no node selector":   {&v1alpha1.PodTemplate{}, ""},
-		"a selector":         {&v1alpha1.PodTemplate{Spec: corev1.PodSpec{NodeSelector: map[string]string{"kubernetes.io/arch": "arm64"}}}, "arm64"},
-		"a selector of else": {&v1alpha1.PodTemplate{Spec: corev1.PodSpec{NodeSelector: map[string]string{"kubernetes.io/os": "linux"}}}, ""},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			task := newTask()
-			task.Spec.Template = c.template
-			if got := architecture(task); got != c.want {
-				t.Errorf("architecture = %q, want %q", got, c.want)
-			}
-		})
-	}
-}

@@ -31,7 +31,7 @@ const staleRetry = 50 * time.Millisecond
 
 // CommandResolver finds out which command an image runs (entrypoint.Resolver).
 type CommandResolver interface {
-	Resolve(ctx context.Context, image, architecture string) (entrypoint.Command, error)
+	Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error)
 }
 
 // TaskReconciler makes the Pods of Tasks, and writes what becomes of them into the Tasks' status.
@@ -205,7 +205,7 @@ func (r *TaskReconciler) commands(ctx context.Context, task *v1alpha1.Task) (map
 		if len(step.Command) > 0 || step.Script != "" {
 			continue
 		}
-		command, err := r.Commands.Resolve(ctx, step.Image, architecture(task))
+		command, err := r.Commands.Resolve(ctx, entrypoint.RequestFor(task.Namespace, podSpec(task), &step.Container))
 		if err != nil {
 			return nil, fmt.Errorf("step %q: %w", step.Name, err)
 		}

@@ -12,6 +12,9 @@ type Command struct {
 	// Entrypoint is nil where the image has [""], a way to take back that of a base image: containerd reads it so.
 	Entrypoint []string
 	Cmd        []string
+	// Image is what the container's image must become, pinned by digest, so that what Fill returns is the command of what runs.
+	// Empty: it may stay as it is.
+	Image string
 }
 
 func (c Command) equal(other Command) bool {

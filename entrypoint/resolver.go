@@ -130,9 +130,10 @@ func (e *Error) Error() string {
 // setCommand is the remedy that helps nearly always: nobody needs to ask the image then.
 const setCommand = "set command"
 
-// Resolve reads the command of an image for linux and an architecture in Go's spelling, such as "arm64". Where the architecture is
-// empty, the Pod may land on any: then all of the image's must have the same command. Its errors are *Error, or that of ctx.
-func (r *Resolver) Resolve(ctx context.Context, image, architecture string) (Command, error) {
+// Resolve finds the command of a container for linux, within Options.Timeout. Its errors are *Error, one sentence for the user, or that
+// of ctx.
+func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error) {
+	image, architecture := request.Image, request.Architecture
 	ref, err := r.parse(image)
 	if err != nil {
 		return Command{}, &Error{Image: image, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}

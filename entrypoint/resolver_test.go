@@ -750,7 +750,7 @@ func TestResolveContext(t *testing.T) {
 
 			result := make(chan error, 1)
 			go func() {
-				_, err := resolver.Resolve(ctx, origin+"/app:v1", "")
+				_, err := resolver.Resolve(ctx, entrypoint.Request{Image: origin + "/app:v1", Architecture: ""})
 				result <- err
 			}()
 			if whenAsked != nil {
@@ -773,7 +773,7 @@ func TestResolveDeadline(t *testing.T) {
 	host := serve(t, http.HandlerFunc(hang))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := newResolver(t, entrypoint.Options{Timeout: patience}).Resolve(ctx, host+"/app:v1", "")
+	_, err := newResolver(t, entrypoint.Options{Timeout: patience}).Resolve(ctx, entrypoint.Request{Image: host + "/app:v1", Architecture: ""})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Resolve: %v, want %v", err, context.DeadlineExceeded)
 	}
@@ -788,7 +788,7 @@ func TestResolveConcurrently(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range outcomes {
 		group.Go(func() {
-			command, err := resolver.Resolve(t.Context(), host+"/app:v1", "")
+			command, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:v1", Architecture: ""})
 			outcomes[i] = outcome{Command: command, Sentence: fmt.Sprint(err)}
 		})
 	}
@@ -853,7 +853,7 @@ func newResolver(t *testing.T, options entrypoint.Options) *entrypoint.Resolver 
 // resolve also checks what is true of all errors: that they are of the image that was asked for, and in no word the registry's.
 func resolve(t *testing.T, resolver *entrypoint.Resolver, image, architecture string) outcome {
 	t.Helper()
-	command, err := resolver.Resolve(t.Context(), image, architecture)
+	command, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: image, Architecture: architecture})
 	if err == nil {
 		return outcome{Command: command}
 	}
