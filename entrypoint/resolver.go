@@ -2,170 +2,109 @@ package entrypoint
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
+	"crypto/sha256"
 	"fmt"
-	"maps"
-	"net"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/singleflight"
+	"k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/utils/clock"
 )
 
-// DefaultTimeout is Options.Timeout where that is zero.
-const DefaultTimeout = 10 * time.Second
-
-// maxResponse bounds what is read of one response. Whoever writes a Pod chooses the registry, which could send without end;
-// 4 MiB is also how much of a manifest the distribution specification wants registries to take.
-const maxResponse = 4 << 20
-
-// Options are where and how a Resolver asks.
-type Options struct {
-	// Mirrors are asked before a registry itself: by the registry's host as image names write it ("docker.io" for
-	// Docker Hub), the base URLs, http or https, in the order in which they are tried. Default: none.
-	Mirrors map[string][]string
-	// PlainHTTPHosts are the registries, host or host:port, that are spoken to without TLS. Default: those that
-	// go-containerregistry takes to be local.
-	PlainHTTPHosts []string
-	// Timeout bounds one Resolve, all requests together. A mirror may use its equal share of it. Default: DefaultTimeout.
-	Timeout time.Duration
-}
-
-// Resolver reads the commands of images from their registries, anonymously. It is safe for concurrent use.
+// Resolver finds the commands of images in their registries. It is safe for concurrent use.
+//
+// What it keeps in mind is in three caches. Who may read an image is asked of the registry, with the credentials of the Pod; its
+// answer, a digest, is kept for a short time, under a fingerprint of these credentials. The commands are kept under repository and
+// digest, so that only the registry itself can say that somebody may know them. Failures are kept for a short time, too.
 type Resolver struct {
-	mirrors   map[string][]name.Registry
-	plainHTTP []string
-	timeout   time.Duration
-	transport http.RoundTripper
+	mirrors            map[string][]name.Registry
+	plainHTTP          []string
+	allowed            []string
+	static             map[string]image // by the image's full name
+	timeout            time.Duration
+	tagTTL, failureTTL time.Duration
+	secrets            SecretReader
+	transport          http.RoundTripper
+	clock              clock.PassiveClock
+	answers            *cache.LRUExpireCache // of question: answer
+	failures           *cache.LRUExpireCache // of question: error
+	contents           *cache.LRUExpireCache // of contentKey: image
+	flights            *singleflight.Group
 }
 
-// New fails on a mirror that isn't the base URL of a registry.
-func New(o Options) (*Resolver, error) {
-	r := &Resolver{
-		mirrors:   map[string][]name.Registry{},
-		plainHTTP: o.PlainHTTPHosts,
-		timeout:   o.Timeout,
-		transport: limitedTransport{remote.DefaultTransport.(*http.Transport).Clone()},
-	}
-	if r.timeout == 0 {
-		r.timeout = DefaultTimeout
-	}
-	for _, host := range slices.Sorted(maps.Keys(o.Mirrors)) {
-		registry, err := name.NewRegistry(host, name.StrictValidation)
-		if err != nil {
-			return nil, fmt.Errorf("mirrors of %q: that must be a registry's HOST or HOST:PORT", host)
-		}
-		key := registry.RegistryStr() // "docker.io" and "index.docker.io" are the same
-		for _, base := range o.Mirrors[host] {
-			mirror, ok := parseMirror(base)
-			if !ok {
-				return nil, fmt.Errorf("mirrors of %q: %q must be http://HOST[:PORT] or https://HOST[:PORT]", host, base)
-			}
-			r.mirrors[key] = append(r.mirrors[key], mirror)
-		}
-	}
-	return r, nil
+// question is which digest a reference has for somebody. As a key of failures, the reference may be a registry alone.
+type question struct {
+	reference string
+	who       [sha256.Size]byte
 }
 
-func parseMirror(base string) (name.Registry, bool) {
-	parsed, err := url.Parse(base)
-	if err != nil || parsed.Hostname() == "" {
-		return name.Registry{}, false
-	}
-	// What is left of it must be all of it: a path, a query or a password would be passed over in silence.
-	bare := url.URL{Scheme: parsed.Scheme, Host: parsed.Host}
-	if strings.TrimSuffix(base, "/") != bare.String() {
-		return name.Registry{}, false
-	}
-	options := []name.Option{name.StrictValidation}
-	switch parsed.Scheme {
-	case "http":
-		options = append(options, name.Insecure)
-	case "https":
-	default:
-		return name.Registry{}, false
-	}
-	registry, err := name.NewRegistry(parsed.Host, options...)
-	return registry, err == nil
+// answer is a digest, and which of the keychain's credentials got it.
+type answer struct {
+	digest v1.Hash
+	by     int
+	// session is left from the asking, and saves the next one.
+	session *session
 }
 
-// limitedTransport fails the reading of a response that is longer than maxResponse.
-type limitedTransport struct {
-	inner http.RoundTripper
+type contentKey struct {
+	repository string
+	digest     v1.Hash
 }
-
-func (t limitedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := t.inner.RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
-	return response, nil
-}
-
-// Error is why the command of an image isn't known: one sentence that names the image, the cause and the remedy. What a registry
-// said is never part of it.
-type Error struct {
-	Image string
-	// Cause is what the sentence says of the image, such as "has neither ENTRYPOINT nor CMD".
-	Cause string
-	// Remedy is what the user can do, an imperative such as "set command" (of the step).
-	Remedy string
-	// Permanent says that only another image or another Pod mends it; otherwise the next try may do.
-	Permanent bool
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("image %q %s: %s", e.Image, e.Cause, e.Remedy)
-}
-
-// setCommand is the remedy that helps nearly always: nobody needs to ask the image then.
-const setCommand = "set command"
 
 // Resolve finds the command of a container for linux, within Options.Timeout. Its errors are *Error, one sentence for the user, or that
 // of ctx.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error) {
-	image, architecture := request.Image, request.Architecture
-	ref, err := r.parse(image)
+	began := r.clock.Now()
+	command, err := r.resolve(ctx, request)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	count(err, r.clock.Since(began))
 	if err != nil {
-		return Command{}, &Error{Image: image, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}
+		return Command{}, err
 	}
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-
-	sources := r.sources(ref)
-	var causes []string
-	for i, source := range sources {
-		command, err := r.readWithin(limited, len(sources)-i, source, architecture)
-		if err == nil {
-			return command, nil
-		}
-		if ctx.Err() != nil {
-			return Command{}, ctx.Err()
-		}
-		if unfit, ok := errors.AsType[*unfitError](err); ok {
-			return Command{}, &Error{Image: image, Cause: unfit.cause, Remedy: unfit.remedy, Permanent: true}
-		}
-		causes = append(causes, fmt.Sprintf("the registry %s %s", host(source), describe(err)))
-	}
-	cause := "can't be asked for its command, because " + strings.Join(causes, ", and ")
-	return Command{}, &Error{Image: image, Cause: cause, Remedy: setCommand}
+	return command, nil
 }
 
-// host is the registry of ref as image names write it.
-func host(ref name.Reference) string {
-	if host := ref.Context().RegistryStr(); host != name.DefaultRegistry {
-		return host
+func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error) {
+	ref, err := r.parse(request.Image)
+	if err != nil {
+		return Command{}, &Error{Image: request.Image, Reason: ReasonInvalidName, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}
 	}
-	return "docker.io"
+	if known, ok := r.static[ref.Name()]; ok {
+		return choose(known, request, "")
+	}
+	if !r.allows(host(ref)) {
+		return Command{}, &Error{
+			Image: request.Image, Reason: ReasonNotAllowed,
+			Cause:  fmt.Sprintf("is of the registry %s, which taskflow isn't allowed to ask for its command", host(ref)),
+			Remedy: setCommand,
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	keys, err := r.keychainFor(ctx, request, ref)
+	if err != nil {
+		return Command{}, explain(request.Image, keys, failure{ref, err})
+	}
+	always := alwaysPulls(request, ref)
+	sources := r.sources(ref)
+	var failures []failure
+	for i, source := range sources {
+		found, digest, err := r.readWithin(ctx, len(sources)-i, source, keys, always)
+		if err == nil {
+			return choose(found, request, pinned(ref, digest))
+		}
+		failures = append(failures, failure{source, err})
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return Command{}, explain(request.Image, keys, failures...)
 }
 
 func (r *Resolver) parse(image string) (name.Reference, error) {
@@ -176,10 +115,35 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 	return name.ParseReference(image, name.Insecure)
 }
 
+// dockerHubHost is how image names write Docker Hub, which the library calls name.DefaultRegistry.
+const dockerHubHost = "docker.io"
+
+// host is the registry of ref as image names write it.
+func host(ref name.Reference) string {
+	if host := ref.Context().RegistryStr(); host != name.DefaultRegistry {
+		return host
+	}
+	return dockerHubHost
+}
+
+func (r *Resolver) allows(host string) bool {
+	return len(r.allowed) == 0 || slices.ContainsFunc(r.allowed, func(pattern string) bool { return hostFits(pattern, host) })
+}
+
+// pinned is the reference with a digest. The tag stays, for those who read it.
+func pinned(ref name.Reference, digest v1.Hash) string {
+	repository := host(ref) + "/" + ref.Context().RepositoryStr()
+	if tag, ok := ref.(name.Tag); ok {
+		repository += ":" + tag.TagStr()
+	}
+	return repository + "@" + digest.String()
+}
+
 // sources are the references to ask for in turn: at the mirrors, then at the registry itself.
 func (r *Resolver) sources(ref name.Reference) []name.Reference {
-	var sources []name.Reference
-	for _, mirror := range r.mirrors[ref.Context().RegistryStr()] {
+	mirrors := r.mirrors[ref.Context().RegistryStr()]
+	sources := make([]name.Reference, 0, len(mirrors)+1)
+	for _, mirror := range mirrors {
 		repository := mirror.Repo(ref.Context().RepositoryStr())
 		if digest, ok := ref.(name.Digest); ok {
 			sources = append(sources, repository.Digest(digest.DigestStr()))
@@ -190,167 +154,132 @@ func (r *Resolver) sources(ref name.Reference) []name.Reference {
 	return append(sources, ref)
 }
 
-// unfitError is the middle of a permanent Error: the image is there, and a step can't run it without a command.
-type unfitError struct {
-	cause, remedy string
-}
-
-func (e *unfitError) Error() string { return e.cause + ": " + e.remedy }
-
 // readWithin reads in the first of the equal shares of the time that ctx has left, so that a mirror that never answers leaves time
 // for the sources after it.
-func (r *Resolver) readWithin(ctx context.Context, shares int, ref name.Reference, architecture string) (Command, error) {
+func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Reference, keys keychain, always bool) (image, v1.Hash, error) {
 	if deadline, ok := ctx.Deadline(); ok && shares > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(shares))
 		defer cancel()
 	}
-	return r.read(ctx, ref, architecture)
-}
-
-func (r *Resolver) read(ctx context.Context, ref name.Reference, architecture string) (Command, error) {
-	options := []remote.Option{
-		remote.WithContext(ctx),
-		remote.WithTransport(r.transport),
-		// The caller tries again, with a back-off of its own.
-		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
-	}
-	descriptor, err := remote.Get(ref, options...)
+	answer, err := r.answer(ctx, source, keys, always)
 	if err != nil {
-		return Command{}, err
+		return image{}, v1.Hash{}, err
 	}
-	command, err := readDescriptor(ctx, descriptor, architecture)
-	if err == nil && len(command.Entrypoint)+len(command.Cmd) == 0 {
-		err = &unfitError{"has neither ENTRYPOINT nor CMD", setCommand}
-	}
-	return command, err
+	found, err := r.content(ctx, source, keys, answer)
+	return found, answer.digest, err
 }
 
-func readDescriptor(ctx context.Context, descriptor *remote.Descriptor, architecture string) (Command, error) {
-	// It is a Content-Type header, to which some registries add a charset.
-	mediaType, _, _ := strings.Cut(string(descriptor.MediaType), ";")
-	if types.MediaType(mediaType).IsIndex() {
-		index, err := descriptor.ImageIndex()
+// answer asks which digest a reference has for those who have these keys.
+func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keychain, always bool) (answer, error) {
+	asked := question{source.Name(), keys.fingerprint()}
+	if known, ok := r.failures.Get(asked.ofRegistry(source)); ok {
+		return answer{}, known.(error)
+	}
+	if !always {
+		if known, ok := r.failures.Get(asked); ok {
+			return answer{}, known.(error)
+		}
+		if known, ok := r.answers.Get(asked); ok {
+			cacheHits.WithLabelValues("digest", "hit").Inc()
+			return known.(answer), nil
+		}
+	}
+	cacheHits.WithLabelValues("digest", "miss").Inc()
+	return fly(ctx, r, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
+		got, err := r.authorise(ctx, source, keys)
 		if err != nil {
-			return Command{}, err
+			r.remember(asked, source, err)
+			return answer{}, err
 		}
-		return readIndex(ctx, index, architecture)
-	}
-	image, err := descriptor.Image()
-	if err != nil {
-		return Command{}, err
-	}
-	return readImage(image)
+		r.answers.Add(asked, answer{digest: got.digest, by: got.by}, r.tagTTL)
+		return got, nil
+	})
 }
 
-// readImage leaves the architecture be, as container runtimes do with an image that is not in an index.
-func readImage(image v1.Image) (Command, error) {
-	config, err := image.ConfigFile()
-	if err != nil {
-		return Command{}, err
-	}
-	if config.OS != "" && config.OS != "linux" {
-		return Command{}, lacks("") // which it is made for instead would be the registry's words
-	}
-	return commandOf(config), nil
+// ofRegistry is the question that has a registry's wish to be left alone as its answer.
+func (q question) ofRegistry(source name.Reference) question {
+	return question{source.Context().RegistryStr(), q.who}
 }
 
-func commandOf(config *v1.ConfigFile) Command {
-	command := Command{Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd}
-	if slices.Equal(command.Entrypoint, []string{""}) {
-		command.Entrypoint = nil
+// remember keeps a failure; but none that only says that there was no time.
+func (r *Resolver) remember(asked question, source name.Reference, err error) {
+	if busy, ok := asBusy(err); ok {
+		r.failures.Add(asked.ofRegistry(source), err, busy.after)
+		return
 	}
-	return command
+	r.failures.Add(asked, err, r.failureTTL)
 }
 
-// readIndex reads the images for linux and the architecture, which may be several (variants, or all architectures), and
-// wants them to agree. Attestations, which an index may list beside its images, are of platform unknown/unknown.
-func readIndex(ctx context.Context, index v1.ImageIndex, architecture string) (Command, error) {
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return Command{}, err
+// authorise shows each credential in turn until the registry takes one.
+func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys keychain) (answer, error) {
+	var failure error
+	for i, authenticator := range keys.authenticators() {
+		opened, err := newSession(ctx, source.Context(), authenticator, r.transport)
+		if err == nil {
+			var digest v1.Hash
+			if digest, err = opened.digest(ctx, source.Identifier()); err == nil {
+				return answer{digest, i, opened}, nil
+			}
+		}
+		// Of several refusals, the one that says most: that there is no image, before that somebody may not see it.
+		if failure == nil || isForbidden(failure) && !isForbidden(err) {
+			failure = err
+		}
+		if !isForbidden(err) && !isMissing(err) {
+			break
+		}
 	}
-	var first *Command
-	for _, entry := range manifest.Manifests {
-		// Entries may hold their images in themselves, thousands of them, and then there is no request that would fail.
-		if ctx.Err() != nil {
-			return Command{}, ctx.Err()
+	return answer{}, failure
+}
+
+// content is what the answer's digest stands for.
+func (r *Resolver) content(ctx context.Context, source name.Reference, keys keychain, a answer) (image, error) {
+	key := contentKey{source.Context().Name(), a.digest}
+	if known, ok := r.contents.Get(key); ok {
+		cacheHits.WithLabelValues("command", "hit").Inc()
+		return known.(image), nil
+	}
+	cacheHits.WithLabelValues("command", "miss").Inc()
+	return fly(ctx, r, fmt.Sprintf("command %s %s", key.repository, key.digest), func(ctx context.Context) (image, error) {
+		if known, ok := r.contents.Get(key); ok { // somebody's flight has landed since
+			return known.(image), nil
 		}
-		if !entry.MediaType.IsImage() || entry.Platform != nil && !fits(entry.Platform, architecture) {
-			continue
+		opened := a.session
+		if opened == nil {
+			var err error
+			if opened, err = newSession(ctx, source.Context(), keys.authenticators()[a.by], r.transport); err != nil {
+				return image{}, err
+			}
 		}
-		image, err := index.Image(entry.Digest)
+		found, err := opened.image(ctx, a.digest)
 		if err != nil {
-			return Command{}, err
+			r.remember(question{source.Name(), keys.fingerprint()}, source, err)
+			return image{}, err
 		}
-		config, err := image.ConfigFile()
-		if err != nil {
-			return Command{}, err
-		}
-		// An entry need not say its platform. Container runtimes then take that of the image's configuration.
-		if entry.Platform == nil && !fits(config.Platform(), architecture) {
-			continue
-		}
-		command := commandOf(config)
-		if first == nil {
-			first = &command
-		}
-		if !command.equal(*first) {
-			return Command{}, differs(architecture)
-		}
-	}
-	if first == nil {
-		return Command{}, lacks(architecture)
-	}
-	return *first, nil
+		r.contents.Add(key, found, contentTTL)
+		return found, nil
+	})
 }
 
-func fits(platform *v1.Platform, architecture string) bool {
-	return platform != nil && platform.OS == "linux" && (architecture == "" || platform.Architecture == architecture)
-}
-
-func differs(architecture string) error {
-	if architecture == "" {
-		return &unfitError{"has different commands for different platforms", setCommand + ", or a nodeSelector on kubernetes.io/arch"}
+// fly does what several wait for once. It goes on when the first of them has gone, within the resolver's own bound.
+func fly[T any](ctx context.Context, r *Resolver, what string, do func(context.Context) (T, error)) (T, error) {
+	var none T
+	if ctx.Err() != nil {
+		return none, ctx.Err()
 	}
-	return &unfitError{"has different commands for the variants of linux/" + architecture, setCommand}
-}
-
-func lacks(architecture string) error {
-	if architecture == "" {
-		return &unfitError{"isn't made for linux", "set one that is"}
-	}
-	return &unfitError{"isn't made for linux/" + architecture, "set one that is, or another nodeSelector on kubernetes.io/arch"}
-}
-
-// describe says in a few words of ours what went wrong with a registry. Its own words may hold anything, and are of no use to
-// the user.
-func describe(err error) string {
-	var certificate *tls.CertificateVerificationError
-	var refused *transport.Error
-	var network net.Error
-	switch {
-	// Of a registry that is taken to be local, err is two errors, of the try with TLS and of that without: what the first says of
-	// the certificate explains why there was a second.
-	case errors.As(err, &certificate):
-		return "has a certificate that isn't trusted"
-	case errors.As(err, &refused):
-		switch refused.StatusCode {
-		// Registries answer so for an image that isn't there, too: they don't tell strangers which of the two it is.
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return "has no such image that everybody may read"
-		case http.StatusNotFound:
-			return "has no such image"
-		case http.StatusTooManyRequests:
-			return "limits the rate of requests"
+	landed := r.flights.DoChan(what, func() (any, error) {
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
+		defer cancel()
+		return do(detached)
+	})
+	select {
+	case result := <-landed:
+		if result.Err != nil {
+			return none, result.Err
 		}
-		return fmt.Sprintf("answers with status %d", refused.StatusCode)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		return "doesn't answer in time"
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return "has no TLS"
-	case errors.As(err, &network):
-		return "can't be reached"
+		return result.Val.(T), nil
+	case <-ctx.Done():
+		return none, ctx.Err()
 	}
-	return "answers with something that can't be read as an image"
 }

@@ -2,8 +2,6 @@ package entrypoint_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +23,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/entrypoint"
 )
 
@@ -71,8 +71,7 @@ type outcome struct {
 func TestResolve(t *testing.T) {
 	const (
 		notLinux = `image "IMAGE" isn't made for linux: set one that is`
-		differ   = `image "IMAGE" has different commands for different platforms: set command, or a nodeSelector on kubernetes.io/arch`
-		nothing  = `image "IMAGE" has neither ENTRYPOINT nor CMD: set command`
+		nothing  = `image "IMAGE" has neither ENTRYPOINT nor CMD: ` + setCommand
 	)
 	attestation := entry{"unknown/unknown", dockerImage(t, "unknown/unknown", other)}
 	cases := map[string]struct {
@@ -166,7 +165,7 @@ func TestResolve(t *testing.T) {
 			content: indexOf(
 				entry{"linux/amd64", dockerImage(t, "linux/amd64", app)},
 				entry{"linux/arm64", dockerImage(t, "linux/arm64", other)}),
-			want: outcome{Sentence: differ, Permanent: true},
+			want: outcome{Command: entrypoint.Command{Platforms: []contract.PlatformArgv{argv("amd64", "", "/app", "run", "--help"), argv("arm64", "", "/other")}, Image: "IMAGE"}},
 		},
 		"several platforms that differ, the first of them wanted": {
 			content: indexOf(
@@ -186,13 +185,13 @@ func TestResolve(t *testing.T) {
 			content: indexOf(
 				entry{"linux/amd64", dockerImage(t, "linux/amd64", v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"a"}})},
 				entry{"linux/arm64", dockerImage(t, "linux/arm64", v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"b"}})}),
-			want: outcome{Sentence: differ, Permanent: true},
+			want: outcome{Command: entrypoint.Command{Platforms: []contract.PlatformArgv{argv("amd64", "", "/app", "a"), argv("arm64", "", "/app", "b")}, Image: "IMAGE"}},
 		},
 		"several platforms, one of them without a command": {
 			content: indexOf(
 				entry{"linux/amd64", dockerImage(t, "linux/amd64", v1.Config{})},
 				entry{"linux/arm64", dockerImage(t, "linux/arm64", app)}),
-			want: outcome{Sentence: differ, Permanent: true},
+			want: outcome{Command: entrypoint.Command{Platforms: []contract.PlatformArgv{argv("amd64", ""), argv("arm64", "", "/app", "run", "--help")}, Image: "IMAGE"}},
 		},
 		"several platforms, none with a command": {
 			content: indexOf(
@@ -205,10 +204,9 @@ func TestResolve(t *testing.T) {
 				entry{"linux/arm/v6", dockerImage(t, "linux/arm/v6", app)},
 				entry{"linux/arm/v7", dockerImage(t, "linux/arm/v7", other)}),
 			architecture: "arm",
-			want: outcome{
-				Sentence:  `image "IMAGE" has different commands for the variants of linux/arm: set command`,
-				Permanent: true,
-			},
+			want: outcome{Command: entrypoint.Command{Platforms: []contract.PlatformArgv{
+				argv("arm", "v6", "/app", "run", "--help"), argv("arm", "v7", "/other"),
+			}, Image: "IMAGE"}},
 		},
 		"attestation beside an image": {
 			content: indexOf(entry{"linux/amd64", dockerImage(t, "linux/amd64", app)}, attestation),
@@ -259,12 +257,17 @@ func TestResolve(t *testing.T) {
 			}
 			image := host + "/app" + strings.NewReplacer("TAG", tag, "DIGEST", digest).Replace(c.ref)
 			c.want.Sentence = strings.Replace(c.want.Sentence, "IMAGE", image, 1)
+			c.want.Command.Image = strings.Replace(c.want.Command.Image, "IMAGE", image+"@"+digest, 1)
 
-			if diff := cmp.Diff(c.want, resolve(t, resolver, image, c.architecture)); diff != "" {
+			if diff := cmp.Diff(c.want, resolve(t, resolver, entrypoint.Request{Image: image, Architecture: c.architecture})); diff != "" {
 				t.Errorf("Resolve(%q, %q) (-want +got):\n%s", image, c.architecture, diff)
 			}
 		})
 	}
+}
+
+func argv(architecture, variant string, words ...string) contract.PlatformArgv {
+	return contract.PlatformArgv{Platform: contract.Platform{Architecture: architecture, Variant: variant}, Argv: words}
 }
 
 // TestResolveInvalidName proves that a name that no registry could be asked for is refused for good.
@@ -276,15 +279,15 @@ func TestResolveInvalidName(t *testing.T) {
 	} {
 		t.Run(image, func(t *testing.T) {
 			want := outcome{Sentence: fmt.Sprintf("image %q has an invalid name: correct it", image), Permanent: true}
-			if diff := cmp.Diff(want, resolve(t, resolver, image, "")); diff != "" {
+			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
 		})
 	}
 }
 
-// TestResolveFailure proves that whatever a registry does instead of serving an image ends in one sentence of ours, after one
-// request, and is not for good.
+// TestResolveFailure proves that whatever a registry does instead of serving an image ends in one sentence of ours, is not for
+// good, and is not tried again at once.
 func TestResolveFailure(t *testing.T) {
 	const (
 		ping      = "ping"
@@ -292,17 +295,18 @@ func TestResolveFailure(t *testing.T) {
 		blobs     = "/blobs/"
 
 		unreadable = "answers with something that can't be read as an image"
+		wrong      = "serves something else than what the digest stands for"
 	)
 	cases := map[string]struct {
 		stage  string
 		answer http.HandlerFunc
 		want   string
 	}{
-		"401 for the manifest": {manifests, status(http.StatusUnauthorized), "has no such image that everybody may read"},
-		"401 for the config":   {blobs, status(http.StatusUnauthorized), "has no such image that everybody may read"},
-		"403 at first":         {ping, status(http.StatusForbidden), "has no such image that everybody may read"},
-		"403 for the manifest": {manifests, status(http.StatusForbidden), "has no such image that everybody may read"},
-		"403 for the config":   {blobs, status(http.StatusForbidden), "has no such image that everybody may read"},
+		"401 for the manifest": {manifests, status(http.StatusUnauthorized), "doesn't show it without credentials"},
+		"401 for the config":   {blobs, status(http.StatusUnauthorized), "doesn't show it without credentials"},
+		"403 at first":         {ping, status(http.StatusForbidden), "doesn't show it without credentials"},
+		"403 for the manifest": {manifests, status(http.StatusForbidden), "doesn't show it without credentials"},
+		"403 for the config":   {blobs, status(http.StatusForbidden), "doesn't show it without credentials"},
 		"404 at first":         {ping, status(http.StatusNotFound), "has no such image"},
 		"404 for the manifest": {manifests, status(http.StatusNotFound), "has no such image"},
 		"404 for the config":   {blobs, status(http.StatusNotFound), "has no such image"},
@@ -317,7 +321,7 @@ func TestResolveFailure(t *testing.T) {
 		"garbage for the manifest": {manifests, content("text/html", "<h1>"+marker+"</h1>"), unreadable},
 		"garbage for an image":     {manifests, content(types.OCIManifestSchema1, marker), unreadable},
 		"garbage for an index":     {manifests, content(types.OCIImageIndex, marker), unreadable},
-		"garbage for the config":   {blobs, content("application/octet-stream", marker), unreadable},
+		"garbage for the config":   {blobs, content("application/octet-stream", marker), wrong},
 		"nothing for the manifest": {manifests, content(types.OCIManifestSchema1, ""), unreadable},
 		"manifest of schema 1":     {manifests, content(types.DockerManifestSchema1Signed, `{"name": "`+marker+`"}`), unreadable},
 
@@ -327,7 +331,9 @@ func TestResolveFailure(t *testing.T) {
 		"silence after the headers": {manifests, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
 			w.(http.Flusher).Flush()
-			hang(w, r)
+			if r.Method == http.MethodGet {
+				hang(w, r)
+			}
 		}, "doesn't answer in time"},
 	}
 	behind := newRegistry()
@@ -344,18 +350,23 @@ func TestResolveFailure(t *testing.T) {
 				}
 				behind.ServeHTTP(w, r)
 			}))
-			options := entrypoint.Options{Timeout: patience}
+			options := entrypoint.Options{Timeout: metav1.Duration{Duration: entrypoint.MaxTimeout}}
 			if strings.HasPrefix(name, "silence") {
-				options.Timeout = 2 * time.Second // of which the requests before the silence take a little
+				options.Timeout.Duration = 2 * time.Second // of which the requests before the silence take a little
 			}
 			image := host + "/app:v1"
 
 			want := outcome{Sentence: unasked(image, host, c.want)}
-			if diff := cmp.Diff(want, resolve(t, newResolver(t, options), image, "")); diff != "" {
+			resolver := newResolver(t, options)
+			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
-			if diff := cmp.Diff(int32(1), asked.Load()); diff != "" {
-				t.Errorf("requests for what fails (-want +got):\n%s", diff)
+			before := asked.Load()
+			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
+				t.Errorf("Resolve(%q) again (-want +got):\n%s", image, diff)
+			}
+			if before == 0 || asked.Load() != before {
+				t.Errorf("the registry was asked %d times for what fails, and %d times after it had failed", before, asked.Load()-before)
 			}
 		})
 	}
@@ -382,11 +393,11 @@ func TestResolveUnreachable(t *testing.T) {
 		},
 		"plain HTTP": {plain + "/app:v1", plain, "has no TLS"},
 	}
-	resolver := newResolver(t, entrypoint.Options{Timeout: patience})
+	resolver := newResolver(t, entrypoint.Options{Timeout: metav1.Duration{Duration: entrypoint.MaxTimeout}})
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			want := outcome{Sentence: unasked(c.image, c.host, c.want)}
-			if diff := cmp.Diff(want, resolve(t, resolver, c.image, "")); diff != "" {
+			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: c.image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", c.image, diff)
 			}
 		})
@@ -406,8 +417,8 @@ func TestResolvePlainHTTP(t *testing.T) {
 		want    outcome
 	}{
 		"none":        {entrypoint.Options{}, refused},
-		"this one":    {entrypoint.Options{PlainHTTPHosts: []string{host}}, outcome{Command: appCommand}},
-		"another one": {entrypoint.Options{PlainHTTPHosts: []string{"0.0.0.0"}}, refused},
+		"this one":    {entrypoint.Options{PlainHTTP: []string{host}}, outcome{Command: appCommand}},
+		"another one": {entrypoint.Options{PlainHTTP: []string{"0.0.0.0"}}, refused},
 		"http mirror": {entrypoint.Options{Mirrors: map[string][]string{host: {"http://" + host}}}, outcome{Command: appCommand}},
 		"https mirror": {
 			entrypoint.Options{Mirrors: map[string][]string{host: {"https://" + host}}},
@@ -416,7 +427,7 @@ func TestResolvePlainHTTP(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, resolve(t, newResolver(t, c.options), image, "")); diff != "" {
+			if diff := cmp.Diff(c.want, resolve(t, newResolver(t, c.options), entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
 		})
@@ -429,7 +440,7 @@ func TestResolveToken(t *testing.T) {
 	const (
 		token = "for-everybody"
 
-		forbidden  = "has no such image that everybody may read"
+		forbidden  = "doesn't show it without credentials"
 		unreadable = "answers with something that can't be read as an image"
 	)
 	cases := map[string]struct {
@@ -464,7 +475,7 @@ func TestResolveToken(t *testing.T) {
 			if c.want != "" {
 				want = outcome{Sentence: unasked(image, host, c.want)}
 			}
-			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{}), image, "")); diff != "" {
+			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{}), entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
 		})
@@ -482,7 +493,7 @@ func TestResolveMediaTypeWithCharset(t *testing.T) {
 		behind.ServeHTTP(charsetWriter{w}, r)
 	}))
 
-	got := resolve(t, newResolver(t, entrypoint.Options{}), host+"/app:v1", "arm64")
+	got := resolve(t, newResolver(t, entrypoint.Options{}), entrypoint.Request{Image: host + "/app:v1", Architecture: "arm64"})
 	if diff := cmp.Diff(outcome{Command: appCommand}, got); diff != "" {
 		t.Errorf("Resolve (-want +got):\n%s", diff)
 	}
@@ -532,8 +543,8 @@ func TestResolveEndlessConfig(t *testing.T) {
 			}))
 			image := host + "/app:v1"
 
-			want := outcome{Sentence: unasked(image, host, "answers with something that can't be read as an image")}
-			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{Timeout: patience}), image, "")); diff != "" {
+			want := outcome{Sentence: unasked(image, host, "answers with more than 4 MiB")}
+			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{}), entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
 			await(t, done, "the end of the response")
@@ -542,40 +553,6 @@ func TestResolveEndlessConfig(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestResolveSelfContainedIndex proves that an index whose many images are all in itself, so that there is no request to wait for,
-// can't keep the operator busy for longer than the options allow.
-func TestResolveSelfContainedIndex(t *testing.T) {
-	const entries = 2500
-	config := `{"os": "linux", "config": {"Cmd": ["sh"]}}`
-	manifest := fmt.Sprintf(`{"schemaVersion": 2, "config": %s}`, selfContained(config))
-	all := make([]string, entries)
-	for i := range all {
-		all[i] = selfContained(manifest)
-	}
-	index := fmt.Sprintf(`{"schemaVersion": 2, "manifests": [%s]}`, strings.Join(all, ","))
-	behind := newRegistry()
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.Path, "/manifests/") {
-			content(types.OCIImageIndex, index)(w, r)
-			return
-		}
-		behind.ServeHTTP(w, r)
-	}))
-	image := host + "/app:v1"
-
-	want := outcome{Sentence: unasked(image, host, "doesn't answer in time")}
-	resolver := newResolver(t, entrypoint.Options{Timeout: 500 * time.Millisecond})
-	if diff := cmp.Diff(want, resolve(t, resolver, image, "")); diff != "" {
-		t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
-	}
-}
-
-// selfContained is a descriptor with its content.
-func selfContained(content string) string {
-	return fmt.Sprintf(`{"mediaType": %q, "platform": {"os": "linux"}, "size": %d, "digest": "sha256:%x", "data": %q}`,
-		types.OCIManifestSchema1, len(content), sha256.Sum256([]byte(content)), base64.StdEncoding.EncodeToString([]byte(content)))
 }
 
 // TestResolveWrongContent proves that a digest is a promise that neither a registry nor a mirror can break.
@@ -596,7 +573,7 @@ func TestResolveWrongContent(t *testing.T) {
 		want         outcome
 	}{
 		"registry": {host: liar, want: outcome{
-			Sentence: unasked(liar+"/app@"+digest, liar, "answers with something that can't be read as an image"),
+			Sentence: unasked(liar+"/app@"+digest, liar, "serves something else than what the digest stands for"),
 		}},
 		"mirror": {mirror: liar, host: honest, want: outcome{Command: appCommand}},
 	}
@@ -607,7 +584,7 @@ func TestResolveWrongContent(t *testing.T) {
 				options.Mirrors = map[string][]string{c.host: {"http://" + c.mirror}}
 			}
 			image := c.host + "/app@" + digest
-			if diff := cmp.Diff(c.want, resolve(t, newResolver(t, options), image, "")); diff != "" {
+			if diff := cmp.Diff(c.want, resolve(t, newResolver(t, options), entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
 		})
@@ -636,7 +613,7 @@ func TestResolveMirror(t *testing.T) {
 			"devopscube/kubernetes-job-demo",
 		} {
 			t.Run(key+" "+image, func(t *testing.T) {
-				if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, image, "")); diff != "" {
+				if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 					t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 				}
 			})
@@ -651,7 +628,7 @@ func TestResolveMirrorOfAnother(t *testing.T) {
 	push(t, origin+"/app:v1", dockerImage(t, "linux/amd64", app))
 
 	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{"docker.io": {"http://" + mirror}}})
-	if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, origin+"/app:v1", "")); diff != "" {
+	if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, entrypoint.Request{Image: origin + "/app:v1"})); diff != "" {
 		t.Errorf("Resolve (-want +got):\n%s", diff)
 	}
 }
@@ -681,21 +658,21 @@ func TestResolveFallback(t *testing.T) {
 		"mirror that never answers":  {[]string{serve(t, http.HandlerFunc(hang))}, "app:v1", outcome{Command: appCommand}},
 		"nobody has it": {[]string{nobody, vacant}, "app:v2", outcome{
 			Sentence: fmt.Sprintf(`image "%s/app:v2" can't be asked for its command, because the registry %s can't be reached, `+
-				`and the registry %s has no such image, and the registry %s has no such image: set command`, origin, nobody, vacant, origin),
+				`and the registry %s has no such image, and the registry %s has no such image: correct the image, or set command`, origin, nobody, vacant, origin),
 		}},
 		"a mirror's image without a command": {[]string{mirror}, "nothing:v1", outcome{
-			Sentence:  fmt.Sprintf(`image "%s/nothing:v1" has neither ENTRYPOINT nor CMD: set command`, origin),
+			Sentence:  fmt.Sprintf(`image "%s/nothing:v1" has neither ENTRYPOINT nor CMD: %s`, origin, setCommand),
 			Permanent: true,
 		}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			options := entrypoint.Options{Mirrors: map[string][]string{}, Timeout: 6 * time.Second}
+			options := entrypoint.Options{Mirrors: map[string][]string{}, Timeout: metav1.Duration{Duration: 6 * time.Second}}
 			for _, mirror := range c.mirrors {
 				options.Mirrors[origin] = append(options.Mirrors[origin], "http://"+mirror)
 			}
-			if diff := cmp.Diff(c.want, resolve(t, newResolver(t, options), origin+"/"+c.image, "")); diff != "" {
+			if diff := cmp.Diff(c.want, resolve(t, newResolver(t, options), entrypoint.Request{Image: origin + "/" + c.image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", c.image, diff)
 			}
 		})
@@ -744,13 +721,13 @@ func TestResolveContext(t *testing.T) {
 			origin := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { originAsked.Store(true) }))
 			resolver := newResolver(t, entrypoint.Options{
 				Mirrors: map[string][]string{origin: {"http://" + mirror}},
-				Timeout: 2 * patience,
+				Timeout: metav1.Duration{Duration: 2 * time.Second},
 			})
 			ctx, whenAsked := c.begin(t.Context())
 
 			result := make(chan error, 1)
 			go func() {
-				_, err := resolver.Resolve(ctx, entrypoint.Request{Image: origin + "/app:v1", Architecture: ""})
+				_, err := resolver.Resolve(ctx, entrypoint.Request{Image: origin + "/app:v1"})
 				result <- err
 			}()
 			if whenAsked != nil {
@@ -773,7 +750,7 @@ func TestResolveDeadline(t *testing.T) {
 	host := serve(t, http.HandlerFunc(hang))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := newResolver(t, entrypoint.Options{Timeout: patience}).Resolve(ctx, entrypoint.Request{Image: host + "/app:v1", Architecture: ""})
+	_, err := newResolver(t, entrypoint.Options{Timeout: metav1.Duration{Duration: entrypoint.MaxTimeout}}).Resolve(ctx, entrypoint.Request{Image: host + "/app:v1"})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Resolve: %v, want %v", err, context.DeadlineExceeded)
 	}
@@ -783,12 +760,12 @@ func TestResolveDeadline(t *testing.T) {
 func TestResolveConcurrently(t *testing.T) {
 	host := serve(t, newRegistry())
 	push(t, host+"/app:v1", dockerImage(t, "linux/amd64", app))
-	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{host: {"http://" + nobody}}, Timeout: patience})
+	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{host: {"http://" + nobody}}, Timeout: metav1.Duration{Duration: entrypoint.MaxTimeout}})
 	outcomes := make([]outcome, 16)
 	var group sync.WaitGroup
 	for i := range outcomes {
 		group.Go(func() {
-			command, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:v1", Architecture: ""})
+			command, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:v1"})
 			outcomes[i] = outcome{Command: command, Sentence: fmt.Sprint(err)}
 		})
 	}
@@ -838,10 +815,20 @@ func TestNewMirrors(t *testing.T) {
 	}
 }
 
-func newResolver(t *testing.T, options entrypoint.Options) *entrypoint.Resolver {
+// newResolver may speak to this machine, and without TLS to the registries of the tests, unless the options name some.
+func newResolver(t testing.TB, options entrypoint.Options) *entrypoint.Resolver {
 	t.Helper()
-	if options.Timeout == 0 {
-		options.Timeout = patience
+	if options.Timeout.Duration == 0 {
+		options.Timeout.Duration = entrypoint.MaxTimeout
+	}
+	if options.AllowedAddresses == nil {
+		options.AllowedAddresses = []string{"127.0.0.0/8", "0.0.0.0"}
+	}
+	if options.PlainHTTP == nil {
+		served.Range(func(host, _ any) bool {
+			options.PlainHTTP = append(options.PlainHTTP, host.(string))
+			return true
+		})
 	}
 	resolver, err := entrypoint.New(options)
 	if err != nil {
@@ -851,9 +838,10 @@ func newResolver(t *testing.T, options entrypoint.Options) *entrypoint.Resolver 
 }
 
 // resolve also checks what is true of all errors: that they are of the image that was asked for, and in no word the registry's.
-func resolve(t *testing.T, resolver *entrypoint.Resolver, image, architecture string) outcome {
+func resolve(t *testing.T, resolver *entrypoint.Resolver, request entrypoint.Request) outcome {
 	t.Helper()
-	command, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: image, Architecture: architecture})
+	image := request.Image
+	command, err := resolver.Resolve(t.Context(), request)
 	if err == nil {
 		return outcome{Command: command}
 	}
@@ -872,8 +860,27 @@ func resolve(t *testing.T, resolver *entrypoint.Resolver, image, architecture st
 
 // unasked is the sentence of an image whose registry fails.
 func unasked(image, host, why string) string {
-	return fmt.Sprintf("image %q can't be asked for its command, because the registry %s %s: set command", image, host, why)
+	remedy := setCommand
+	for part, other := range map[string]string{
+		"no such image":         "correct the image, or set command",
+		"without credentials":   fmt.Sprintf("add an imagePullSecret for %s, or set command", host),
+		"isn't trusted":         "set command, or add its authority to caBundle in taskflow's configuration",
+		"has no TLS":            "set command, or add the registry to plainHTTP in taskflow's configuration",
+		"name that isn't known": "correct the image, or set command",
+		"loopback":              "set command, or have allowedAddresses name it in taskflow's configuration",
+		"the Pod's credentials": "correct the imagePullSecrets, or set command",
+	} {
+		if strings.Contains(why, part) {
+			remedy = other
+		}
+	}
+	return fmt.Sprintf("image %q can't be asked for its command, because the registry %s %s: %s", image, host, why, remedy)
 }
+
+const setCommand = "set command, or add the image to taskflow's table of commands"
+
+// served are the addresses of the registries of all tests.
+var served sync.Map
 
 // newRegistry is a registry without images.
 func newRegistry() http.Handler {
@@ -881,10 +888,11 @@ func newRegistry() http.Handler {
 }
 
 // serve returns the address of a server, host and port.
-func serve(t *testing.T, handler http.Handler) string {
+func serve(t testing.TB, handler http.Handler) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
+	served.Store(addressOf(server), nil)
 	return addressOf(server)
 }
 
@@ -931,7 +939,7 @@ func await[T any](t *testing.T, channel <-chan T, what string) T {
 }
 
 // push returns the digest.
-func push(t *testing.T, ref string, content remote.Taggable) string {
+func push(t testing.TB, ref string, content remote.Taggable) string {
 	t.Helper()
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
@@ -948,7 +956,7 @@ func push(t *testing.T, ref string, content remote.Taggable) string {
 }
 
 // dockerImage is one in Docker's format, without layers. The empty platform is none.
-func dockerImage(t *testing.T, platform string, config v1.Config) v1.Image {
+func dockerImage(t testing.TB, platform string, config v1.Config) v1.Image {
 	t.Helper()
 	parsed, err := v1.ParsePlatform(platform)
 	if err != nil {
@@ -963,7 +971,7 @@ func dockerImage(t *testing.T, platform string, config v1.Config) v1.Image {
 	return image
 }
 
-func ociImage(t *testing.T, platform string, config v1.Config) v1.Image {
+func ociImage(t testing.TB, platform string, config v1.Config) v1.Image {
 	t.Helper()
 	return mutate.ConfigMediaType(mutate.MediaType(dockerImage(t, platform, config), types.OCIManifestSchema1), types.OCIConfigJSON)
 }

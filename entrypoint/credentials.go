@@ -1,0 +1,224 @@
+package entrypoint
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// SecretReader reads one Secret from the API server.
+type SecretReader func(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+
+// credential is an entry of a pull secret.
+type credential struct {
+	username, password string
+}
+
+// keychain is what a Pod has to show to the registry of one image, in the order in which it is tried; at its end, nothing.
+type keychain struct {
+	credentials []credential
+	// unreadable are the pull secrets that were passed over.
+	unreadable []string
+}
+
+// fingerprint tells keychains apart without keeping what is in them. It is long enough that nobody finds another one with the
+// same.
+func (k keychain) fingerprint() [sha256.Size]byte {
+	hash := sha256.New()
+	for _, c := range k.credentials {
+		fmt.Fprintf(hash, "%q %q ", c.username, c.password)
+	}
+	return [sha256.Size]byte(hash.Sum(nil))
+}
+
+// authenticators are those to try in turn. Anonymous is the last: a pull secret must not keep anybody from what all may read.
+func (k keychain) authenticators() []authn.Authenticator {
+	var all []authn.Authenticator
+	for _, c := range k.credentials {
+		all = append(all, &authn.Basic{Username: c.username, Password: c.password})
+	}
+	return append(all, authn.Anonymous)
+}
+
+// keychainFor reads the request's pull secrets, and keeps what is meant for the image. A secret that isn't there, or holds
+// something else, is passed over, as the kubelet does it.
+func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.Reference) (keychain, error) {
+	var ring []ringEntry
+	var k keychain
+	for _, secretName := range request.PullSecrets {
+		if r.secrets == nil || secretName == "" {
+			continue
+		}
+		var entries []ringEntry
+		secret, err := r.secrets(ctx, request.Namespace, secretName)
+		switch {
+		case err == nil:
+			entries, err = parseSecret(secret)
+		case !apierrors.IsNotFound(err):
+			return keychain{}, &secretError{secretName, err}
+		}
+		if err != nil {
+			logf.FromContext(ctx).Info("Passed over a pull secret", "namespace", request.Namespace, "secret", secretName, "why", err.Error())
+			k.unreadable = append(k.unreadable, secretName)
+		}
+		ring = append(ring, entries...)
+	}
+	k.credentials = matching(ring, kubeletName(image))
+	return k, nil
+}
+
+// kubeletName is a repository as the kubelet looks it up in pull secrets.
+func kubeletName(image name.Reference) string {
+	return host(image) + "/" + image.Context().RepositoryStr()
+}
+
+// secretError says that the API server doesn't give a pull secret.
+type secretError struct {
+	secret string
+	err    error
+}
+
+func (e *secretError) Error() string {
+	return fmt.Sprintf("reading the Secret %q: %v", e.secret, e.err)
+}
+func (e *secretError) Unwrap() error { return e.err }
+
+// ringEntry is a credential and the registries that it is meant for: HOST[:PORT][/PATH], where * stands for a part of the host's
+// name, or of one.
+type ringEntry struct {
+	pattern string
+	credential
+}
+
+var errNotPullSecret = errors.New("it is neither of type kubernetes.io/dockerconfigjson nor of type kubernetes.io/dockercfg")
+
+// parseSecret reads the entries of a pull secret. Its errors tell nothing of what the secret holds.
+func parseSecret(secret *corev1.Secret) ([]ringEntry, error) {
+	entries := map[string]json.RawMessage{}
+	var err error
+	switch secret.Type {
+	case corev1.SecretTypeDockerConfigJson:
+		var config struct {
+			Auths map[string]json.RawMessage `json:"auths"`
+		}
+		err = json.Unmarshal(secret.Data[corev1.DockerConfigJsonKey], &config)
+		entries = config.Auths
+	case corev1.SecretTypeDockercfg:
+		err = json.Unmarshal(secret.Data[corev1.DockerConfigKey], &entries)
+	default:
+		return nil, errNotPullSecret
+	}
+	if err != nil {
+		return nil, errors.New("it isn't JSON of the form that its type asks for")
+	}
+	var ring []ringEntry
+	var malformed error
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		entry, err := parseEntry(entries[key])
+		if err != nil {
+			malformed = fmt.Errorf("its entry %q %w", key, err)
+			continue
+		}
+		if pattern, ok := patternOf(key); ok && entry != (credential{}) {
+			ring = append(ring, ringEntry{pattern, entry})
+		}
+	}
+	return ring, malformed
+}
+
+func parseEntry(content json.RawMessage) (credential, error) {
+	var entry struct {
+		Username, Password, Auth string
+	}
+	if err := json.Unmarshal(content, &entry); err != nil {
+		return credential{}, errors.New("isn't a JSON object of texts")
+	}
+	if entry.Auth == "" {
+		return credential{entry.Username, entry.Password}, nil
+	}
+	decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(entry.Auth), "="))
+	username, password, found := strings.Cut(string(decoded), ":")
+	if err != nil || !found {
+		return credential{}, errors.New("has an auth that isn't USERNAME:PASSWORD in base64")
+	}
+	return credential{username, password}, nil
+}
+
+// patternOf is the key of an entry without scheme, and without the API version that older clients wrote
+// (k8s.io/kubernetes/pkg/credentialprovider, BasicDockerKeyring.Add).
+func patternOf(key string) (string, bool) {
+	if !strings.HasPrefix(key, "https://") && !strings.HasPrefix(key, "http://") {
+		key = "https://" + key
+	}
+	parsed, err := url.Parse(key)
+	if err != nil {
+		return "", false
+	}
+	prefix := parsed.Path
+	if strings.HasPrefix(prefix, "/v1/") || strings.HasPrefix(prefix, "/v2/") {
+		prefix = prefix[len("/v1"):]
+	}
+	if prefix == "/" {
+		prefix = ""
+	}
+	return parsed.Host + prefix, true
+}
+
+// matching are the credentials that the kubelet would use for an image, in its order: all whose pattern fits, the longer pattern
+// of two that begin alike first; for Docker Hub, those of the host that Docker itself writes, if there is no other
+// (BasicDockerKeyring.Lookup).
+func matching(ring []ringEntry, image string) []credential {
+	ring = slices.Clone(ring)
+	slices.SortStableFunc(ring, func(a, b ringEntry) int { return strings.Compare(b.pattern, a.pattern) })
+	var found, dockerHub []credential
+	for _, entry := range ring {
+		switch {
+		case patternFits(entry.pattern, image):
+			found = append(found, entry.credential)
+		case entry.pattern == name.DefaultRegistry:
+			dockerHub = append(dockerHub, entry.credential)
+		}
+	}
+	if len(found) == 0 && strings.HasPrefix(image, dockerHubHost+"/") {
+		found = dockerHub
+	}
+	return slices.Compact(found)
+}
+
+func patternFits(pattern, image string) bool {
+	patternHost, prefix, hasPath := strings.Cut(pattern, "/")
+	imageHost, repository, _ := strings.Cut(image, "/")
+	return hostFits(patternHost, imageHost) && (!hasPath || strings.HasPrefix(repository, prefix))
+}
+
+// hostFits compares part by part, so that a * never stands for two of them; and ports as they are.
+func hostFits(pattern, host string) bool {
+	patternParts, patternPort := splitHost(pattern)
+	parts, port := splitHost(host)
+	return patternPort == port && slices.EqualFunc(patternParts, parts, func(pattern, part string) bool {
+		fits, err := path.Match(pattern, part)
+		return fits && err == nil
+	})
+}
+
+func splitHost(host string) (parts []string, port string) {
+	if bare, p, err := net.SplitHostPort(host); err == nil {
+		host, port = bare, p
+	}
+	return strings.Split(host, "."), port
+}

@@ -1,0 +1,177 @@
+package entrypoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// Error is why the command of an image isn't known: one sentence that names the image, the cause and the remedy. What a registry
+// said is never part of it.
+type Error struct {
+	Image string
+	// Reason is the cause in one word, for metrics.
+	Reason string
+	// Cause is what the sentence says of the image, such as "has neither ENTRYPOINT nor CMD".
+	Cause string
+	// Remedy is what the user can do, an imperative such as "set command" (of the step).
+	Remedy string
+	// Permanent says that only another image or another Pod mends it; otherwise the next try may do.
+	Permanent bool
+	// RetryAfter is how long the registry wants to be left alone. 0: it hasn't said.
+	RetryAfter time.Duration
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("image %q %s: %s", e.Image, e.Cause, e.Remedy)
+}
+
+// Reasons of Error.
+const (
+	ReasonInvalidName  = "InvalidName"
+	ReasonUnfit        = "Unfit"
+	ReasonNotAllowed   = "NotAllowed"
+	ReasonSecret       = "PullSecret"
+	ReasonUnauthorised = "Unauthorised"
+	ReasonNotFound     = "NotFound"
+	ReasonRateLimited  = "RateLimited"
+	ReasonServerError  = "ServerError"
+	ReasonTimeout      = "Timeout"
+	ReasonUnreachable  = "Unreachable"
+	ReasonUntrusted    = "Untrusted"
+	ReasonBlocked      = "Blocked"
+	ReasonWrongDigest  = "WrongDigest"
+	ReasonUnreadable   = "Unreadable"
+)
+
+// setCommand is the remedy that helps nearly always: nobody needs to ask the image then.
+const setCommand = "set command, or add the image to taskflow's table of commands"
+
+// unfitError is the middle of a permanent Error: the image is there, and a step can't run it without a command.
+type unfitError struct {
+	reason, cause, remedy string
+}
+
+func (e *unfitError) Error() string { return e.cause + ": " + e.remedy }
+
+// failure is what went wrong with one source.
+type failure struct {
+	source name.Reference
+	err    error
+}
+
+// explain makes one sentence of what went wrong with all sources. The last is the registry itself, whose failure has the remedy.
+func explain(image string, keys keychain, failures ...failure) *Error {
+	e := &Error{Image: image}
+	var causes []string
+	for _, f := range failures {
+		if unfit, ok := errors.AsType[*unfitError](f.err); ok {
+			return &Error{Image: image, Reason: unfit.reason, Cause: unfit.cause, Remedy: unfit.remedy, Permanent: true}
+		}
+		if secret, ok := errors.AsType[*secretError](f.err); ok {
+			return &Error{
+				Image: image, Reason: ReasonSecret, Remedy: setCommand,
+				Cause: fmt.Sprintf("can't be asked for its command, because the API server doesn't give the Secret %q", secret.secret),
+			}
+		}
+		var why string
+		e.Reason, why, e.Remedy = describe(f, keys)
+		if busy, ok := asBusy(f.err); ok {
+			e.RetryAfter = busy.after
+		}
+		causes = append(causes, fmt.Sprintf("the registry %s %s", host(f.source), why))
+	}
+	e.Cause = "can't be asked for its command, because " + strings.Join(causes, ", and ")
+	return e
+}
+
+// describe says in a few words of ours what went wrong with a registry, and what helps. Its own words may hold anything, and are
+// of no use to the user.
+func describe(f failure, keys keychain) (reason, why, remedy string) {
+	var certificate *tls.CertificateVerificationError
+	var refused *transport.Error
+	var blocked *blockedError
+	var network net.Error
+	var connection *net.OpError
+	var dns *net.DNSError
+	var tooLarge *http.MaxBytesError
+	err := f.err
+	switch {
+	case errors.As(err, &blocked):
+		return ReasonBlocked, "is at a loopback, link-local or metadata address", "set command, or have allowedAddresses name it in taskflow's configuration"
+	// Of a registry that may be spoken to without TLS, err is two errors, of the try with TLS and of that without: what the first
+	// says of the certificate explains why there was a second.
+	case errors.As(err, &certificate):
+		return ReasonUntrusted, "has a certificate that isn't trusted", "set command, or add its authority to caBundle in taskflow's configuration"
+	case isForbidden(err):
+		return ReasonUnauthorised, whyForbidden(keys), remedyForbidden(host(f.source), keys)
+	case isMissing(err):
+		return ReasonNotFound, "has no such image", "correct the image, or set command"
+	}
+	if busy, ok := asBusy(err); ok && busy.status == http.StatusTooManyRequests {
+		return ReasonRateLimited, "limits the rate of requests", setCommand
+	} else if ok {
+		return ReasonServerError, fmt.Sprintf("answers with status %d", busy.status), setCommand
+	}
+	switch {
+	case errors.As(err, &refused):
+		return ReasonServerError, fmt.Sprintf("answers with status %d", refused.StatusCode), setCommand
+	case errors.Is(err, errRedirects):
+		return ReasonUnreadable, "redirects too often", setCommand
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return ReasonUnreachable, "has a name that isn't known", "correct the image, or set command"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return ReasonTimeout, "doesn't answer in time", setCommand
+	case errors.Is(err, errWrongDigest):
+		return ReasonWrongDigest, "serves something else than what the digest stands for", setCommand
+	case errors.As(err, &tooLarge):
+		return ReasonUnreadable, fmt.Sprintf("answers with more than %d MiB", maxResponse>>20), setCommand
+	case errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, errPlainHTTP) && !errors.As(err, &connection):
+		return ReasonUntrusted, "has no TLS", "set command, or add the registry to plainHTTP in taskflow's configuration"
+	case errors.As(err, &network):
+		return ReasonUnreachable, "can't be reached", setCommand
+	}
+	return ReasonUnreadable, "answers with something that can't be read as an image", setCommand
+}
+
+func whyForbidden(keys keychain) string {
+	if len(keys.credentials) > 0 {
+		return "takes none of the Pod's credentials for it"
+	}
+	return "doesn't show it without credentials"
+}
+
+func remedyForbidden(host string, keys keychain) string {
+	switch {
+	case len(keys.unreadable) > 0:
+		return fmt.Sprintf("correct the imagePullSecrets (%s), or set command", strings.Join(keys.unreadable, ", "))
+	case len(keys.credentials) > 0:
+		return "correct the imagePullSecrets, or set command"
+	}
+	return fmt.Sprintf("add an imagePullSecret for %s, or set command", host)
+}
+
+// isForbidden is true of what another credential may mend. Some registries say so of an image that isn't there, too: they don't tell
+// strangers which of the two it is.
+func isForbidden(err error) bool {
+	var refused *transport.Error
+	return errors.As(err, &refused) && (refused.StatusCode == http.StatusUnauthorized || refused.StatusCode == http.StatusForbidden)
+}
+
+// isMissing is true of what another credential may mend, too: some registries hide what somebody may not see.
+func isMissing(err error) bool {
+	var refused *transport.Error
+	return errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound
+}
+
+func asBusy(err error) (*busyError, bool) {
+	return errors.AsType[*busyError](err)
+}

@@ -1,0 +1,246 @@
+package entrypoint
+
+import (
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sync/singleflight"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/utils/clock"
+)
+
+// Options are where and how a Resolver asks. They are the part "images" of the operator's configuration file.
+type Options struct {
+	// Mirrors are asked before a registry itself: by the registry's host as image names write it ("docker.io" for
+	// Docker Hub), the base URLs, http or https, in the order in which they are tried. Default: none.
+	Mirrors map[string][]string `json:"mirrors,omitempty"`
+	// CABundle has certificate authorities that are trusted beside the system's, in PEM. Default: none.
+	CABundle string `json:"caBundle,omitempty"`
+	// PlainHTTP are the registries, HOST or HOST:PORT, that are spoken to without TLS. Default: none.
+	PlainHTTP []string `json:"plainHTTP,omitempty"`
+	// AllowedRegistries are the only ones that are asked, HOST or HOST:PORT; * stands for a part of a host's name, or of one.
+	// Default: all.
+	AllowedRegistries []string `json:"allowedRegistries,omitempty"`
+	// AllowedAddresses are addresses or ranges of them, such as 127.0.0.0/8, that are spoken to although they are loopback,
+	// link-local or a cloud's metadata. Default: none.
+	AllowedAddresses []string `json:"allowedAddresses,omitempty"`
+	// Commands are known without asking. Default: none.
+	Commands []StaticCommand `json:"commands,omitempty"`
+	// Timeout bounds one Resolve, all requests together. A mirror may use its equal share of it. At most MaxTimeout.
+	// Default: DefaultTimeout.
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+	// TagTTL is how long it is taken for granted that a tag has the digest that it had, and that those who could read it still can;
+	// never where imagePullPolicy is Always. Default: DefaultTagTTL.
+	TagTTL metav1.Duration `json:"tagTTL,omitzero"`
+	// FailureTTL is how long a failure is the answer without asking again; never where imagePullPolicy is Always. Default:
+	// DefaultFailureTTL.
+	FailureTTL metav1.Duration `json:"failureTTL,omitzero"`
+	// CacheSize is how many images are kept in mind. Default: DefaultCacheSize.
+	CacheSize int `json:"cacheSize,omitempty"`
+
+	// Secrets reads the pull secrets. Nil: there are none.
+	Secrets SecretReader `json:"-"`
+	// Clock is for tests. Default: the real one.
+	Clock clock.PassiveClock `json:"-"`
+}
+
+// StaticCommand is what an image runs.
+type StaticCommand struct {
+	// Image as containers name it.
+	Image      string   `json:"image"`
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+}
+
+// Defaults, and the bounds of Options.
+const (
+	DefaultTimeout    = 8 * time.Second
+	DefaultTagTTL     = 30 * time.Second
+	DefaultFailureTTL = 5 * time.Second
+	DefaultCacheSize  = 1000
+
+	// MaxTimeout leaves a second of the ten that an admission may take.
+	MaxTimeout = 9 * time.Second
+	maxTTL     = 10 * time.Minute
+	maxCache   = 10_000
+)
+
+// contentTTL is that of what never changes: an entry goes when there are more of newer use.
+const contentTTL = 100 * 365 * 24 * time.Hour
+
+// New fails, with one sentence that names the field, on options that make no sense.
+func New(o Options) (*Resolver, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Resolver{
+		mirrors:    map[string][]name.Registry{},
+		plainHTTP:  o.PlainHTTP,
+		static:     map[string]image{},
+		timeout:    o.Timeout.Duration,
+		tagTTL:     o.TagTTL.Duration,
+		failureTTL: o.FailureTTL.Duration,
+		secrets:    o.Secrets,
+		clock:      o.Clock,
+		answers:    cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
+		failures:   cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
+		contents:   cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
+		flights:    &singleflight.Group{},
+	}
+	if err := r.addMirrors(o.Mirrors); err != nil {
+		return nil, err
+	}
+	for _, host := range o.PlainHTTP {
+		if registry, err := name.NewRegistry(host, name.StrictValidation); err != nil || registry.RegistryStr() != host {
+			return nil, fmt.Errorf("plainHTTP: %q must be a registry's HOST or HOST:PORT", host)
+		}
+	}
+	for _, pattern := range o.AllowedRegistries {
+		_, err := path.Match(pattern, "")
+		if err != nil || pattern == "" || strings.ContainsAny(pattern, "/ @") {
+			return nil, fmt.Errorf("allowedRegistries: %q must be HOST or HOST:PORT, with * for a part of the host's name", pattern)
+		}
+		r.allowed = append(r.allowed, pattern)
+	}
+	for _, known := range o.Commands {
+		ref, err := name.ParseReference(known.Image)
+		if err != nil {
+			return nil, fmt.Errorf("commands: %q isn't the name of an image: correct it", known.Image)
+		}
+		if len(known.Entrypoint)+len(known.Cmd) == 0 {
+			return nil, fmt.Errorf("commands: %q has neither entrypoint nor cmd: set one of them", known.Image)
+		}
+		r.static[ref.Name()] = image{platforms: []platformCommand{{command: Command{Entrypoint: known.Entrypoint, Cmd: known.Cmd}}}}
+	}
+	addresses, err := parseAddresses(o.AllowedAddresses)
+	if err != nil {
+		return nil, err
+	}
+	authorities, err := parseBundle(o.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	r.transport = newGuard(guard{plainHTTP: r.plainHosts(o.Mirrors), allowed: addresses, now: o.Clock.Now}, authorities)
+	return r, nil
+}
+
+func (o Options) withDefaults() (Options, error) {
+	for _, d := range []struct {
+		field    string
+		value    *metav1.Duration
+		standard time.Duration
+		most     time.Duration
+	}{
+		{"timeout", &o.Timeout, DefaultTimeout, MaxTimeout},
+		{"tagTTL", &o.TagTTL, DefaultTagTTL, maxTTL},
+		{"failureTTL", &o.FailureTTL, DefaultFailureTTL, maxTTL},
+	} {
+		if d.value.Duration == 0 {
+			d.value.Duration = d.standard
+		}
+		if d.value.Duration < 0 || d.value.Duration > d.most {
+			return o, fmt.Errorf("%s: %s must be above 0s and at most %s", d.field, d.value.Duration, d.most)
+		}
+	}
+	if o.CacheSize == 0 {
+		o.CacheSize = DefaultCacheSize
+	}
+	if o.CacheSize < 0 || o.CacheSize > maxCache {
+		return o, fmt.Errorf("cacheSize: %d must be above 0 and at most %d", o.CacheSize, maxCache)
+	}
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	return o, nil
+}
+
+func (r *Resolver) addMirrors(mirrors map[string][]string) error {
+	for _, host := range slices.Sorted(maps.Keys(mirrors)) {
+		registry, err := name.NewRegistry(host, name.StrictValidation)
+		if err != nil {
+			return fmt.Errorf("mirrors of %q: that must be a registry's HOST or HOST:PORT", host)
+		}
+		key := registry.RegistryStr() // "docker.io" and "index.docker.io" are the same
+		for _, base := range mirrors[host] {
+			mirror, ok := parseMirror(base)
+			if !ok {
+				return fmt.Errorf("mirrors of %q: %q must be http://HOST[:PORT] or https://HOST[:PORT]", host, base)
+			}
+			r.mirrors[key] = append(r.mirrors[key], mirror)
+		}
+	}
+	return nil
+}
+
+func parseMirror(base string) (name.Registry, bool) {
+	parsed, err := url.Parse(base)
+	if err != nil || parsed.Hostname() == "" {
+		return name.Registry{}, false
+	}
+	// What is left of it must be all of it: a path, a query or a password would be passed over in silence.
+	bare := url.URL{Scheme: parsed.Scheme, Host: parsed.Host}
+	if strings.TrimSuffix(base, "/") != bare.String() {
+		return name.Registry{}, false
+	}
+	options := []name.Option{name.StrictValidation}
+	switch parsed.Scheme {
+	case "http":
+		options = append(options, name.Insecure)
+	case "https":
+	default:
+		return name.Registry{}, false
+	}
+	registry, err := name.NewRegistry(parsed.Host, options...)
+	return registry, err == nil
+}
+
+// plainHosts are all that may be spoken to without TLS: the plain registries, and the mirrors that are written so.
+func (r *Resolver) plainHosts(mirrors map[string][]string) []string {
+	hosts := slices.Clone(r.plainHTTP)
+	for _, base := range slices.Concat(slices.Collect(maps.Values(mirrors))...) {
+		if host, plain := strings.CutPrefix(base, "http://"); plain {
+			hosts = append(hosts, strings.TrimSuffix(host, "/"))
+		}
+	}
+	return hosts
+}
+
+func parseAddresses(all []string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, text := range all {
+		prefix, err := netip.ParsePrefix(text)
+		if address, addressErr := netip.ParseAddr(text); addressErr == nil {
+			prefix, err = address.Prefix(address.BitLen())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("allowedAddresses: %q must be an address or a range, such as 127.0.0.0/8", text)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
+// parseBundle returns nil where there is none.
+func parseBundle(bundle string) (*x509.CertPool, error) {
+	if bundle == "" {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
+	}
+	if !pool.AppendCertsFromPEM([]byte(bundle)) {
+		return nil, fmt.Errorf("caBundle: there is no certificate in it: set it to certificates in PEM")
+	}
+	return pool, nil
+}

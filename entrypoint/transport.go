@@ -1,0 +1,160 @@
+package entrypoint
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	// The operator's image has no certificate authorities of its own. Where the system has some, they count.
+	_ "golang.org/x/crypto/x509roots/fallback"
+)
+
+const (
+	// maxResponse bounds what is read of one response. Whoever writes a Pod chooses the registry, which could send without end;
+	// 4 MiB is also how much of a manifest the distribution specification wants registries to take.
+	maxResponse = 4 << 20
+	// maxRedirects is how often a registry may send on one request. The content of large ones is a redirect away, seldom two.
+	maxRedirects = 5
+	// maxRetryAfter bounds how long a registry can make us leave it alone.
+	maxRetryAfter = 10 * time.Minute
+	// minRetryAfter is for registries that don't say how long.
+	minRetryAfter = 10 * time.Second
+)
+
+var (
+	errPlainHTTP = errors.New("it would be spoken to without TLS")
+	errRedirects = fmt.Errorf("it redirects more than %d times", maxRedirects)
+)
+
+// blockedError says that an address isn't spoken to.
+type blockedError struct{ address netip.Addr }
+
+func (e *blockedError) Error() string {
+	return fmt.Sprintf("the address %s isn't spoken to", e.address)
+}
+
+// busyError is an answer of status 429, or of 503 with Retry-After: the registry wants fewer requests.
+type busyError struct {
+	status int
+	after  time.Duration
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("status %d, try again in %s", e.status, e.after)
+}
+
+// guard is the transport to registries, which whoever may create a Pod can point at any address, by the image's name, by a
+// redirect, by the place where the registry says tokens are to be had, and by DNS. It speaks to no address that isn't a
+// registry's, not without TLS unless told so, and reads no more than there can be.
+type guard struct {
+	inner *http.Transport
+	// plainHTTP are the hosts, with port unless that is 80, that may be spoken to without TLS.
+	plainHTTP []string
+	// allowed are the addresses that are spoken to in spite of what they are.
+	allowed []netip.Prefix
+	now     func() time.Time
+}
+
+// newGuard trusts the authorities; nil are those of the system.
+func newGuard(g guard, authorities *x509.CertPool) *guard {
+	g.inner = remote.DefaultTransport.(*http.Transport).Clone()
+	if authorities != nil {
+		g.inner.TLSClientConfig = &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}
+	}
+	dialer := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, ControlContext: g.control}
+	g.inner.DialContext = dialer.DialContext
+	return &g
+}
+
+// control sees each address that is about to be connected to, after DNS.
+func (g *guard) control(_ context.Context, _, address string, _ syscall.RawConn) error {
+	parsed, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	return g.check(parsed.Addr())
+}
+
+func (g *guard) check(address netip.Addr) error {
+	address = address.WithZone("").Unmap()
+	if isSpecial(address) && !slices.ContainsFunc(g.allowed, func(p netip.Prefix) bool { return p.Contains(address) }) {
+		return &blockedError{address}
+	}
+	return nil
+}
+
+// special are addresses at which clouds answer to their own machines alone, with credentials among other things, beyond those
+// that are link-local; and those that stand for others.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),          // this host
+	netip.MustParsePrefix("100.100.100.200/32"), // metadata of Alibaba Cloud
+	netip.MustParsePrefix("168.63.129.16/32"),   // wire server of Azure
+	netip.MustParsePrefix("192.0.0.192/32"),     // metadata of Oracle Cloud
+	netip.MustParsePrefix("240.0.0.0/4"),        // reserved, and broadcast
+	netip.MustParsePrefix("fd00:ec2::/32"),      // metadata of AWS
+	netip.MustParsePrefix("fd20:ce::254/128"),   // metadata of Google Cloud
+	netip.MustParsePrefix("64:ff9b::/96"),       // IPv4 behind NAT64
+	netip.MustParsePrefix("2002::/16"),          // IPv4 behind 6to4
+}
+
+func isSpecial(address netip.Addr) bool {
+	return !address.IsValid() || address.IsUnspecified() || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsMulticast() ||
+		slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(address) })
+}
+
+// RoundTrip implements http.RoundTripper.
+func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	if err := g.refuse(request); err != nil {
+		return nil, err
+	}
+	response, err := g.inner.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	wait := response.Header.Get("Retry-After")
+	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && wait != "" {
+		_ = response.Body.Close()
+		return nil, &busyError{status, retryAfter(wait, g.now())}
+	}
+	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
+	return response, nil
+}
+
+func (g *guard) refuse(request *http.Request) error {
+	if request.URL.Scheme != "https" && !slices.Contains(g.plainHTTP, request.URL.Host) {
+		return errPlainHTTP
+	}
+	redirects := 0
+	for earlier := request.Response; earlier != nil && earlier.Request != nil; earlier = earlier.Request.Response {
+		if redirects++; redirects > maxRedirects {
+			return errRedirects
+		}
+	}
+	// With a proxy between, control sees the proxy's address alone.
+	if address, err := netip.ParseAddr(request.URL.Hostname()); err == nil {
+		return g.check(address)
+	}
+	return nil
+}
+
+// retryAfter reads the header: seconds, or a date (RFC 9110, section 10.2.3).
+func retryAfter(header string, now time.Time) time.Duration {
+	after := minRetryAfter
+	if seconds, err := strconv.Atoi(header); err == nil {
+		after = time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(header); err == nil {
+		after = date.Sub(now)
+	}
+	return min(max(after, time.Second), maxRetryAfter)
+}
