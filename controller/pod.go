@@ -121,11 +121,3 @@ func interpreter(script string) []string {
 	}
 	return command
 }
-
-// podSpec is that of the Task's template, without the steps.
-func podSpec(task *v1alpha1.Task) *corev1.PodSpec {
-	if task.Spec.Template == nil {
-		return &corev1.PodSpec{}
-	}
-	return &task.Spec.Template.Spec
-}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/status,verbs=patch
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups="",resources=secrets;serviceaccounts,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // staleRetry is how soon a Task is looked at again whose cached copy was too old to write its status.
@@ -201,17 +203,44 @@ func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *ne
 // commands are those of the steps that set none, by the steps' names.
 func (r *TaskReconciler) commands(ctx context.Context, task *v1alpha1.Task) (map[string]entrypoint.Command, error) {
 	commands := map[string]entrypoint.Command{}
+	var spec *corev1.PodSpec
 	for _, step := range task.Spec.Steps {
 		if len(step.Command) > 0 || step.Script != "" {
 			continue
 		}
-		command, err := r.Commands.Resolve(ctx, entrypoint.RequestFor(task.Namespace, podSpec(task), &step.Container))
+		if spec == nil {
+			var err error
+			if spec, err = r.admitted(ctx, task); err != nil {
+				return nil, err
+			}
+		}
+		command, err := r.Commands.Resolve(ctx, entrypoint.RequestFor(task.Namespace, spec, &step.Container))
 		if err != nil {
 			return nil, fmt.Errorf("step %q: %w", step.Name, err)
 		}
 		commands[step.Name] = command
 	}
 	return commands, nil
+}
+
+// admitted is the spec of the Task's template with the pull secrets that its Pod will have: those of its ServiceAccount, where it
+// has none of its own (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount). One that isn't there has none; the API server
+// will refuse the Pod for it.
+func (r *TaskReconciler) admitted(ctx context.Context, task *v1alpha1.Task) (*corev1.PodSpec, error) {
+	var spec corev1.PodSpec
+	if task.Spec.Template != nil {
+		spec = task.Spec.Template.Spec
+	}
+	if len(spec.ImagePullSecrets) > 0 {
+		return &spec, nil
+	}
+	key := client.ObjectKey{Namespace: task.Namespace, Name: cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount, "default")}
+	var account corev1.ServiceAccount
+	if err := r.Live.Get(ctx, key, &account); client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("reading the pull secrets of the ServiceAccount %q: %w", key.Name, err)
+	}
+	spec.ImagePullSecrets = account.ImagePullSecrets
+	return &spec, nil
 }
 
 // unresolved returns the error where another try may help.
@@ -222,6 +251,10 @@ func (r *TaskReconciler) unresolved(status *next, err error) error {
 		return nil
 	}
 	status.waiting(v1alpha1.ReasonEntrypointUnresolved, err.Error())
+	if known != nil && known.RetryAfter > 0 {
+		status.again = known.RetryAfter
+		return nil
+	}
 	return err
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig.
-# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS]]]: see the Makefile. The images are named by digest, so that a
+# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG]]]]: see the Makefile. The images are named by digest, so that a
 # second call changes what has changed, and no more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-}
+images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-}
 if [ -z "$images" ]; then
 	echo 'deploy: IMAGES is missing: set it to where the images are pushed, such as "make deploy IMAGES=ghcr.io/me"' >&2
 	exit 1
@@ -28,6 +28,16 @@ mkdir -p $overlay
 	for flag in $operator_flags; do
 		echo "    - {op: add, path: /spec/template/spec/containers/0/args/-, value: \"$flag\"}"
 	done
+	if [ -n "$config" ]; then
+		cat <<-EOF
+			- target: {kind: ConfigMap, name: taskflow-config}
+			  patch: |
+			    - op: replace
+			      path: /data/config.yaml
+			      value: |
+		EOF
+		sed 's/^/        /' "$config"
+	fi
 } >$overlay/kustomization.yaml
 
 kubectl apply -k $overlay

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -17,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/taskflow/taskflow-operator/certs"
-	"github.com/taskflow/taskflow-operator/entrypoint"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -30,7 +28,7 @@ type config struct {
 	logFormat     string
 	startGrace    time.Duration
 	agent         webhook.Agent
-	registries    entrypoint.Options
+	file          string // the configuration file; empty: all defaults
 	certs         certs.Options
 }
 
@@ -38,14 +36,11 @@ type config struct {
 func parse(args []string) (config, error) {
 	c := config{agent: webhook.Agent{Resources: agentResources()}}
 	var service, pullPolicy, secret string
-	var mirrors []string
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
 	flags.StringVar(&pullPolicy, "agent-pull-policy", "", "imagePullPolicy of the agent's image: Always, IfNotPresent or Never (default: Kubernetes' own)")
-	flags.StringArrayVar(&mirrors, "registry-mirror", nil, "HOST=URL: ask the registry at URL before HOST for the commands of images, such as docker.io=https://mirror.example.com; may be repeated")
-	flags.StringArrayVar(&c.registries.PlainHTTPHosts, "plain-http-registry", nil, "HOST[:PORT] of a registry without TLS; may be repeated")
-	flags.DurationVar(&c.registries.Timeout, "registry-timeout", entrypoint.DefaultTimeout, "how long finding out the command of one image may take")
+	flags.StringVar(&c.file, "config", "", "configuration file, read anew when it changes: how the commands of images are found out (default: none)")
 	flags.DurationVar(&c.startGrace, "start-grace-period", 5*time.Minute, "how long a container may fail to be started (image can't be pulled, ConfigMap is missing) before its Task has failed")
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
 	flags.StringVar(&service, "webhook-service", "taskflow-webhook", "Service that the API server calls the webhook by")
@@ -75,28 +70,9 @@ func parse(args []string) (config, error) {
 	if c.startGrace < 0 {
 		return config{}, fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)
 	}
-	var err error
-	if c.registries.Mirrors, err = parseMirrors(mirrors); err != nil {
-		return config{}, err
-	}
-	if c.registries.Timeout <= 0 {
-		return config{}, fmt.Errorf("--registry-timeout %s must be above 0", c.registries.Timeout)
-	}
 	c.certs.Secret = types.NamespacedName{Namespace: c.namespace, Name: secret}
 	c.certs.Service = fmt.Sprintf("%s.%s.svc", service, c.namespace)
 	return c, nil
-}
-
-func parseMirrors(values []string) (map[string][]string, error) {
-	mirrors := map[string][]string{}
-	for _, value := range values {
-		host, url, ok := strings.Cut(value, "=")
-		if !ok || host == "" || url == "" {
-			return nil, fmt.Errorf("--registry-mirror %q must be HOST=URL, such as docker.io=https://mirror.example.com", value)
-		}
-		mirrors[host] = append(mirrors[host], url)
-	}
-	return mirrors, nil
 }
 
 // agentResources are those of the init container that copies the agent: requests that don't keep a Pod from being

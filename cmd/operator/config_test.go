@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/taskflow/taskflow-operator/certs"
-	"github.com/taskflow/taskflow-operator/entrypoint"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -32,7 +31,6 @@ func defaults() config {
 				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
 			},
 		},
-		registries: entrypoint.Options{Mirrors: map[string][]string{}, Timeout: 10 * time.Second},
 		certs: certs.Options{
 			Secret:               types.NamespacedName{Namespace: "taskflow-system", Name: "taskflow-webhook-cert"},
 			Dir:                  "/tmp/taskflow-cert",
@@ -69,18 +67,9 @@ func TestParse(t *testing.T) {
 			[]string{"--agent-pull-policy=Never"},
 			func(c *config) { c.agent.PullPolicy = corev1.PullNever },
 		},
-		"registries": {
-			[]string{
-				"--registry-mirror=docker.io=https://a", "--registry-mirror=docker.io=https://b,c", "--plain-http-registry=localhost:5000",
-				"--plain-http-registry=registry", "--registry-timeout=3s",
-			},
-			func(c *config) {
-				c.registries = entrypoint.Options{
-					Mirrors:        map[string][]string{"docker.io": {"https://a", "https://b,c"}},
-					PlainHTTPHosts: []string{"localhost:5000", "registry"},
-					Timeout:        3 * time.Second,
-				}
-			},
+		"a configuration file": {
+			[]string{"--config=/etc/taskflow/config.yaml"},
+			func(c *config) { c.file = "/etc/taskflow/config.yaml" },
 		},
 		"the webhook": {
 			[]string{"--webhook-service=service", "--webhook-configuration=configuration", "--cert-secret=secret", "--cert-dir=/dir", "--webhook-port=443"},
@@ -117,7 +106,6 @@ func TestParse(t *testing.T) {
 
 // TestParseRefuses proves the sentence that somebody reads who has mistyped a flag.
 func TestParseRefuses(t *testing.T) {
-	const mirror = " must be HOST=URL, such as docker.io=https://mirror.example.com"
 	cases := map[string]struct {
 		args []string
 		want string
@@ -125,9 +113,6 @@ func TestParseRefuses(t *testing.T) {
 		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": there are flags only`},
 		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
 		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
-		"a mirror without a URL": {[]string{"--registry-mirror=docker.io"}, `--registry-mirror "docker.io"` + mirror},
-		"no timeout":             {[]string{"--registry-timeout=0s"}, "--registry-timeout 0s must be above 0"},
-		"a negative timeout":     {[]string{"--registry-timeout=-1s"}, "--registry-timeout -1s must be above 0"},
 		"an unknown flag":        {[]string{"--verbose"}, "unknown flag: --verbose"},
 	}
 	for name, c := range cases {
@@ -148,49 +133,6 @@ func TestParseRefuses(t *testing.T) {
 func TestParseHelp(t *testing.T) {
 	if _, err := parse([]string{"--help"}); !errors.Is(err, pflag.ErrHelp) {
 		t.Errorf("parse(--help) = %v, want %v", err, pflag.ErrHelp)
-	}
-}
-
-// TestParseMirrors proves how a mirror is written: all behind the first = is the URL, and several of one host keep their order.
-func TestParseMirrors(t *testing.T) {
-	cases := map[string]struct {
-		values  []string
-		want    map[string][]string
-		refused string
-	}{
-		"none":      {nil, map[string][]string{}, ""},
-		"one":       {[]string{"docker.io=https://mirror.example.com"}, map[string][]string{"docker.io": {"https://mirror.example.com"}}, ""},
-		"of a port": {[]string{"host:5000=http://mirror"}, map[string][]string{"host:5000": {"http://mirror"}}, ""},
-		"several": {
-			[]string{"docker.io=https://b", "quay.io=https://c", "docker.io=https://a"},
-			map[string][]string{"docker.io": {"https://b", "https://a"}, "quay.io": {"https://c"}},
-			"",
-		},
-		"a URL with =": {[]string{"docker.io=https://mirror/?a=b"}, map[string][]string{"docker.io": {"https://mirror/?a=b"}}, ""},
-		"no =":         {[]string{"https://mirror"}, nil, `"https://mirror"`},
-		"no host":      {[]string{"=https://mirror"}, nil, `"=https://mirror"`},
-		"no URL":       {[]string{"docker.io="}, nil, `"docker.io="`},
-		"empty":        {[]string{""}, nil, `""`},
-		"a second one": {[]string{"docker.io=https://mirror", "quay.io"}, nil, `"quay.io"`},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			got, err := parseMirrors(c.values)
-			var refusal string
-			if err != nil {
-				refusal = err.Error()
-			}
-			var wantRefusal string
-			if c.refused != "" {
-				wantRefusal = "--registry-mirror " + c.refused + " must be HOST=URL, such as docker.io=https://mirror.example.com"
-			}
-			if diff := cmp.Diff(wantRefusal, refusal); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("parseMirrors(%q) (-want +got):\n%s", c.values, diff)
-			}
-		})
 	}
 }
 

@@ -22,7 +22,6 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/controller"
-	"github.com/taskflow/taskflow-operator/entrypoint"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -52,13 +51,16 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	ctrl.SetLogger(logger)
-	commands, err := entrypoint.New(c.registries)
-	if err != nil {
-		return err
-	}
 
 	m, err := newManager(c)
 	if err != nil {
+		return err
+	}
+	commands, err := newCommands(c.file, pullSecrets(m.GetAPIReader()))
+	if err != nil {
+		return err
+	}
+	if err := m.Add(everyReplica{commands}); err != nil {
 		return err
 	}
 	ready, err := certs.SetupWithManager(m, c.certs)

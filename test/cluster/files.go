@@ -16,6 +16,7 @@ type settings struct {
 	State, Run       string // the two folders of the cluster, see cluster.go
 	RestrictOOMScore bool
 	Identity         string // of a kubeconfig
+	Host             string // of a hosts.toml: the registry that containerd asks
 }
 
 // These are here for the templates, so that each value has one home.
@@ -29,15 +30,23 @@ func (settings) CgroupRoot() string    { return cgroupRoot }
 // writeFiles writes the components' configuration into dir.
 func writeFiles(dir string, s settings) error {
 	files := map[string]string{ // file to template
-		"containerd.toml":                               "containerd.toml",
-		"cni/10-taskflow.conflist":                      "cni.conflist",
-		"registries/docker.io/hosts.toml":               "hosts.toml",
-		"registries/" + registryAddress + "/hosts.toml": "hosts.toml",
-		"kubelet.yaml":                                  "kubelet.yaml",
-		"kube-proxy.yaml":                               "kube-proxy.yaml",
+		"containerd.toml":          "containerd.toml",
+		"cni/10-taskflow.conflist": "cni.conflist",
+		"kubelet.yaml":             "kubelet.yaml",
+		"kube-proxy.yaml":          "kube-proxy.yaml",
 	}
 	for file, name := range files {
 		if err := writeFile(filepath.Join(dir, file), name, s); err != nil {
+			return err
+		}
+	}
+	for registry, host := range map[string]string{
+		"docker.io":         registryAddress,
+		registryAddress:     registryAddress,
+		hostRegistryAddress: hostRegistryAddress,
+	} {
+		s.Host = host
+		if err := writeFile(filepath.Join(dir, "registries", registry, "hosts.toml"), "hosts.toml", s); err != nil {
 			return err
 		}
 	}

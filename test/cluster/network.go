@@ -25,6 +25,8 @@ const (
 	registryPort  = "5000"
 
 	registryAddress = nodeAddress + ":" + registryPort
+	// hostRegistryAddress is for tests that bring a registry of their own, on the host.
+	hostRegistryAddress = hostAddress + ":" + registryPort
 )
 
 // makeNetwork makes the namespace, its interfaces and routes.
