@@ -1,0 +1,312 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/oci"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// The addresses of test/cluster/network.go, which operator.yaml names too.
+const (
+	clusterRegistry = "198.18.0.1:5000"
+	hostRegistry    = "198.18.0.2:5000"
+)
+
+// A step without a command runs what the same container runs without taskflow, word for word, whatever its image's configuration and
+// its args are (PEERS rows 10 and 16).
+func TestImageCommands(t *testing.T) {
+	t.Parallel()
+	const longestArgument = 128<<10 - 1 // MAX_ARG_STRLEN, execve(2), without the zero at its end
+	platform := oci.HostPlatform()
+	another := v1.Platform{OS: "linux", Architecture: "s390x"}
+	image := func(config v1.Config) remote.Taggable { return argvImage(t, platform, config) }
+	entrypoint := v1.Config{Entrypoint: []string{"/opt/argv", "fixed", "two words"}}
+	both := v1.Config{Entrypoint: []string{"/opt/argv", "fixed"}, Cmd: []string{"from", "CMD"}}
+	args := []string{"$(GREETING)", "$$(GREETING)", "$$", "$(MISSING)", "", "two\nlines", "ü", "--command", "*"}
+
+	rows := map[string]struct {
+		image remote.Taggable
+		args  []string
+	}{
+		"entrypoint":           {image(entrypoint), nil},
+		"entrypoint-args":      {image(entrypoint), args},
+		"entrypoint-no-args":   {image(entrypoint), []string{}},
+		"cmd":                  {image(v1.Config{Cmd: []string{"/opt/argv", "cmd"}}), nil},
+		"cmd-args":             {image(v1.Config{Cmd: []string{"/bin/false"}}), slices.Concat([]string{"/opt/argv"}, args)},
+		"both":                 {image(both), nil},
+		"both-args":            {image(both), args},
+		"neither-args":         {image(v1.Config{}), slices.Concat([]string{"/opt/argv"}, args)},
+		"taken-back":           {image(v1.Config{Entrypoint: []string{""}, Cmd: []string{"/opt/argv", "cmd"}}), nil},
+		"taken-back-args":      {image(v1.Config{Entrypoint: []string{""}, Cmd: []string{"/bin/false"}}), []string{"/opt/argv"}},
+		"shell-form":           {image(v1.Config{Entrypoint: []string{"/bin/sh", "-c", `exec /opt/argv "$GREETING" $0 $(echo run)`}}), nil},
+		"shell-form-args":      {image(v1.Config{Entrypoint: []string{"/bin/sh", "-c", `exec /opt/argv "$0" "$@"`}}), args},
+		"shell-form-cmd":       {image(v1.Config{Cmd: []string{"/bin/sh", "-c", `exec /opt/argv "${GREETING}" $(echo a b)`}}), nil},
+		"variables-entrypoint": {image(v1.Config{Entrypoint: slices.Concat([]string{"/opt/argv"}, args, []string{"${GREETING}", "$", "$("})}), nil},
+		"variables-cmd":        {image(v1.Config{Entrypoint: []string{"/opt/argv"}, Cmd: args}), nil},
+		"variables-both":       {image(v1.Config{Entrypoint: []string{"/opt/argv", "$(GREETING)"}}), []string{"$(GREETING)"}},
+		"in-path":              {image(v1.Config{Entrypoint: []string{"argv"}, Env: []string{"PATH=/bin:/opt"}}), args},
+		"directory-and-user":   {image(v1.Config{Entrypoint: []string{"./argv"}, WorkingDir: "/opt", User: "1234:2345"}), nil},
+		"environment":          {image(v1.Config{Entrypoint: []string{"/opt/argv"}, Env: []string{"GREETING=the image's"}}), nil},
+		"longest-argument":     {image(entrypoint), []string{strings.Repeat("x", longestArgument)}},
+		"index":                {index(entry(platform, image(entrypoint)), attestation(t)), nil},
+		"nested-index":         {mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: index(entry(platform, image(entrypoint)))}), nil},
+		"platforms": {index(
+			entry(another, argvImage(t, another, v1.Config{Entrypoint: []string{"/bin/false"}})),
+			entry(platform, image(v1.Config{Entrypoint: []string{"/opt/argv", "$(GREETING)", "<&>"}, Cmd: []string{"cmd"}}))), nil},
+		"platforms-args": {index(
+			entry(another, argvImage(t, another, v1.Config{Entrypoint: []string{"/bin/false"}})),
+			entry(platform, image(both))), args},
+	}
+
+	namespace := newNamespace(t, "baseline")
+	var containers []corev1.Container
+	for _, row := range slices.Sorted(maps.Keys(rows)) {
+		containers = append(containers, corev1.Container{
+			Name:            row,
+			Image:           push(t, clusterRegistry+"/e2e/argv:"+row, rows[row].image),
+			ImagePullPolicy: corev1.PullAlways,
+			Args:            rows[row].args,
+		})
+		if row != "environment" {
+			containers[len(containers)-1].Env = []corev1.EnvVar{{Name: "GREETING", Value: "hello"}}
+		}
+	}
+	plain := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
+		Spec:       corev1.PodSpec{Containers: containers, RestartPolicy: corev1.RestartPolicyNever},
+	}
+	if err := cluster.Create(t.Context(), plain); err != nil {
+		t.Fatal(err)
+	}
+	task := newTask(namespace, "wrapped", containers...)
+	for i := range task.Spec.Steps {
+		task.Spec.Steps[i].OnError = v1alpha1.OnErrorContinue // each row counts
+	}
+	create(t, task)
+	awaitTask(t, task, "the Task to end", inPhase(v1alpha1.TaskSucceeded))
+	wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
+			return err
+		}
+		if plain.Status.Phase != corev1.PodSucceeded {
+			return fmt.Errorf("its phase is %s: %+v", plain.Status.Phase, plain.Status.ContainerStatuses)
+		}
+		return nil
+	})
+	for _, container := range containers {
+		want := logs(t, namespace, "plain", container.Name)
+		if !strings.Contains(want, "/argv\"\n") && !strings.Contains(want, "0 \"argv\"") {
+			t.Errorf("%s without taskflow: %q", container.Name, want)
+		}
+		if diff := cmp.Diff(want, logs(t, namespace, "wrapped", container.Name)); diff != "" {
+			t.Errorf("%s (-without +with taskflow):\n%s", container.Name, diff)
+		}
+	}
+}
+
+// An image in a private registry needs its pull secret for its command, as it does for its layers: of the Pod, or of the
+// ServiceAccount, and the right one of several (PEERS row 7). Without one, the Task waits and says what helps.
+func TestPrivateRegistry(t *testing.T) {
+	t.Parallel()
+	const username, password = "robot", "s3cret"
+	serveRegistry(t, username, password)
+	namespace := newNamespace(t, "baseline")
+	config := v1.Config{Entrypoint: []string{"/opt/argv", "private"}}
+	image := argvImage(t, oci.HostPlatform(), config)
+	pullSecret(t, namespace, "right", username, password)
+	pullSecret(t, namespace, "wrong", username, "guess")
+	account := &corev1.ServiceAccount{
+		ObjectMeta:       metav1.ObjectMeta{Name: "puller", Namespace: namespace},
+		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}},
+	}
+	if err := cluster.Create(t.Context(), account); err != nil {
+		t.Fatal(err)
+	}
+	private := func(t *testing.T, name string, spec corev1.PodSpec) *v1alpha1.Task {
+		ref := push(t, hostRegistry+"/private/"+name+":v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
+		task := newTask(namespace, name, corev1.Container{Name: "only", Image: ref})
+		task.Spec.Template = &v1alpha1.PodTemplate{Spec: spec}
+		create(t, task)
+		return task
+	}
+
+	for name, spec := range map[string]corev1.PodSpec{
+		"of-the-pod":             {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}}},
+		"of-the-service-account": {ServiceAccountName: "puller"},
+		"second-of-two":          {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}, {Name: "right"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			task := private(t, name, spec)
+			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			if got := logs(t, namespace, name, "only"); !strings.HasPrefix(got, "0 \"/opt/argv\"\n1 \"private\"\n") {
+				t.Errorf("the log is %q", got)
+			}
+		})
+	}
+	for name, c := range map[string]struct {
+		spec corev1.PodSpec
+		want string
+	}{
+		"none": {
+			corev1.PodSpec{},
+			"doesn't show it without credentials: add an imagePullSecret for " + hostRegistry + ", or set command",
+		},
+		"wrong": {
+			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}}},
+			"takes none of the Pod's credentials for it: correct the imagePullSecrets, or set command",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			task := private(t, name, c.spec)
+			status := awaitTask(t, task, "the Task to wait", func(status v1alpha1.TaskStatus) bool {
+				return slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool { return c.Reason == v1alpha1.ReasonEntrypointUnresolved })
+			})
+			wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonEntrypointUnresolved, c.want)
+		})
+	}
+}
+
+// serveRegistry serves one with basic authentication at hostRegistry.
+func serveRegistry(t *testing.T, username, password string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", hostRegistry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, _ := r.BasicAuth(); u != username || p != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		behind.ServeHTTP(w, r)
+	})}
+	go func() { _ = server.Serve(listener) }() // until it is closed
+	t.Cleanup(func() { _ = server.Close() })
+}
+
+func pullSecret(t *testing.T, namespace, name, username, password string) {
+	t.Helper()
+	config := fmt.Sprintf(`{"auths": {%q: {"username": %q, "password": %q}}}`, hostRegistry, username, password)
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
+		Type:       corev1.SecretTypeDockerConfigJson,
+		Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(config)},
+	}
+	if err := cluster.Create(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// argvImage is busybox with the program argv in /opt.
+func argvImage(t *testing.T, platform v1.Platform, config v1.Config) v1.Image {
+	t.Helper()
+	busybox, err := name.ParseReference(clusterRegistry+"/library/busybox:1.28", name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := remote.Image(busybox, remote.WithPlatform(oci.HostPlatform()), remote.WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := argvProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := oci.Image(platform, []oci.File{{Path: "opt/", Mode: 0o755}, {Path: "opt/argv", Mode: 0o755, Content: program}}, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := top.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.AppendLayers(base, layers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture, file.Config = platform.OS, platform.Architecture, config
+	if image, err = mutate.ConfigFile(image, file); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// argvProgram is built once.
+var argvProgram = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "argv-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "argv")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./argv")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if output, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building argv: %w: %s", err, output)
+	}
+	return os.ReadFile(binary)
+})
+
+func entry(platform v1.Platform, image remote.Taggable) mutate.IndexAddendum {
+	return mutate.IndexAddendum{Add: image.(mutate.Appendable), Descriptor: v1.Descriptor{Platform: &platform}}
+}
+
+// attestation is what BuildKit lists beside an image, taken from that of another platform's by those who don't look.
+func attestation(t *testing.T) mutate.IndexAddendum {
+	unknown := v1.Platform{OS: "unknown", Architecture: "unknown"}
+	return entry(unknown, argvImage(t, unknown, v1.Config{Entrypoint: []string{"/bin/false"}}))
+}
+
+func index(entries ...mutate.IndexAddendum) v1.ImageIndex {
+	return mutate.AppendManifests(empty.Index, entries...)
+}
+
+// push returns the reference.
+func push(t *testing.T, ref string, content remote.Taggable, options ...remote.Option) string {
+	t.Helper()
+	parsed, err := name.ParseReference(ref, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Push(parsed, content, append(options, remote.WithContext(t.Context()))...); err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
