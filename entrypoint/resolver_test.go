@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,11 +74,14 @@ func TestResolve(t *testing.T) {
 		notLinux = `image "IMAGE" isn't made for linux: set one that is`
 		nothing  = `image "IMAGE" has neither ENTRYPOINT nor CMD: ` + setCommand
 	)
+	host := serve(t, newRegistry())
+	unreadable := unasked("IMAGE", host, "answers with something that can't be read as an image")
 	attestation := entry{"unknown/unknown", dockerImage(t, "unknown/unknown", other)}
 	cases := map[string]struct {
 		content      remote.Taggable
 		ref          string // TAG and DIGEST stand for those of the content. Default: ":TAG".
 		architecture string
+		hasArgs      bool
 		want         outcome
 	}{
 		"Docker image by tag": {
@@ -241,12 +245,83 @@ func TestResolve(t *testing.T) {
 			architecture: "amd64",
 			want:         outcome{Command: appCommand},
 		},
+		"nested index": {
+			content: mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: indexOf(
+				entry{"linux/arm64", dockerImage(t, "linux/arm64", other)},
+				entry{"linux/amd64", dockerImage(t, "linux/amd64", app)})}),
+			architecture: "amd64",
+			want:         outcome{Command: appCommand},
+		},
+		"index nested too deep": {
+			content: nest(indexOf(entry{"linux/amd64", dockerImage(t, "linux/amd64", app)}), 3),
+			want:    outcome{Sentence: unreadable},
+		},
+		"signature beside an image, without a platform": {
+			content: indexOf(
+				entry{"linux/amd64", dockerImage(t, "linux/amd64", app)},
+				entry{"", mutate.ConfigMediaType(ociImage(t, "", other), "application/vnd.dev.cosign.simplesigning.v1+json")}),
+			want: outcome{Command: appCommand},
+		},
+		"32-bit image, which a 64-bit node runs for want of another": {
+			content: indexOf(
+				entry{"linux/386", dockerImage(t, "linux/386", app)},
+				entry{"linux/arm64", dockerImage(t, "linux/arm64", other)}),
+			architecture: "amd64",
+			want:         outcome{Command: appCommand},
+		},
+		"more platforms than there are": {
+			content: indexOf(slices.Repeat([]entry{{"linux/amd64", dockerImage(t, "linux/amd64", app)}}, 65)...),
+			want:    outcome{Sentence: `image "IMAGE" is for more than 64 platforms: ` + setCommand, Permanent: true},
+		},
+		"a command of 64 KiB": {
+			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 64<<10)}}),
+			want:    outcome{Command: entrypoint.Command{Cmd: []string{strings.Repeat("x", 64<<10)}}},
+		},
+		"a longer command": {
+			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 64<<10), "y"}}),
+			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB: ` + setCommand, Permanent: true},
+		},
+		"neither, with args": {
+			content: dockerImage(t, "linux/amd64", v1.Config{}),
+			hasArgs: true,
+			want:    outcome{},
+		},
+		"CMD, with args in its place": {
+			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{"sh"}}),
+			hasArgs: true,
+			want:    outcome{},
+		},
+		"several platforms that differ in CMD alone, with args in its place": {
+			content: indexOf(
+				entry{"linux/amd64", dockerImage(t, "linux/amd64", v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"a"}})},
+				entry{"linux/arm64", dockerImage(t, "linux/arm64", v1.Config{Entrypoint: []string{"/app"}, Cmd: []string{"b"}})}),
+			hasArgs: true,
+			want:    outcome{Command: entrypoint.Command{Entrypoint: []string{"/app"}}},
+		},
+		"several platforms that differ, with args": {
+			content: indexOf(
+				entry{"linux/amd64", dockerImage(t, "linux/amd64", app)},
+				entry{"linux/arm64", dockerImage(t, "linux/arm64", other)}),
+			hasArgs: true,
+			want: outcome{Command: entrypoint.Command{Platforms: []contract.PlatformArgv{
+				argv("amd64", "", "/app", "run"), argv("arm64", "", "/other"),
+			}, Image: "IMAGE"}},
+		},
+		"several platforms that differ, in more words than fit": {
+			content: indexOf(
+				entry{"linux/amd64", dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("\n", 60<<10)}})},
+				entry{"linux/arm64", dockerImage(t, "linux/arm64", other)}),
+			want: outcome{
+				Sentence: `image "IMAGE" has different commands for different platforms, too long ones to pass them all on: ` +
+					`set command, or a nodeSelector on kubernetes.io/arch`,
+				Permanent: true,
+			},
+		},
 		"empty index": {
 			content: empty.Index,
 			want:    outcome{Sentence: notLinux, Permanent: true},
 		},
 	}
-	host := serve(t, newRegistry())
 	resolver := newResolver(t, entrypoint.Options{})
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -259,7 +334,7 @@ func TestResolve(t *testing.T) {
 			c.want.Sentence = strings.Replace(c.want.Sentence, "IMAGE", image, 1)
 			c.want.Command.Image = strings.Replace(c.want.Command.Image, "IMAGE", image+"@"+digest, 1)
 
-			if diff := cmp.Diff(c.want, resolve(t, resolver, entrypoint.Request{Image: image, Architecture: c.architecture})); diff != "" {
+			if diff := cmp.Diff(c.want, resolve(t, resolver, entrypoint.Request{Image: image, Architecture: c.architecture, HasArgs: c.hasArgs})); diff != "" {
 				t.Errorf("Resolve(%q, %q) (-want +got):\n%s", image, c.architecture, diff)
 			}
 		})
@@ -992,6 +1067,13 @@ func indexOf(entries ...entry) v1.ImageIndex {
 		addenda = append(addenda, addendum)
 	}
 	return mutate.AppendManifests(empty.Index, addenda...)
+}
+
+func nest(index v1.ImageIndex, times int) v1.ImageIndex {
+	for range times {
+		index = mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: index})
+	}
+	return index
 }
 
 // toTag leaves what may stand in a tag.

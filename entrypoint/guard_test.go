@@ -1,0 +1,174 @@
+package entrypoint_test
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/taskflow/taskflow-operator/entrypoint"
+)
+
+// serveAt serves at one of this machine's loopback addresses.
+func serveAt(t *testing.T, address string, handler http.Handler) (port string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	_ = server.Listener.Close()
+	server.Listener = listener
+	server.Start()
+	t.Cleanup(server.Close)
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// TestBlockedAddress proves that nobody can point the operator at an address of its own machine: not by the image's name, in numbers or
+// as a name that DNS answers so; not by a redirect; not by where a registry says tokens are to be had. Nothing arrives there. The
+// one address that is allowed here, 127.0.0.2, plays the part of the outside.
+func TestBlockedAddress(t *testing.T) {
+	var arrived atomic.Int32
+	port := serveAt(t, "127.0.0.1", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		arrived.Add(1)
+		content("application/json", `{"token": "stolen"}`)(w, nil)
+	}))
+	behind := newRegistry()
+	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
+	outside := func(answer func(http.ResponseWriter, *http.Request) bool) string {
+		return "127.0.0.2:" + serveAt(t, "127.0.0.2", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !answer(w, r) {
+				behind.ServeHTTP(w, r)
+			}
+		}))
+	}
+	redirect := func(part, to string) string {
+		return outside(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, part) {
+				return false
+			}
+			http.Redirect(w, r, "http://"+to+":"+port+r.URL.Path, http.StatusTemporaryRedirect)
+			return true
+		})
+	}
+	realm := func(to string) string {
+		return outside(func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s:%s/token",service="x"`, to, port))
+			status(http.StatusUnauthorized)(w, r)
+			return true
+		})
+	}
+	hosts := map[string]string{
+		"number":                           "127.0.0.1:" + port,
+		"name":                             "localhost:" + port,
+		"redirect of a manifest to number": redirect("/manifests/", "127.0.0.1"),
+		"redirect of a manifest to name":   redirect("/manifests/", "localhost"),
+		"redirect of a config to name":     redirect("/blobs/", "localhost"),
+		"redirect of the ping":             redirect("/v2/", "localhost"),
+		"tokens at a name":                 realm("localhost"),
+	}
+	plain := []string{"127.0.0.1:" + port, "localhost:" + port}
+	for _, host := range hosts {
+		plain = append(plain, host)
+	}
+	for name, host := range hosts {
+		t.Run(name, func(t *testing.T) {
+			image := host + "/app:v1"
+			want := outcome{Sentence: unasked(image, host, "is at a loopback, link-local or metadata address")}
+			resolver := newResolver(t, entrypoint.Options{AllowedAddresses: []string{"127.0.0.2"}, PlainHTTP: plain})
+			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
+				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
+			}
+			if n := arrived.Swap(0); n > 0 {
+				t.Errorf("%d requests have arrived", n)
+			}
+		})
+	}
+}
+
+// TestPlainRedirect proves that a registry can't lead away from TLS, and so to where a token would be read on the way.
+func TestPlainRedirect(t *testing.T) {
+	var arrived atomic.Int32
+	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived.Add(1) }))
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://"+elsewhere+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	image := host + "/app:v1"
+	want := outcome{Sentence: unasked(image, host, "has no TLS")}
+	resolver := newResolver(t, entrypoint.Options{PlainHTTP: []string{host}})
+	if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
+		t.Errorf("Resolve (-want +got):\n%s", diff)
+	}
+	if arrived.Load() > 0 {
+		t.Error("a request has arrived without TLS")
+	}
+}
+
+// TestRedirects proves that a registry may keep its content elsewhere, and that one that redirects for ever is left.
+func TestRedirects(t *testing.T) {
+	behind := newRegistry()
+	elsewhere := serve(t, behind)
+	push(t, elsewhere+"/app:v1", dockerImage(t, "linux/amd64", app))
+	var redirects atomic.Int32
+	for name, c := range map[string]struct {
+		to   string // empty: to itself
+		want string
+		most int32
+	}{
+		"elsewhere": {to: elsewhere, most: 1},
+		"for ever":  {want: "redirects too often", most: 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redirects.Store(0)
+			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.URL.Path, "/blobs/") {
+					redirects.Add(1)
+					to := c.to
+					if to == "" {
+						to = r.Host
+					}
+					http.Redirect(w, r, "http://"+to+r.URL.Path, http.StatusTemporaryRedirect)
+					return
+				}
+				behind.ServeHTTP(w, r)
+			}))
+			image := host + "/app:v1"
+			want := outcome{Command: appCommand}
+			if c.want != "" {
+				want = outcome{Sentence: unasked(image, host, c.want)}
+			}
+			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{}), entrypoint.Request{Image: image})); diff != "" {
+				t.Errorf("Resolve (-want +got):\n%s", diff)
+			}
+			if redirects.Load() > c.most {
+				t.Errorf("it was redirected %d times, want at most %d", redirects.Load(), c.most)
+			}
+		})
+	}
+}
+
+// TestCABundle proves that a registry with a private authority is trusted where the configuration has that authority (PEERS row 8).
+func TestCABundle(t *testing.T) {
+	behind := newRegistry()
+	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
+	server := httptest.NewUnstartedServer(behind)
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	resolver := newResolver(t, entrypoint.Options{CABundle: string(bundle)})
+	if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, entrypoint.Request{Image: addressOf(server) + "/app:v1"})); diff != "" {
+		t.Errorf("Resolve (-want +got):\n%s", diff)
+	}
+}
