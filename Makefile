@@ -47,6 +47,10 @@ undeploy: ## Remove taskflow from the cluster of the current kubeconfig, with al
 test: ## Run all tests: unit, API server, real node. Needs root for the last.
 	@hack/test.sh
 
+.PHONY: bench
+bench: ## Run the benchmarks: what costs are bounded, and what they are here. BENCH=REGEXP chooses some.
+	@hack/bench.sh "$(BENCH)"
+
 .PHONY: generate
 generate: ## Write the generated code, the CRD and the RBAC roles.
 	$(CONTROLLER_GEN) object paths=./api/...

@@ -70,8 +70,8 @@ func escape(words []string) []string {
 const maxPlatformsArgument = 100 << 10
 
 // choose finds the one command of all the platforms on which the container may land. Where they have several, it is all of them, and
-// the image pinned.
-func choose(found image, request Request, pinned string) (Command, error) {
+// the image pinned. Only one of an index has several.
+func choose(found image, request Request, pin func() string) (Command, error) {
 	fit := landing(found, request.Architecture)
 	if len(fit) == 0 {
 		return Command{}, lacks(request)
@@ -88,7 +88,7 @@ func choose(found image, request Request, pinned string) (Command, error) {
 		}
 		return first, nil
 	}
-	command := Command{Image: pinned}
+	command := Command{Image: pin()}
 	for _, p := range fit {
 		command.Platforms = append(command.Platforms, contract.PlatformArgv{
 			Platform: p.Platform, Argv: slices.Concat(p.command.Entrypoint, p.command.Cmd),

@@ -76,7 +76,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 		return Command{}, &Error{Image: request.Image, Reason: ReasonInvalidName, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}
 	}
 	if known, ok := r.static[ref.Name()]; ok {
-		return choose(known, request, "")
+		return choose(known, request, nil)
 	}
 	if !r.allows(host(ref)) {
 		return Command{}, &Error{
@@ -97,7 +97,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	for i, source := range sources {
 		found, digest, err := r.readWithin(ctx, len(sources)-i, source, keys, always)
 		if err == nil {
-			return choose(found, request, pinned(ref, digest))
+			return choose(found, request, func() string { return pinned(ref, digest) })
 		}
 		failures = append(failures, failure{source, err})
 		if ctx.Err() != nil {

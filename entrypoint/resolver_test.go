@@ -825,7 +825,7 @@ func TestResolveDeadline(t *testing.T) {
 	host := serve(t, http.HandlerFunc(hang))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := newResolver(t, entrypoint.Options{Timeout: metav1.Duration{Duration: entrypoint.MaxTimeout}}).Resolve(ctx, entrypoint.Request{Image: host + "/app:v1"})
+	_, err := newResolver(t, entrypoint.Options{Timeout: metav1.Duration{Duration: time.Second}}).Resolve(ctx, entrypoint.Request{Image: host + "/app:v1"})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Resolve: %v, want %v", err, context.DeadlineExceeded)
 	}

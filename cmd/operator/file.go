@@ -64,8 +64,10 @@ func (c *commands) Resolve(ctx context.Context, request entrypoint.Request) (ent
 }
 
 // Start reads the file anew until the context ends.
-func (c *commands) Start(ctx context.Context) error {
-	ticker := time.NewTicker(rereadEvery)
+func (c *commands) Start(ctx context.Context) error { return c.start(ctx, rereadEvery) }
+
+func (c *commands) start(ctx context.Context, every time.Duration) error {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// TestParseSettings proves that every field of the README's table can be written, and which mistakes are told at the start.
+func TestParseSettings(t *testing.T) {
+	const all = `
+images:
+  mirrors: {docker.io: ["https://mirror.example.com"]}
+  caBundle: ""
+  plainHTTP: ["registry.local:5000"]
+  allowedRegistries: [docker.io, "*.example.com"]
+  allowedAddresses: [127.0.0.0/8]
+  commands:
+  - {image: "registry.local/app:v1", entrypoint: [/app], cmd: [run]}
+  timeout: 5s
+  tagTTL: 1m
+  failureTTL: 10s
+  cacheSize: 500
+`
+	cases := map[string]struct{ content, want string }{
+		"all fields":       {all, ""},
+		"nothing":          {"", ""},
+		"no images":        {"images: {}", ""},
+		"unknown part":     {"image: {}", `unknown field "image"`},
+		"unknown field":    {"images: {mirror: {}}", `unknown field "mirror"`},
+		"a field twice":    {"images: {timeout: 1s, timeout: 2s}", `"timeout" already set`},
+		"no YAML":          {"images: [", "did not find expected node content"},
+		"not a duration":   {"images: {timeout: 5}", "cannot unmarshal number"},
+		"too long":         {"images: {timeout: 10s}", "images.timeout: 10s must be above 0s and at most 9s"},
+		"a broken mirror":  {"images: {mirrors: {docker.io: [mirror]}}", `images.mirrors of "docker.io": "mirror" must be http://HOST[:PORT] or https://HOST[:PORT]`},
+		"a broken command": {"images: {commands: [{image: a}]}", `images.commands: "a" has neither entrypoint nor cmd: set one of them`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := resolverOf([]byte(c.content), nil)
+			if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the error is %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+// TestReread proves that a change of the file counts without a restart, also where it is replaced as the kubelet replaces the files of a
+// ConfigMap, and that one that can't be used leaves the configuration before it.
+func TestReread(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yaml")
+	write := func(version, command string) {
+		t.Helper()
+		target := filepath.Join(dir, version)
+		content := fmt.Sprintf("images: {commands: [{image: app, cmd: [%s]}]}", command)
+		if err := os.WriteFile(target, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, file+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("v1", "first")
+	c, err := newCommands(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCommand := func(what, want string) {
+		t.Helper()
+		got, err := c.Resolve(t.Context(), entrypoint.Request{Image: "app"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(entrypoint.Command{Cmd: []string{want}}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	wantCommand("at first", "first")
+
+	write("v2", "[")
+	if err := c.reread(false); err == nil || !strings.HasPrefix(err.Error(), file+": ") {
+		t.Errorf("reading a broken file: %v, want an error that names it", err)
+	}
+	wantCommand("with a broken file", "first")
+	if err := c.reread(false); err != nil {
+		t.Errorf("the second error of the same content: %v", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.start(ctx, time.Millisecond) }()
+	write("v3", "third")
+	wait.For(t, "the new file to count", func(ctx context.Context) error {
+		got, err := c.Resolve(ctx, entrypoint.Request{Image: "app"})
+		if err == nil && got.Cmd[0] != "third" {
+			err = fmt.Errorf("the command is %v", got.Cmd)
+		}
+		return err
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Start: %v", err)
+	}
+}
+
+// TestNewCommandsRefuses proves that the operator doesn't begin with a file that it can't use.
+func TestNewCommandsRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if _, err := newCommands(file, nil); err == nil {
+		t.Error("newCommands of a missing file has no error")
+	}
+	if err := os.WriteFile(file, []byte("images: {cacheSize: -1}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := newCommands(file, nil)
+	if diff := cmp.Diff(file+": images.cacheSize: -1 must be above 0 and at most 10000", fmt.Sprint(err)); diff != "" {
+		t.Errorf("newCommands (-want +got):\n%s", diff)
+	}
+	if _, err := newCommands("", nil); err != nil {
+		t.Errorf("newCommands without a file: %v", err)
+	}
+}

@@ -1,0 +1,96 @@
+package entrypoint_test
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/taskflow/taskflow-operator/entrypoint"
+)
+
+// mostCached is what a look-up of what is known may cost, beside the reading of pull secrets; and no request to the registry.
+const mostCached = 20 * time.Microsecond
+
+// BenchmarkCached is a second container of an image, without a pull secret and with one, which is read and decoded each time.
+func BenchmarkCached(b *testing.B) {
+	for name, pullSecrets := range map[string][]string{"anonymous": nil, "secret": {"right"}} {
+		b.Run(name, func(b *testing.B) {
+			var requests atomic.Int64
+			behind := newRegistry()
+			push(b, serve(b, behind)+"/app:v1", dockerImage(b, "linux/amd64", app))
+			host := serve(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				requests.Add(1)
+				behind.ServeHTTP(w, r)
+			}))
+			resolver := newResolver(b, entrypoint.Options{Secrets: secrets{"right": dockerConfig(host, robot, s3cret)}.read})
+			request := entrypoint.Request{Namespace: "default", Image: host + "/app:v1", PullSecrets: pullSecrets}
+			if _, err := resolver.Resolve(b.Context(), request); err != nil {
+				b.Fatal(err)
+			}
+			requests.Store(0)
+			for b.Loop() {
+				if _, err := resolver.Resolve(b.Context(), request); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(requests.Load()), "requests")
+			if each := b.Elapsed() / time.Duration(b.N); pullSecrets == nil && each > mostCached && b.N > 100 {
+				b.Errorf("a look-up takes %s, want at most %s", each, mostCached)
+			}
+			// An entry lives for half a minute: a run that takes longer asks once more.
+			if requests.Load() > int64(b.Elapsed()/entrypoint.DefaultTagTTL) {
+				b.Errorf("the registry was asked %d times, want none", requests.Load())
+			}
+		})
+	}
+}
+
+// BenchmarkFirst is 1,000 containers of an image that nobody knows, at once: one request for its manifest, one for its configuration.
+func BenchmarkFirst(b *testing.B) {
+	const many = 1000
+	behind := newRegistry()
+	push(b, serve(b, behind)+"/app:v1", dockerImage(b, "linux/amd64", app))
+	var manifests, configs atomic.Int64
+	host := serve(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.Contains(r.URL.Path, "/manifests/") && r.Method == http.MethodGet:
+			manifests.Add(1)
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			configs.Add(1)
+		}
+		behind.ServeHTTP(w, r)
+	}))
+	runs := int64(0)
+	for b.Loop() {
+		runs++
+		resolveAll(b, newResolver(b, entrypoint.Options{}), entrypoint.Request{Image: host + "/app:v1"}, many)
+	}
+	b.ReportMetric(float64(manifests.Load())/float64(runs), "manifests/op")
+	b.ReportMetric(float64(configs.Load())/float64(runs), "configs/op")
+	if manifests.Load() != runs || configs.Load() != runs {
+		b.Errorf("in %d runs, the registry was asked for %d manifests and %d configurations, want one of each a run", runs, manifests.Load(), configs.Load())
+	}
+}
+
+func resolveAll(b *testing.B, resolver *entrypoint.Resolver, request entrypoint.Request, many int) {
+	b.Helper()
+	var failed atomic.Pointer[error]
+	begin := make(chan struct{})
+	var group sync.WaitGroup
+	for range many {
+		group.Go(func() {
+			<-begin
+			if _, err := resolver.Resolve(b.Context(), request); err != nil {
+				failed.Store(&err)
+			}
+		})
+	}
+	close(begin)
+	group.Wait()
+	if err := failed.Load(); err != nil {
+		b.Fatal(*err)
+	}
+}
