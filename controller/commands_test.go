@@ -1,0 +1,136 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/entrypoint"
+)
+
+// accounts are ServiceAccounts and their pull secrets, as the API server gives them.
+type accounts map[string][]string
+
+func (a accounts) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	secrets, ok := a[key.Namespace+"/"+key.Name]
+	switch {
+	case key.Name == "broken":
+		return errors.New("the API server is down")
+	case !ok:
+		return apierrors.NewNotFound(corev1.Resource("serviceaccounts"), key.Name)
+	}
+	for _, secret := range secrets {
+		account := object.(*corev1.ServiceAccount)
+		account.ImagePullSecrets = append(account.ImagePullSecrets, corev1.LocalObjectReference{Name: secret})
+	}
+	return nil
+}
+
+func (accounts) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return errors.New("ServiceAccounts are not listed")
+}
+
+// recording notes what is asked for.
+type recording struct {
+	requests []entrypoint.Request
+	failure  error
+}
+
+func (a *recording) Resolve(_ context.Context, request entrypoint.Request) (entrypoint.Command, error) {
+	a.requests = append(a.requests, request)
+	return entrypoint.Command{Entrypoint: []string{"/app"}}, a.failure
+}
+
+// TestCommands proves for which steps an image is asked for its command, and with which pull secrets: those that the Pod will have,
+// which are its ServiceAccount's where the template has none (PEERS row 7).
+func TestCommands(t *testing.T) {
+	image := corev1.Container{Name: "a", Image: "app", ImagePullPolicy: corev1.PullAlways, Args: []string{"x"}}
+	command := corev1.Container{Name: "b", Image: "app", Command: []string{"/app"}}
+	all := accounts{"default/default": {"of-default"}, "default/puller": {"one", "two"}, "default/plain": nil, "other/elsewhere": {"no"}}
+	cases := map[string]struct {
+		spec    corev1.PodSpec
+		secrets []string
+		refused string
+	}{
+		"the default account":   {corev1.PodSpec{}, []string{"of-default"}, ""},
+		"another account":       {corev1.PodSpec{ServiceAccountName: "puller"}, []string{"one", "two"}, ""},
+		"by its old field":      {corev1.PodSpec{DeprecatedServiceAccount: "puller"}, []string{"one", "two"}, ""},
+		"an account without":    {corev1.PodSpec{ServiceAccountName: "plain"}, nil, ""},
+		"an account not there":  {corev1.PodSpec{ServiceAccountName: "elsewhere"}, nil, ""},
+		"the template's own":    {corev1.PodSpec{ServiceAccountName: "puller", ImagePullSecrets: []corev1.LocalObjectReference{{Name: "own"}}}, []string{"own"}, ""},
+		"the API server's down": {corev1.PodSpec{ServiceAccountName: "broken"}, nil, `reading the pull secrets of the ServiceAccount "broken": the API server is down`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			commands := &recording{}
+			r := &TaskReconciler{Live: all, Commands: commands}
+			task := newTask(command, image)
+			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: "c", Image: "app"}, Script: "exit"})
+			task.Spec.Template = &v1alpha1.PodTemplate{Spec: c.spec}
+			before := task.DeepCopy()
+			got, err := r.commands(t.Context(), task)
+			if c.refused != "" {
+				if err == nil || err.Error() != c.refused {
+					t.Errorf("commands: %v, want %s", err, c.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(map[string]entrypoint.Command{"a": {Entrypoint: []string{"/app"}}}, got); diff != "" {
+				t.Errorf("commands (-want +got):\n%s", diff)
+			}
+			want := []entrypoint.Request{{Namespace: "default", Image: "app", PullPolicy: corev1.PullAlways, PullSecrets: c.secrets, HasArgs: true}}
+			if diff := cmp.Diff(want, commands.requests); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, task); diff != "" {
+				t.Errorf("the Task, which is the cache's (-before +after):\n%s", diff)
+			}
+		})
+	}
+	// All steps have a command: nothing is read.
+	r := &TaskReconciler{Live: accounts{}, Commands: &recording{failure: errors.New("asked")}}
+	if _, err := r.commands(t.Context(), newTask(command)); err != nil {
+		t.Errorf("commands of a Task with commands: %v", err)
+	}
+}
+
+// TestUnresolved proves what becomes of a Task whose command isn't known: it has failed for good, or waits as long as the registry says, or
+// with the back-off of an error.
+func TestUnresolved(t *testing.T) {
+	known := entrypoint.Error{Image: "app", Cause: "has a cause", Remedy: "mend it"}
+	permanent, busy := known, known
+	permanent.Permanent, busy.RetryAfter = true, 30*time.Second
+	type result struct {
+		Phase  v1alpha1.TaskPhase
+		Again  time.Duration
+		Failed bool // what makes the controller back off
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want result
+	}{
+		"permanent":  {&permanent, result{Phase: v1alpha1.TaskFailed}},
+		"for a time": {&known, result{Phase: v1alpha1.TaskPending, Failed: true}},
+		"busy":       {&busy, result{Phase: v1alpha1.TaskPending, Again: 30 * time.Second}},
+		"another":    {errors.New("the API server is down"), result{Phase: v1alpha1.TaskPending, Failed: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &TaskReconciler{Now: time.Now}
+			status := nextStatus(newTask(corev1.Container{Name: "a", Image: "app"}), time.Minute)
+			err := r.unresolved(status, c.err)
+			if diff := cmp.Diff(c.want, result{status.Phase, status.again, err != nil}); diff != "" {
+				t.Errorf("the status (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
