@@ -13,15 +13,19 @@ const Group = "taskflow.practice.com/"
 
 // Labels.
 const (
-	// TaskLabel holds the name of the Task that a Pod belongs to. The Task controller writes it; the
-	// webhook's object selector and the controllers' caches select on it.
+	// SequentialLabel is "true" on every Pod whose containers wait for one another. Users write it on a Pod, or on the
+	// template of a Job, and the webhook on those Pods that have a TaskLabel alone: so that the controllers' caches can
+	// select on it, since a selector can't say "one label or the other".
+	SequentialLabel = Group + "sequential"
+	// TaskLabel holds the name of the Task that a Pod belongs to, or that it takes its steps from. The Task controller writes
+	// it on the Pods that it makes, users on theirs. The webhook's object selectors have both labels.
 	TaskLabel = Group + "task"
 )
 
 // Annotations.
 const (
 	// OrderAnnotation is a whole number k: steps 1 to k are released. It never decreases. The webhook
-	// writes the first value, the order controller every later one, and the agents read it through
+	// writes the first value, 0 where the first step has to wait for other containers and else 1, the order controller every later one, and the agents read it through
 	// the downward API.
 	OrderAnnotation = Group + "order"
 
@@ -29,16 +33,17 @@ const (
 	// nothing removes it; the agents read it through the downward API. Empty and absent mean: go on.
 	HaltAnnotation = Group + "halt"
 
-	// StepsAnnotation is the sequence: container names in order, separated by commas. The Task
-	// controller and the webhook write it, the controllers read it.
+	// StepsAnnotation is the sequence: container names in order, separated by commas. Users may write it on a Pod of theirs
+	// to choose some of its containers, or another order; the webhook leaves the resolved list there. The Task controller
+	// writes it too, and the controllers read it.
 	StepsAnnotation = Group + "steps"
 
-	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller writes it; the
-	// webhook and the controllers read it.
+	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller
+	// and the webhook write it, from a Task; both read it.
 	OptionsAnnotation = Group + "options"
 
-	// ScriptAnnotationPrefix and the number of a step, from 1, is the annotation with the step's script. The Task
-	// controller writes it, and the downward API brings it into ScriptsVolume.
+	// ScriptAnnotationPrefix and the number of a step, from 1, is the annotation with the step's script. It
+	// is written as OptionsAnnotation is, and the downward API brings it into ScriptsVolume.
 	ScriptAnnotationPrefix = Group + "script-"
 )
 

@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,8 +56,14 @@ func observe(pod *corev1.Pod) sequence {
 		s.halt = failure(s.steps[s.failed])
 	}
 	s.order = order
+	ready, failed := helpers(pod)
+	if failed != "" && s.halt == "" {
+		s.halt = failed
+	}
 	if s.halt == "" {
-		s.order = max(order, min(s.done+1, len(s.steps)))
+		if order > 0 || ready {
+			s.order = max(order, min(s.done+1, len(s.steps)))
+		}
 	} else {
 		// Nothing after the end of the sequence runs any more, though the agents may need a moment to see it.
 		for i := range s.steps {
@@ -67,6 +74,27 @@ func observe(pod *corev1.Pod) sequence {
 		s.end = isOver(pod) && len(stuck(pod)) > 0
 	}
 	return s
+}
+
+// helpers says whether the containers that are no steps let the first step begin: each is ready, or has ended; a Pod that no kubelet
+// has looked at yet has none that are. One that has failed before it, and isn't started again, ends the sequence.
+func helpers(pod *corev1.Pod) (ready bool, failed string) {
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	ready = len(pod.Status.ContainerStatuses) > 0
+	for _, container := range pod.Status.ContainerStatuses {
+		if slices.Contains(steps, container.Name) {
+			continue
+		}
+		end := container.State.Terminated
+		switch {
+		case end != nil && end.ExitCode != 0 && !restarts(pod) && released(pod) == 0:
+			return false, fmt.Sprintf("the container %q failed with exit code %d before the first step", container.Name, end.ExitCode)
+		case end != nil && end.ExitCode == 0, container.Ready:
+		default:
+			ready = false
+		}
+	}
+	return ready, ""
 }
 
 // hasEnded says whether the step has run, well or not.

@@ -31,8 +31,48 @@ func TestObserve(t *testing.T) {
 			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
 		},
 		"no order yet": {
-			sequential(order("")),
+			sequential(order(""), containers(running("a"), running("b"), running("c"))),
 			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"helpers, and no kubelet has looked at the Pod": {
+			sequential(order("0"), phase(corev1.PodPending)),
+			seen{"Waiting Waiting Waiting", 0, -1, 0, ""},
+		},
+		"a helper that isn't up": {
+			sequential(order("0"), containers(running("a"), waiting("helper", "ContainerCreating", ""), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 0, ""},
+		},
+		"a helper that runs and isn't ready": {
+			sequential(order("0"), containers(running("a"), running("helper"), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 0, ""},
+		},
+		"one of two helpers is ready": {
+			sequential(order("0"), containers(running("a"), isReady(running("helper")), running("other"), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 0, ""},
+		},
+		"the helpers are ready": {
+			sequential(order("0"), containers(running("a"), isReady(running("helper")), isReady(running("other")), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"a helper has done its work": {
+			sequential(order("0"), containers(running("a"), succeeded("helper"), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
+		},
+		"a helper fails before the first step": {
+			sequential(order("0"), containers(running("a"), failedWith("helper", 3), running("b"), running("c"))),
+			seen{"Skipped Skipped Skipped", 0, -1, 0, `the container "helper" failed with exit code 3 before the first step`},
+		},
+		"a helper fails before the first step, and is started again": {
+			sequential(order("0"), restartPolicy(corev1.RestartPolicyOnFailure), containers(running("a"), failedWith("helper", 3), running("b"), running("c"))),
+			seen{"Waiting Waiting Waiting", 0, -1, 0, ""},
+		},
+		"a helper is no longer ready, and the steps run": {
+			sequential(containers(running("a"), running("helper"), running("b"), running("c"))),
+			seen{"Running Waiting Waiting", 0, -1, 1, ""},
+		},
+		"a helper fails while the steps run: the kubelet ends the Pod as failed, and the steps go on": {
+			sequential(containers(succeeded("a"), failedWith("helper", 3), running("b"), running("c"))),
+			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
 		},
 		"the first step runs": {
 			sequential(containers(running("a"), running("b"), running("c"))),

@@ -6,7 +6,9 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -20,9 +22,16 @@ import (
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
 
-// OrderReconciler releases the steps of sequential Pods, one after another.
+// OrderReconciler releases the steps of sequential Pods, one after another, and tells of them in events on the Pods.
 type OrderReconciler struct {
-	Client client.Client
+	client client.Client
+	events events.EventRecorder
+	told   story
+}
+
+// NewOrderReconciler returns one that has told nothing yet.
+func NewOrderReconciler(c client.Client, recorder events.EventRecorder) *OrderReconciler {
+	return &OrderReconciler{client: c, events: recorder, told: story{steps: map[types.NamespacedName]chapter{}}}
 }
 
 // SetupWithManager registers the controller.
@@ -43,19 +52,34 @@ func isSequential(object client.Object) bool {
 // Reconcile writes the Pod's order and halt annotations, where they aren't what they should be.
 func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var pod corev1.Pod
-	if err := r.Client.Get(ctx, request.NamespacedName, &pod); err != nil {
+	err := r.client.Get(ctx, request.NamespacedName, &pod)
+	if apierrors.IsNotFound(err) {
+		r.told.forget(request.NamespacedName)
+	}
+	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if !isSequential(&pod) || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if !isSequential(&pod) {
 		return ctrl.Result{}, nil
 	}
 	seen := observe(&pod)
+	before := r.told.next(&pod, seen)
+	for _, e := range stepEvents(before, seen.steps) {
+		record(r.events, &pod, &pod, e)
+	}
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return ctrl.Result{}, nil
+	}
 	patch := orderPatch(&pod, seen)
 	if len(patch) == 0 {
 		return ctrl.Result{}, nil
 	}
-	if err := patchPod(ctx, r.Client, &pod, patch); err != nil {
+	halts := seen.halt != pod.Annotations[contract.HaltAnnotation]
+	if err := patchPod(ctx, r.client, &pod, patch); err != nil {
 		return ctrl.Result{}, err
+	}
+	if halts {
+		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step is started: " + seen.halt})
 	}
 	log.FromContext(ctx).V(1).Info("Patched the Pod", "order", seen.order, "halt", seen.halt)
 	return ctrl.Result{}, nil

@@ -76,6 +76,11 @@ func running(name string) corev1.ContainerStatus {
 	}}
 }
 
+func isReady(container corev1.ContainerStatus) corev1.ContainerStatus {
+	container.Ready = true
+	return container
+}
+
 func waiting(name, reason, message string) corev1.ContainerStatus {
 	return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
 		Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message},

@@ -6,7 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,7 +27,7 @@ const (
 
 // SetupWithManager registers both controllers.
 func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace time.Duration) error {
-	order := &OrderReconciler{Client: m.GetClient()}
+	order := NewOrderReconciler(m.GetClient(), m.GetEventRecorder("taskflow"))
 	if err := order.SetupWithManager(m); err != nil {
 		return err
 	}
@@ -50,18 +49,14 @@ func options() controller.Options {
 	}
 }
 
-// CacheOptions are what the controllers keep in memory: Tasks, and of Pods those with a task label, without what no
+// CacheOptions are what the controllers keep in memory: Tasks, and of Pods those that the webhook has been at, without what no
 // controller reads.
 func CacheOptions() cache.Options {
-	labelled, err := labels.NewRequirement(contract.TaskLabel, selection.Exists, nil)
-	if err != nil {
-		panic(err) // the label is a constant
-	}
 	return cache.Options{
 		ByObject: map[client.Object]cache.ByObject{
 			&v1alpha1.Task{}: {Transform: cache.TransformStripManagedFields()},
 			&corev1.Pod{}: {
-				Label:     labels.NewSelector().Add(*labelled),
+				Label:     labels.SelectorFromSet(labels.Set{contract.SequentialLabel: "true"}),
 				Transform: stripPod,
 			},
 		},

@@ -120,8 +120,9 @@ func TestCacheOptions(t *testing.T) {
 			labels labels.Set
 			want   bool
 		}{
-			{labels.Set{"taskflow.practice.com/task": "example"}, true},
-			{labels.Set{"taskflow.practice.com/task": "example", "team": "x"}, true},
+			{labels.Set{"taskflow.practice.com/sequential": "true"}, true},
+			{labels.Set{"taskflow.practice.com/sequential": "true", "taskflow.practice.com/task": "example", "team": "x"}, true},
+			{labels.Set{"taskflow.practice.com/sequential": "false"}, false},
 			{labels.Set{"team": "x"}, false},
 			{nil, false},
 		} {

@@ -130,7 +130,7 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	switch {
 	case err != nil:
 		return status, err
-	case pod != nil:
+	case pod != nil && concerns(pod, task):
 		return status, r.follow(task, pod, status)
 	case task.Status.PodName != "":
 		status.podDeleted(nil, r.Now())
@@ -181,6 +181,11 @@ func (r *TaskReconciler) pod(ctx context.Context, task *v1alpha1.Task) (*corev1.
 		return nil, nil
 	}
 	return &pod, err
+}
+
+// concerns is false for a Pod that only has the name of a suspended Task, as one may that names it.
+func concerns(pod *corev1.Pod, task *v1alpha1.Task) bool {
+	return !task.Spec.Suspend || task.Status.PodName != "" || metav1.IsControlledBy(pod, task)
 }
 
 // follow brings the status to what the Pod of the Task's name says, if it is the Task's.
@@ -280,21 +285,22 @@ func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status 
 		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
 	}
 	for _, e := range transitions(before.Status, status) {
-		r.Events.Eventf(task, nil, e.kind, e.reason, e.action, "%s", e.note)
+		record(r.Events, task, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: task.Namespace, Name: status.PodName}}, e)
 	}
 	return nil
 }
-
-// event is one line of a Task's story in `kubectl describe`.
-type event struct{ kind, reason, action, note string }
 
 // transitions are the events that tell how one status became the other.
 func transitions(before, after v1alpha1.TaskStatus) []event {
 	var all []event
 	if before.PodName == "" && after.PodName != "" {
-		all = append(all, event{corev1.EventTypeNormal, v1alpha1.ReasonPodCreated, "CreatePod", fmt.Sprintf("created the Pod %q", after.PodName)})
+		all = append(all, event{kind: corev1.EventTypeNormal, reason: v1alpha1.ReasonPodCreated, action: "CreatePod", note: fmt.Sprintf("created the Pod %q", after.PodName)})
 	}
-	all = append(all, stepEvents(before, after)...)
+	for _, e := range stepEvents(stepsOf(before, after.PodName), after.Steps) {
+		if failed := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionFailed); failed == nil || failed.Message != e.note {
+			all = append(all, e)
+		}
+	}
 	for _, condition := range after.Conditions {
 		old := meta.FindStatusCondition(before.Conditions, condition.Type)
 		if old != nil && old.Status == condition.Status && old.Reason == condition.Reason && old.Message == condition.Message {
@@ -302,42 +308,22 @@ func transitions(before, after v1alpha1.TaskStatus) []event {
 		}
 		switch {
 		case condition.Type == v1alpha1.ConditionComplete && condition.Status == metav1.ConditionTrue:
-			all = append(all, event{corev1.EventTypeNormal, condition.Type, "RunSteps", condition.Message})
+			all = append(all, event{kind: corev1.EventTypeNormal, reason: condition.Type, action: "RunSteps", note: condition.Message})
 		case condition.Type == v1alpha1.ConditionFailed && condition.Status == metav1.ConditionTrue:
-			all = append(all, event{corev1.EventTypeWarning, condition.Reason, "RunSteps", condition.Message})
+			all = append(all, event{kind: corev1.EventTypeWarning, reason: condition.Reason, action: "RunSteps", note: condition.Message})
 		case condition.Type == v1alpha1.ConditionSuspended:
-			all = append(all, event{corev1.EventTypeNormal, condition.Reason, "Suspend", condition.Message})
+			all = append(all, event{kind: corev1.EventTypeNormal, reason: condition.Reason, action: "Suspend", note: condition.Message})
 		case condition.Type == v1alpha1.ConditionProgressing && condition.Status == metav1.ConditionFalse && !finished(&after) && after.Phase != v1alpha1.TaskSuspended:
-			all = append(all, event{corev1.EventTypeWarning, condition.Reason, "RunSteps", condition.Message})
+			all = append(all, event{kind: corev1.EventTypeWarning, reason: condition.Reason, action: "RunSteps", note: condition.Message})
 		}
 	}
 	return all
 }
 
-// stepEvents tell of the steps that have begun or ended; not of the failure that is the Task's.
-func stepEvents(before, after v1alpha1.TaskStatus) []event {
-	old := map[string]v1alpha1.StepState{}
-	if before.PodName == after.PodName {
-		for _, step := range before.Steps {
-			old[step.Name] = step.State
-		}
+// stepsOf are the steps of a status, where they are those of the Pod.
+func stepsOf(status v1alpha1.TaskStatus, pod string) []v1alpha1.StepStatus {
+	if status.PodName != pod {
+		return nil
 	}
-	failed := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionFailed)
-	var all []event
-	for _, step := range after.Steps {
-		if old[step.Name] == step.State || failed != nil && failed.Message == failure(step) {
-			continue
-		}
-		switch step.State {
-		case v1alpha1.StepRunning:
-			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q has started", step.Name)})
-		case v1alpha1.StepSucceeded:
-			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q has ended well", step.Name)})
-		case v1alpha1.StepFailed:
-			if step.ExitCode != nil { // else it is the Pod's end that is the story
-				all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step)})
-			}
-		}
-	}
-	return all
+	return status.Steps
 }

@@ -68,15 +68,45 @@ func TestPlanTwice(t *testing.T) {
 		"all of it in args, for an image whose entrypoint is a front program": front(func(c *corev1.Container) {
 			c.Command, c.Args = nil, slices.Concat(c.Command, c.Args)
 		}),
-		"an order that is ahead": func(pod *corev1.Pod) {
-			pod.Annotations[contract.OrderAnnotation] = "2"
-		},
 	}
 	for name, between := range cases {
 		t.Run(name, func(t *testing.T) {
 			once := mutatePod(t, taskPod(step("a"), step("b"), step("c")))
 			between(once)
 			assertNothingToAdd(t, encode(t, once))
+		})
+	}
+}
+
+// TestPlanOfACopy proves that a Pod which has run, and is created again as it stands (a backup that is restored), begins with its
+// first step: else all that was released before would start at once.
+func TestPlanOfACopy(t *testing.T) {
+	helper := corev1.Container{Name: "helper", Image: "helper"}
+	type annotations struct{ Order, Halt string }
+	cases := map[string]struct {
+		helpers []corev1.Container
+		edit    func(*corev1.Pod)
+		want    annotations
+	}{
+		"ahead": {nil, func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "3" }, annotations{"1", ""}},
+		"halted": {nil, func(pod *corev1.Pod) {
+			pod.Annotations[contract.OrderAnnotation], pod.Annotations[contract.HaltAnnotation] = "2", "why"
+		}, annotations{"1", ""}},
+		"with a helper":   {[]corev1.Container{helper}, func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "3" }, annotations{"0", ""}},
+		"without a value": {nil, func(pod *corev1.Pod) { delete(pod.Annotations, contract.OrderAnnotation) }, annotations{"1", ""}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := taskPod(step("a"), step("b"), step("c"))
+			pod.Spec.Containers = append(pod.Spec.Containers, c.helpers...)
+			pod = mutatePod(t, pod)
+			c.edit(pod)
+			again := encode(t, mutatePod(t, pod))
+			got := decodePod(t, again).Annotations
+			if diff := cmp.Diff(c.want, annotations{got[contract.OrderAnnotation], got[contract.HaltAnnotation]}); diff != "" {
+				t.Errorf("annotations (-want +got):\n%s", diff)
+			}
+			assertNothingToAdd(t, again)
 		})
 	}
 }

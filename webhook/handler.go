@@ -2,15 +2,32 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/entrypoint"
 )
 
 // Path is where the webhook is served; config/webhook names it too.
 const Path = "/mutate-pods"
+
+// deadline is how long an answer may take. The API server waits for 10 seconds (timeoutSeconds in config/webhook): what
+// went wrong should be said before that.
+const deadline = 8 * time.Second
+
+// CommandResolver finds out which command an image runs (entrypoint.Resolver).
+type CommandResolver interface {
+	Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error)
+}
 
 // Handler answers the admission requests for new Pods.
 type Handler struct {
@@ -18,22 +35,82 @@ type Handler struct {
 	Decoder admission.Decoder
 	// Agent is what the webhook puts into Pods.
 	Agent Agent
+	// Tasks reads the Tasks that Pods name, from a cache.
+	Tasks client.Reader
+	// Live reads them from the API server: a Task that was created a moment ago is not in the cache yet.
+	Live client.Reader
+	// Commands are those of the steps that have none.
+	Commands CommandResolver
 }
 
 var _ admission.Handler = Handler{}
 
 // Handle makes a Pod with steps sequential, and lets every other one pass as it is.
 func (h Handler) Handle(ctx context.Context, request admission.Request) admission.Response {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
 	var pod corev1.Pod
 	if err := h.Decoder.Decode(request, &pod); err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
 	}
-	patch, err := plan(&pod, h.Agent)
-	if err != nil {
+	d := &draft{pod: &pod}
+	if err := h.mutate(ctx, request, d); err != nil {
 		logf.FromContext(ctx).Info("Refused a Pod", "why", err.Error())
 		return admission.Denied(err.Error())
 	}
 	response := admission.Allowed("")
-	response.Patches = patch
+	response.Patches = d.patch
+	response.Warnings = d.warnings
 	return response
+}
+
+func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft) error {
+	if err := checkLabel(d.pod); err != nil {
+		return err
+	}
+	if isSequential(d.pod) && !isTasks(d.pod) && !isPlanned(d.pod) {
+		if err := h.prepare(ctx, request, d); err != nil {
+			return err
+		}
+	}
+	patch, err := plan(d.pod, h.Agent)
+	d.patch = append(d.patch, patch...)
+	return err
+}
+
+// prepare brings a Pod of a user's to where one is that the Task controller has made: its steps are settled, and have commands.
+func (h Handler) prepare(ctx context.Context, request admission.Request, d *draft) error {
+	if err := checkUsers(d.pod); err != nil {
+		return err
+	}
+	if name, named := d.pod.Labels[contract.TaskLabel]; named {
+		task, err := h.task(ctx, client.ObjectKey{Namespace: request.Namespace, Name: name})
+		if err != nil {
+			return err
+		}
+		if err := d.useTask(request.Object.Raw, task); err != nil {
+			return err
+		}
+	}
+	if err := d.sequence(); err != nil {
+		return err
+	}
+	return d.resolve(ctx, h.Commands, request.Namespace)
+}
+
+// task is the one that a Pod names.
+func (h Handler) task(ctx context.Context, key client.ObjectKey) (*v1alpha1.Task, error) {
+	var task v1alpha1.Task
+	err := h.Tasks.Get(ctx, key, &task)
+	if err != nil { // perhaps the cache is behind, or hasn't begun
+		err = h.Live.Get(ctx, key, &task)
+	}
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("metadata.labels: %s names the Task %q, and the namespace %q has none of that name: create it, or correct the name",
+			contract.TaskLabel, key.Name, key.Namespace)
+	case err != nil:
+		return nil, fmt.Errorf("the Task %q that the label %s names can't be read: %w", key.Name, contract.TaskLabel, err)
+	}
+	return &task, nil
 }

@@ -1,14 +1,22 @@
 package webhook
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/entrypoint"
 )
 
 // answer is what the API server reads of a response.
@@ -22,8 +30,8 @@ type answer struct {
 // TestHandle proves how each kind of request is answered: the code decides whether the API server takes it for the user's fault.
 func TestHandle(t *testing.T) {
 	refused := taskPod(step("a"))
-	refused.OwnerReferences = nil
-	const refusal = "metadata.labels: taskflow.practice.com/task is for Pods that taskflow makes from a Task: remove it, or create a Task"
+	refused.Spec.OS = &corev1.PodOS{Name: corev1.Windows}
+	const refusal = "spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out"
 	cases := map[string]struct {
 		raw  []byte
 		want answer
@@ -85,17 +93,55 @@ func TestHandleMalformed(t *testing.T) {
 	}
 }
 
-func handle(t *testing.T, raw []byte) admission.Response {
+func handle(t *testing.T, raw []byte, known ...*v1alpha1.Task) admission.Response {
+	t.Helper()
+	response, _ := handleWith(t, raw, tasks(known), nil)
+	return response
+}
+
+// handleWith also returns what was asked of the commands.
+func handleWith(t *testing.T, raw []byte, cache, live tasks) (admission.Response, []entrypoint.Request) {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	handler := Handler{Decoder: admission.NewDecoder(scheme), Agent: testAgent}
-	request := admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{UID: "1", Object: runtime.RawExtension{Raw: raw}}}
+	var commands commands
+	handler := Handler{Decoder: admission.NewDecoder(scheme), Agent: testAgent, Tasks: cache, Live: live, Commands: &commands}
+	request := admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{UID: "1", Namespace: "default", Object: runtime.RawExtension{Raw: raw}}}
 	response := handler.Handle(t.Context(), request)
 	if err := response.Complete(request); err != nil {
 		t.Fatal(err)
 	}
-	return response
+	return response, commands.asked
+}
+
+// tasks are those of the namespace default.
+type tasks []*v1alpha1.Task
+
+func (all tasks) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	for _, task := range all {
+		if key == (client.ObjectKey{Namespace: "default", Name: task.Name}) {
+			task.DeepCopyInto(object.(*v1alpha1.Task))
+			return nil
+		}
+	}
+	return apierrors.NewNotFound(schema.GroupResource{Group: "api.practice.com", Resource: "tasks"}, key.Name)
+}
+
+func (tasks) List(context.Context, client.ObjectList, ...client.ListOption) error { return errors.New("nobody lists") }
+
+// commands are those of images: that of "pinned" depends on the platform, and that of "unknown" isn't known.
+type commands struct{ asked []entrypoint.Request }
+
+func (c *commands) Resolve(_ context.Context, request entrypoint.Request) (entrypoint.Command, error) {
+	c.asked = append(c.asked, request)
+	command := entrypoint.Command{Entrypoint: []string{"/entry", request.Image}, Cmd: []string{"$cmd"}}
+	switch request.Image {
+	case "pinned":
+		command.Image = "pinned@sha256:0"
+	case "unknown":
+		return entrypoint.Command{}, &entrypoint.Error{Image: "unknown", Cause: "has neither ENTRYPOINT nor CMD", Remedy: "set command"}
+	}
+	return command, nil
 }

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -12,9 +11,7 @@ import (
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
@@ -36,10 +33,10 @@ const agentUser = 65532
 // steps, and for one that has all of it: a webhook may be called twice for one Pod (reinvocationPolicy), and containers that
 // came in between are not steps. An error is one sentence for the user.
 func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
-	if _, labelled := pod.Labels[contract.TaskLabel]; !labelled {
+	if !isSequential(pod) {
 		return nil, nil
 	}
-	planned := slices.ContainsFunc(pod.Spec.InitContainers, isAgentContainer)
+	planned := isPlanned(pod)
 	if !planned {
 		if err := check(pod); err != nil {
 			return nil, err
@@ -57,6 +54,11 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 	var p jsonpatch.Patch
 	for number, i := range steps {
 		container := pod.Spec.Containers[i]
+		if !planned {
+			if err := checkStep(container); err != nil {
+				return nil, err
+			}
+		}
 		flags := contract.AgentFlags{WaitContent: number + 1, Timeout: options[container.Name].Timeout, Retries: options[container.Name].Retries}
 		if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
 			flags.Grace = max(time.Second, time.Duration(*grace)*time.Second)
@@ -66,45 +68,38 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		}
 	}
 	if planned {
+		startAgain(&p, pod)
 		return p, nil
 	}
-	p.Set("1", "metadata", "annotations", contract.OrderAnnotation)
+	if pod.Labels[contract.SequentialLabel] != "true" {
+		p.Set("true", "metadata", "labels", contract.SequentialLabel)
+	}
+	p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
+	if pod.Spec.Resources != nil {
+		agent.Resources = corev1.ResourceRequirements{} // those of the Pod are for all; its containers may not have more
+	}
 	jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(agent)}, "spec", "initContainers")
 	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(), "spec", "volumes")
 	return p, nil
 }
 
-// check refuses what can't be made sequential, or would be taken for taskflow's own.
-func check(pod *corev1.Pod) error {
-	owner := metav1.GetControllerOf(pod)
-	if owner == nil || owner.Kind != "Task" || !strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/") {
-		return fmt.Errorf("metadata.labels: %s is for Pods that taskflow makes from a Task: remove it, or create a Task", contract.TaskLabel)
+// firstOrder releases the first step, unless there are helpers: the order controller does it when these are ready.
+func firstOrder(pod *corev1.Pod) string {
+	if len(helpers(pod)) > 0 {
+		return "0"
 	}
-	for _, annotation := range []string{contract.OrderAnnotation, contract.HaltAnnotation} {
-		if _, set := pod.Annotations[annotation]; set {
-			return fmt.Errorf("metadata.annotations: %s is set by taskflow alone: remove it", annotation)
-		}
+	return "1"
+}
+
+// startAgain puts a Pod back to its beginning that is the copy of one which has run (a backup that is restored, say): else all
+// that was released in that one would start at once.
+func startAgain(p *jsonpatch.Patch, pod *corev1.Pod) {
+	if order := pod.Annotations[contract.OrderAnnotation]; order != "0" && order != "1" {
+		p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
 	}
-	if pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows {
-		return errors.New("spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out")
+	if pod.Annotations[contract.HaltAnnotation] != "" {
+		p.Set("", "metadata", "annotations", contract.HaltAnnotation)
 	}
-	for _, volume := range pod.Spec.Volumes {
-		if strings.HasPrefix(volume.Name, contract.ReservedPrefix) && volume.Name != contract.ScriptsVolume {
-			return fmt.Errorf("spec.volumes: %q starts with %s, which is for taskflow's own: choose another name", volume.Name, contract.ReservedPrefix)
-		}
-	}
-	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		if strings.HasPrefix(container.Name, contract.ReservedPrefix) {
-			return fmt.Errorf("the container name %q starts with %s, which is for taskflow's own: choose another name", container.Name, contract.ReservedPrefix)
-		}
-		for _, mount := range container.VolumeMounts {
-			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) && mount.Name != contract.ScriptsVolume {
-				return fmt.Errorf("the container %q mounts %q, and volume names that start with %s are for taskflow's own: choose another volume",
-					container.Name, mount.Name, contract.ReservedPrefix)
-			}
-		}
-	}
-	return nil
 }
 
 // stepContainers are the indexes of the steps' containers, in the order of the steps.

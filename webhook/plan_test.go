@@ -34,7 +34,7 @@ spec:
 			want: `
 metadata:
   name: example
-  labels: {taskflow.practice.com/task: example}
+  labels: {taskflow.practice.com/task: example, taskflow.practice.com/sequential: "true"}
   annotations: {taskflow.practice.com/steps: "step1,step2,step3", taskflow.practice.com/order: "1"}
   ownerReferences: [{apiVersion: api.practice.com/v1alpha1, kind: Task, name: example, uid: "1", controller: true}]
 spec:
@@ -83,7 +83,7 @@ spec:
       - {path: halt, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/halt']"}}
 `,
 		},
-		// What is there keeps its place; the containers that the annotation doesn't name are none of taskflow's.
+		// What is there keeps its place; a container that the annotation doesn't name is left alone, and waited for.
 		"a subset in another order, beside what the user has": {
 			pod: `
 metadata:
@@ -109,8 +109,8 @@ spec:
 			want: `
 metadata:
   generateName: example-
-  labels: {taskflow.practice.com/task: example, mine: label}
-  annotations: {mine: annotation, taskflow.practice.com/steps: " last , first ", taskflow.practice.com/order: "1"}
+  labels: {taskflow.practice.com/task: example, mine: label, taskflow.practice.com/sequential: "true"}
+  annotations: {mine: annotation, taskflow.practice.com/steps: " last , first ", taskflow.practice.com/order: "0"}
   ownerReferences:
   - {apiVersion: example.com/v1, kind: Other, name: other, uid: "2"}
   - {apiVersion: api.practice.com/v1alpha1, kind: Task, name: example, uid: "1", controller: true}
@@ -307,9 +307,6 @@ func TestPlanRefuses(t *testing.T) {
 	annotation := func(key, value string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) { pod.Annotations[key] = value }
 	}
-	owner := func(edit func(*metav1.OwnerReference)) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { edit(&pod.OwnerReferences[0]) }
-	}
 	volume := func(name string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
 			pod.Spec.Volumes = []corev1.Volume{{Name: "work"}, {Name: name}}
@@ -329,7 +326,6 @@ func TestPlanRefuses(t *testing.T) {
 		}
 	}
 	const (
-		notATasks     = "metadata.labels: taskflow.practice.com/task is for Pods that taskflow makes from a Task: remove it, or create a Task"
 		noSteps       = "metadata.annotations: taskflow.practice.com/steps is missing: set it to the names of the containers in their order"
 		anotherName   = " starts with taskflow-, which is for taskflow's own: choose another name"
 		anotherPath   = ", which is for taskflow's own: choose another mountPath"
@@ -339,26 +335,6 @@ func TestPlanRefuses(t *testing.T) {
 		edit func(*corev1.Pod)
 		want string
 	}{
-		"no owner": {
-			func(pod *corev1.Pod) { pod.OwnerReferences = nil },
-			notATasks,
-		},
-		"an owner that is no controller": {
-			owner(func(o *metav1.OwnerReference) { o.Controller = nil }),
-			notATasks,
-		},
-		"an owner of another kind": {
-			owner(func(o *metav1.OwnerReference) { o.Kind = "Job" }),
-			notATasks,
-		},
-		"an owner of another group": {
-			owner(func(o *metav1.OwnerReference) { o.APIVersion = "tekton.dev/v1" }),
-			notATasks,
-		},
-		"an owner of a group that begins alike": {
-			owner(func(o *metav1.OwnerReference) { o.APIVersion = "api.practice.com.example.com/v1" }),
-			notATasks,
-		},
 		"the order is set": {
 			annotation(contract.OrderAnnotation, "3"),
 			"metadata.annotations: taskflow.practice.com/order is set by taskflow alone: remove it",
@@ -465,6 +441,24 @@ func TestPlanRefuses(t *testing.T) {
 		"a mount at the root": {
 			mounts("work", "/"),
 			`the container "b" mounts "work" at /` + anotherPath,
+		},
+		"a hook before the step's turn (PEERS row 28)": {
+			func(pod *corev1.Pod) {
+				pod.Spec.Containers[1].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}
+			},
+			`the step "b" has lifecycle.postStart, which would run before its turn: put it into the command`,
+		},
+		"a step with a restart policy": {
+			func(pod *corev1.Pod) {
+				pod.Spec.Containers[1].RestartPolicy = new(corev1.ContainerRestartPolicyOnFailure)
+			},
+			`the step "b" has a restartPolicy of its own, which isn't supported: set spec.restartPolicy`,
+		},
+		"a device at /taskflow": {
+			func(pod *corev1.Pod) {
+				pod.Spec.Containers[1].VolumeDevices = []corev1.VolumeDevice{{Name: "disk", DevicePath: "/taskflow/disk"}}
+			},
+			`the container "b" has the device "disk" at /taskflow/disk, which is for taskflow's own: choose another devicePath`,
 		},
 		"a mount of the agent's volume": {
 			mounts("taskflow-bin", "/bin/agent"),

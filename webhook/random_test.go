@@ -41,10 +41,15 @@ func unwrap(t *testing.T, mutated []byte, original *corev1.Pod) []byte {
 	t.Helper()
 	document := decode(t, mutated).(map[string]any)
 	annotations := document["metadata"].(map[string]any)["annotations"].(map[string]any)
-	if diff := diff("1", annotations[contract.OrderAnnotation]); diff != "" {
+	order := "1"
+	if len(contract.ParseSteps(original.Annotations[contract.StepsAnnotation])) < len(original.Spec.Containers) {
+		order = "0"
+	}
+	if diff := diff(order, annotations[contract.OrderAnnotation]); diff != "" {
 		t.Errorf("the order (-want +got):\n%s", diff)
 	}
 	delete(annotations, contract.OrderAnnotation)
+	delete(document["metadata"].(map[string]any)["labels"].(map[string]any), contract.SequentialLabel)
 
 	spec := document["spec"].(map[string]any)
 	cut(t, spec, "initContainers", len(original.Spec.InitContainers), contract.AgentContainer)

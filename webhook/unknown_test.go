@@ -35,8 +35,8 @@ func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
   "apiVersion": "v1", "kind": "Pod", "new": {"at": ["the", "top"]},
   "metadata": {
     "name": "example", "new": 12345678901234567890,
-    "labels": {"taskflow.practice.com/task": "example"},
-    "annotations": {"taskflow.practice.com/steps": "b,a", "taskflow.practice.com/order": "1"},
+    "labels": {"taskflow.practice.com/task": "example", "taskflow.practice.com/sequential": "true"},
+    "annotations": {"taskflow.practice.com/steps": "b,a", "taskflow.practice.com/order": "0"},
     "ownerReferences": [{"apiVersion": "api.practice.com/v1alpha1", "kind": "Task", "name": "example", "uid": "1", "controller": true, "new": 1.50}]
   },
   "spec": {

@@ -77,7 +77,13 @@ func run(ctx context.Context, args []string) error {
 		}
 		defer close(serving)
 		m.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{
-			Handler: webhook.Handler{Decoder: admission.NewDecoder(m.GetScheme()), Agent: c.agent},
+			Handler: webhook.Handler{
+				Decoder:  admission.NewDecoder(m.GetScheme()),
+				Agent:    c.agent,
+				Tasks:    m.GetClient(),
+				Live:     m.GetAPIReader(),
+				Commands: commands,
+			},
 		})
 		return controller.SetupWithManager(m, commands, c.startGrace)
 	}

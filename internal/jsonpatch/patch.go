@@ -1,7 +1,6 @@
 // Package jsonpatch writes JSON patches (RFC 6902) by hand.
 //
-// Its patches only add: members to objects, where an "add" replaces a member that is there, and elements to the end
-// of lists. So no operation moves what another one, or another writer, refers to by its index, and fields that nobody here
+// Its patches set and remove members of objects, and add elements to the end of lists. So no operation moves what another one, or another writer, refers to by its index, and fields that nobody here
 // knows stay as they are.
 package jsonpatch
 
@@ -21,6 +20,9 @@ func (p *Patch) Test(value any, path ...string) { p.append("test", value, path) 
 
 // Set gives a member of an object a value. The object must exist.
 func (p *Patch) Set(value any, path ...string) { p.append("add", value, path) }
+
+// Remove takes a member of an object away. The member must exist.
+func (p *Patch) Remove(path ...string) { p.append("remove", nil, path) }
 
 func (p *Patch) append(operation string, value any, path []string) {
 	*p = append(*p, jsonpatch.NewOperation(operation, pointer(path), value))

@@ -92,8 +92,11 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	manager.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{Handler: webhook.Handler{
-		Decoder: admission.NewDecoder(scheme),
-		Agent:   webhook.Agent{Image: "taskflow/agent"},
+		Decoder:  admission.NewDecoder(scheme),
+		Agent:    webhook.Agent{Image: "taskflow/agent"},
+		Tasks:    manager.GetClient(),
+		Live:     manager.GetAPIReader(),
+		Commands: commands,
 	}})
 	if err := controller.SetupWithManager(manager, commands, startGrace); err != nil {
 		return 0, err

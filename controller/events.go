@@ -1,0 +1,110 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+// event is one line of a story in `kubectl describe`.
+type event struct {
+	kind, reason, action, note string
+	// step is the one that it is about, if it is about one.
+	step string
+}
+
+// record tells an event of an object. What is about a step is related to its container: events of one object with the same reason and
+// the same relation are taken for a repetition of the first, and only that is shown.
+func record(recorder events.EventRecorder, object runtime.Object, pod *corev1.Pod, e event) {
+	var related runtime.Object
+	if e.step != "" {
+		related = &corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+			FieldPath: fmt.Sprintf("spec.containers{%s}", e.step),
+		}
+	}
+	recorder.Eventf(object, related, e.kind, e.reason, e.action, "%s", e.note)
+}
+
+// stepEvents tell of the steps that have begun or ended since.
+func stepEvents(before, after []v1alpha1.StepStatus) []event {
+	old := map[string]v1alpha1.StepState{}
+	for _, step := range before {
+		old[step.Name] = step.State
+	}
+	var all []event
+	for _, step := range after {
+		if old[step.Name] == step.State {
+			continue
+		}
+		switch step.State {
+		case v1alpha1.StepRunning:
+			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q has started", step.Name), step.Name})
+		case v1alpha1.StepSucceeded:
+			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q has ended well", step.Name), step.Name})
+		case v1alpha1.StepFailed:
+			if step.ExitCode != nil { // else it is the Pod's end that is the story
+				all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step), step.Name})
+			}
+		}
+	}
+	return all
+}
+
+// story is what has been told of Pods, so that nothing is told twice. It is lost when the operator ends: what the annotations of a Pod
+// say, or the end of it, has been told by then.
+type story struct {
+	mutex sync.Mutex
+	steps map[types.NamespacedName]chapter
+}
+
+// chapter is what has been told of one Pod.
+type chapter struct {
+	uid   types.UID
+	steps []v1alpha1.StepStatus
+}
+
+// next returns the steps as they were told last, and keeps them as they are now.
+func (s *story) next(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+	before, known := s.steps[key]
+	s.steps[key] = chapter{uid: pod.UID, steps: now.steps}
+	if known && before.uid == pod.UID {
+		return before.steps
+	}
+	return toldBefore(pod, now)
+}
+
+func (s *story) forget(key types.NamespacedName) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	delete(s.steps, key)
+}
+
+// toldBefore are the steps of a Pod that an earlier operator has told of: all of one that has ended, and else those before the one that
+// was released last.
+func toldBefore(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return now.steps
+	}
+	told := slices.Clone(now.steps)
+	order := released(pod)
+	for i := range told {
+		switch {
+		case i < order-1:
+		case i == order-1 && order > 1 && told[i].State == v1alpha1.StepRunning:
+		default:
+			told[i].State = v1alpha1.StepWaiting
+		}
+	}
+	return told
+}

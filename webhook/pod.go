@@ -1,0 +1,121 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// draft is a Pod of a user's on its way to a sequential one: pod is how it is by now, and patch what has made it so.
+type draft struct {
+	pod      *corev1.Pod
+	patch    jsonpatch.Patch
+	warnings []string
+}
+
+// isSequential says whether taskflow has anything to do with the Pod.
+func isSequential(pod *corev1.Pod) bool {
+	_, named := pod.Labels[contract.TaskLabel]
+	return named || pod.Labels[contract.SequentialLabel] == "true"
+}
+
+// isPlanned says whether the webhook has been at the Pod.
+func isPlanned(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, isAgentContainer)
+}
+
+// isTasks says whether the Task controller has made the Pod. It has all that it needs then.
+func isTasks(pod *corev1.Pod) bool {
+	_, named := pod.Labels[contract.TaskLabel]
+	owner := metav1.GetControllerOf(pod)
+	return named && owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/")
+}
+
+// sequence settles which containers are the steps, and how the Pod ends.
+func (d *draft) sequence() error {
+	names := contract.ParseSteps(d.pod.Annotations[contract.StepsAnnotation])
+	if len(names) == 0 {
+		for _, container := range d.pod.Spec.Containers {
+			names = append(names, container.Name)
+		}
+	}
+	d.annotate(map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)})
+
+	if policy := d.pod.Spec.RestartPolicy; policy != corev1.RestartPolicyNever && policy != corev1.RestartPolicyOnFailure {
+		d.pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		d.patch.Set(corev1.RestartPolicyNever, "spec", "restartPolicy")
+		d.warn("spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure")
+	}
+	if helpers := helpers(d.pod); len(helpers) > 0 {
+		d.warn("not in the sequence: %s; the Pod ends only when they do, unless each is an init container with restartPolicy: Always",
+			strings.Join(helpers, ", "))
+	}
+	return checkContinue(d.pod)
+}
+
+// helpers are the names of the containers that are no steps. They start at once, and the first step waits until they are ready.
+func helpers(pod *corev1.Pod) []string {
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	var names []string
+	for _, container := range pod.Spec.Containers {
+		if !slices.Contains(steps, container.Name) {
+			names = append(names, container.Name)
+		}
+	}
+	return names
+}
+
+// resolve gives the steps without a command that of their image.
+func (d *draft) resolve(ctx context.Context, commands CommandResolver, namespace string) error {
+	steps, err := stepContainers(d.pod)
+	if err != nil {
+		return err
+	}
+	for _, i := range steps {
+		container := &d.pod.Spec.Containers[i]
+		if len(container.Command) > 0 {
+			continue
+		}
+		command, err := commands.Resolve(ctx, entrypoint.RequestFor(namespace, &d.pod.Spec, container))
+		if err != nil {
+			return fmt.Errorf("the container %q: %w", container.Name, err)
+		}
+		// They get into the patch when the agent is put before them.
+		container.Command, container.Args = command.Fill(container.Args)
+		if command.Image != "" {
+			container.Image = command.Image
+			d.patch.Set(command.Image, "spec", "containers", strconv.Itoa(i), "image")
+		}
+	}
+	return nil
+}
+
+// annotate sets annotations.
+func (d *draft) annotate(values map[string]string) {
+	if len(d.pod.Annotations) == 0 {
+		d.pod.Annotations = maps.Clone(values)
+		d.patch.Set(values, "metadata", "annotations")
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if d.pod.Annotations[key] != values[key] {
+			d.pod.Annotations[key] = values[key]
+			d.patch.Set(values[key], "metadata", "annotations", key)
+		}
+	}
+}
+
+func (d *draft) warn(format string, args ...any) {
+	d.warnings = append(d.warnings, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,315 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/controller"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// taskImage is the image of a container that has that of the Task's step; and the name of one that only keeps a place, since
+// the template of a Job must have a container.
+const taskImage = "task"
+
+// useTask puts the Task that the Pod names into it: steps, sidecars, volumes and pull secrets. What the Pod itself has comes before
+// what the Task says.
+//
+// The containers are merged as the API server would merge a strategic patch, on the Pod's own JSON, which is raw: so fields
+// that nobody here knows stay. Each field that has changed becomes an operation of its own.
+func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
+	names := contract.ParseSteps(d.pod.Annotations[contract.StepsAnnotation])
+	if len(names) == 0 {
+		for _, step := range task.Spec.Steps {
+			names = append(names, step.Name)
+		}
+	}
+	if ignored := notForOthers(task); len(ignored) > 0 {
+		d.warn("not taken from the Task %q, since it is for the Task's own Pod: %s", task.Name, strings.Join(ignored, ", "))
+	}
+	template := controller.TemplatePod(part(task, d.pod, names))
+
+	var document struct {
+		Spec struct {
+			Containers     []fields `json:"containers"`
+			InitContainers []fields `json:"initContainers"`
+		} `json:"spec"`
+	}
+	if err := decodeExactly(raw, &document); err != nil {
+		return err
+	}
+	if err := d.mergeContainers("containers", document.Spec.Containers, &d.pod.Spec.Containers, template.Spec.Containers); err != nil {
+		return err
+	}
+	if err := d.mergeContainers("initContainers", document.Spec.InitContainers, &d.pod.Spec.InitContainers, template.Spec.InitContainers); err != nil {
+		return err
+	}
+	for _, container := range slices.Concat(d.pod.Spec.InitContainers, d.pod.Spec.Containers) {
+		if container.Image == taskImage {
+			return fmt.Errorf("the container %q has the image %s, which means that of the step of its name, and the Task %q has no other step: correct name or image",
+				container.Name, taskImage, task.Name)
+		}
+	}
+	addMissing(d, "volumes", &d.pod.Spec.Volumes, template.Spec.Volumes, func(v corev1.Volume) string { return v.Name })
+	addMissing(d, "imagePullSecrets", &d.pod.Spec.ImagePullSecrets, template.Spec.ImagePullSecrets,
+		func(s corev1.LocalObjectReference) string { return s.Name })
+
+	annotations := map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)}
+	for key, value := range template.Annotations {
+		if key != contract.StepsAnnotation {
+			annotations[key] = value
+		}
+	}
+	d.annotate(annotations)
+	return nil
+}
+
+// notForOthers are the fields of a Task that are of no use to a Pod that names it, other than the Task's own end.
+func notForOthers(task *v1alpha1.Task) []string {
+	var ignored []string
+	if template := task.Spec.Template; template != nil {
+		spec := template.Spec.DeepCopy()
+		spec.Volumes, spec.ImagePullSecrets, spec.Containers, spec.RestartPolicy = nil, nil, nil, ""
+		for _, field := range slices.Sorted(maps.Keys(fieldsOf(spec))) {
+			if field != "containers" {
+				ignored = append(ignored, "template.spec."+field)
+			}
+		}
+	}
+	if task.Spec.Timeout != nil {
+		ignored = append(ignored, "timeout")
+	}
+	return ignored
+}
+
+// part is of a Task what a Pod takes from it: the named steps. A command of the Pod's own takes the place of a step's command, args
+// and script, which belong together.
+func part(task *v1alpha1.Task, pod *corev1.Pod, names []string) *v1alpha1.Task {
+	task = task.DeepCopy()
+	if template := task.Spec.Template; template != nil {
+		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{
+			Volumes: template.Spec.Volumes, ImagePullSecrets: template.Spec.ImagePullSecrets,
+		}}
+	}
+	task.Spec.Steps = slices.DeleteFunc(task.Spec.Steps, func(step v1alpha1.Step) bool { return !slices.Contains(names, step.Name) })
+	for i := range task.Spec.Steps {
+		step := &task.Spec.Steps[i]
+		own := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == step.Name })
+		if own >= 0 && len(pod.Spec.Containers[own].Command) > 0 {
+			step.Command, step.Args, step.Script = nil, nil, ""
+		}
+	}
+	return task
+}
+
+// fields are those of an object as its JSON has them.
+type fields = map[string]any
+
+// mergeContainers brings the Task's containers into a list of the Pod's: into the container of the same name, else into the one that
+// only keeps a place, else to the end.
+func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.Container, ofTask []corev1.Container) error {
+	placeholder := slices.IndexFunc(*containers, func(c corev1.Container) bool {
+		named := slices.ContainsFunc(ofTask, func(t corev1.Container) bool { return t.Name == taskImage })
+		return list == "containers" && c.Name == taskImage && c.Image == taskImage && !named
+	})
+	var added []corev1.Container
+	for _, container := range ofTask {
+		i := slices.IndexFunc(*containers, func(c corev1.Container) bool { return c.Name == container.Name })
+		var merged fields
+		var err error
+		switch {
+		case i >= 0:
+			merged, err = override(container, raw[i], d.pod)
+		case placeholder >= 0:
+			i, placeholder = placeholder, -1
+			merged, err = replace(raw[i], (*containers)[i], container)
+		default:
+			added = append(added, container)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("merging the container %q with that of the Task: %w", container.Name, err)
+		}
+		d.setFields(raw[i], merged, "spec", list, strconv.Itoa(i))
+		if (*containers)[i], err = containerOf(merged); err != nil {
+			return err
+		}
+	}
+	jsonpatch.Add(&d.patch, len(*containers), added, "spec", list)
+	*containers = append(*containers, added...)
+	return nil
+}
+
+// override is the Task's container with the fields of the Pod's over it. By the time that a webhook sees a Pod, the API server has
+// written its defaults into it; they are nothing that the user wants.
+func override(container corev1.Container, own fields, pod *corev1.Pod) (fields, error) {
+	base, over := fieldsOf(container), clone(own)
+	defaults := fields{}
+	for key, value := range own {
+		if isDefault(key, value, own) {
+			delete(over, key)
+			if own["image"] != taskImage || key != "imagePullPolicy" {
+				defaults[key] = value
+			}
+		}
+	}
+	if own["image"] == taskImage {
+		delete(over, "image")
+	}
+	dropLimitRange(over, pod)
+	mergeEnv(base, over)
+	merged, err := strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
+	for key, value := range defaults {
+		if _, set := merged[key]; !set && err == nil {
+			merged[key] = value
+		}
+	}
+	return merged, err
+}
+
+// replace is the Task's container in the place of one that only keeps a place. What other webhooks may have put into that one stays, and
+// what nobody here knows.
+func replace(own fields, known corev1.Container, container corev1.Container) (fields, error) {
+	base, over := clone(own), fieldsOf(container)
+	for key := range fieldsOf(known) {
+		switch key {
+		case "env", "envFrom", "volumeMounts", "volumeDevices":
+		default:
+			delete(base, key)
+		}
+	}
+	mergeEnv(base, over)
+	return strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
+}
+
+// isDefault says whether a field of a container is what the API server writes where it is missing.
+func isDefault(key string, value any, container fields) bool {
+	switch key {
+	case "terminationMessagePath":
+		return value == corev1.TerminationMessagePathDefault
+	case "terminationMessagePolicy":
+		return value == string(corev1.TerminationMessageReadFile)
+	case "imagePullPolicy":
+		image, _ := container["image"].(string)
+		return value == string(defaultPullPolicy(image))
+	case "resources":
+		resources, _ := value.(fields)
+		return len(resources) == 0
+	}
+	return value == nil
+}
+
+// defaultPullPolicy is Kubernetes' own (SetDefaults_Container in k8s.io/kubernetes/pkg/apis/core/v1).
+func defaultPullPolicy(image string) corev1.PullPolicy {
+	tag, err := name.NewTag(image)
+	if err == nil && tag.TagStr() == name.DefaultTag {
+		return corev1.PullAlways
+	}
+	return corev1.PullIfNotPresent
+}
+
+// mergeEnv takes the values of those variables from the base that are in both: the strategic merge would leave a value beside a
+// valueFrom.
+func mergeEnv(base, over fields) {
+	variables, _ := base["env"].([]any)
+	overrides, _ := over["env"].([]any)
+	for i, variable := range variables {
+		called := variable.(fields)["name"]
+		if slices.ContainsFunc(overrides, func(o any) bool { return o.(fields)["name"] == called }) {
+			variables[i] = fields{"name": called}
+		}
+	}
+}
+
+// limitRange is how the admission plugin LimitRanger says what it has put into containers that had none
+// (k8s.io/kubernetes/plugin/pkg/admission/limitranger).
+var limitRange = regexp.MustCompile(`^(?:LimitRanger plugin set: )?(.+) (request|limit) for (?:init )?container (\S+)$`)
+
+// dropLimitRange takes away the defaults of the namespace's LimitRange. The plugin runs again after the webhook, and puts them where
+// the Task has none either.
+func dropLimitRange(container fields, pod *corev1.Pod) {
+	resources, _ := container["resources"].(fields)
+	for part := range strings.SplitSeq(pod.Annotations["kubernetes.io/limit-ranger"], "; ") {
+		match := limitRange.FindStringSubmatch(part)
+		if match == nil || match[3] != container["name"] {
+			continue
+		}
+		values, _ := resources[match[2]+"s"].(fields)
+		for resource := range strings.SplitSeq(match[1], ", ") {
+			delete(values, resource)
+		}
+	}
+}
+
+// setFields writes what has become of an object's fields.
+func (d *draft) setFields(before, after fields, path ...string) {
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		if old, had := before[key]; !had || !reflect.DeepEqual(old, after[key]) {
+			d.patch.Set(after[key], append(slices.Clip(path), key)...)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		if _, has := after[key]; !has {
+			d.patch.Remove(append(slices.Clip(path), key)...)
+		}
+	}
+}
+
+// addMissing adds those of the Task's to a list that the Pod has none of the same name of.
+func addMissing[T any](d *draft, list string, own *[]T, ofTask []T, name func(T) string) {
+	var missing []T
+	for _, element := range ofTask {
+		if !slices.ContainsFunc(*own, func(o T) bool { return name(o) == name(element) }) {
+			missing = append(missing, element)
+		}
+	}
+	jsonpatch.Add(&d.patch, len(*own), missing, "spec", list)
+	*own = append(*own, missing...)
+}
+
+// fieldsOf are the fields of a typed object, without those that aren't set.
+func fieldsOf(object any) fields {
+	content, err := json.Marshal(object)
+	if err != nil {
+		panic(err) // the types of the API have JSON
+	}
+	var f fields
+	if err := decodeExactly(content, &f); err != nil {
+		panic(err)
+	}
+	if resources, ok := f["resources"].(fields); ok && len(resources) == 0 {
+		delete(f, "resources") // there is no omitempty for structs
+	}
+	return f
+}
+
+func clone(f fields) fields { return fieldsOf(f) }
+
+func containerOf(f fields) (corev1.Container, error) {
+	var container corev1.Container
+	content, err := json.Marshal(f)
+	if err == nil {
+		err = json.Unmarshal(content, &container)
+	}
+	return container, err
+}
+
+// decodeExactly reads JSON, and numbers as they are written.
+func decodeExactly(content []byte, value any) error {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	return decoder.Decode(value)
+}
