@@ -129,7 +129,9 @@ func (all tasks) Get(_ context.Context, key client.ObjectKey, object client.Obje
 	return apierrors.NewNotFound(schema.GroupResource{Group: "api.practice.com", Resource: "tasks"}, key.Name)
 }
 
-func (tasks) List(context.Context, client.ObjectList, ...client.ListOption) error { return errors.New("nobody lists") }
+func (tasks) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return errors.New("nobody lists")
+}
 
 // commands are those of images: that of "pinned" depends on the platform, and that of "unknown" isn't known.
 type commands struct{ asked []entrypoint.Request }

@@ -170,8 +170,7 @@ func override(container corev1.Container, own fields, pod *corev1.Pod) (fields, 
 		delete(over, "image")
 	}
 	dropLimitRange(over, pod)
-	mergeEnv(base, over)
-	merged, err := strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
+	merged, err := merge(base, over)
 	for key, value := range defaults {
 		if _, set := merged[key]; !set && err == nil {
 			merged[key] = value
@@ -191,8 +190,34 @@ func replace(own fields, known corev1.Container, container corev1.Container) (fi
 			delete(base, key)
 		}
 	}
-	mergeEnv(base, over)
-	return strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
+	return merge(base, over)
+}
+
+// merge puts the fields of one container over those of another, as a strategic merge patch does. Of variables it needs more: one that
+// has a value now may have no valueFrom any more, and since one may be made of those before it, those of the base come first.
+func merge(base, over fields) (fields, error) {
+	position := map[any]int{}
+	variables, _ := base["env"].([]any)
+	overrides, _ := over["env"].([]any)
+	for i, variable := range variables {
+		position[variable.(fields)["name"]] = i
+	}
+	for i, variable := range overrides {
+		called := variable.(fields)["name"]
+		if at, both := position[called]; both {
+			variables[at] = fields{"name": called}
+		} else {
+			position[called] = len(variables) + i
+		}
+	}
+	merged, err := strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
+	if err != nil {
+		return nil, err
+	}
+	if env, ok := merged["env"].([]any); ok {
+		slices.SortStableFunc(env, func(a, b any) int { return position[a.(fields)["name"]] - position[b.(fields)["name"]] })
+	}
+	return merged, nil
 }
 
 // isDefault says whether a field of a container is what the API server writes where it is missing.
@@ -219,19 +244,6 @@ func defaultPullPolicy(image string) corev1.PullPolicy {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent
-}
-
-// mergeEnv takes the values of those variables from the base that are in both: the strategic merge would leave a value beside a
-// valueFrom.
-func mergeEnv(base, over fields) {
-	variables, _ := base["env"].([]any)
-	overrides, _ := over["env"].([]any)
-	for i, variable := range variables {
-		called := variable.(fields)["name"]
-		if slices.ContainsFunc(overrides, func(o any) bool { return o.(fields)["name"] == called }) {
-			variables[i] = fields{"name": called}
-		}
-	}
 }
 
 // limitRange is how the admission plugin LimitRanger says what it has put into containers that had none

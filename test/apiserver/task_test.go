@@ -350,29 +350,6 @@ func wantNoPod(t *testing.T, task *v1alpha1.Task) {
 	}
 }
 
-// A Pod with the label that isn't made from a Task is refused with a sentence, and one without is none of taskflow's business.
-func TestPodsOfOthers(t *testing.T) {
-	namespace := newNamespace(t)
-	pod := func(labels map[string]string) *corev1.Pod {
-		return &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{GenerateName: "other-", Namespace: namespace, Labels: labels},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}},
-		}
-	}
-	err := cluster.Create(t.Context(), pod(map[string]string{contract.TaskLabel: "some"}))
-	want := "metadata.labels: taskflow.practice.com/task is for Pods that taskflow makes from a Task: remove it, or create a Task"
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got the error %v, and not %q", err, want)
-	}
-	plain := pod(nil)
-	if err := cluster.Create(t.Context(), plain); err != nil {
-		t.Fatal(err)
-	}
-	if len(plain.Annotations) > 0 || len(plain.Spec.InitContainers) > 0 {
-		t.Errorf("the Pod was changed: %+v", plain)
-	}
-}
-
 // A status that has not changed is not written, and a change is one write: a watcher sees each state once.
 func TestOneWriteAChange(t *testing.T) {
 	namespace := newNamespace(t)

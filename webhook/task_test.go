@@ -1,0 +1,383 @@
+package webhook
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// build is a Task that others name.
+const build = `
+metadata: {name: build}
+spec:
+  suspend: true
+  steps:
+  - name: fetch
+    image: git:1
+    command: [git]
+    args: [clone]
+    env: [{name: DEPTH, value: "1"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: token, key: t}}}]
+    volumeMounts: [{name: work, mountPath: /work}]
+    resources: {requests: {cpu: "1", memory: 1Gi}}
+    terminationMessagePolicy: FallbackToLogsOnError
+    imagePullPolicy: Never
+    timeout: 5m
+  - name: compile
+    image: go:1
+    script: "make\n"
+    args: [all]
+    onError: Continue
+  - name: report
+    image: busybox:1.28
+    command: [echo]
+  sidecars:
+  - {name: db, image: db:1, env: [{name: SIZE, value: small}]}
+  template:
+    spec:
+      volumes: [{name: work, emptyDir: {}}, {name: cache, emptyDir: {medium: Memory}}]
+      imagePullSecrets: [{name: registry}]
+`
+
+func readTask(t *testing.T, text string, edits ...func(*v1alpha1.Task)) *v1alpha1.Task {
+	t.Helper()
+	var task v1alpha1.Task
+	if err := yaml.UnmarshalStrict([]byte(text), &task); err != nil {
+		t.Fatal(err)
+	}
+	for _, edit := range edits {
+		edit(&task)
+	}
+	return &task
+}
+
+// naming is a Pod that names the Task, as the webhook sees it: with what the API server has written into it by then.
+func naming(containers string) string {
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","labels":{"taskflow.practice.com/task":"build"}},` +
+		`"spec":{"restartPolicy":"Never","containers":[` + containers + `]}}`
+}
+
+const (
+	defaulted   = `"imagePullPolicy":"Always","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","resources":{}`
+	placeholder = `{"name":"task","image":"task",` + defaulted + `,"unknown":{"kept":1.50},"volumeMounts":[{"name":"token","mountPath":"/var/run/x","unknown":true}]}`
+)
+
+// TestNamedTask proves that a Pod which names a Task becomes what the Task's own Pod would have been, around what the Pod has itself.
+func TestNamedTask(t *testing.T) {
+	raw, warnings := admit(t, []byte(naming(placeholder)), readTask(t, build))
+	if diff := cmp.Diff([]string(nil), warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	pod := decodePod(t, raw)
+	want := map[string]ran{
+		"fetch":   {1, []string{"git", "clone"}},
+		"compile": {2, []string{"/bin/sh", "/taskflow/scripts/2", "all"}},
+		"report":  {3, []string{"echo"}},
+	}
+	if diff := cmp.Diff(want, agents(t, pod)); diff != "" {
+		t.Errorf("what the agents are told (-want +got):\n%s", diff)
+	}
+	annotations := map[string]string{
+		contract.StepsAnnotation:         "fetch,compile,report",
+		contract.OrderAnnotation:         "1",
+		contract.OptionsAnnotation:       `{"compile":{"continueOnError":true},"fetch":{"timeout":300000000000}}`,
+		"taskflow.practice.com/script-2": "make\n",
+	}
+	if diff := cmp.Diff(annotations, pod.Annotations); diff != "" {
+		t.Errorf("annotations (-want +got):\n%s", diff)
+	}
+	var names [3][]string
+	for _, container := range pod.Spec.Containers {
+		names[0] = append(names[0], container.Name+" "+container.Image)
+	}
+	for _, container := range pod.Spec.InitContainers {
+		names[1] = append(names[1], container.Name)
+	}
+	for _, volume := range pod.Spec.Volumes {
+		names[2] = append(names[2], volume.Name)
+	}
+	wantNames := [3][]string{
+		{"fetch git:1", "compile go:1", "report busybox:1.28"}, {"db", "taskflow-agent"},
+		{"work", "cache", "taskflow-scripts", "taskflow-bin", "taskflow-podinfo"},
+	}
+	if diff := cmp.Diff(wantNames, names); diff != "" {
+		t.Errorf("containers, init containers and volumes (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]corev1.LocalObjectReference{{Name: "registry"}}, pod.Spec.ImagePullSecrets); diff != "" {
+		t.Errorf("pull secrets (-want +got):\n%s", diff)
+	}
+	if policy := pod.Spec.InitContainers[0].RestartPolicy; policy == nil || *policy != corev1.ContainerRestartPolicyAlways {
+		t.Errorf("the sidecar's restart policy is %v, want Always", policy)
+	}
+
+	// What nobody knows of the container that kept the place is still there (PEERS row 20), and what the API server wrote is not.
+	first := decode(t, raw).(map[string]any)["spec"].(map[string]any)["containers"].([]any)[0].(map[string]any)
+	delete(first, "args")
+	wantFirst := decode(t, []byte(`{
+		"name": "fetch", "image": "git:1", "command": ["/taskflow/bin/agent"], "unknown": {"kept": 1.50}, "imagePullPolicy": "Never",
+		"env": [{"name": "DEPTH", "value": "1"}, {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "t"}}}],
+		"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}, "terminationMessagePolicy": "FallbackToLogsOnError",
+		"volumeMounts": [
+			{"name": "work", "mountPath": "/work"}, {"name": "token", "mountPath": "/var/run/x", "unknown": true},
+			{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true}
+		]}`))
+	if diff := cmp.Diff(wantFirst, any(first)); diff != "" {
+		t.Errorf("the first step (-want +got):\n%s", diff)
+	}
+	if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+		t.Errorf("the second answer is %+v, want none", again)
+	}
+}
+
+// TestNamedTaskOverrides proves how a container of the Pod's changes the step of its name.
+func TestNamedTaskOverrides(t *testing.T) {
+	get := func(raw []byte, name string) map[string]any {
+		spec := decode(t, raw).(map[string]any)["spec"].(map[string]any)
+		for _, list := range []string{"containers", "initContainers"} {
+			containers, _ := spec[list].([]any)
+			for _, container := range containers {
+				if container := container.(map[string]any); container["name"] == name {
+					return container
+				}
+			}
+		}
+		t.Fatalf("there is no container %q: %s", name, raw)
+		return nil
+	}
+	cases := map[string]struct {
+		containers string
+		of         string
+		field      string
+		want       string
+	}{
+		"the image":        {`{"name":"fetch","image":"git:2"}`, "fetch", "image", `"git:2"`},
+		"the Task's image": {`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "image", `"git:1"`},
+		"the Task's pull policy, where the Pod's is Kubernetes' default": {
+			`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "imagePullPolicy", `"Never"`,
+		},
+		"no pull policy, where neither has one: the API server's default is that of the image": {
+			`{"name":"report","image":"task",` + defaulted + `}`, "report", "imagePullPolicy", `null`,
+		},
+		"the Pod's pull policy": {
+			`{"name":"fetch","image":"task","imagePullPolicy":"IfNotPresent"}`, "fetch", "imagePullPolicy", `"IfNotPresent"`,
+		},
+		"the Pod's image and Kubernetes' default for it": {
+			`{"name":"report","image":"a/b","imagePullPolicy":"Always"}`, "report", "imagePullPolicy", `"Always"`,
+		},
+		"a termination message that is Kubernetes' default": {
+			`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "terminationMessagePolicy", `"FallbackToLogsOnError"`,
+		},
+		"what only the Pod has": {`{"name":"report","image":"task","workingDir":"/x","unknown":[1.50]}`, "report", "unknown", `[1.50]`},
+		"variables merge by name": {
+			`{"name":"fetch","image":"task","env":[{"name":"NEW","value":"n"},{"name":"TOKEN","value":"mine","unknown":1},{"name":"DEPTH","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]}`,
+			"fetch", "env",
+			`[{"name":"DEPTH","valueFrom":{"fieldRef":{"fieldPath":"x"}}},{"name":"TOKEN","value":"mine","unknown":1},{"name":"NEW","value":"n"}]`,
+		},
+		"mounts merge by path": {
+			`{"name":"fetch","image":"task","volumeMounts":[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"}]}`,
+			"fetch", "volumeMounts",
+			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
+				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true}]`,
+		},
+		"resources merge": {
+			`{"name":"fetch","image":"task","resources":{"requests":{"cpu":"2"},"limits":{"cpu":"4"}}}`, "fetch", "resources",
+			`{"requests":{"cpu":"2","memory":"1Gi"},"limits":{"cpu":"4"}}`,
+		},
+		"a sidecar": {``, "db", "env", `[{"name":"SIZE","value":"large"}]`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := naming(c.containers)
+			if c.containers == "" {
+				pod = `{"metadata":{"labels":{"taskflow.practice.com/task":"build"}},"spec":{"restartPolicy":"Never","containers":[],` +
+					`"initContainers":[{"name":"first","image":"x"},{"name":"db","image":"task","env":[{"name":"SIZE","value":"large"}]}]}}`
+			}
+			raw, _ := admit(t, []byte(pod), readTask(t, build))
+			if diff := cmp.Diff(decode(t, []byte(c.want)), get(raw, c.of)[c.field]); diff != "" {
+				t.Errorf("%s of %s (-want +got):\n%s", c.field, c.of, diff)
+			}
+			if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+				t.Errorf("the second answer is %+v, want none", again)
+			}
+		})
+	}
+}
+
+// TestNamedTaskCommands proves that command, args and script belong together: a command of the Pod's takes the place of all three, and
+// args alone are those of the Task's command or script. A list of steps chooses among those of the Task and of the Pod.
+func TestNamedTaskCommands(t *testing.T) {
+	fetch, compile, report := []string{"git", "clone"}, []string{"/bin/sh", "/taskflow/scripts/2", "all"}, []string{"echo"}
+	cases := map[string]struct {
+		containers, steps string
+		want              map[string]ran
+		wantSteps         string
+	}{
+		"a command": {
+			`{"name":"fetch","image":"task","command":["other"]}`, "",
+			map[string]ran{"fetch": {1, []string{"other"}}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
+		},
+		"args": {
+			`{"name":"fetch","image":"task","args":["other"]}`, "",
+			map[string]ran{"fetch": {1, []string{"git", "other"}}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
+		},
+		"a command in the place of a script": {
+			`{"name":"compile","image":"task","command":["other"]}`, "",
+			map[string]ran{"fetch": {1, fetch}, "compile": {2, []string{"other"}}, "report": {3, report}}, "fetch,compile,report",
+		},
+		"args of a script": {
+			`{"name":"compile","image":"task","args":["test"]}`, "",
+			map[string]ran{"fetch": {1, fetch}, "compile": {2, []string{"/bin/sh", "/taskflow/scripts/2", "test"}}, "report": {3, report}}, "fetch,compile,report",
+		},
+		"every step has a container of its own": {
+			`{"name":"report","image":"task"},{"name":"compile","image":"task"},{"name":"fetch","image":"task"}`, "",
+			map[string]ran{"fetch": {1, fetch}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
+		},
+		"a helper": {
+			placeholder + `,{"name":"helper","image":"unknown"}`, "",
+			map[string]ran{"fetch": {1, fetch}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
+		},
+		"some steps, in another order": {
+			placeholder, "report,fetch", map[string]ran{"report": {1, report}, "fetch": {2, fetch}}, "report,fetch",
+		},
+		"a step of the Pod's own between": {
+			`{"name":"mine","image":"x","command":["mine"]}`, "fetch,mine,report",
+			map[string]ran{"fetch": {1, fetch}, "mine": {2, []string{"mine"}}, "report": {3, report}}, "fetch,mine,report",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := decodePod(t, []byte(naming(c.containers)))
+			if c.steps != "" {
+				pod.Annotations = map[string]string{contract.StepsAnnotation: c.steps}
+			}
+			raw, _ := admit(t, encode(t, pod), readTask(t, build))
+			admitted := decodePod(t, raw)
+			if diff := cmp.Diff(c.want, agents(t, admitted)); diff != "" {
+				t.Errorf("what the agents are told (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.wantSteps, admitted.Annotations[contract.StepsAnnotation]); diff != "" {
+				t.Errorf("the steps (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestNamedTaskUnderALimitRange proves that the defaults of a namespace, which are in the Pod by the time that it is seen, don't change what
+// the Task says.
+func TestNamedTaskUnderALimitRange(t *testing.T) {
+	pod := decodePod(t, []byte(naming(`{"name":"fetch","image":"task"},{"name":"report","image":"task"}`)))
+	for i := range pod.Spec.Containers {
+		pod.Spec.Containers[i].Resources = corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{"cpu": resource.MustParse("50m"), "memory": resource.MustParse("10Mi")},
+			Limits:   corev1.ResourceList{"cpu": resource.MustParse("100m")},
+		}
+	}
+	pod.Annotations = map[string]string{
+		"kubernetes.io/limit-ranger": "LimitRanger plugin set: cpu, memory request for container fetch; cpu limit for container fetch; cpu limit for container report",
+	}
+	raw, _ := admit(t, encode(t, pod), readTask(t, build))
+	containers := decodePod(t, raw).Spec.Containers
+	want := corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi")}}
+	if diff := cmp.Diff(want, corev1.ResourceRequirements{Requests: containers[0].Resources.Requests}); diff != "" || len(containers[0].Resources.Limits) > 0 {
+		t.Errorf("resources of fetch (-want +got), with the limits %v:\n%s", containers[0].Resources.Limits, diff)
+	}
+	if got := containers[1].Resources; got.Requests.Cpu().String() != "50m" || len(got.Limits) > 0 {
+		t.Errorf("resources of report, which the user has set in part: %+v", got)
+	}
+}
+
+// TestNamedTaskKeepsThePods proves that volumes and pull secrets of the Pod's own come first, and that what is not taken from the Task
+// is said.
+func TestNamedTaskKeepsThePods(t *testing.T) {
+	task := readTask(t, build, func(task *v1alpha1.Task) {
+		task.Spec.Template.Spec.NodeSelector = map[string]string{"disk": "ssd"}
+		task.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+		task.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "prepare"}}
+		task.Spec.Timeout = &metav1.Duration{Duration: time.Hour}
+	})
+	pod := decodePod(t, []byte(naming(placeholder)))
+	pod.Spec.Volumes = []corev1.Volume{{Name: "cache", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/mine"}}}}
+	pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "mine"}, {Name: "registry"}}
+	raw, warnings := admit(t, encode(t, pod), task)
+	admitted := decodePod(t, raw)
+	if diff := cmp.Diff(pod.Spec.Volumes[0], admitted.Spec.Volumes[0]); diff != "" {
+		t.Errorf("the Pod's volume (-was +is):\n%s", diff)
+	}
+	if diff := cmp.Diff(pod.Spec.ImagePullSecrets, admitted.Spec.ImagePullSecrets); diff != "" {
+		t.Errorf("pull secrets (-was +is):\n%s", diff)
+	}
+	want := []string{`not taken from the Task "build", since it is for the Task's own Pod: template.spec.initContainers, template.spec.nodeSelector, timeout`}
+	if diff := cmp.Diff(want, warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+// TestNamedTaskRefuses proves each refusal of a Pod that names a Task.
+func TestNamedTaskRefuses(t *testing.T) {
+	noSuchStep := func(name string) string {
+		return `the container "` + name + `" has the image task, which means that of the step of its name, and the Task "build" has no other step: correct name or image`
+	}
+	cases := map[string]struct {
+		containers string
+		edit       func(*corev1.Pod)
+		want       string
+	}{
+		"no such Task": {
+			placeholder, func(pod *corev1.Pod) { pod.Labels[contract.TaskLabel] = "other" },
+			`metadata.labels: taskflow.practice.com/task names the Task "other", and the namespace "default" has none of that name: create it, or correct the name`,
+		},
+		"the image of a step that isn't there": {`{"name":"fetsh","image":"task"}`, nil, noSuchStep("fetsh")},
+		"nothing to keep a place for": {
+			placeholder + `,{"name":"report","image":"task"},{"name":"compile","image":"task"},{"name":"fetch","image":"task"}`, nil, noSuchStep("task"),
+		},
+		"a failure that is run again for ever": {
+			placeholder, func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
+			`spec.restartPolicy: OnFailure would run the step "compile" again for ever, whose Task says onError: Continue: set it to Never`,
+		},
+		"a Deployment's": {
+			placeholder, func(pod *corev1.Pod) {
+				pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Controller: new(true)}}
+			},
+			`metadata.ownerReferences: the ReplicaSet "web" starts its Pods again for ever, and steps end: use a Job, or remove the taskflow labels from the Pod template`,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := decodePod(t, []byte(naming(c.containers)))
+			if c.edit != nil {
+				c.edit(pod)
+			}
+			response := handle(t, encode(t, pod), readTask(t, build))
+			if response.Allowed || len(response.Patches) > 0 {
+				t.Fatalf("the answer is %+v, want a refusal", response)
+			}
+			if diff := cmp.Diff(c.want, response.Result.Message); diff != "" {
+				t.Errorf("the refusal (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestTaskIsReadLive proves that a Task which the cache doesn't have yet is found (PEERS row 25), and that otherwise nobody asks the API
+// server.
+func TestTaskIsReadLive(t *testing.T) {
+	raw := []byte(naming(placeholder))
+	task := readTask(t, build)
+	for name, c := range map[string]struct{ cache, live tasks }{
+		"in the cache":     {tasks{task}, nil},
+		"created just now": {nil, tasks{task}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if response, _ := handleWith(t, raw, c.cache, c.live); !response.Allowed || len(response.Patches) == 0 {
+				t.Errorf("the answer is %+v, want a patch", response)
+			}
+		})
+	}
+}
