@@ -24,6 +24,8 @@ type Agent struct {
 	PullPolicy corev1.PullPolicy
 	// Resources of that init container.
 	Resources corev1.ResourceRequirements
+	// Medium of the volume that it copies the agent into: on a node that mounts its disk noexec, nothing could be run from there.
+	Medium corev1.StorageMedium
 }
 
 // agentUser is any user but root: the init container writes to an emptyDir, which everybody may.
@@ -79,7 +81,7 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		agent.Resources = corev1.ResourceRequirements{} // those of the Pod are for all; its containers may not have more
 	}
 	jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(agent)}, "spec", "initContainers")
-	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(), "spec", "volumes")
+	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(agent), "spec", "volumes")
 	return p, nil
 }
 
@@ -229,7 +231,7 @@ func agentContainer(agent Agent) corev1.Container {
 	}
 }
 
-func volumes() []corev1.Volume {
+func volumes(agent Agent) []corev1.Volume {
 	annotation := func(key, file string) corev1.DownwardAPIVolumeFile {
 		return corev1.DownwardAPIVolumeFile{
 			Path:     file,
@@ -239,7 +241,7 @@ func volumes() []corev1.Volume {
 	return []corev1.Volume{
 		{
 			Name:         contract.BinVolume,
-			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: agent.Medium}},
 		},
 		{
 			Name: contract.PodInfoVolume,

@@ -88,6 +88,9 @@ func (d *draft) resolve(ctx context.Context, commands CommandResolver, namespace
 			continue
 		}
 		command, err := commands.Resolve(ctx, entrypoint.RequestFor(namespace, &d.pod.Spec, container))
+		if ctx.Err() != nil {
+			return fmt.Errorf("the container %q: its registry has not told the command of the image %q in time: set command", container.Name, container.Image)
+		}
 		if err != nil {
 			return fmt.Errorf("the container %q: %w", container.Name, err)
 		}

@@ -1,8 +1,10 @@
 package webhook
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -256,5 +258,47 @@ func TestPodLevelResources(t *testing.T) {
 	raw, _ := admit(t, encode(t, pod))
 	if diff := cmp.Diff(corev1.ResourceRequirements{}, decodePod(t, raw).Spec.InitContainers[0].Resources); diff != "" {
 		t.Errorf("the agent's resources (-want +got):\n%s", diff)
+	}
+}
+
+// TestAgentMedium proves that the agent can be kept in memory, for nodes that mount their disk noexec (PEERS row 27), and that the
+// containers can't write to it.
+func TestAgentMedium(t *testing.T) {
+	for _, medium := range []corev1.StorageMedium{corev1.StorageMediumDefault, corev1.StorageMediumMemory} {
+		pod := taskPod(step("a"))
+		patch, err := plan(pod, Agent{Image: "agent", Medium: medium})
+		if err != nil {
+			t.Fatal(err)
+		}
+		planned := decodePod(t, apply(t, encode(t, pod), patch))
+		want := corev1.Volume{Name: "taskflow-bin", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium}}}
+		if diff := cmp.Diff(want, planned.Spec.Volumes[0]); diff != "" {
+			t.Errorf("the agent's volume (-want +got):\n%s", diff)
+		}
+		if mount := planned.Spec.Containers[0].VolumeMounts[0]; mount.Name != "taskflow-bin" || !mount.ReadOnly {
+			t.Errorf("the step's mount of it is %+v, want a read-only one", mount)
+		}
+	}
+}
+
+// slow is a registry that doesn't answer.
+type slow struct{}
+
+func (slow) Resolve(ctx context.Context, _ entrypoint.Request) (entrypoint.Command, error) {
+	<-ctx.Done()
+	return entrypoint.Command{}, ctx.Err()
+}
+
+// TestSlowRegistry proves that the user reads what took so long, and not that a webhook did.
+func TestSlowRegistry(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	d := &draft{pod: userPod(corev1.Container{Name: "a", Image: "x"})}
+	if err := d.sequence(); err != nil {
+		t.Fatal(err)
+	}
+	const want = `the container "a": its registry has not told the command of the image "x" in time: set command`
+	if err := d.resolve(ctx, slow{}, "default"); err == nil || err.Error() != want {
+		t.Errorf("the refusal is %v, want %s", err, want)
 	}
 }

@@ -35,11 +35,12 @@ type config struct {
 // parse reads the command line. It fails with one sentence on a value that makes no sense.
 func parse(args []string) (config, error) {
 	c := config{agent: webhook.Agent{Resources: agentResources()}}
-	var service, pullPolicy, secret string
+	var service, pullPolicy, medium, secret string
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
 	flags.StringVar(&pullPolicy, "agent-pull-policy", "", "imagePullPolicy of the agent's image: Always, IfNotPresent or Never (default: Kubernetes' own)")
+	flags.StringVar(&medium, "agent-medium", "", "where the agent's binary is in a Pod: empty for the node's disk, or Memory, for nodes that mount their disk noexec")
 	flags.StringVar(&c.file, "config", "", "configuration file, read anew when it changes: how the commands of images are found out (default: none)")
 	flags.DurationVar(&c.startGrace, "start-grace-period", 5*time.Minute, "how long a container may fail to be started (image can't be pulled, ConfigMap is missing) before its Task has failed")
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
@@ -66,6 +67,10 @@ func parse(args []string) (config, error) {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:
 		return config{}, fmt.Errorf("--agent-pull-policy %q is unknown: set it to Always, IfNotPresent or Never", pullPolicy)
+	}
+	c.agent.Medium = corev1.StorageMedium(medium)
+	if c.agent.Medium != corev1.StorageMediumDefault && c.agent.Medium != corev1.StorageMediumMemory {
+		return config{}, fmt.Errorf("--agent-medium %q is unknown: set it to Memory, or leave it out", medium)
 	}
 	if c.startGrace < 0 {
 		return config{}, fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)

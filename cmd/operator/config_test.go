@@ -59,6 +59,10 @@ func TestParse(t *testing.T) {
 				c.agent.Image, c.agent.PullPolicy = "example.com/agent@sha256:0", corev1.PullIfNotPresent
 			},
 		},
+		"the agent in memory": {
+			[]string{"--agent-medium=Memory"},
+			func(c *config) { c.agent.Medium = corev1.StorageMediumMemory },
+		},
 		"the agent is always pulled": {
 			[]string{"--agent-pull-policy=Always"},
 			func(c *config) { c.agent.PullPolicy = corev1.PullAlways },
@@ -113,6 +117,7 @@ func TestParseRefuses(t *testing.T) {
 		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": there are flags only`},
 		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
 		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
+		"an unknown medium":      {[]string{"--agent-medium=disk"}, `--agent-medium "disk" is unknown: set it to Memory, or leave it out`},
 		"an unknown flag":        {[]string{"--verbose"}, "unknown flag: --verbose"},
 	}
 	for name, c := range cases {

@@ -1,0 +1,286 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// plainPod is a Pod of a user's with a label.
+func plainPod(namespace, name string, labels map[string]string, containers ...corev1.Container) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: labels},
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers},
+	}
+}
+
+func sequentialLabel() map[string]string { return map[string]string{contract.SequentialLabel: "true"} }
+
+func taskLabel(name string) map[string]string { return map[string]string{contract.TaskLabel: name} }
+
+func echo(name string) corev1.Container {
+	return corev1.Container{Name: name, Image: "busybox", Command: []string{"echo"}, Args: []string{name}}
+}
+
+func createPod(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	if err := cluster.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// agents are the commands behind the agents of a Pod, each with its number in the sequence.
+func agents(t *testing.T, pod *corev1.Pod) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, container := range pod.Spec.Containers {
+		if !slices.Equal(container.Command, []string{contract.AgentPath}) {
+			continue
+		}
+		flags, err := contract.ParseAgentFlags(container.Args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[container.Name] = fmt.Sprint(flags.WaitContent, " ", strings.Join(flags.Command, " "))
+	}
+	return all
+}
+
+// notes are the events of an object, once it has as many as are wanted.
+func wantEvents(t *testing.T, object client.Object, want ...string) {
+	t.Helper()
+	var got []string
+	wait.For(t, "the events", func(ctx context.Context) error {
+		var list eventsv1.EventList
+		if err := cluster.List(ctx, &list, client.InNamespace(object.GetNamespace())); err != nil {
+			return err
+		}
+		got = nil
+		for _, event := range list.Items {
+			if event.Regarding.UID == object.GetUID() {
+				note := event.Type + " " + event.Reason + ": " + event.Note
+				if event.Series != nil {
+					note += fmt.Sprintf(" (%d times)", event.Series.Count)
+				}
+				got = append(got, note)
+			}
+		}
+		if len(got) < len(want) {
+			return fmt.Errorf("there are %q", got)
+		}
+		return nil
+	})
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// A Pod with the label needs no Task: its annotations and its events carry the progress, each turn once. The first step waits until
+// the helper is ready.
+func TestPlainPod(t *testing.T) {
+	pod := plainPod(newNamespace(t), "plain", sequentialLabel(), echo("a"), echo("helper"), echo("b"))
+	pod.Annotations = map[string]string{contract.StepsAnnotation: "a,b"}
+	createPod(t, pod)
+	if diff := cmp.Diff(map[string]string{"a": "1 echo a", "b": "2 echo b"}, agents(t, pod)); diff != "" {
+		t.Errorf("what the agents are told (-want +got):\n%s", diff)
+	}
+	if got := pod.Annotations[contract.OrderAnnotation]; got != "0" {
+		t.Errorf("the order is %q before the helper is ready", got)
+	}
+	setStates(t, pod, corev1.PodRunning, running(), running(), running())
+	before := pod.DeepCopy()
+	pod.Status.ContainerStatuses[1].Ready = true
+	if err := cluster.Status().Patch(t.Context(), pod, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	awaitOrder(t, pod, "1")
+	setStates(t, pod, corev1.PodRunning, ended(0), running(), running())
+	awaitOrder(t, pod, "2")
+	wantEvents(t, pod, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`, `Normal StepStarted: step "b" has started`)
+	setStates(t, pod, corev1.PodRunning, ended(0), running(), ended(42))
+	wait.For(t, "the halt", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		if pod.Annotations[contract.HaltAnnotation] != `step "b" failed with exit code 42` {
+			return fmt.Errorf("the annotations are %v", pod.Annotations)
+		}
+		return nil
+	})
+	setStates(t, pod, corev1.PodFailed, ended(0), ended(0), ended(42))
+	wantEvents(t, pod, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`,
+		`Normal StepStarted: step "b" has started`, `Warning StepFailed: step "b" failed with exit code 42`,
+		`Warning Halted: no further step is started: step "b" failed with exit code 42`)
+}
+
+// The events of a Task name each of its steps: the API's rule is that events with the same reason about the same are one.
+func TestTaskEventsNameEachStep(t *testing.T) {
+	task := newTask(t, newNamespace(t), "told", "a", "b")
+	pod := awaitPod(t, task)
+	setStates(t, pod, corev1.PodRunning, running(), running())
+	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "a" && s.Phase == v1alpha1.TaskRunning })
+	setStates(t, pod, corev1.PodRunning, ended(0), running())
+	awaitOrder(t, pod, "2")
+	awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Order == 2 })
+	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
+	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+	wantEvents(t, task, `Normal PodCreated: created the Pod "told"`, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`,
+		`Normal StepStarted: step "b" has started`, `Normal StepSucceeded: step "b" has ended well`, "Normal Complete: all steps have ended well")
+}
+
+// A suspended Task serves as a template, also for a Pod of its own name, and is not touched by what becomes of that.
+func TestPodThatNamesATask(t *testing.T) {
+	namespace := newNamespace(t)
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "build", Namespace: namespace}}
+	task.Spec.Suspend = true
+	task.Spec.Steps = []v1alpha1.Step{
+		{Container: echo("fetch")},
+		{Container: corev1.Container{Name: "compile", Image: "busybox", Args: []string{"all"}}, Script: "make $1"},
+	}
+	task.Spec.Sidecars = []corev1.Container{echo("db")}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, task, "the suspension", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+	version := task.ResourceVersion
+
+	fetch := corev1.Container{Name: "fetch", Image: "task", Env: []corev1.EnvVar{{Name: "A", Value: "b"}}}
+	pod := plainPod(namespace, "build", taskLabel("build"), fetch)
+	createPod(t, pod)
+	if diff := cmp.Diff(map[string]string{"fetch": "1 echo fetch", "compile": "2 /bin/sh /taskflow/scripts/2 all"}, agents(t, pod)); diff != "" {
+		t.Errorf("what the agents are told (-want +got):\n%s", diff)
+	}
+	if got := pod.Spec.Containers[0]; got.Image != "busybox" || got.ImagePullPolicy != corev1.PullAlways || len(got.Env) != 1 {
+		t.Errorf("the overridden step is %+v", got)
+	}
+	setStates(t, pod, corev1.PodRunning, running(), running())
+	setStates(t, pod, corev1.PodRunning, ended(0), running())
+	awaitOrder(t, pod, "2")
+	setStates(t, pod, corev1.PodFailed, ended(0), ended(1))
+	wantEvents(t, pod, `Normal StepStarted: step "fetch" has started`, `Normal StepSucceeded: step "fetch" has ended well`,
+		`Normal StepStarted: step "compile" has started`, `Warning StepFailed: step "compile" failed with exit code 1`)
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(version, task.ResourceVersion); diff != "" {
+		t.Errorf("the Task was touched (-before +after), its status is now %+v:\n%s", task.Status, diff)
+	}
+}
+
+// Nobody but the Task controller makes the Pods of a Task: one that only names it, and has the name that the Task's own would have, is
+// not taken for it.
+func TestForgedPod(t *testing.T) {
+	namespace := newNamespace(t)
+	task := newTask(t, namespace, "real", "a")
+	awaitPod(t, task)
+	forged := plainPod(namespace, "real-retry-1", taskLabel("real"), corev1.Container{Name: "task", Image: "task"})
+	forged.OwnerReferences = []metav1.OwnerReference{{APIVersion: "api.practice.com/v1alpha1", Kind: "Task", Name: "real", UID: "11111111-1111-1111-1111-111111111111"}}
+	createPod(t, forged)
+	before := awaitStatus(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName == "real" })
+	setStates(t, forged, corev1.PodRunning, ended(1))
+	wait.For(t, "the halt of the forged Pod", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(forged), forged); err != nil {
+			return err
+		}
+		if forged.Annotations[contract.HaltAnnotation] == "" {
+			return errors.New("it isn't halted")
+		}
+		return nil
+	})
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, task.Status); diff != "" {
+		t.Errorf("the status of the Task (-before +after):\n%s", diff)
+	}
+}
+
+// A Task and a Pod that names it may be created at the same time (PEERS row 25); one whose Task is missing is refused with a sentence.
+func TestTaskAndPodAtOnce(t *testing.T) {
+	namespace := newNamespace(t)
+	for i := range 20 {
+		name := fmt.Sprintf("at-once-%d", i)
+		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
+		task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}}
+		if err := cluster.Create(t.Context(), task); err != nil {
+			t.Fatal(err)
+		}
+		createPod(t, plainPod(namespace, name, taskLabel(name), corev1.Container{Name: "task", Image: "task"}))
+	}
+	err := cluster.Create(t.Context(), plainPod(namespace, "missing", taskLabel("missing"), corev1.Container{Name: "task", Image: "task"}))
+	want := fmt.Sprintf(`metadata.labels: taskflow.practice.com/task names the Task "missing", and the namespace %q has none of that name: create it, or correct the name`, namespace)
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, and not %q", err, want)
+	}
+}
+
+// What is odd or wrong is said to whoever creates the Pod; a Pod without a label, and one in a namespace of the cluster's own, is
+// none of taskflow's business (PEERS row 21).
+func TestPodsOfOthers(t *testing.T) {
+	namespace := newNamespace(t)
+	t.Run("refused", func(t *testing.T) {
+		pod := plainPod(namespace, "refused", map[string]string{contract.SequentialLabel: "True"}, echo("a"))
+		err := cluster.Create(t.Context(), pod)
+		if want := `metadata.labels: taskflow.practice.com/sequential is "True": set it to "true", or remove it`; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, and not %q", err, want)
+		}
+	})
+	untouched := map[string]*corev1.Pod{
+		"no label":         plainPod(namespace, "unlabelled", nil, echo("a")),
+		"false":            plainPod(namespace, "false", map[string]string{contract.SequentialLabel: "false"}, echo("a")),
+		"in kube-system":   plainPod("kube-system", "labelled", sequentialLabel(), echo("a")),
+		"the steps' alone": plainPod(namespace, "annotated", nil, echo("a")),
+	}
+	untouched["the steps' alone"].Annotations = map[string]string{contract.StepsAnnotation: "a"}
+	for name, pod := range untouched {
+		t.Run(name, func(t *testing.T) {
+			want := pod.DeepCopy()
+			createPod(t, pod)
+			t.Cleanup(func() {
+				if err := cluster.Delete(context.WithoutCancel(t.Context()), pod, client.GracePeriodSeconds(0)); err != nil {
+					t.Error(err)
+				}
+			})
+			if diff := cmp.Diff(want.Annotations, pod.Annotations); diff != "" {
+				t.Errorf("annotations (-want +got):\n%s", diff)
+			}
+			if len(pod.Spec.InitContainers)+len(pod.Spec.Volumes) > 0 || !slices.Equal(pod.Spec.Containers[0].Command, []string{"echo"}) {
+				t.Errorf("the Pod was changed: %+v", pod.Spec)
+			}
+		})
+	}
+}
+
+// A dry run shows what the Pod would be, and leaves nothing.
+func TestDryRun(t *testing.T) {
+	pod := plainPod(newNamespace(t), "", sequentialLabel(), echo("a"), echo("b"))
+	pod.GenerateName = "dry-"
+	if err := cluster.Create(t.Context(), pod, client.DryRunAll); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"a": "1 echo a", "b": "2 echo b"}, agents(t, pod)); diff != "" {
+		t.Errorf("what the agents are told (-want +got):\n%s", diff)
+	}
+	var pods corev1.PodList
+	if err := cluster.List(t.Context(), &pods, client.InNamespace(pod.Namespace)); err != nil || len(pods.Items) > 0 {
+		t.Errorf("there are %d Pods, %v", len(pods.Items), err)
+	}
+}
