@@ -98,6 +98,7 @@ func run(m *testing.M) (code int, err error) {
 		Live:     manager.GetAPIReader(),
 		Commands: commands,
 	}})
+	registerOthers(manager.GetWebhookServer(), admission.NewDecoder(scheme))
 	if err := controller.SetupWithManager(manager, commands, startGrace); err != nil {
 		return 0, err
 	}
