@@ -13,7 +13,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// event is one line of a story in `kubectl describe`.
+// event is one line of the story in `kubectl describe`.
 type event struct {
 	kind, reason, action, note string
 	// step is the one that it is about, if it is about one.
@@ -58,33 +58,33 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 	return all
 }
 
-// story is what has been told of Pods, so that nothing is told twice. It is lost when the operator ends: what the annotations of a Pod
+// history is what has been told of Pods, so that nothing is told twice. It is lost when the operator ends: what the annotations of a Pod
 // say, or the end of it, has been told by then.
-type story struct {
+type history struct {
 	mutex sync.Mutex
-	steps map[types.NamespacedName]chapter
+	steps map[types.NamespacedName]told
 }
 
-// chapter is what has been told of one Pod.
-type chapter struct {
+// told is what has been told of one Pod.
+type told struct {
 	uid   types.UID
 	steps []v1alpha1.StepStatus
 }
 
 // next returns the steps as they were told last, and keeps them as they are now.
-func (s *story) next(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
+func (s *history) next(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
 	before, known := s.steps[key]
-	s.steps[key] = chapter{uid: pod.UID, steps: now.steps}
+	s.steps[key] = told{uid: pod.UID, steps: now.steps}
 	if known && before.uid == pod.UID {
 		return before.steps
 	}
 	return toldBefore(pod, now)
 }
 
-func (s *story) forget(key types.NamespacedName) {
+func (s *history) forget(key types.NamespacedName) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	delete(s.steps, key)
@@ -96,15 +96,15 @@ func toldBefore(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return now.steps
 	}
-	told := slices.Clone(now.steps)
+	steps := slices.Clone(now.steps)
 	order := released(pod)
-	for i := range told {
+	for i := range steps {
 		switch {
 		case i < order-1:
-		case i == order-1 && order > 1 && told[i].State == v1alpha1.StepRunning:
+		case i == order-1 && order > 1 && steps[i].State == v1alpha1.StepRunning:
 		default:
-			told[i].State = v1alpha1.StepWaiting
+			steps[i].State = v1alpha1.StepWaiting
 		}
 	}
-	return told
+	return steps
 }

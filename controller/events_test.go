@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // TestTransitions proves which events tell a Task's story: each turn once, with a warning where somebody should look.
@@ -86,6 +87,67 @@ func TestTransitions(t *testing.T) {
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("the events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHistory proves that an event of a step is told once, also by an operator that was started while the Pod ran: what the annotations
+// or the end of a Pod say, the one before it has told.
+func TestHistory(t *testing.T) {
+	another := func(pod *corev1.Pod) { pod.UID = "another" }
+	const (
+		aStarted = `step "a" has started`
+		aEnded   = `step "a" has ended well`
+		bStarted = `step "b" has started`
+		bEnded   = `step "b" has ended well`
+		bFailed  = `step "b" failed with exit code 3`
+	)
+	fresh := sequential(phase(corev1.PodPending))
+	aRuns := sequential(containers(running("a"), running("b"), running("c")))
+	bRuns := sequential(order("2"), containers(succeeded("a"), running("b"), running("c")))
+	cases := map[string]struct {
+		pods []*corev1.Pod
+		want []string
+	}{
+		"from the first on": {[]*corev1.Pod{fresh, aRuns, aRuns, bRuns, bRuns}, []string{aStarted, aEnded, bStarted}},
+		"to a failure": {
+			[]*corev1.Pod{fresh, aRuns, bRuns, sequential(order("2"), containers(succeeded("a"), failedWith("b", 3), running("c")))},
+			[]string{aStarted, aEnded, bStarted, bFailed},
+		},
+		"to the end, which no annotation tells of": {
+			[]*corev1.Pod{bRuns, sequential(order("2"), phase(corev1.PodFailed), containers(succeeded("a"), failedWith("b", 3), succeeded("c")))},
+			[]string{bFailed, `step "c" has ended well`},
+		},
+		"a new operator, and the first step runs":                     {[]*corev1.Pod{aRuns}, []string{aStarted}},
+		"a new operator, and a step runs that was released before it": {[]*corev1.Pod{bRuns, bRuns}, nil},
+		"a new operator, and a step has ended since": {
+			[]*corev1.Pod{sequential(order("2"), containers(succeeded("a"), succeeded("b"), running("c")))}, []string{bEnded},
+		},
+		"a new operator, and the Pod has ended": {
+			[]*corev1.Pod{sequential(order("3"), phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c")))}, nil,
+		},
+		"another Pod of the name": {
+			[]*corev1.Pod{fresh, aRuns, sequential(another, phase(corev1.PodPending)), sequential(another, containers(running("a"), running("b"), running("c")))},
+			[]string{aStarted, aStarted},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			h := history{steps: map[types.NamespacedName]told{}}
+			var got []string
+			for _, pod := range c.pods {
+				seen := observe(pod)
+				for _, e := range stepEvents(h.next(pod, seen), seen.steps) {
+					got = append(got, e.note)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the events (-want +got):\n%s", diff)
+			}
+			h.forget(types.NamespacedName{Namespace: "default", Name: "example"})
+			if len(h.steps) > 0 {
+				t.Errorf("it remembers a Pod that is gone: %v", h.steps)
 			}
 		})
 	}

@@ -26,12 +26,12 @@ import (
 type OrderReconciler struct {
 	client client.Client
 	events events.EventRecorder
-	told   story
+	told   history
 }
 
 // NewOrderReconciler returns one that has told nothing yet.
 func NewOrderReconciler(c client.Client, recorder events.EventRecorder) *OrderReconciler {
-	return &OrderReconciler{client: c, events: recorder, told: story{steps: map[types.NamespacedName]chapter{}}}
+	return &OrderReconciler{client: c, events: recorder, told: history{steps: map[types.NamespacedName]told{}}}
 }
 
 // SetupWithManager registers the controller.
