@@ -1,0 +1,277 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// sequentialPod has the label.
+func sequentialPod(namespace, name string, containers ...corev1.Container) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{contract.SequentialLabel: "true"}},
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers, TerminationGracePeriodSeconds: new(int64(2))},
+	}
+}
+
+func createPod(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	if err := cluster.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitPodPhase(t *testing.T, pod *corev1.Pod, phase corev1.PodPhase) {
+	t.Helper()
+	wait.For(t, fmt.Sprintf("the Pod %s to be %s", pod.Name, phase), func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		if pod.Status.Phase != phase {
+			return fmt.Errorf("it is %s: %+v", pod.Status.Phase, pod.Status.ContainerStatuses)
+		}
+		return nil
+	})
+}
+
+// The containers of a labelled Pod run one after another, and `kubectl describe pod` tells how.
+func TestSequentialPod(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "privileged")
+	task, journal := recordingTask(t, namespace, 3)
+	pod := sequentialPod(namespace, "in-order")
+	pod.Spec.Volumes = task.Spec.Template.Spec.Volumes
+	for _, step := range task.Spec.Steps {
+		pod.Spec.Containers = append(pod.Spec.Containers, step.Container)
+	}
+	createPod(t, pod)
+	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
+		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+	}
+	wait.For(t, "the events", func(ctx context.Context) error {
+		var list corev1.EventList
+		if err := cluster.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		got := map[string]int{}
+		for _, event := range list.Items {
+			if event.InvolvedObject.UID == pod.UID {
+				got[event.Message]++
+			}
+		}
+		for step := 1; step <= 3; step++ {
+			if n := got[fmt.Sprintf("step %q has ended well", fmt.Sprintf("step-%d", step))]; n != 1 {
+				return fmt.Errorf("the end of step %d is told %d times: %v", step, n, got)
+			}
+		}
+		return nil
+	})
+}
+
+// The order annotation has another say: some of the containers, in another order, while the other one is a helper that the first
+// step waits for until it is ready.
+func TestHelper(t *testing.T) {
+	t.Parallel()
+	ask := "wget -q -O - http://127.0.0.1:8000/index.html"
+	server := shell("server", "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; sleep 4; httpd -p 8000 -h /tmp/www; sleep 12; exit 0")
+	server.ReadinessProbe = &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8000)}}, PeriodSeconds: 1,
+	}
+	pod := sequentialPod(newNamespace(t, "baseline"), "helped", shell("second", ask+" && date +%s >/dev/null"), server, shell("first", ask))
+	pod.Annotations = map[string]string{contract.StepsAnnotation: "first,second"}
+	createPod(t, pod)
+	if got := pod.Annotations[contract.OrderAnnotation]; got != "0" {
+		t.Errorf("the order at the beginning is %q, and not 0", got)
+	}
+	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	for _, step := range []string{"first", "second"} {
+		if diff := cmp.Diff("hello\n", logs(t, pod.Namespace, pod.Name, step)); diff != "" {
+			t.Errorf("what %s got of the helper (-want +got):\n%s", step, diff)
+		}
+	}
+}
+
+// Odd but valid Pods run as they would without taskflow: with other ways to share the node, other users, read-only file systems and
+// mounts at taskflow's paths (PEERS row 27).
+func TestOddPods(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "privileged")
+	report := corev1.Container{Name: "a", Image: "busybox:1.28", Command: []string{"sh", "-c", "echo a"}}
+	tests := map[string]func(*corev1.Pod){
+		"host-network": func(pod *corev1.Pod) { pod.Spec.HostNetwork = true },
+		"host-pid":     func(pod *corev1.Pod) { pod.Spec.HostPID = true },
+		"shared-pids":  func(pod *corev1.Pod) { pod.Spec.ShareProcessNamespace = new(true) },
+		"generated":    func(pod *corev1.Pod) { pod.Name, pod.GenerateName = "", "generated-" },
+		"some-user": func(pod *corev1.Pod) {
+			pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1<<31 - 2))}
+		},
+		"root": func(pod *corev1.Pod) { pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))} },
+		"pod-resources": func(pod *corev1.Pod) {
+			pod.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{"memory": resource.MustParse("40Mi")}}
+		},
+		"read-only": func(pod *corev1.Pod) {
+			for i := range pod.Spec.Containers {
+				pod.Spec.Containers[i].SecurityContext = &corev1.SecurityContext{ReadOnlyRootFilesystem: new(true)}
+			}
+		},
+		"mounts": func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: "etc", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+			pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc/podinfo", SubPath: "a/b"}}
+			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc/podinfo/below"}}
+		},
+		"own-message": func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].TerminationMessagePath = "/tmp/message"
+			pod.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+		},
+	}
+	for name, edit := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			second := *report.DeepCopy()
+			second.Name, second.Command[2] = "b", "echo b"
+			pod := sequentialPod(namespace, name, *report.DeepCopy(), second)
+			edit(pod)
+			createPod(t, pod)
+			awaitPodPhase(t, pod, corev1.PodSucceeded)
+			if diff := cmp.Diff("a\nb\n", logs(t, namespace, pod.Name, "a")+logs(t, namespace, pod.Name, "b")); diff != "" {
+				t.Errorf("output (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A Deployment whose Pods are labelled gets none, and says why; a Pod that would be started for ever is not, and its user is warned.
+func TestStartedForEver(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "baseline")
+	labels := map[string]string{"app": "web", contract.SequentialLabel: "true"}
+	deployment := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: namespace},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{shell("a", "true")}}},
+		},
+	}
+	if err := cluster.Create(t.Context(), deployment); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the refusal", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(deployment), deployment); err != nil {
+			return err
+		}
+		for _, condition := range deployment.Status.Conditions {
+			if condition.Type == appsv1.DeploymentReplicaFailure && strings.Contains(condition.Message, "starts its Pods again for ever, and steps end: use a Job") {
+				return nil
+			}
+		}
+		return fmt.Errorf("the status is %+v", deployment.Status)
+	})
+
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warned warnings
+	config.WarningHandler = &warned
+	warnedClient, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := sequentialPod(namespace, "always", shell("a", "true"))
+	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	if err := warnedClient.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(warnings{"spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure"}, warned); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	awaitPodPhase(t, pod, corev1.PodSucceeded)
+}
+
+// warnings are what the API server warns of.
+type warnings []string
+
+var _ rest.WarningHandler = (*warnings)(nil)
+
+func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = append(*w, text) }
+
+// While the operator is away, a Pod without a label is created at once, and one with a label is refused by the API server, which says what is
+// down (PEERS row 21). It can't run beside other tests.
+func TestWebhookDown(t *testing.T) {
+	namespace := newNamespace(t, "baseline")
+	scale := func(ctx context.Context, replicas int) error {
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas))
+		return cluster.Patch(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "taskflow-operator", Namespace: operatorNamespace}}, patch)
+	}
+	if err := scale(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if err := scale(ctx, 1); err != nil {
+			t.Errorf("starting the operator again: %v", err)
+		}
+	})
+	wait.For(t, "the operator to be gone", func(ctx context.Context) error {
+		var pods corev1.PodList
+		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+			return err
+		}
+		if len(pods.Items) > 0 {
+			return fmt.Errorf("there are %d Pods of it", len(pods.Items))
+		}
+		return nil
+	})
+
+	began := time.Now()
+	plain := sequentialPod(namespace, "plain", shell("a", "true"))
+	plain.Labels = nil
+	createPod(t, plain)
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("creating a Pod without a label took %s", took)
+	}
+	for _, labels := range []map[string]string{{contract.SequentialLabel: "true"}, {contract.TaskLabel: "x"}} {
+		pod := sequentialPod(namespace, "labelled", shell("a", "true"))
+		pod.Labels = labels
+		wait.For(t, "the refusal", func(ctx context.Context) error {
+			err := cluster.Create(ctx, pod, client.DryRunAll)
+			if err == nil {
+				return errors.New("it was created")
+			}
+			for _, part := range []string{"failed calling webhook", ".taskflow.practice.com", "taskflow-webhook.taskflow-system.svc"} {
+				if !strings.Contains(err.Error(), part) {
+					return fmt.Errorf("the refusal doesn't say %q: %w", part, err)
+				}
+			}
+			return nil
+		})
+	}
+
+	if err := scale(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the operator to be back", rolledOut)
+	pod := sequentialPod(namespace, "labelled", shell("a", "true"), shell("b", "true"))
+	wait.For(t, "a labelled Pod to be taken", func(ctx context.Context) error { return cluster.Create(ctx, pod) })
+	awaitPodPhase(t, pod, corev1.PodSucceeded)
+}
