@@ -193,31 +193,50 @@ func replace(own fields, known corev1.Container, container corev1.Container) (fi
 	return merge(base, over)
 }
 
-// merge puts the fields of one container over those of another, as a strategic merge patch does. Of variables it needs more: one that
-// has a value now may have no valueFrom any more, and since one may be made of those before it, those of the base come first.
+// merge puts the fields of one container over those of another, as a strategic merge patch does. Where a field says only one of
+// several things (a probe asks by HTTP or runs a command, a variable has a value or a valueFrom), it is taken as a whole.
 func merge(base, over fields) (fields, error) {
-	position := map[any]int{}
-	variables, _ := base["env"].([]any)
-	overrides, _ := over["env"].([]any)
-	for i, variable := range variables {
-		position[variable.(fields)["name"]] = i
-	}
-	for i, variable := range overrides {
-		called := variable.(fields)["name"]
-		if at, both := position[called]; both {
-			variables[at] = fields{"name": called}
-		} else {
-			position[called] = len(variables) + i
-		}
-	}
+	giveWay(base, over, "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+	ofBase, _ := base["securityContext"].(fields)
+	ofOver, _ := over["securityContext"].(fields)
+	giveWay(ofBase, ofOver, "seccompProfile", "appArmorProfile")
+	elementsGiveWay(base, over, "volumeMounts", "mountPath")
+	position := elementsGiveWay(base, over, "env", "name")
 	merged, err := strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
-	if err != nil {
-		return nil, err
-	}
-	if env, ok := merged["env"].([]any); ok {
+	if env, ok := merged["env"].([]any); ok && err == nil {
+		// A variable may be made of those before it: those of the base come first.
 		slices.SortStableFunc(env, func(a, b any) int { return position[a.(fields)["name"]] - position[b.(fields)["name"]] })
 	}
-	return merged, nil
+	return merged, err
+}
+
+// giveWay removes those fields that the other object has too.
+func giveWay(base, over fields, keys ...string) {
+	for _, key := range keys {
+		if _, both := over[key]; both {
+			delete(base, key)
+		}
+	}
+}
+
+// elementsGiveWay empties those elements of a list that the other list has too, but for their place. It returns the places of all: first
+// those of the base.
+func elementsGiveWay(base, over fields, list, key string) map[any]int {
+	position := map[any]int{}
+	ofBase, _ := base[list].([]any)
+	ofOver, _ := over[list].([]any)
+	for i, element := range ofBase {
+		position[element.(fields)[key]] = i
+	}
+	for i, element := range ofOver {
+		value := element.(fields)[key]
+		if at, both := position[value]; both {
+			ofBase[at] = fields{key: value}
+		} else {
+			position[value] = len(ofBase) + i
+		}
+	}
+	return position
 }
 
 // isDefault says whether a field of a container is what the API server writes where it is missing.

@@ -38,6 +38,8 @@ spec:
   - name: report
     image: busybox:1.28
     command: [echo]
+    livenessProbe: {httpGet: {port: 80}}
+    securityContext: {runAsGroup: 1, seccompProfile: {type: Localhost, localhostProfile: x}}
   sidecars:
   - {name: db, image: db:1, env: [{name: SIZE, value: small}]}
   template:
@@ -185,6 +187,13 @@ func TestNamedTaskOverrides(t *testing.T) {
 			"fetch", "volumeMounts",
 			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
 				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true}]`,
+		},
+		"a probe is one of its kinds": {
+			`{"name":"report","image":"task","livenessProbe":{"exec":{"command":["x"]}}}`, "report", "livenessProbe", `{"exec":{"command":["x"]}}`,
+		},
+		"a security context merges, a profile is one of its kinds": {
+			`{"name":"report","image":"task","securityContext":{"runAsUser":7,"seccompProfile":{"type":"RuntimeDefault"}}}`, "report", "securityContext",
+			`{"runAsUser":7,"runAsGroup":1,"seccompProfile":{"type":"RuntimeDefault"}}`,
 		},
 		"resources merge": {
 			`{"name":"fetch","image":"task","resources":{"requests":{"cpu":"2"},"limits":{"cpu":"4"}}}`, "fetch", "resources",

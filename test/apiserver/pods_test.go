@@ -49,8 +49,9 @@ func createPod(t *testing.T, pod *corev1.Pod) {
 func agents(t *testing.T, pod *corev1.Pod) map[string]string {
 	t.Helper()
 	all := map[string]string{}
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
 	for _, container := range pod.Spec.Containers {
-		if !slices.Equal(container.Command, []string{contract.AgentPath}) {
+		if !slices.Contains(steps, container.Name) || !slices.Equal(container.Command, []string{contract.AgentPath}) {
 			continue
 		}
 		flags, err := contract.ParseAgentFlags(container.Args)

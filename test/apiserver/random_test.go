@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 )
 
@@ -28,17 +31,10 @@ const randomPods = 2000
 
 // TestRandomPods proves for many random Pods that the API server accepts what the webhook makes of them; that a second pass changes
 // nothing; that all of the Pod is still there, and what was added taken away gives what the API server makes of it without the label,
-// commands included; and that without the label it comes back as it does from a namespace that the webhook is not called for.
+// commands included; and that without the label it comes back as it does from a namespace that the webhook is not called for
+// (every eighth is compared).
 func TestRandomPods(t *testing.T) {
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // a seed
-	if given := os.Getenv("SEED"); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("the seed is %d: run with SEED=%d to have the same Pods", seed, seed)
-	fmt.Printf("TestRandomPods: SEED=%d\n", seed)
+	seed := randomSeed(t)
 	namespace := newNamespace(t)
 	numbers := make(chan uint64)
 	var workers sync.WaitGroup
@@ -47,7 +43,7 @@ func TestRandomPods(t *testing.T) {
 			for number := range numbers {
 				pod := randomPod(rand.New(rand.NewPCG(seed, number)))
 				pod.Namespace = namespace
-				if err := tryRandomPod(t.Context(), pod); err != nil {
+				if err := tryRandomPod(t.Context(), pod, number%8 == 0); err != nil {
 					t.Errorf("Pod %d of seed %d: %v", number, seed, err)
 				}
 			}
@@ -63,20 +59,97 @@ func TestRandomPods(t *testing.T) {
 	workers.Wait()
 }
 
-func tryRandomPod(ctx context.Context, pod *corev1.Pod) error {
+// TestRandomPodsOfTasks proves the same for random Pods that name a random Task: the API server accepts them, a second pass changes
+// nothing, and each container of the Pod's is still there, with all that it has for itself.
+func TestRandomPodsOfTasks(t *testing.T) {
+	const pods = 200
+	seed := randomSeed(t)
+	namespace := newNamespace(t)
+	for number := range uint64(pods) {
+		random := rand.New(rand.NewPCG(seed, number))
+		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("random-%d", number), Namespace: namespace}}
+		task.Spec.Suspend = true
+		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: randomVolumes(random)}}
+		for i := range 1 + random.IntN(4) {
+			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: randomContainer(random, fmt.Sprintf("c%d", i), &task.Spec.Template.Spec)})
+		}
+		if err := cluster.Create(t.Context(), task); err != nil {
+			t.Fatalf("Task %d of seed %d: %v", number, seed, err)
+		}
+		pod := randomPod(random)
+		pod.Namespace, pod.Labels, pod.Annotations = namespace, taskLabel(task.Name), nil
+		before := pod.DeepCopy()
+		if err := dryRun(t.Context(), pod); err != nil {
+			t.Fatalf("Pod %d of seed %d: %v\n%+v\n%+v", number, seed, err, before, task.Spec)
+		}
+		again := pod.DeepCopy()
+		if err := dryRun(t.Context(), again); err != nil {
+			t.Fatalf("Pod %d of seed %d, the second pass: %v", number, seed, err)
+		}
+		if diff := cmp.Diff(pod, again); diff != "" {
+			t.Errorf("Pod %d of seed %d: a second pass changed it (-once +twice):\n%s", number, seed, diff)
+		}
+		if len(agents(t, pod)) != len(task.Spec.Steps) {
+			t.Errorf("Pod %d of seed %d: its steps are %v", number, seed, agents(t, pod))
+		}
+		for i, was := range before.Spec.Containers {
+			is := pod.Spec.Containers[i]
+			mounted := func(m corev1.VolumeMount) bool {
+				return slices.ContainsFunc(is.VolumeMounts, func(other corev1.VolumeMount) bool { return reflect.DeepEqual(m, other) })
+			}
+			if is.Name != was.Name || is.Image != was.Image || len(slices.DeleteFunc(slices.Clone(was.VolumeMounts), mounted)) > 0 ||
+				len(was.Env) > 0 && cmp.Diff(was.Env, is.Env[:len(was.Env)]) != "" {
+				t.Errorf("Pod %d of seed %d: container %d was\n%+v\nand is\n%+v", number, seed, i, was, is)
+			}
+			if i < len(task.Spec.Steps) && !strings.HasSuffix(agents(t, pod)[is.Name], strings.Join(was.Command, " ")+joined(was.Args)) {
+				t.Errorf("Pod %d of seed %d: container %d ran %q %q, and the agent runs %q", number, seed, i, was.Command, was.Args, agents(t, pod)[is.Name])
+			}
+		}
+		if t.Failed() {
+			break
+		}
+	}
+}
+
+func joined(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return " " + strings.Join(args, " ")
+}
+
+func randomSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if given := os.Getenv("SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Printf("%s: the seed is %d, run with SEED=%d to have the same Pods\n", t.Name(), seed, seed)
+	return seed
+}
+
+func tryRandomPod(ctx context.Context, pod *corev1.Pod, alsoElsewhere bool) error {
 	plain := pod.DeepCopy()
 	plain.Labels = nil
 	elsewhere := plain.DeepCopy()
-	elsewhere.Namespace = "kube-system"
 	mutated := pod.DeepCopy()
-	for what, pod := range map[string]*corev1.Pod{"without the label": plain, "in kube-system": elsewhere, "sequential": mutated} {
+	for what, pod := range map[string]*corev1.Pod{"without the label": plain, "sequential": mutated} {
 		if err := dryRun(ctx, pod); err != nil {
 			return fmt.Errorf("%s: %w\n%+v", what, err, pod)
 		}
 	}
-	elsewhere.Namespace = plain.Namespace
-	if diff := cmp.Diff(elsewhere, plain); diff != "" {
-		return fmt.Errorf("without the label it was changed (-kube-system +here):\n%s", diff)
+	if alsoElsewhere {
+		elsewhere.Namespace = "kube-system"
+		if err := dryRun(ctx, elsewhere); err != nil {
+			return fmt.Errorf("in kube-system: %w\n%+v", err, elsewhere)
+		}
+		elsewhere.Namespace = plain.Namespace
+		if diff := cmp.Diff(elsewhere, plain); diff != "" {
+			return fmt.Errorf("without the label it was changed (-kube-system +here):\n%s", diff)
+		}
 	}
 	again := mutated.DeepCopy()
 	if err := dryRun(ctx, again); err != nil {
@@ -257,7 +330,7 @@ func randomContainer(random *rand.Rand, name string, spec *corev1.PodSpec) corev
 	}
 	if maybe() {
 		container.Env = []corev1.EnvVar{
-			{Name: "A", Value: "$(B)"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+			{Name: "A", Value: "$(B)"}, {Name: "B", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"}}},
 		}
 		container.EnvFrom = []corev1.EnvFromSource{{Prefix: "X_", SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}}}
 	}
