@@ -350,6 +350,8 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 			message += "; " + cause(containers[0])
 		}
 		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
+	case n.Phase == v1alpha1.TaskRunning && released(pod) == 0:
+		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepWaiting, fmt.Sprintf("step %q waits until the containers that are no steps are ready", current.Name))
 	case n.Phase == v1alpha1.TaskRunning:
 		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepWaiting, fmt.Sprintf("step %q is next", current.Name))
 	default:

@@ -48,6 +48,11 @@ func TestPatch(t *testing.T) {
 			write:    func(p *patch) { p.Set(3, "a", "1", "b") },
 			want:     `{"a":[{"b":1},{"b":3}]}`,
 		},
+		"Remove a member": {
+			document: `{"a":{"b":1,"c~/d":{"unknown":true}}}`,
+			write:    func(p *patch) { p.Remove("a", "c~/d") },
+			want:     `{"a":{"b":1}}`,
+		},
 		"Set keys with / and ~": {
 			document: `{"a":{}}`,
 			write: func(p *patch) {
