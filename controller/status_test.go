@@ -222,6 +222,17 @@ func TestMirror(t *testing.T) {
 			mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
 			going(view{Phase: "Pending", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `False ImagePullBackOff: container "b" can't start: back-off`}),
 		},
+		"before the first step, which waits for another webhook's container": {
+			mirrored(order("0"), containers(running("a"), running("b"), running("c"), running("proxy"))),
+			func() view {
+				v := going(view{
+					Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
+					Progressing: `True StepWaiting: step "a" waits until the containers that are no steps are ready`,
+				})
+				v.Order = 0
+				return v
+			}(),
+		},
 		"between two steps": {
 			mirrored(containers(succeeded("a"), running("b"), running("c"))),
 			going(view{Phase: "Running", Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `True StepWaiting: step "b" is next`}),

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -84,7 +85,7 @@ func exitCodes(pod corev1.Pod) string {
 	for _, status := range pod.Status.ContainerStatuses {
 		code := "none"
 		if end := status.State.Terminated; end != nil {
-			code = fmt.Sprint(end.ExitCode)
+			code = strconv.Itoa(int(end.ExitCode))
 		}
 		all = append(all, status.Name+" "+code)
 	}
