@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ spec:
     command: [git]
     args: [clone]
     env: [{name: DEPTH, value: "1"}, {name: TOKEN, valueFrom: {secretKeyRef: {name: token, key: t}}}]
-    volumeMounts: [{name: work, mountPath: /work}]
+    volumeMounts: [{name: work, mountPath: /work, subPathExpr: $(DEPTH)}]
     resources: {requests: {cpu: "1", memory: 1Gi}}
     terminationMessagePolicy: FallbackToLogsOnError
     imagePullPolicy: Never
@@ -127,7 +128,7 @@ func TestNamedTask(t *testing.T) {
 		"env": [{"name": "DEPTH", "value": "1"}, {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "t"}}}],
 		"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}, "terminationMessagePolicy": "FallbackToLogsOnError",
 		"volumeMounts": [
-			{"name": "work", "mountPath": "/work"}, {"name": "token", "mountPath": "/var/run/x", "unknown": true},
+			{"name": "work", "mountPath": "/work", "subPathExpr": "$(DEPTH)"}, {"name": "token", "mountPath": "/var/run/x", "unknown": true},
 			{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true}
 		]}`))
 	if diff := cmp.Diff(wantFirst, any(first)); diff != "" {
@@ -270,6 +271,9 @@ func TestNamedTaskCommands(t *testing.T) {
 			admitted := decodePod(t, raw)
 			if diff := cmp.Diff(c.want, agents(t, admitted)); diff != "" {
 				t.Errorf("what the agents are told (-want +got):\n%s", diff)
+			}
+			if _, scripted := admitted.Annotations["taskflow.practice.com/script-2"]; scripted != slices.Contains(c.want["compile"].Command, "/taskflow/scripts/2") {
+				t.Errorf("what compile runs is %v, and a script is there: %t", c.want["compile"], scripted)
 			}
 			if diff := cmp.Diff(c.wantSteps, admitted.Annotations[contract.StepsAnnotation]); diff != "" {
 				t.Errorf("the steps (-want +got):\n%s", diff)
