@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -268,6 +269,69 @@ func TestPodsOfOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The defaults of a namespace's LimitRange, which the API server has written into the Pod before the webhook sees it, change nothing
+// of what the Task says, and are there for what it doesn't.
+func TestLimitRange(t *testing.T) {
+	namespace := newNamespace(t)
+	limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "defaults", Namespace: namespace}}
+	limits.Spec.Limits = []corev1.LimitRangeItem{{
+		Type:           corev1.LimitTypeContainer,
+		Default:        corev1.ResourceList{"cpu": resource.MustParse("100m"), "memory": resource.MustParse("64Mi")},
+		DefaultRequest: corev1.ResourceList{"cpu": resource.MustParse("50m")},
+	}}
+	if err := cluster.Create(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	large := func(name string) v1alpha1.Step {
+		step := v1alpha1.Step{Container: echo(name)}
+		step.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("2")}
+		step.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("4")}
+		return step
+	}
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "large", Namespace: namespace}}
+	task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{large("placed"), large("overridden"), large("added")}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	pod := plainPod(namespace, "x", taskLabel("large"), corev1.Container{Name: "task", Image: "task"}, corev1.Container{Name: "overridden", Image: "task"})
+	wait.For(t, "the LimitRange to count", func(ctx context.Context) error {
+		plain := plainPod(namespace, "plain", nil, echo("a"))
+		if err := cluster.Create(ctx, plain, client.DryRunAll); err != nil {
+			return err
+		}
+		if len(plain.Spec.Containers[0].Resources.Limits) == 0 {
+			return errors.New("it doesn't yet")
+		}
+		return nil
+	})
+	createPod(t, pod)
+	got := map[string]string{}
+	for _, container := range pod.Spec.Containers {
+		r := container.Resources
+		got[container.Name] = fmt.Sprint(r.Requests.Cpu(), " ", r.Limits.Cpu(), " ", r.Limits.Memory())
+	}
+	want := map[string]string{"placed": "2 4 64Mi", "overridden": "2 4 64Mi", "added": "2 4 64Mi"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("request and limit of cpu, limit of memory (-want +got):\n%s", diff)
+	}
+}
+
+// A debugger can be put into a Pod as ever: an ephemeral container is no step, and nobody waits for it.
+func TestEphemeralContainer(t *testing.T) {
+	pod := plainPod(newNamespace(t), "debugged", sequentialLabel(), echo("a"), echo("b"))
+	createPod(t, pod)
+	debugger := corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debugger", Image: "busybox"}}
+	pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, debugger)
+	if err := cluster.SubResource("ephemeralcontainers").Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if got := pod.Spec.EphemeralContainers; len(got) != 1 || len(got[0].Command)+len(got[0].VolumeMounts) > 0 {
+		t.Errorf("the ephemeral containers are %+v", got)
+	}
+	setStates(t, pod, corev1.PodRunning, ended(0), running())
+	awaitOrder(t, pod, "2")
 }
 
 // A dry run shows what the Pod would be, and leaves nothing.

@@ -237,6 +237,12 @@ func TestJobBeforeItsTask(t *testing.T) {
 	if diff := cmp.Diff("a\nb\n", output(t, namespace, "job-", "a", "b")); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)
 	}
+	// The API server gives its token to what it has seen at the end.
+	for _, container := range podsOf(t, job)[0].Spec.Containers {
+		if !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount" }) {
+			t.Errorf("the step %s has no token: %+v", container.Name, container.VolumeMounts)
+		}
+	}
 	status := awaitTask(t, task, "the Task to be suspended still", inPhase(v1alpha1.TaskSuspended))
 	if status.PodName != "" || len(status.Steps) > 0 {
 		t.Errorf("the Task was touched: %+v", status)

@@ -1,0 +1,182 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+)
+
+// fields are those of an object as its JSON has them.
+type fields = map[string]any
+
+// override is the Task's container with the fields of the Pod's over it. By the time that a webhook sees a Pod, the API server has
+// written its defaults into it; they are nothing that the user wants.
+func override(container corev1.Container, own fields, pod *corev1.Pod) (fields, error) {
+	base, over := fieldsOf(container), clone(own)
+	defaults := fields{}
+	for key, value := range own {
+		if isDefault(key, value, own) {
+			delete(over, key)
+			if own["image"] != taskImage || key != "imagePullPolicy" {
+				defaults[key] = value
+			}
+		}
+	}
+	if own["image"] == taskImage {
+		delete(over, "image")
+	}
+	dropLimitRange(over, pod)
+	merged, err := merge(base, over)
+	for key, value := range defaults {
+		if _, set := merged[key]; !set && err == nil {
+			merged[key] = value
+		}
+	}
+	return merged, err
+}
+
+// replace is the Task's container in the place of one that only keeps a place. What other webhooks may have put into that one stays, and
+// what nobody here knows.
+func replace(own fields, known corev1.Container, container corev1.Container) (fields, error) {
+	base, over := clone(own), fieldsOf(container)
+	for key := range fieldsOf(known) {
+		switch key {
+		case "env", "envFrom", "volumeMounts", "volumeDevices":
+		default:
+			delete(base, key)
+		}
+	}
+	return merge(base, over)
+}
+
+// merge puts the fields of one container over those of another, as a strategic merge patch does. Where a field says only one of
+// several things (a probe asks by HTTP or runs a command, a variable has a value or a valueFrom), it is taken as a whole.
+func merge(base, over fields) (fields, error) {
+	giveWay(base, over, "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+	ofBase, _ := base["securityContext"].(fields)
+	ofOver, _ := over["securityContext"].(fields)
+	giveWay(ofBase, ofOver, "seccompProfile", "appArmorProfile")
+	elementsGiveWay(base, over, "volumeMounts", "mountPath")
+	position := elementsGiveWay(base, over, "env", "name")
+	merged, err := strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
+	if env, ok := merged["env"].([]any); ok && err == nil {
+		// A variable may be made of those before it: those of the base come first.
+		slices.SortStableFunc(env, func(a, b any) int { return position[a.(fields)["name"]] - position[b.(fields)["name"]] })
+	}
+	return merged, err
+}
+
+// giveWay removes those fields that the other object has too.
+func giveWay(base, over fields, keys ...string) {
+	for _, key := range keys {
+		if _, both := over[key]; both {
+			delete(base, key)
+		}
+	}
+}
+
+// elementsGiveWay empties those elements of a list that the other list has too, but for their place. It returns the places of all: first
+// those of the base.
+func elementsGiveWay(base, over fields, list, key string) map[any]int {
+	position := map[any]int{}
+	ofBase, _ := base[list].([]any)
+	ofOver, _ := over[list].([]any)
+	for i, element := range ofBase {
+		position[element.(fields)[key]] = i
+	}
+	for i, element := range ofOver {
+		value := element.(fields)[key]
+		if at, both := position[value]; both {
+			ofBase[at] = fields{key: value}
+		} else {
+			position[value] = len(ofBase) + i
+		}
+	}
+	return position
+}
+
+// isDefault says whether a field of a container is what the API server writes where it is missing.
+func isDefault(key string, value any, container fields) bool {
+	switch key {
+	case "terminationMessagePath":
+		return value == corev1.TerminationMessagePathDefault
+	case "terminationMessagePolicy":
+		return value == string(corev1.TerminationMessageReadFile)
+	case "imagePullPolicy":
+		image, _ := container["image"].(string)
+		return value == string(defaultPullPolicy(image))
+	case "resources":
+		resources, _ := value.(fields)
+		return len(resources) == 0
+	}
+	return value == nil
+}
+
+// defaultPullPolicy is Kubernetes' own (SetDefaults_Container in k8s.io/kubernetes/pkg/apis/core/v1).
+func defaultPullPolicy(image string) corev1.PullPolicy {
+	tag, err := name.NewTag(image)
+	if err == nil && tag.TagStr() == name.DefaultTag {
+		return corev1.PullAlways
+	}
+	return corev1.PullIfNotPresent
+}
+
+// limitRange is how the admission plugin LimitRanger says what it has put into containers that had none
+// (k8s.io/kubernetes/plugin/pkg/admission/limitranger).
+var limitRange = regexp.MustCompile(`^(?:LimitRanger plugin set: )?(.+) (request|limit) for (?:init )?container (\S+)$`)
+
+// dropLimitRange takes away the defaults of the namespace's LimitRange. The plugin runs again after the webhook, and puts them where
+// the Task has none either.
+func dropLimitRange(container fields, pod *corev1.Pod) {
+	resources, _ := container["resources"].(fields)
+	for part := range strings.SplitSeq(pod.Annotations["kubernetes.io/limit-ranger"], "; ") {
+		match := limitRange.FindStringSubmatch(part)
+		if match == nil || match[3] != container["name"] {
+			continue
+		}
+		values, _ := resources[match[2]+"s"].(fields)
+		for resource := range strings.SplitSeq(match[1], ", ") {
+			delete(values, resource)
+		}
+	}
+}
+
+// fieldsOf are the fields of a typed object, without those that aren't set.
+func fieldsOf(object any) fields {
+	content, err := json.Marshal(object)
+	if err != nil {
+		panic(err) // the types of the API have JSON
+	}
+	var f fields
+	if err := decodeExactly(content, &f); err != nil {
+		panic(err)
+	}
+	if resources, ok := f["resources"].(fields); ok && len(resources) == 0 {
+		delete(f, "resources") // there is no omitempty for structs
+	}
+	return f
+}
+
+func clone(f fields) fields { return fieldsOf(f) }
+
+func containerOf(f fields) (corev1.Container, error) {
+	var container corev1.Container
+	content, err := json.Marshal(f)
+	if err == nil {
+		err = json.Unmarshal(content, &container)
+	}
+	return container, err
+}
+
+// decodeExactly reads JSON, and numbers as they are written.
+func decodeExactly(content []byte, value any) error {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	return decoder.Decode(value)
+}
