@@ -3,6 +3,7 @@ package entrypoint
 import (
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,13 +47,13 @@ func TestMatching(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			auths := ""
+			var auths []string
 			for _, key := range c.keys {
-				auths += fmt.Sprintf(`, %q: {"username": %q, "password": "p"}`, key, key)
+				auths = append(auths, fmt.Sprintf(`%q: {"username": %q, "password": "p"}`, key, key))
 			}
 			ring, err := parseSecret(&corev1.Secret{
 				Type: corev1.SecretTypeDockercfg,
-				Data: map[string][]byte{corev1.DockerConfigKey: []byte("{" + auths[2:] + "}")},
+				Data: map[string][]byte{corev1.DockerConfigKey: []byte("{" + strings.Join(auths, ", ") + "}")},
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -3,6 +3,7 @@ package entrypoint
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (s *session) read(ctx context.Context, kind, identifier string, want v1.Has
 			return nil, "", err
 		}
 		_, _ = hasher.Write(content)
-		if fmt.Sprintf("%x", hasher.Sum(nil)) != want.Hex {
+		if hex.EncodeToString(hasher.Sum(nil)) != want.Hex {
 			return nil, "", errWrongDigest
 		}
 	}
@@ -167,7 +168,8 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 		}
 		return image{platforms: found}, bounded(found)
 	}
-	entries, err := s.entries(ctx, content, maxDepth)
+	nested := maxPlatforms
+	entries, err := s.entries(ctx, content, maxDepth, &nested)
 	if err != nil {
 		return image{}, err
 	}
@@ -231,10 +233,10 @@ func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, types.M
 }
 
 // entries are an index's images that may be for linux, without those of which a container runtime makes nothing: attestations
-// (which are of platform unknown/unknown), signatures.
-func (s *session) entries(ctx context.Context, content []byte, depth int) ([]v1.Descriptor, error) {
+// (which are of platform unknown/unknown), signatures. Indexes may be nested, as deep as depth, and as many as are left.
+func (s *session) entries(ctx context.Context, content []byte, depth int, left *int) ([]v1.Descriptor, error) {
 	index, err := v1.ParseIndexManifest(bytes.NewReader(content))
-	if err != nil || depth == 0 {
+	if *left--; err != nil || depth == 0 || *left < 0 {
 		return nil, errUnreadable
 	}
 	var all []v1.Descriptor
@@ -250,7 +252,7 @@ func (s *session) entries(ctx context.Context, content []byte, depth int) ([]v1.
 			if err != nil {
 				return nil, err
 			}
-			deeper, err := s.entries(ctx, nested, depth-1)
+			deeper, err := s.entries(ctx, nested, depth-1, left)
 			if err != nil {
 				return nil, err
 			}

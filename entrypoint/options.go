@@ -2,6 +2,7 @@ package entrypoint
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -240,7 +241,7 @@ func parseBundle(bundle string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
 	}
 	if !pool.AppendCertsFromPEM([]byte(bundle)) {
-		return nil, fmt.Errorf("caBundle: there is no certificate in it: set it to certificates in PEM")
+		return nil, errors.New("caBundle: there is no certificate in it: set it to certificates in PEM")
 	}
 	return pool, nil
 }

@@ -256,6 +256,10 @@ func TestResolve(t *testing.T) {
 			content: nest(indexOf(entry{"linux/amd64", dockerImage(t, "linux/amd64", app)}), 3),
 			want:    outcome{Sentence: unreadable},
 		},
+		"more nested indexes than there are": {
+			content: manyIndexes(65),
+			want:    outcome{Sentence: unreadable},
+		},
 		"signature beside an image, without a platform": {
 			content: indexOf(
 				entry{"linux/amd64", dockerImage(t, "linux/amd64", app)},
@@ -1074,6 +1078,12 @@ func nest(index v1.ImageIndex, times int) v1.ImageIndex {
 		index = mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: index})
 	}
 	return index
+}
+
+// manyIndexes is an index of indexes that have nothing in them.
+func manyIndexes(many int) v1.ImageIndex {
+	addenda := slices.Repeat([]mutate.IndexAddendum{{Add: empty.Index}}, many)
+	return mutate.AppendManifests(empty.Index, addenda...)
 }
 
 // toTag leaves what may stand in a tag.
