@@ -3,4 +3,5 @@
 # bench.sh [PATTERN]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-go test -run '^$' -bench "${1:-.}" -benchmem ./... | grep -v -e '^?' -e '^PASS$' -e '^ok .*\[no tests to run\]'
+mapfile -t packages < <(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u)
+go test -run '^$' -bench "${1:-.}" -benchmem "${packages[@]}"
