@@ -2,11 +2,14 @@ package entrypoint_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -170,5 +173,27 @@ func TestCABundle(t *testing.T) {
 	resolver := newResolver(t, entrypoint.Options{CABundle: string(bundle)})
 	if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, entrypoint.Request{Image: addressOf(server) + "/app:v1"})); diff != "" {
 		t.Errorf("Resolve (-want +got):\n%s", diff)
+	}
+}
+
+// TestAuthorities proves that the operator trusts public authorities although its image has none: it runs this test again where the
+// system has none.
+func TestAuthorities(t *testing.T) {
+	const again = "TASKFLOW_TEST_AGAIN"
+	if os.Getenv(again) == "" {
+		empty := t.TempDir()
+		command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAuthorities$")
+		command.Env = append(os.Environ(), again+"=1", "SSL_CERT_FILE="+empty+"/none", "SSL_CERT_DIR="+empty)
+		if output, err := command.CombinedOutput(); err != nil {
+			t.Errorf("without the system's authorities: %v: %s", err, output)
+		}
+		return
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pool.Equal(x509.NewCertPool()) {
+		t.Error("there are no authorities")
 	}
 }
