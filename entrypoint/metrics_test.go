@@ -55,7 +55,7 @@ func gather(t *testing.T) map[string]float64 {
 				continue
 			}
 			for _, label := range metric.GetLabel() {
-				name += " " + label.GetValue()
+				name = strings.Join([]string{name, label.GetValue()}, " ")
 			}
 			all[name] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
 		}

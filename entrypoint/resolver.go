@@ -55,8 +55,8 @@ type contentKey struct {
 	digest     v1.Hash
 }
 
-// Resolve finds the command of a container for linux, within Options.Timeout. Its errors are *Error, one sentence for the user, or that
-// of ctx.
+// Resolve finds the command of a container for linux, within Options.Timeout, and within nine tenths of the time that ctx has. Its
+// errors are *Error, one sentence for the user, or that of ctx.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error) {
 	began := r.clock.Now()
 	command, err := r.resolve(ctx, request)
@@ -85,7 +85,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 			Remedy: setCommand,
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.bound(ctx))
 	defer cancel()
 	keys, err := r.keychainFor(ctx, request, ref)
 	if err != nil {
@@ -105,6 +105,14 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 		}
 	}
 	return Command{}, explain(request.Image, keys, failures...)
+}
+
+// bound leaves a tenth of the time that ctx has, for those who ask to say what was the matter.
+func (r *Resolver) bound(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(r.timeout, time.Until(deadline)*9/10)
+	}
+	return r.timeout
 }
 
 func (r *Resolver) parse(image string) (name.Reference, error) {
