@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/internal/oci"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
@@ -173,6 +174,39 @@ func TestPrivateRegistry(t *testing.T) {
 			}
 		})
 	}
+	t.Run("labelled-pod", func(t *testing.T) {
+		ref := push(t, hostRegistry+"/private/labelled-pod:v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "labelled-pod", Namespace: namespace, Labels: map[string]string{contract.SequentialLabel: "true"}},
+			Spec: corev1.PodSpec{
+				ServiceAccountName: "puller",
+				RestartPolicy:      corev1.RestartPolicyNever,
+				Containers:         []corev1.Container{{Name: "first", Image: ref}, {Name: "second", Image: ref, Args: []string{"again"}}},
+			},
+		}
+		if err := cluster.Create(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
+			err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+			if err == nil && pod.Status.Phase != corev1.PodSucceeded {
+				err = fmt.Errorf("its phase is %s", pod.Status.Phase)
+			}
+			return err
+		})
+		for container, want := range map[string]string{"first": "0 \"/opt/argv\"\n1 \"private\"\nin ", "second": "0 \"/opt/argv\"\n1 \"private\"\n2 \"again\"\nin "} {
+			if got := logs(t, namespace, pod.Name, container); !strings.HasPrefix(got, want) {
+				t.Errorf("the log of %s is %q", container, got)
+			}
+		}
+		refused := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "refused", Namespace: namespace, Labels: pod.Labels}, Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "first", Image: ref}},
+		}}
+		err := cluster.Create(t.Context(), refused)
+		if want := "doesn't show it without credentials: add an imagePullSecret for " + hostRegistry + ", or set command"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("creating a Pod without the secret: %v, want a refusal with %q", err, want)
+		}
+	})
 	for name, c := range map[string]struct {
 		spec corev1.PodSpec
 		want string
