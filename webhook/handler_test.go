@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -113,6 +116,7 @@ func handleWith(t *testing.T, raw []byte, cache, live tasks) (admission.Response
 	if err := response.Complete(request); err != nil {
 		t.Fatal(err)
 	}
+	slices.SortFunc(commands.asked, func(a, b entrypoint.Request) int { return strings.Compare(a.Image, b.Image) })
 	return response, commands.asked
 }
 
@@ -134,9 +138,14 @@ func (tasks) List(context.Context, client.ObjectList, ...client.ListOption) erro
 }
 
 // commands are those of images: that of "pinned" depends on the platform, and that of "unknown" isn't known.
-type commands struct{ asked []entrypoint.Request }
+type commands struct {
+	mutex sync.Mutex
+	asked []entrypoint.Request
+}
 
 func (c *commands) Resolve(_ context.Context, request entrypoint.Request) (entrypoint.Command, error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
 	c.asked = append(c.asked, request)
 	command := entrypoint.Command{Entrypoint: []string{"/entry", request.Image}, Cmd: []string{"$cmd"}}
 	switch request.Image {

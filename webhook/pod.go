@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,29 +77,34 @@ func helpers(pod *corev1.Pod) []string {
 	return names
 }
 
-// resolve gives the steps without a command that of their image.
+// resolve gives the steps without a command that of their image. All are asked for at once: an admission has little time.
 func (d *draft) resolve(ctx context.Context, commands CommandResolver, namespace string) error {
 	steps, err := stepContainers(d.pod)
 	if err != nil {
 		return err
 	}
-	for _, i := range steps {
+	steps = slices.DeleteFunc(steps, func(i int) bool { return len(d.pod.Spec.Containers[i].Command) > 0 })
+	found, failed := make([]entrypoint.Command, len(steps)), make([]error, len(steps))
+	var lookups sync.WaitGroup
+	for n, i := range steps {
+		lookups.Go(func() {
+			found[n], failed[n] = commands.Resolve(ctx, entrypoint.RequestFor(namespace, &d.pod.Spec, &d.pod.Spec.Containers[i]))
+		})
+	}
+	lookups.Wait()
+	for n, i := range steps {
 		container := &d.pod.Spec.Containers[i]
-		if len(container.Command) > 0 {
-			continue
-		}
-		command, err := commands.Resolve(ctx, entrypoint.RequestFor(namespace, &d.pod.Spec, container))
-		if ctx.Err() != nil {
+		switch {
+		case failed[n] != nil && ctx.Err() != nil:
 			return fmt.Errorf("the container %q: its registry has not told the command of the image %q in time: set command", container.Name, container.Image)
-		}
-		if err != nil {
-			return fmt.Errorf("the container %q: %w", container.Name, err)
+		case failed[n] != nil:
+			return fmt.Errorf("the container %q: %w", container.Name, failed[n])
 		}
 		// They get into the patch when the agent is put before them.
-		container.Command, container.Args = command.Fill(container.Args)
-		if command.Image != "" {
-			container.Image = command.Image
-			d.patch.Set(command.Image, "spec", "containers", strconv.Itoa(i), "image")
+		container.Command, container.Args = found[n].Fill(container.Args)
+		if image := found[n].Image; image != "" {
+			container.Image = image
+			d.patch.Set(image, "spec", "containers", strconv.Itoa(i), "image")
 		}
 	}
 	return nil

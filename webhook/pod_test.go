@@ -242,8 +242,8 @@ func TestUsersPodCommands(t *testing.T) {
 		t.Errorf("the helper (-was +is):\n%s", diff)
 	}
 	wantAsked := []entrypoint.Request{
-		{Namespace: "default", Image: "x", PullSecrets: []string{"secret"}, Architecture: "arm64", HasArgs: true},
 		{Namespace: "default", Image: "pinned", PullPolicy: corev1.PullAlways, PullSecrets: []string{"secret"}, Architecture: "arm64"},
+		{Namespace: "default", Image: "x", PullSecrets: []string{"secret"}, Architecture: "arm64", HasArgs: true},
 	}
 	if diff := cmp.Diff(wantAsked, asked); diff != "" {
 		t.Errorf("what was asked (-want +got):\n%s", diff)

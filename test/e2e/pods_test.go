@@ -138,7 +138,6 @@ func TestOddPods(t *testing.T) {
 			pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc/podinfo", SubPath: "a/b"}}
 			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc/podinfo/below"}}
 		},
-		"user-namespace": func(pod *corev1.Pod) { pod.Spec.HostUsers = new(false) },
 		"image-command": func(pod *corev1.Pod) { // that of the image prints more, and is not looked at here
 			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "c", Image: "devopscube/kubernetes-job-demo:latest", Args: []string{"3"}})
 		},
