@@ -38,7 +38,7 @@ type CommandResolver interface {
 
 // TaskReconciler makes the Pods of Tasks, and writes what becomes of them into the Tasks' status.
 type TaskReconciler struct {
-	// Client reads from the cache, which holds the Pods with a task label only.
+	// Client reads from the cache, which holds the Pods that the webhook has been at.
 	Client client.Client
 	// Live reads from the API server.
 	Live     client.Reader

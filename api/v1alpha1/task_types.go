@@ -96,7 +96,8 @@ type TaskSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
 
-	// Makes no Pod while true, and has no effect on a Pod that exists. Default: false.
+	// Makes no Pod while true, and has no effect on a Pod that exists: so a Task may serve only those Pods, Jobs and CronJobs
+	// that name it with the label taskflow.practice.com/task. Default: false.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 
