@@ -24,7 +24,7 @@ import (
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch;delete
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/status,verbs=patch
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/finalizers,verbs=update
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups="",resources=secrets;serviceaccounts,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -164,8 +164,22 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	if err != nil {
 		return status, r.refused(status, err)
 	}
+	if !isSequential(pod) {
+		return status, r.notSequential(ctx, pod, status)
+	}
 	status.mirror(pod, r.Now())
 	return status, nil
+}
+
+// notSequential removes a Pod that the webhook has not been at, before a node takes it: all its steps would run at once.
+func (r *TaskReconciler) notSequential(ctx context.Context, pod *corev1.Pod, status *next) error {
+	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID}, client.GracePeriodSeconds(0))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting the Pod whose steps would all run at once: %w", err)
+	}
+	status.failed(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server has not called taskflow's webhook for the Pod, whose steps would all run at once: "+
+		"create the Task in another namespace than %s, or install taskflow's MutatingWebhookConfiguration again", pod.Namespace), r.Now())
+	return nil
 }
 
 // pod returns the Pod of the Task's present attempt, or nil. Before it says that a Pod which was there is no more, it asks the

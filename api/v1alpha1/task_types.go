@@ -206,7 +206,7 @@ const (
 	ReasonPodDeleted           = "PodDeleted"           // Failed: somebody deleted the Pod before the steps had ended
 	ReasonPodNameConflict      = "PodNameConflict"      // Failed: a Pod of the Task's name exists and isn't the Task's
 	ReasonPodInvalid           = "PodInvalid"           // Failed: the API server finds the Pod invalid
-	ReasonPodRefused           = "PodRefused"           // Progressing: a quota, a webhook or a policy refuses the Pod
+	ReasonPodRefused           = "PodRefused"           // Progressing: a quota, a webhook or a policy refuses the Pod; Failed: taskflow's webhook isn't called
 	ReasonEntrypointUnresolved = "EntrypointUnresolved" // Progressing, Failed: the command of a step's image isn't known
 	ReasonSuspended            = "Suspended"            // Suspended, Progressing: suspend is true
 	ReasonResumed              = "Resumed"              // Suspended is false: suspend was true and no longer is

@@ -318,6 +318,24 @@ func TestLimitRange(t *testing.T) {
 	}
 }
 
+// A Task in a namespace that the webhook is not called for has failed, and says so: nothing of it runs, where all its steps would run at
+// once.
+func TestTaskWithoutTheWebhook(t *testing.T) {
+	task := newTask(t, "kube-system", "nowhere", "a", "b")
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.WithoutCancel(t.Context()), task); err != nil {
+			t.Error(err)
+		}
+	})
+	failed := awaitFailed(t, task)
+	want := "the API server has not called taskflow's webhook for the Pod, whose steps would all run at once: " +
+		"create the Task in another namespace than kube-system, or install taskflow's MutatingWebhookConfiguration again"
+	if diff := cmp.Diff([]string{v1alpha1.ReasonPodRefused, want}, []string{failed.Reason, failed.Message}); diff != "" {
+		t.Errorf("condition (-want +got):\n%s", diff)
+	}
+	wantNoPod(t, task)
+}
+
 // A debugger can be put into a Pod as ever: an ephemeral container is no step, and nobody waits for it.
 func TestEphemeralContainer(t *testing.T) {
 	pod := plainPod(newNamespace(t), "debugged", sequentialLabel(), echo("a"), echo("b"))
