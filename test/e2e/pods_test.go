@@ -87,16 +87,16 @@ func TestSequentialPod(t *testing.T) {
 	})
 }
 
-// The order annotation has another say: some of the containers, in another order, while the other one is a helper that the first
-// step waits for until it is ready.
+// The annotation chooses some of the containers, in another order; the other one is a helper, and the first step waits until it is
+// ready.
 func TestHelper(t *testing.T) {
 	t.Parallel()
 	ask := "wget -q -O - http://127.0.0.1:8000/index.html"
-	server := shell("server", "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; sleep 4; httpd -p 8000 -h /tmp/www; sleep 12; exit 0")
+	server := shell("server", "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; sleep 4; httpd -p 8000 -h /tmp/www; sleep 20; exit 0")
 	server.ReadinessProbe = &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8000)}}, PeriodSeconds: 1,
 	}
-	pod := sequentialPod(newNamespace(t, "baseline"), "helped", shell("second", ask+" && date +%s >/dev/null"), server, shell("first", ask))
+	pod := sequentialPod(newNamespace(t, "baseline"), "helped", shell("second", ask), server, shell("first", ask))
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "first,second"}
 	createPod(t, pod)
 	if got := pod.Annotations[contract.OrderAnnotation]; got != "0" {
