@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/taskflow/taskflow-operator/contract"
 )
 
 const (
@@ -20,12 +22,24 @@ const (
 	recheckInterval = 5 * time.Second
 )
 
-// gate holds a step back. It opens when the number in orderFile has reached order, and closes for
-// good when haltFile has content; while it is not open, halt wins. An empty haltFile is none.
+// gate holds a step back. It opens when the number in orderFile has reached order, or when the record of the step before says
+// that it has ended well: that step was itself held back until all before it had. It closes for good when haltFile has content,
+// or that record says that the sequence has ended; while it is not open, that wins. An empty path is none.
 type gate struct {
 	orderFile string
 	order     int
 	haltFile  string
+	// before is the step before.
+	before predecessor
+}
+
+// gateOf is the gate of a step.
+func gateOf(flags contract.AgentFlags) gate {
+	g := gate{orderFile: flags.Wait, order: flags.WaitContent, haltFile: flags.Halt}
+	if flags.Run != "" && !flags.Alone && flags.WaitContent > 1 {
+		g.before = predecessor{runDir: flags.Run, number: flags.WaitContent - 1, afterFailure: flags.AfterFailure}
+	}
+	return g
 }
 
 // wait blocks until the gate opens (halt is "") or closes (halt says why), or returns the context's
@@ -37,7 +51,7 @@ func (g gate) wait(ctx context.Context) (halt string, err error) {
 	for {
 		// The watch is in place before the files are read, so that no change falls in between. It is
 		// renewed each time round, which costs one system call and copes with a replaced directory.
-		w = w.renew(ctx, g.dirs())
+		w = w.renew(ctx, g.watches())
 		if halt, decided := g.read(); decided {
 			return halt, nil
 		}
@@ -55,14 +69,14 @@ func (g gate) wait(ctx context.Context) (halt string, err error) {
 	}
 }
 
-// dirs are the directories to watch. The files themselves are links into a directory that the kubelet
-// replaces (pkg/volume/util/atomic_writer.go): all that changes is the link "..data" beside them.
-func (g gate) dirs() []string {
-	dirs := []string{filepath.Dir(g.orderFile)}
-	if g.haltFile != "" && filepath.Dir(g.haltFile) != dirs[0] {
-		dirs = append(dirs, filepath.Dir(g.haltFile))
+// watches are what to watch. The projected files are links into a directory that the kubelet replaces
+// (pkg/volume/util/atomic_writer.go): all that changes is the link "..data" beside them.
+func (g gate) watches() []watch {
+	watches := []watch{{dir: filepath.Dir(g.orderFile), events: projected}}
+	if g.haltFile != "" && filepath.Dir(g.haltFile) != watches[0].dir {
+		watches = append(watches, watch{dir: filepath.Dir(g.haltFile), events: projected})
 	}
-	return dirs
+	return append(watches, g.before.watches()...)
 }
 
 // read looks at the files once. The order comes first: the kubelet swaps both files in one rename and
@@ -72,6 +86,11 @@ func (g gate) read() (halt string, decided bool) {
 	released := err == nil && order >= g.order
 	if g.haltFile != "" {
 		halt = content(g.haltFile)
+	}
+	if halt == "" {
+		var ended bool
+		halt, ended = g.before.read()
+		released = released || ended
 	}
 	return halt, released || halt != ""
 }

@@ -67,10 +67,10 @@ func TestGateHoldsBackUntilReleased(t *testing.T) {
 			t.Parallel()
 			info := newPodinfo(t)
 			info.write(contents)
-			p := container{args: info.step(9).Args()}.start(t)
+			p := container{args: late(info.step(9)).Args()}.start(t)
 			info.awaitRejection()
 			info.write(order("9"))
-			if diff := cmp.Diff(ran, p.wait()); diff != "" {
+			if diff := cmp.Diff(result{Stdout: "9"}, p.wait()); diff != "" {
 				t.Errorf("after the release: -want +got:\n%s", diff)
 			}
 		})
@@ -97,13 +97,13 @@ func TestGateFollowsTheKubelet(t *testing.T) {
 					info.write(contents)
 				}
 				if i == 0 {
-					p = container{args: info.step(3).Args()}.start(t)
+					p = container{args: late(info.step(3)).Args()}.start(t)
 				}
 				if contents != nil && i < len(writes)-1 {
 					info.awaitRejection()
 				}
 			}
-			if diff := cmp.Diff(ran, p.wait()); diff != "" {
+			if diff := cmp.Diff(result{Stdout: writes[len(writes)-1][contract.OrderFile]}, p.wait()); diff != "" {
 				t.Errorf("after the last write: -want +got:\n%s", diff)
 			}
 		})
@@ -116,14 +116,14 @@ func TestGateIsWokenByEverySwap(t *testing.T) {
 	const swaps = 30
 	info := newPodinfo(t)
 	info.write(order("0"))
-	p := container{args: info.step(swaps).Args()}.start(t)
+	p := container{args: late(info.step(swaps)).Args()}.start(t)
 	info.awaitRejection()
 	for k := 1; k < swaps; k++ {
 		info.write(order(strconv.Itoa(k)))
 		info.awaitOpens(1, time.Now()) // of the files just written, with no nudge
 	}
 	info.write(order(strconv.Itoa(swaps)))
-	if diff := cmp.Diff(ran, p.wait()); diff != "" {
+	if diff := cmp.Diff(result{Stdout: strconv.Itoa(swaps)}, p.wait()); diff != "" {
 		t.Errorf("after the last swap: -want +got:\n%s", diff)
 	}
 }
@@ -213,7 +213,7 @@ func TestGateSurvivesItsDirectory(t *testing.T) {
 // polls: it opens and halts as ever, and does not spin.
 func TestGateWithoutInotify(t *testing.T) {
 	start := func(t *testing.T, info *podinfo) (*process, contract.AgentFlags) {
-		flags := info.step(3)
+		flags := late(info.step(3))
 		c := container{program: agentNoInotifyName, clone: unix.CLONE_NEWUSER, args: flags.Args()}
 		return c.start(t), flags
 	}
@@ -225,7 +225,7 @@ func TestGateWithoutInotify(t *testing.T) {
 		p, _ := start(t, info)
 		info.awaitRejection()
 		info.write(order("3"))
-		if diff := cmp.Diff(ran, p.wait()); diff != "" {
+		if diff := cmp.Diff(result{Stdout: "3"}, p.wait()); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 	})
@@ -287,10 +287,10 @@ func TestGateLooksAgainWhereWatchesAreSilent(t *testing.T) {
 	}
 
 	started := time.Now()
-	p := container{args: flags.Args()}.start(t)
+	p := container{args: late(flags).Args()}.start(t)
 	info.awaitOpens(2, started)
 	info.write(order("3"))
-	if diff := cmp.Diff(ran, p.wait()); diff != "" {
+	if diff := cmp.Diff(result{Stdout: "3"}, p.wait()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	if took := time.Since(started); took < leastPause {

@@ -52,6 +52,13 @@ func (p *podinfo) step(n int) contract.AgentFlags {
 	}
 }
 
+// late makes the step print the order that it sees when it runs, which tells whether it has waited for its release: a step that
+// runs looks at the files like one that waits.
+func late(flags contract.AgentFlags) contract.AgentFlags {
+	flags.Command = []string{"cat", flags.Wait}
+	return flags
+}
+
 // write replaces all files at once. The order of its acts is that of AtomicWriter.Write in the
 // kubelet's pkg/volume/util/atomic_writer.go: a new directory, a link to it that is renamed onto
 // ..data, only then the links that users see, and at last the end of the old directory.
@@ -83,7 +90,7 @@ func (p *podinfo) write(contents files) {
 
 // awaitRejection returns when the agent has read what is written and holds the step back: when it has
 // come back to read it again. It takes three looks of at most two files each, since the first one may
-// have begun with the files before.
+// have begun with the files before. A step that runs looks, too: see late.
 func (p *podinfo) awaitRejection() {
 	p.t.Helper()
 	const enough = 3 * 2

@@ -22,8 +22,7 @@ func started(args []string, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "agent: %v\n", err)
 		return contract.ExitAgentFailure
 	}
-	g := gate{orderFile: flags.Wait, order: flags.WaitContent}
-	if _, released := g.read(); !released {
+	if halt, decided := gateOf(flags).read(); !decided || halt != "" {
 		fmt.Fprintln(stderr, "agent: the step still waits for its turn")
 		return notStarted
 	}

@@ -28,15 +28,39 @@ type step struct {
 	stderr  io.Writer
 }
 
-// run returns the exit code of the container.
+// run returns the exit code of the container. The command's result stands, whether or not it can be written down.
 func (s step) run() int {
-	record := s.waitAndExecute()
-	if s.flags.FallbackToLogs && record.ExitCode != 0 {
+	if record, over := s.endedBefore(); over {
+		fmt.Fprintf(s.stderr, "agent: the step ended at %s with exit code %d, and is not run again\n", record.FinishedAt.Format(time.RFC3339), record.ExitCode)
+		s.leave(record)
 		return record.ExitCode
 	}
-	// The command's result stands, whether or not it can be written down.
-	_ = leave(s.flags.TerminationLog, record)
+	record := s.waitAndExecute()
+	// Where something of the step can't be killed, the container can't end either, and the next step waits for that.
+	if _, _, left := reap(0); !left && s.flags.Run != "" {
+		if file, err := publish(s.flags.Run, s.flags.WaitContent, record); err == nil {
+			defer syncRecord(file)
+		}
+	}
+	s.leave(record)
 	return record.ExitCode
+}
+
+// endedBefore returns the record of an earlier container of the step, if it is the step's last word. A kubelet that loses sight of a
+// container starts another one, whatever the restart policy.
+func (s step) endedBefore() (record contract.Record, over bool) {
+	if s.flags.Run == "" {
+		return record, false
+	}
+	record, ok := readRecord(s.flags.Run, s.flags.WaitContent)
+	return record, ok && (record.ExitCode == 0 || !s.flags.Again)
+}
+
+// leave leaves the record as the termination message, where that is its place.
+func (s step) leave(record contract.Record) {
+	if !s.flags.FallbackToLogs || record.ExitCode == 0 {
+		_ = leave(s.flags.TerminationLog, record)
+	}
 }
 
 func (s step) waitAndExecute() contract.Record {
@@ -65,8 +89,7 @@ func (s step) wait() (halt string, told syscall.Signal) {
 
 	decided := make(chan string, 1)
 	go func() {
-		g := gate{orderFile: s.flags.Wait, order: s.flags.WaitContent, haltFile: s.flags.Halt}
-		if halt, err := g.wait(ctx); err == nil {
+		if halt, err := gateOf(s.flags).wait(ctx); err == nil {
 			decided <- halt
 		}
 	}()

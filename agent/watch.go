@@ -11,9 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchMask covers the kubelet's swap of "..data" (MOVED_TO), the links that it makes after its first
-// swap (CREATE), files written in place, and the directory itself going away.
-const watchMask = unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_CLOSE_WRITE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+// watch is a directory and what happens in it that is of interest, beside its own end.
+type watch struct {
+	dir    string
+	events uint32
+	// mayBeMissing is for a directory in one that is watched for new ones.
+	mayBeMissing bool
+}
+
+const (
+	// projected covers the kubelet's swap of "..data" (MOVED_TO), the links that it makes after its first
+	// swap (CREATE), and files written in place.
+	projected = unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_CLOSE_WRITE
+	// gone is the directory itself going away.
+	gone = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+)
 
 // watcher tells of changes in directories. A nil watcher can't: inotify is not to be had (a UID has
 // 128 instances by default, fs.inotify.max_user_instances) or a directory does not exist.
@@ -25,7 +37,7 @@ type watcher struct {
 
 // renew returns a watcher of all the directories, made from this one if it can be, or nil. Cancelling
 // the context of the call that made it ends changed.
-func (w *watcher) renew(ctx context.Context, dirs []string) *watcher {
+func (w *watcher) renew(ctx context.Context, watches []watch) *watcher {
 	if w == nil {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
@@ -36,7 +48,7 @@ func (w *watcher) renew(ctx context.Context, dirs []string) *watcher {
 		w = &watcher{inotify: inotify}
 		w.release = context.AfterFunc(ctx, func() { inotify.Close() })
 	}
-	if err := w.add(dirs); err != nil {
+	if err := w.add(watches); err != nil {
 		w.close()
 		return nil
 	}
@@ -44,16 +56,19 @@ func (w *watcher) renew(ctx context.Context, dirs []string) *watcher {
 }
 
 // add watches the directories. For one that is already watched the kernel changes nothing.
-func (w *watcher) add(dirs []string) error {
+func (w *watcher) add(watches []watch) error {
 	conn, err := w.inotify.SyscallConn()
 	if err != nil {
 		return err
 	}
-	for _, dir := range dirs {
+	for _, watch := range watches {
 		var addErr error
 		err := conn.Control(func(fd uintptr) {
-			_, addErr = unix.InotifyAddWatch(int(fd), dir, watchMask)
+			_, addErr = unix.InotifyAddWatch(int(fd), watch.dir, watch.events|gone|unix.IN_ONLYDIR)
 		})
+		if watch.mayBeMissing && errors.Is(addErr, unix.ENOENT) {
+			addErr = nil
+		}
 		if err := errors.Join(err, addErr); err != nil {
 			return err
 		}

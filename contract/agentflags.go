@@ -18,9 +18,19 @@ const OutStdout = "stdout"
 // binary to DESTINATION. The init container AgentContainer runs it.
 const InstallCommand = "install"
 
-// StartedCommand is the agent's third form of call: "agent started --wait FILE --waitcontent N [--command PROBE...]" succeeds once
+// StartedCommand is the agent's third form of call: "agent started --wait FILE --waitcontent N [more flags] [--command PROBE...]" succeeds once
 // the step is released and, where there is a probe, the probe does. It is the step's startupProbe.
 const StartedCommand = "started"
+
+// What the failure of the step before means for a step: the values of AgentFlags.AfterFailure.
+const (
+	// AfterFailureStop ends the sequence: the step never runs.
+	AfterFailureStop = "stop"
+	// AfterFailureContinue releases the step.
+	AfterFailureContinue = "continue"
+	// AfterFailureWait is for a step before that the kubelet starts again when it has failed: it may still end well.
+	AfterFailureWait = "wait"
+)
 
 // DefaultGrace is AgentFlags.Grace where that is zero: the terminationGracePeriodSeconds of a Pod that sets none.
 const DefaultGrace = 30 * time.Second
@@ -40,6 +50,15 @@ type AgentFlags struct {
 	// Halt is the file with the reason to stop: the projected HaltAnnotation. Once it has content,
 	// a gate that is not yet open never opens. Empty: there is no such file.
 	Halt string
+	// Run is the run directory. Empty: there is none.
+	Run string
+	// Alone keeps the step to the files Wait and Halt: the records of others in Run release nothing.
+	Alone bool
+	// AfterFailure says what the record of a failure of the step before means. Default: AfterFailureStop.
+	AfterFailure string
+	// Again says that the kubelet starts the container again after a failure, and means the command to run again: what the step's
+	// own record says of a failure is then no reason not to. A step that has ended well is never run again.
+	Again bool
 	// Out says where the command's output goes. Only OutStdout, which is the default.
 	Out string
 	// TerminationLog is the container's terminationMessagePath. Default: DefaultTerminationLog.
@@ -68,6 +87,10 @@ func (f AgentFlags) Args() []string {
 	if f.Halt != "" {
 		args = append(args, "--halt", f.Halt)
 	}
+	args = append(args, f.runArgs()...)
+	if f.Again {
+		args = append(args, "--again")
+	}
 	if f.TerminationLog != "" && f.TerminationLog != DefaultTerminationLog {
 		args = append(args, "--termination-log", f.TerminationLog)
 	}
@@ -86,9 +109,25 @@ func (f AgentFlags) Args() []string {
 	return append(append(args, commandFlag), f.Command...)
 }
 
+// runArgs are the flags that say what releases the step, beside the order.
+func (f AgentFlags) runArgs() []string {
+	var args []string
+	if f.Run != "" {
+		args = append(args, "--run", f.Run)
+	}
+	if f.Alone {
+		args = append(args, "--alone")
+	}
+	if f.AfterFailure != "" && f.AfterFailure != AfterFailureStop {
+		args = append(args, "--after-failure", f.AfterFailure)
+	}
+	return args
+}
+
 // StartedArgs is the command line of the step's startupProbe, without the agent's own path; the probe may be empty.
 func (f AgentFlags) StartedArgs(probe []string) []string {
 	args := []string{StartedCommand, "--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent)}
+	args = append(args, f.runArgs()...)
 	if len(probe) > 0 {
 		args = append(append(args, commandFlag), probe...)
 	}
@@ -120,6 +159,10 @@ func parseFlags(args []string) (AgentFlags, error) {
 	set.StringVar(&f.Wait, "wait", "", "")
 	set.IntVar(&f.WaitContent, "waitcontent", 0, "")
 	set.StringVar(&f.Halt, "halt", "", "")
+	set.StringVar(&f.Run, "run", "", "")
+	set.BoolVar(&f.Alone, "alone", false, "")
+	set.StringVar(&f.AfterFailure, "after-failure", AfterFailureStop, "")
+	set.BoolVar(&f.Again, "again", false, "")
 	set.StringVar(&f.Out, "out", OutStdout, "")
 	set.StringVar(&f.TerminationLog, "termination-log", DefaultTerminationLog, "")
 	set.DurationVar(&f.Timeout, "timeout", 0, "")
@@ -139,6 +182,9 @@ func parseFlags(args []string) (AgentFlags, error) {
 		return AgentFlags{}, errors.New("--waitcontent is missing or below 1: set it to the step's number")
 	case f.Out != OutStdout:
 		return AgentFlags{}, fmt.Errorf("--out %q is unknown: set it to %s", f.Out, OutStdout)
+	case !slices.Contains([]string{AfterFailureStop, AfterFailureContinue, AfterFailureWait}, f.AfterFailure):
+		return AgentFlags{}, fmt.Errorf("--after-failure %q is unknown: set it to %s, %s or %s",
+			f.AfterFailure, AfterFailureStop, AfterFailureContinue, AfterFailureWait)
 	case f.Timeout < 0:
 		return AgentFlags{}, fmt.Errorf("--timeout %s is below 0: leave it out for none", f.Timeout)
 	case f.Grace <= 0:

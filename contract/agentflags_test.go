@@ -18,6 +18,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 		f := contract.AgentFlags{
 			Wait:           "/etc/podinfo/order",
 			WaitContent:    1,
+			AfterFailure:   contract.AfterFailureStop,
 			Out:            contract.OutStdout,
 			TerminationLog: contract.DefaultTerminationLog,
 			Grace:          contract.DefaultGrace,
@@ -37,10 +38,14 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			f.Halt = "/etc/podinfo/halt"
 			f.TerminationLog = "/tmp/log"
 			f.FallbackToLogs = true
+			f.Run, f.Alone, f.AfterFailure, f.Again = "/taskflow/run", true, contract.AfterFailureContinue, true
 			f.Timeout, f.Grace, f.Retries = 90*time.Second, 5*time.Second, 3
 		}),
+		"a step that is run again": flags(func(f *contract.AgentFlags) {
+			f.Run, f.AfterFailure, f.Again = "/taskflow/run", contract.AfterFailureWait, true
+		}),
 		"paths with spaces": flags(func(f *contract.AgentFlags) {
-			f.Wait, f.Halt, f.TerminationLog = "/a b/order", "/a b/halt", "/a b/log"
+			f.Wait, f.Halt, f.Run, f.TerminationLog = "/a b/order", "/a b/halt", "/a b/run", "/a b/log"
 		}),
 		"paths that start with a dash": flags(func(f *contract.AgentFlags) {
 			f.Wait, f.Halt, f.TerminationLog = "-order", "--halt", "-log"
@@ -74,6 +79,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 	step := contract.AgentFlags{
 		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
 		Timeout: time.Hour, Grace: time.Second, Retries: 3, Command: []string{"the", "step"},
+		Run: "/a b/run", Alone: true, AfterFailure: contract.AfterFailureContinue, Again: true,
 	}
 	for name, probe := range map[string][]string{
 		"no probe":                     nil,
@@ -91,6 +97,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 			}
 			want := contract.AgentFlags{
 				Wait: step.Wait, WaitContent: step.WaitContent, Command: probe,
+				Run: step.Run, Alone: step.Alone, AfterFailure: step.AfterFailure,
 				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -109,6 +116,7 @@ func TestAgentFlagsDefaults(t *testing.T) {
 	}
 	want := f
 	want.Out, want.TerminationLog, want.Grace = contract.OutStdout, contract.DefaultTerminationLog, contract.DefaultGrace
+	want.AfterFailure = contract.AfterFailureStop
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("ParseAgentFlags(Args()): -want +got:\n%s", diff)
 	}
@@ -134,6 +142,7 @@ func TestParseFirstReleasesForm(t *testing.T) {
 	want := contract.AgentFlags{
 		Wait:           "/etc/podinfo/order",
 		WaitContent:    3,
+		AfterFailure:   contract.AfterFailureStop,
 		Out:            contract.OutStdout,
 		TerminationLog: contract.DefaultTerminationLog,
 		Grace:          contract.DefaultGrace,
@@ -188,6 +197,10 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		"flag without its value": {
 			args: []string{"--waitcontent", "1", "--wait", "--command", "true"},
 			want: "flag needs an argument: -wait",
+		},
+		"unknown meaning of a failure": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--after-failure", "retry", "--command", "true"},
+			want: `--after-failure "retry" is unknown: set it to stop, continue or wait`,
 		},
 		"negative timeout": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--timeout", "-1s", "--command", "true"},

@@ -8,6 +8,8 @@
 // The package is compiled into the agent, so it uses the standard library alone.
 package contract
 
+import "strconv"
+
 // Group is the prefix of every label and annotation key of taskflow.
 const Group = "taskflow.practice.com/"
 
@@ -38,6 +40,10 @@ const (
 	// writes it too, and the controllers read it.
 	StepsAnnotation = Group + "steps"
 
+	// HandoffAnnotation says how the next step learns that it is released. The user may set it to HandoffController; where it is
+	// absent the agents tell each other, through the run directory, and the order follows. The webhook and the controllers read it.
+	HandoffAnnotation = Group + "handoff"
+
 	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller
 	// and the webhook write it, from a Task; both read it.
 	OptionsAnnotation = Group + "options"
@@ -60,6 +66,22 @@ const (
 	// AgentPath is the agent's binary as a step sees it.
 	AgentPath = BinDir + "/agent"
 )
+
+// HandoffController is the value of HandoffAnnotation that makes OrderAnnotation alone release steps.
+const HandoffController = "controller"
+
+// The run directory inside a Pod: a directory for each step, named as its number, which that step alone may write to.
+const (
+	// RunVolume is the volume of the run directory.
+	RunVolume = "taskflow-run"
+	// RunDir is where it is mounted: all of it read-only, for the records of others, and the step's own directory over it.
+	RunDir = OwnDir + "/run"
+	// RecordFile is the record of a step in its directory: there once the step has ended, and nothing of it runs any more.
+	RecordFile = "record"
+)
+
+// StepDir is the directory of step n in a run directory.
+func StepDir(runDir string, n int) string { return runDir + "/" + strconv.Itoa(n) }
 
 // The projected annotations inside a Pod.
 const (

@@ -32,8 +32,8 @@ const (
 	ReasonAgentError = "AgentError"
 )
 
-// Record is what the agent leaves as the container's termination message, for the controllers to
-// read, where the command itself left none.
+// Record is how a step has ended. The agent leaves it in the run directory, for the agents of its Pod; and as the
+// container's termination message, for the controllers, where the command itself left none.
 type Record struct {
 	// StartedAt is when the command was started, for the first time; nil where it was not.
 	StartedAt *time.Time `json:"startedAt,omitempty"`
@@ -47,6 +47,11 @@ type Record struct {
 	Reason string `json:"reason,omitempty"`
 	// Message is one sentence for people.
 	Message string `json:"message,omitempty"`
+}
+
+// RanToItsEnd is false for a step that was told to stop, or never ran since the sequence had ended: nothing follows it.
+func (r Record) RanToItsEnd() bool {
+	return r.Reason != ReasonSkipped && r.Reason != ReasonTerminated && r.Reason != ReasonCancelled
 }
 
 // envelope tells the agent's record from a message of the user's that happens to be JSON.
