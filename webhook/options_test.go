@@ -86,6 +86,7 @@ func TestPlanScripts(t *testing.T) {
 		{Name: "taskflow-scripts", MountPath: "/taskflow/scripts"},
 		{Name: "taskflow-bin", MountPath: "/taskflow/bin", ReadOnly: true},
 		{Name: "taskflow-podinfo", MountPath: "/etc/podinfo", ReadOnly: true},
+		{Name: "taskflow-run", MountPath: "/taskflow/run/1", SubPath: "1"},
 	}
 	if diff := cmp.Diff(want, container.VolumeMounts); diff != "" {
 		t.Errorf("the mounts (-want +got):\n%s", diff)
@@ -103,7 +104,7 @@ func TestPlanProbes(t *testing.T) {
 	http := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthy", Port: intstr.FromInt32(80)}}
 	const forever = math.MaxInt32
 	isStarted := &corev1.Probe{
-		ProbeHandler:     exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2"),
+		ProbeHandler:     exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--run", "/taskflow/run"),
 		PeriodSeconds:    1,
 		TimeoutSeconds:   5,
 		FailureThreshold: forever,
@@ -125,7 +126,7 @@ func TestPlanProbes(t *testing.T) {
 				c.VolumeMounts = []corev1.VolumeMount{mount("mine", "/etc/podinfo")}
 			},
 			&corev1.Probe{
-				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/taskflow/podinfo/order", "--waitcontent", "2"),
+				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/taskflow/podinfo/order", "--waitcontent", "2", "--run", "/taskflow/run"),
 				PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: forever,
 			},
 		},
@@ -135,7 +136,7 @@ func TestPlanProbes(t *testing.T) {
 				c.LivenessProbe = &corev1.Probe{ProbeHandler: http}
 			},
 			&corev1.Probe{
-				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--command", "up", "--command", ""),
+				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--run", "/taskflow/run", "--command", "up", "--command", ""),
 				PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: forever, TerminationGracePeriodSeconds: new(int64(4)),
 			},
 		},

@@ -54,6 +54,7 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 	}
 
 	var p jsonpatch.Patch
+	var before contract.StepOptions
 	for number, i := range steps {
 		container := pod.Spec.Containers[i]
 		if !planned {
@@ -61,10 +62,8 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 				return nil, err
 			}
 		}
-		flags := contract.AgentFlags{WaitContent: number + 1, Timeout: options[container.Name].Timeout, Retries: options[container.Name].Retries}
-		if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
-			flags.Grace = max(time.Second, time.Duration(*grace)*time.Second)
-		}
+		flags := stepFlags(pod, number+1, options[container.Name], before)
+		before = options[container.Name]
 		if err := wrap(&p, i, container, flags); err != nil {
 			return nil, err
 		}
@@ -83,6 +82,29 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 	jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(agent)}, "spec", "initContainers")
 	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(agent), "spec", "volumes")
 	return p, nil
+}
+
+// stepFlags are the agent's flags for step n that don't depend on its container alone. Before are the options of the step before it.
+func stepFlags(pod *corev1.Pod, n int, own, before contract.StepOptions) contract.AgentFlags {
+	flags := contract.AgentFlags{
+		WaitContent: n,
+		Run:         contract.RunDir,
+		Alone:       pod.Annotations[contract.HandoffAnnotation] == contract.HandoffController,
+		Again:       pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
+		Timeout:     own.Timeout,
+		Retries:     own.Retries,
+	}
+	switch {
+	case n == 1 || flags.Alone:
+	case flags.Again:
+		flags.AfterFailure = contract.AfterFailureWait
+	case before.ContinueOnError:
+		flags.AfterFailure = contract.AfterFailureContinue
+	}
+	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
+		flags.Grace = max(time.Second, time.Duration(*grace)*time.Second)
+	}
+	return flags
 }
 
 // firstOrder releases the first step, unless there are helpers: the order controller does it when these are ready.
@@ -159,12 +181,24 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.
 	flags.Command = slices.Concat(container.Command, container.Args)
 	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")
 	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
-	jsonpatch.Add(p, len(container.VolumeMounts), []corev1.VolumeMount{
+	mounts := []corev1.VolumeMount{
 		{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
 		{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
-	}, "spec", "containers", strconv.Itoa(i), "volumeMounts")
+	}
+	jsonpatch.Add(p, len(container.VolumeMounts), append(mounts, runMounts(flags)...), "spec", "containers", strconv.Itoa(i), "volumeMounts")
 	gateProbes(p, i, container, flags)
 	return nil
+}
+
+// runMounts give a step the run directory: what others leave there to read, and its own directory to write to.
+func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
+	own := corev1.VolumeMount{
+		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.WaitContent), SubPath: strconv.Itoa(flags.WaitContent),
+	}
+	if flags.WaitContent == 1 || flags.Alone {
+		return []corev1.VolumeMount{own}
+	}
+	return []corev1.VolumeMount{{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true}, own}
 }
 
 // gateProbes makes the probes of a step count from its release. The kubelet runs no other probe of a container before its
@@ -242,6 +276,10 @@ func volumes(agent Agent) []corev1.Volume {
 		{
 			Name:         contract.BinVolume,
 			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: agent.Medium}},
+		},
+		{
+			Name:         contract.RunVolume,
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 		},
 		{
 			Name: contract.PodInfoVolume,

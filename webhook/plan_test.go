@@ -58,23 +58,34 @@ spec:
   - name: step1
     image: busybox:1.28
     command: [/taskflow/bin/agent]
-    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --command, sh, -c, echo step1]
-    volumeMounts: &mounts
+    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --command, sh, -c, echo step1]
+    volumeMounts:
     - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
     - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/1, subPath: "1"}
   - name: step2
     image: busybox:1.28
     command: [/taskflow/bin/agent]
-    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --command, /script.sh, "100"]
-    volumeMounts: *mounts
+    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --command, /script.sh, "100"]
+    volumeMounts:
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/2, subPath: "2"}
   - name: step3
     image: scratch
     command: [/taskflow/bin/agent]
-    args: [--wait, /etc/podinfo/order, --waitcontent, "3", --out, stdout, --halt, /etc/podinfo/halt, --command, /app, --wait, x, --command, ""]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "3", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --command, /app, --wait, x, --command, ""]
     env: [{name: A, value: b}]
-    volumeMounts: *mounts
+    volumeMounts:
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/3, subPath: "3"}
   volumes:
   - name: taskflow-bin
+    emptyDir: {}
+  - name: taskflow-run
     emptyDir: {}
   - name: taskflow-podinfo
     downwardAPI:
@@ -137,24 +148,29 @@ spec:
   - name: first
     image: busybox
     command: [/taskflow/bin/agent]
-    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --command, "true"]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --after-failure, wait, --again, --command, "true"]
     volumeMounts:
     - {name: work, mountPath: /work}
     - {name: data, mountPath: /data}
     - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
     - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/2, subPath: "2"}
   - {name: helper, image: helper, volumeMounts: [{name: work, mountPath: /taskflow}]}
   - name: last
     image: busybox
     command: [/taskflow/bin/agent]
-    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --command, "true"]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --again, --command, "true"]
     volumeMounts:
     - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
     - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/1, subPath: "1"}
   volumes:
   - {name: work, emptyDir: {medium: Memory}}
   - {name: data, hostPath: {path: /}}
   - name: taskflow-bin
+    emptyDir: {}
+  - name: taskflow-run
     emptyDir: {}
   - name: taskflow-podinfo
     downwardAPI:
@@ -227,6 +243,8 @@ func TestPlanStep(t *testing.T) {
 			Wait:           "/etc/podinfo/order",
 			WaitContent:    1,
 			Halt:           "/etc/podinfo/halt",
+			Run:            "/taskflow/run",
+			AfterFailure:   contract.AfterFailureStop,
 			Out:            contract.OutStdout,
 			TerminationLog: "/dev/termination-log",
 			Grace:          30 * time.Second,
@@ -294,9 +312,76 @@ func TestPlanStep(t *testing.T) {
 			want.VolumeMounts = slices.Concat(container.VolumeMounts, []corev1.VolumeMount{
 				{Name: "taskflow-bin", MountPath: "/taskflow/bin", ReadOnly: true},
 				{Name: "taskflow-podinfo", MountPath: c.want.Wait[:len(c.want.Wait)-len("/order")], ReadOnly: true},
+				{Name: "taskflow-run", MountPath: "/taskflow/run/1", SubPath: "1"},
 			})
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("the container (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPlanHandOff proves what each step's agent is told of the step before it, and that a step can write to no directory but its own
+// (PEERS row 13).
+func TestPlanHandOff(t *testing.T) {
+	own := func(n string) corev1.VolumeMount {
+		return corev1.VolumeMount{Name: "taskflow-run", MountPath: "/taskflow/run/" + n, SubPath: n}
+	}
+	all := corev1.VolumeMount{Name: "taskflow-run", MountPath: "/taskflow/run", ReadOnly: true}
+	type told struct {
+		Alone, Again bool
+		AfterFailure string
+		Mounts       []corev1.VolumeMount
+	}
+	const stop, goOn, wait = contract.AfterFailureStop, contract.AfterFailureContinue, contract.AfterFailureWait
+	onFailure := func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }
+	continues := func(pod *corev1.Pod) {
+		pod.Annotations[contract.OptionsAnnotation] = contract.Options{"a": {ContinueOnError: true}}.Marshal()
+	}
+	controller := func(pod *corev1.Pod) { pod.Annotations["taskflow.practice.com/handoff"] = "controller" }
+	mounts := [][]corev1.VolumeMount{{own("1")}, {all, own("2")}, {all, own("3")}}
+	alone := [][]corev1.VolumeMount{{own("1")}, {own("2")}, {own("3")}}
+
+	cases := map[string]struct {
+		edits []func(*corev1.Pod)
+		want  []told
+	}{
+		"restartPolicy Never": {nil, []told{
+			{false, false, stop, mounts[0]}, {false, false, stop, mounts[1]}, {false, false, stop, mounts[2]},
+		}},
+		"restartPolicy OnFailure": {[]func(*corev1.Pod){onFailure}, []told{
+			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
+		}},
+		"the first step may fail": {[]func(*corev1.Pod){continues}, []told{
+			{false, false, stop, mounts[0]}, {false, false, goOn, mounts[1]}, {false, false, stop, mounts[2]},
+		}},
+		"the first step may fail, but is run again": {[]func(*corev1.Pod){continues, onFailure}, []told{
+			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
+		}},
+		"the controller alone releases": {[]func(*corev1.Pod){controller, continues}, []told{
+			{true, false, stop, alone[0]}, {true, false, stop, alone[1]}, {true, false, stop, alone[2]},
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := taskPod(step("a"), step("b"), step("c"))
+			for _, edit := range c.edits {
+				edit(pod)
+			}
+			var got []told
+			for _, container := range mutatePod(t, pod).Spec.Containers {
+				flags, err := contract.ParseAgentFlags(container.Args)
+				if err != nil {
+					t.Fatalf("ParseAgentFlags(%q): %v", container.Args, err)
+				}
+				if flags.Run != "/taskflow/run" {
+					t.Errorf("the run directory is %q", flags.Run)
+				}
+				run := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != "taskflow-run" })
+				got = append(got, told{flags.Alone, flags.Again, flags.AfterFailure, run})
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("what the agents are told (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -346,6 +431,14 @@ func TestPlanRefuses(t *testing.T) {
 		"halt is set": {
 			annotation(contract.HaltAnnotation, "stop"),
 			"metadata.annotations: taskflow.practice.com/halt is set by taskflow alone: remove it",
+		},
+		"a hand-off that there isn't": {
+			annotation(contract.HandoffAnnotation, "local"),
+			`metadata.annotations: taskflow.practice.com/handoff is "local": set it to controller, or remove it`,
+		},
+		"a hand-off that is empty": {
+			annotation(contract.HandoffAnnotation, ""),
+			`metadata.annotations: taskflow.practice.com/handoff is "": set it to controller, or remove it`,
 		},
 		"Windows": {
 			func(pod *corev1.Pod) { pod.Spec.OS = &corev1.PodOS{Name: corev1.Windows} },
@@ -437,6 +530,14 @@ func TestPlanRefuses(t *testing.T) {
 		"a relative mount at taskflow": {
 			mounts("work", "taskflow"),
 			`the container "b" mounts "work" at taskflow` + anotherPath,
+		},
+		"a mount of the run directory": {
+			mounts("work", "/taskflow/run/2"),
+			`the container "b" mounts "work" at /taskflow/run/2` + anotherPath,
+		},
+		"a mount of the run directory's volume": {
+			mounts("taskflow-run", "/records"),
+			`the container "b" mounts "taskflow-run"` + anotherVolume,
 		},
 		"a mount at the root": {
 			mounts("work", "/"),

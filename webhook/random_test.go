@@ -53,12 +53,16 @@ func unwrap(t *testing.T, mutated []byte, original *corev1.Pod) []byte {
 
 	spec := document["spec"].(map[string]any)
 	cut(t, spec, "initContainers", len(original.Spec.InitContainers), contract.AgentContainer)
-	cut(t, spec, "volumes", len(original.Spec.Volumes), contract.BinVolume, contract.PodInfoVolume)
+	cut(t, spec, "volumes", len(original.Spec.Volumes), contract.BinVolume, contract.RunVolume, contract.PodInfoVolume)
 	containers := spec["containers"].([]any)
 	for number, name := range contract.ParseSteps(original.Annotations[contract.StepsAnnotation]) {
 		i := slices.IndexFunc(original.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
 		was, is := original.Spec.Containers[i], containers[i].(map[string]any)
-		cut(t, is, "volumeMounts", len(was.VolumeMounts), contract.BinVolume, contract.PodInfoVolume)
+		mounts := []string{contract.BinVolume, contract.PodInfoVolume, contract.RunVolume}
+		if number > 0 {
+			mounts = append(mounts, contract.RunVolume)
+		}
+		cut(t, is, "volumeMounts", len(was.VolumeMounts), mounts...)
 
 		var args []string
 		if err := json.Unmarshal(encode(t, is["args"]), &args); err != nil {

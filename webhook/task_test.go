@@ -108,7 +108,7 @@ func TestNamedTask(t *testing.T) {
 	}
 	wantNames := [3][]string{
 		{"fetch git:1", "compile go:1", "report busybox:1.28"}, {"db", "taskflow-agent"},
-		{"work", "cache", "taskflow-scripts", "taskflow-bin", "taskflow-podinfo"},
+		{"work", "cache", "taskflow-scripts", "taskflow-bin", "taskflow-run", "taskflow-podinfo"},
 	}
 	if diff := cmp.Diff(wantNames, names); diff != "" {
 		t.Errorf("containers, init containers and volumes (-want +got):\n%s", diff)
@@ -129,7 +129,8 @@ func TestNamedTask(t *testing.T) {
 		"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}, "terminationMessagePolicy": "FallbackToLogsOnError",
 		"volumeMounts": [
 			{"name": "work", "mountPath": "/work", "subPathExpr": "$(DEPTH)"}, {"name": "token", "mountPath": "/var/run/x", "unknown": true},
-			{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true}
+			{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true},
+			{"name": "taskflow-run", "mountPath": "/taskflow/run/1", "subPath": "1"}
 		]}`))
 	if diff := cmp.Diff(wantFirst, any(first)); diff != "" {
 		t.Errorf("the first step (-want +got):\n%s", diff)
@@ -187,7 +188,8 @@ func TestNamedTaskOverrides(t *testing.T) {
 			`{"name":"fetch","image":"task","volumeMounts":[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"}]}`,
 			"fetch", "volumeMounts",
 			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
-				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true}]`,
+				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},`+
+					`{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
 		},
 		"a probe is one of its kinds": {
 			`{"name":"report","image":"task","livenessProbe":{"exec":{"command":["x"]}}}`, "report", "livenessProbe", `{"exec":{"command":["x"]}}`,

@@ -30,7 +30,8 @@ func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
   "status": {"new": "status"}
 }`
 	const mount = `{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true}`
-	const flags = `"--out", "stdout", "--halt", "/etc/podinfo/halt", "--command"`
+	const flags = `"--out", "stdout", "--halt", "/etc/podinfo/halt", "--run", "/taskflow/run", "--command"`
+	const others = `{"name": "taskflow-run", "mountPath": "/taskflow/run", "readOnly": true}`
 	want := decode(t, []byte(`{
   "apiVersion": "v1", "kind": "Pod", "new": {"at": ["the", "top"]},
   "metadata": {
@@ -44,12 +45,12 @@ func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
     "initContainers": [{"name": "prepare", "new": "init"}, "taskflow-agent"],
     "containers": [
       {"name": "a", "command": ["/taskflow/bin/agent"], "args": ["--wait", "/etc/podinfo/order", "--waitcontent", "2", `+flags+`, "a"],
-       "new": {"deep": {"deeper": []}}, "volumeMounts": [{"name": "work", "mountPath": "/work", "new": true}, `+mount+`], "env": [{"name": "A", "new": 1}]},
+       "new": {"deep": {"deeper": []}}, "volumeMounts": [{"name": "work", "mountPath": "/work", "new": true}, `+mount+`, `+others+`, {"name": "taskflow-run", "mountPath": "/taskflow/run/2", "subPath": "2"}], "env": [{"name": "A", "new": 1}]},
       {"name": "other", "new": "other", "volumeMounts": [], "args": null},
       {"name": "b", "command": ["/taskflow/bin/agent"], "args": ["--wait", "/etc/podinfo/order", "--waitcontent", "1", `+flags+`, "b"],
-       "volumeMounts": [`+mount+`], "new": "b"}
+       "volumeMounts": [`+mount+`, {"name": "taskflow-run", "mountPath": "/taskflow/run/1", "subPath": "1"}], "new": "b"}
     ],
-    "volumes": [{"name": "work", "newSource": {"path": "/"}, "new": "volume"}, "taskflow-bin", "taskflow-podinfo"]
+    "volumes": [{"name": "work", "newSource": {"path": "/"}, "new": "volume"}, "taskflow-bin", "taskflow-run", "taskflow-podinfo"]
   },
   "status": {"new": "status"}
 }`))

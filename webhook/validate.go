@@ -51,12 +51,15 @@ func startsForEver(owner metav1.OwnerReference) bool {
 	return false
 }
 
-// checkAnnotations refuses what would open gates before their time.
+// checkAnnotations refuses what would open gates before their time, or in a way that there isn't.
 func checkAnnotations(pod *corev1.Pod) error {
 	for _, annotation := range []string{contract.OrderAnnotation, contract.HaltAnnotation} {
 		if _, set := pod.Annotations[annotation]; set {
 			return fmt.Errorf("metadata.annotations: %s is set by taskflow alone: remove it", annotation)
 		}
+	}
+	if handoff, set := pod.Annotations[contract.HandoffAnnotation]; set && handoff != contract.HandoffController {
+		return fmt.Errorf("metadata.annotations: %s is %q: set it to %s, or remove it", contract.HandoffAnnotation, handoff, contract.HandoffController)
 	}
 	return nil
 }
