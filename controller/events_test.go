@@ -122,7 +122,7 @@ func TestHistory(t *testing.T) {
 		"a new operator, and the first step runs":                     {[]*corev1.Pod{aRuns}, []string{aStarted}},
 		"a new operator, and a step runs that was released before it": {[]*corev1.Pod{bRuns, bRuns}, nil},
 		"a new operator, and a step has ended since": {
-			[]*corev1.Pod{sequential(order("2"), containers(succeeded("a"), succeeded("b"), running("c")))}, []string{bEnded},
+			[]*corev1.Pod{sequential(order("2"), containers(succeeded("a"), succeeded("b"), running("c")))}, []string{bEnded, `step "c" has started`},
 		},
 		"a new operator, and the Pod has ended": {
 			[]*corev1.Pod{sequential(order("3"), phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c")))}, nil,

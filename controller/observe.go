@@ -39,10 +39,12 @@ func observe(pod *corev1.Pod) sequence {
 		statuses[status.Name] = status
 	}
 	order := released(pod)
+	// The agents may then be ahead of the annotation, which follows. The first step has nobody but the annotation.
+	handsOver := pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController
 	// What can't be read stops at failures: the default.
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-		step := observeStep(name, statuses[name], pod, i < order)
+		step := observeStep(name, statuses[name], pod, i < order || handsOver && i > 0 && i == s.done)
 		s.steps = append(s.steps, step)
 		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || !ranToItsEnd(step))
 		switch {
@@ -165,7 +167,7 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v
 		step.Reason = record.Reason
 	}
 	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
-		step.State = v1alpha1.StepSkipped
+		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // the command has none
 	}
 	return step
 }

@@ -72,7 +72,7 @@ func TestObserve(t *testing.T) {
 		},
 		"a helper fails while the steps run: the kubelet ends the Pod as failed, and the steps go on": {
 			sequential(containers(succeeded("a"), failedWith("helper", 3), running("b"), running("c"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 		"the first step runs": {
 			sequential(containers(running("a"), running("b"), running("c"))),
@@ -80,7 +80,27 @@ func TestObserve(t *testing.T) {
 		},
 		"the first step has ended": {
 			sequential(containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
+		},
+		"the first step has ended, and the annotation alone releases": {
+			sequential(byAnnotation, containers(succeeded("a"), running("b"), running("c"))),
 			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+		},
+		"the second is released by the annotation alone": {
+			sequential(byAnnotation, order("2"), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
+		},
+		"the first step has failed, and the next may run": {
+			sequential(mayFail("a"), containers(failedWith("a", 1), running("b"), running("c"))),
+			seen{"Failed Running Waiting", 1, -1, 2, ""},
+		},
+		"the agents are two steps ahead": {
+			sequential(containers(succeeded("a"), succeeded("b"), succeeded("c"))),
+			seen{"Succeeded Succeeded Succeeded", 3, -1, 3, ""},
+		},
+		"an agent is ahead of the kubelet, and its step has failed": {
+			sequential(containers(running("a"), failedWith("b", 1), running("c"))),
+			seen{"Running Failed Skipped", 0, 1, 1, `step "b" failed with exit code 1`},
 		},
 		"the second is released": {
 			sequential(order("2"), containers(succeeded("a"), running("b"), running("c"))),
@@ -88,7 +108,7 @@ func TestObserve(t *testing.T) {
 		},
 		"two have ended before anybody looked": {
 			sequential(containers(succeeded("a"), succeeded("b"), running("c"))),
-			seen{"Succeeded Succeeded Waiting", 2, -1, 3, ""},
+			seen{"Succeeded Succeeded Running", 2, -1, 3, ""},
 		},
 		"all have ended": {
 			sequential(order("3"), phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c"))),
@@ -125,7 +145,7 @@ func TestObserve(t *testing.T) {
 		},
 		"a step succeeded, reason Error": {
 			sequential(containers(exited("a", 0, "Error", ""), running("b"), running("c"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 		"a step's command can't start": {
 			sequential(containers(exited("a", 127, "Error", left(t, contract.Record{
@@ -160,7 +180,7 @@ func TestObserve(t *testing.T) {
 		},
 		"OnFailure: a step that ended well is not": {
 			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(succeeded("a"), running("b"), running("c"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 		"OnFailure: a step that failed after a halt isn't": {
 			sequential(restartPolicy(corev1.RestartPolicyOnFailure), halt("cancelled"), containers(failedWith("a", 143), running("b"), running("c"))),
@@ -189,7 +209,7 @@ func TestObserve(t *testing.T) {
 		},
 		"the annotation is no number": {
 			sequential(order("two"), containers(succeeded("a"), running("b"), running("c"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 		"the annotation is below 1": {
 			sequential(order("-3"), containers(running("a"), running("b"), running("c"))),
@@ -202,7 +222,7 @@ func TestObserve(t *testing.T) {
 		},
 		"halt is set, and the step that ran ends well": {
 			sequential(halt("somebody's reason"), containers(succeeded("a"), running("b"), running("c"))),
-			seen{"Succeeded Skipped Skipped", 1, -1, 1, "somebody's reason"},
+			seen{"Succeeded Running Skipped", 1, -1, 1, "somebody's reason"},
 		},
 		"halt is set, and a step failed for another reason": {
 			sequential(halt("somebody's reason"), containers(failedWith("a", 1), running("b"), running("c"))),
@@ -210,7 +230,7 @@ func TestObserve(t *testing.T) {
 		},
 		"halt is empty": {
 			sequential(halt(""), containers(succeeded("a"), running("b"), running("c"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 
 		"the status lists the containers in another order": {
@@ -223,7 +243,7 @@ func TestObserve(t *testing.T) {
 		},
 		"other containers fail, end and run": {
 			sequential(containers(failedWith("x", 1), succeeded("a"), succeeded("y"), running("b"), running("c"), running("z"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 		"init containers have the steps' names": {
 			sequential(func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = []corev1.ContainerStatus{failedWith("a", 1)} }),
@@ -277,6 +297,11 @@ func TestObserveStep(t *testing.T) {
 		return s
 	}
 
+	skipped := func(s v1alpha1.StepStatus) v1alpha1.StepStatus {
+		s.FinishedAt = micro(end)
+		return s
+	}
+
 	cases := map[string]struct {
 		container corev1.ContainerStatus
 		want      v1alpha1.StepStatus
@@ -311,12 +336,12 @@ func TestObserveStep(t *testing.T) {
 		},
 		"a record of a skipped step": {
 			exited("a", 0, "Completed", record(0, contract.ReasonSkipped, "halted")),
-			notStarted(0, step("Skipped", "Skipped", "halted")),
+			skipped(step("Skipped", "Skipped", "halted")),
 		},
 		// Killed after it had left its record: the kubelet knows better how it ended.
 		"killed after a record":         {exited("a", 137, "OOMKilled", record(0, "", "")), recorded(137, step("Failed", "OOMKilled", ""))},
 		"killed after it was skipped":   {exited("a", 137, "OOMKilled", record(0, contract.ReasonSkipped, "halted")), notStarted(137, step("Failed", "OOMKilled", "halted"))},
-		"skipped, with another's code":  {exited("a", 0, "Completed", record(1, contract.ReasonSkipped, "halted")), notStarted(0, step("Skipped", "Completed", "halted"))},
+		"skipped, with another's code":  {exited("a", 0, "Completed", record(1, contract.ReasonSkipped, "halted")), skipped(step("Skipped", "Completed", "halted"))},
 		"a record and the image's name": {withImage(exited("a", 0, "Completed", record(0, "", "")), "sha256:0"), withImageID(recorded(0, step("Succeeded", "Completed", "")), "sha256:0")},
 	}
 	for name, c := range cases {
@@ -344,9 +369,9 @@ func TestObserveContinue(t *testing.T) {
 		pod  *corev1.Pod
 		want seen
 	}{
-		"it fails":             {sequential(may, order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))), seen{"Succeeded Failed Waiting", 2, -1, 3, ""}},
-		"it times out":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 124, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: 124, Reason: contract.ReasonTimedOut})), running("c"))), seen{"Succeeded Failed Waiting", 2, -1, 3, ""}},
-		"it is killed":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Succeeded Failed Waiting", 2, -1, 3, ""}},
+		"it fails":             {sequential(may, order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
+		"it times out":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 124, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: 124, Reason: contract.ReasonTimedOut})), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
+		"it is killed":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
 		"all have ended":       {sequential(may, order("3"), containers(succeeded("a"), failedWith("b", 1), succeeded("c"))), seen{"Succeeded Failed Succeeded", 3, -1, 3, ""}},
 		"it is cancelled":      {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonCancelled)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 143 (Cancelled)`}},
 		"it is told to stop":   {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonTerminated)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 143 (Terminated)`}},

@@ -51,6 +51,16 @@ func annotated(key, value string) edit {
 
 func order(value string) edit { return annotated(contract.OrderAnnotation, value) }
 
+// byAnnotation is a Pod whose agents don't release each other's steps.
+func byAnnotation(pod *corev1.Pod) {
+	annotated(contract.HandoffAnnotation, contract.HandoffController)(pod)
+}
+
+// mayFail is a Pod that goes on when the step has failed.
+func mayFail(step string) edit {
+	return annotated(contract.OptionsAnnotation, contract.Options{step: {ContinueOnError: true}}.Marshal())
+}
+
 func halt(why string) edit { return annotated(contract.HaltAnnotation, why) }
 
 func containers(statuses ...corev1.ContainerStatus) edit {

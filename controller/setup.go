@@ -96,7 +96,9 @@ func stripPod(object any) (any, error) {
 
 func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 	kept := map[string]string{}
-	for _, key := range []string{contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation, contract.OptionsAnnotation} {
+	for _, key := range []string{
+		contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation, contract.OptionsAnnotation, contract.HandoffAnnotation,
+	} {
 		if value, ok := pod.Annotations[key]; ok {
 			kept[key] = value
 		}

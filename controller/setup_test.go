@@ -65,6 +65,7 @@ func TestStripPod(t *testing.T) {
 	}
 	want.Annotations = map[string]string{
 		"taskflow.practice.com/order": "1", "taskflow.practice.com/halt": "why", "taskflow.practice.com/steps": "a",
+		"taskflow.practice.com/handoff": "controller",
 	}
 	pod := want.DeepCopy()
 	pod.Annotations["example.com/large"] = "text"

@@ -172,7 +172,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	if n.StartTime == nil {
 		n.StartTime = new(pod.CreationTimestamp)
 	}
-	n.Order = int32(min(released(pod), len(seen.steps))) //nolint:gosec // at most 100
+	n.Order = int32(min(seen.order, len(seen.steps))) //nolint:gosec // at most 100
 	n.Progress = fmt.Sprintf("%d/%d", seen.done, len(n.task.Spec.Steps))
 	n.Steps = seen.steps
 	n.CurrentStep = ""

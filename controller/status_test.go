@@ -233,9 +233,13 @@ func TestMirror(t *testing.T) {
 				return v
 			}(),
 		},
-		"between two steps": {
+		"the agents are ahead of the annotation": {
 			mirrored(containers(succeeded("a"), running("b"), running("c"))),
-			going(view{Phase: "Running", Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `True StepWaiting: step "b" is next`}),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" runs`}),
+		},
+		"between two steps": {
+			mirrored(byAnnotation, containers(succeeded("a"), running("b"), running("c"))),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `True StepWaiting: step "b" is next`}),
 		},
 		"a failed step is started again": {
 			mirrored(restartPolicy(corev1.RestartPolicyOnFailure), containers(waiting("a", "CrashLoopBackOff", "back-off 10s"), running("b"), running("c"))),

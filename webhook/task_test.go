@@ -188,8 +188,8 @@ func TestNamedTaskOverrides(t *testing.T) {
 			`{"name":"fetch","image":"task","volumeMounts":[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"}]}`,
 			"fetch", "volumeMounts",
 			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
-				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},`+
-					`{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
+				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
+				`{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
 		},
 		"a probe is one of its kinds": {
 			`{"name":"report","image":"task","livenessProbe":{"exec":{"command":["x"]}}}`, "report", "livenessProbe", `{"exec":{"command":["x"]}}`,

@@ -195,7 +195,7 @@ func TestEndings(t *testing.T) {
 			status: []func(*corev1.Pod){all(func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodSucceeded }, step(1, ended(0)), skipped)},
 			want: outcome{
 				v1alpha1.TaskFailed, "PodFailed: the Pod ended before all steps had run",
-				[]string{"a Succeeded Completed 0", "b Succeeded Completed 0", "c Skipped Skipped 0 never started"}, "2",
+				[]string{"a Succeeded Completed 0", "b Succeeded Completed 0", "c Skipped Skipped"}, "2",
 			},
 		},
 		"not started, since the image has no valid name (PEERS row 2)": {

@@ -225,7 +225,7 @@ func TestCancel(t *testing.T) {
 			setStates(t, pod, corev1.PodRunning, running(), skipped)
 			setStates(t, pod, corev1.PodRunning, recorded(contract.Record{StartedAt: new(time.Now()), ExitCode: 143, Reason: contract.ReasonCancelled}), skipped)
 			assertOutcome(t, task, outcome{
-				v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Failed Cancelled 143", "b Skipped Skipped 0 never started"}, "1",
+				v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Failed Cancelled 143", "b Skipped Skipped"}, "1",
 			})
 		})
 	}
