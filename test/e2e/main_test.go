@@ -62,7 +62,7 @@ func connect() error {
 }
 
 // newNamespace makes a namespace that goes when the test ends, and has its ServiceAccount. The level is of PodSecurity.
-func newNamespace(t *testing.T, level string) string {
+func newNamespace(t testing.TB, level string) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e-",
@@ -83,7 +83,7 @@ func newNamespace(t *testing.T, level string) string {
 }
 
 // create makes the Task.
-func create(t *testing.T, task *v1alpha1.Task) {
+func create(t testing.TB, task *v1alpha1.Task) {
 	t.Helper()
 	if err := cluster.Create(t.Context(), task); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func create(t *testing.T, task *v1alpha1.Task) {
 }
 
 // awaitTask waits until the Task is as wanted, and returns it. When the test fails, the Task's status is in its output.
-func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
+func awaitTask(t testing.TB, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
 	t.Helper()
 	wait.For(t, what, func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {

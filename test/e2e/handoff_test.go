@@ -1,0 +1,223 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// A Pod's steps hand over to each other: with the operator away they all run, in order (PEERS row 3). Those of a Pod that asks for the
+// controller wait until it is back.
+func TestStepsRunWithoutTheOperator(t *testing.T) {
+	namespace := newNamespace(t, "privileged")
+	const steps = 4
+	pausing := func(name string) (*v1alpha1.Task, string) {
+		task, journal := recordingTask(t, namespace, steps)
+		task.Name = name
+		task.Spec.Steps[0] = recordingStep(0, "while ! test -e /journal/go; do sleep 0.1; done")
+		return task, journal
+	}
+	local, localJournal := pausing("local")
+	remote, remoteJournal := pausing("remote")
+	remote.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
+	for _, task := range []*v1alpha1.Task{local, remote} {
+		create(t, task)
+		awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+			return len(status.Steps) == steps && status.Steps[0].State == v1alpha1.StepRunning
+		})
+	}
+
+	scaleOperator(t, 0)
+	for _, journal := range []string{localJournal, remoteJournal} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(journal), "go"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait.For(t, "the Pod to succeed without the operator", func(ctx context.Context) error {
+		var pod corev1.Pod
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(local), &pod); err != nil {
+			return err
+		}
+		if pod.Status.Phase != corev1.PodSucceeded {
+			return fmt.Errorf("the Pod's phase is %s", pod.Status.Phase)
+		}
+		return nil
+	})
+	wait.For(t, "the first step of the other Pod to end", func(context.Context) error {
+		if readJournal(t, remoteJournal)[1].end == 0 {
+			return errors.New("it has not ended")
+		}
+		return nil
+	})
+	if got := len(readJournal(t, remoteJournal)); got != 1 {
+		t.Errorf("%d steps have begun though the controller is away, and not 1", got)
+	}
+
+	scaleOperator(t, 1)
+	for task, journal := range map[*v1alpha1.Task]string{local: localJournal, remote: remoteJournal} {
+		status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+		if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
+			t.Errorf("the steps of %s ran out of order:\n%s", task.Name, strings.Join(wrong, "\n"))
+		}
+		if diff := cmp.Diff(int32(steps), status.Order); diff != "" {
+			t.Errorf("the order of %s (-want +got):\n%s", task.Name, diff)
+		}
+	}
+}
+
+// scaleOperator changes the number of the operator's Pods, until the test ends.
+func scaleOperator(t *testing.T, replicas int32) {
+	t.Helper()
+	set := func(ctx context.Context, replicas int32) error {
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas))
+		deployment := &appsv1.Deployment{}
+		deployment.Namespace, deployment.Name = operatorNamespace, "taskflow-operator"
+		return cluster.Patch(ctx, deployment, patch)
+	}
+	if err := set(t.Context(), replicas); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := set(context.WithoutCancel(t.Context()), 1); err != nil {
+			t.Errorf("bringing the operator back: %v", err)
+		}
+	})
+	wait.For(t, "the operator to be scaled", func(ctx context.Context) error {
+		var pods corev1.PodList
+		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+			return err
+		}
+		if len(pods.Items) != int(replicas) {
+			return fmt.Errorf("there are %d Pods", len(pods.Items))
+		}
+		return rolledOut(ctx)
+	})
+}
+
+// PEERS row 13. No step can make up the end of another, release a later one or change the agent: all but its own directory is
+// read-only, for root too.
+func TestStepsCannotForgeTheOrder(t *testing.T) {
+	t.Parallel()
+	const record = `{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z","exitCode":0}}`
+	const forge = `
+for target in /taskflow/run/1/record /taskflow/run/2/record /taskflow/run/4/record /taskflow/run/x /taskflow/run/record /etc/podinfo/order /etc/podinfo/..data/order /taskflow/bin/agent; do
+	if echo '` + record + `' 2>/dev/null >$target; then echo "wrote $target"; fi
+	if test -e $target && rm -f $target 2>/dev/null; then echo "removed $target"; fi
+done
+for directory in /taskflow/run/1 /taskflow/run/3 /taskflow/run/4; do
+	if mv $directory $directory.gone 2>/dev/null; then echo "moved $directory"; fi
+done
+if mkdir /taskflow/run/9 2>/dev/null; then echo "made a directory"; fi
+echo tried; sleep 1`
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 4)
+	task.Spec.Steps[2] = recordingStep(2, forge)
+	create(t, task)
+	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if wrong := disorder(readJournal(t, journal), 4); len(wrong) > 0 {
+		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+	}
+	if diff := cmp.Diff("tried\n", logs(t, task.Namespace, status.PodName, "step-3")); diff != "" {
+		t.Errorf("what a step could do to the others (-want +got):\n%s", diff)
+	}
+}
+
+// PEERS row 4. A container that is started again after its step has ended doesn't run the command again, and its step has ended as
+// it had. Here it is the step's command that leaves the record, since the agent's own time between the record and its end is too short
+// to kill it in.
+func TestEndedStepIsNotRunAgain(t *testing.T) {
+	t.Parallel()
+	const leaveRecord = `echo '{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z","exitCode":0}}' >/taskflow/run/1/record; echo >/journal/left; sleep 1000`
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+	task.Spec.Steps[0] = recordingStep(0, leaveRecord)
+	task.Spec.Steps[1] = recordingStep(1, "")
+	create(t, task)
+	wait.For(t, "the record", func(context.Context) error {
+		_, err := os.Stat(filepath.Join(filepath.Dir(journal), "left"))
+		return err
+	})
+	killAgent(t, task)
+	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if diff := cmp.Diff(ptr.To(int32(0)), status.Steps[0].ExitCode); diff != "" {
+		t.Errorf("exit code of the first step (-want +got):\n%s", diff)
+	}
+	spans := readJournal(t, journal) // fails for a second beginning
+	if spans[1].begin == 0 || spans[1].end != 0 || spans[2].end == 0 {
+		t.Errorf("the journal has %v, and not the beginning of step 1 and the whole of step 2", spans)
+	}
+	var pod corev1.Pod
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: task.Namespace, Name: status.PodName}, &pod); err != nil {
+		t.Fatal(err)
+	}
+	for _, container := range pod.Status.ContainerStatuses {
+		if container.Name == "step-1" && container.RestartCount != 1 {
+			t.Errorf("the container was started again %d times, and not once", container.RestartCount)
+		}
+	}
+	if got := logs(t, task.Namespace, status.PodName, "step-1"); !strings.Contains(got, "and is not run again") {
+		t.Errorf("the log says %q", got)
+	}
+}
+
+// A node gives each user 128 inotify instances, and other Pods may have them all: steps of that user still run, in order.
+func TestInotifyIsExhausted(t *testing.T) {
+	t.Parallel()
+	const uid = 45678
+	exhaustInotify(t, uid)
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 5)
+	task.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(uid)), RunAsGroup: ptr.To(int64(uid))}
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if wrong := disorder(readJournal(t, journal), 5); len(wrong) > 0 {
+		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+	}
+}
+
+// exhaustInotify takes all inotify instances of a user until the test ends. They count for the user who opens them, which a thread may
+// be by itself (setresuid(2): "C library/kernel differences").
+func exhaustInotify(t *testing.T, uid int) {
+	t.Helper()
+	const same = ^uintptr(0)
+	var instances []int
+	err := func() error {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
+			return errno
+		}
+		defer unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same)
+		for {
+			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+			if err != nil {
+				return err
+			}
+			instances = append(instances, fd)
+		}
+	}()
+	t.Cleanup(func() {
+		for _, fd := range instances {
+			_ = unix.Close(fd)
+		}
+	})
+	if !errors.Is(err, unix.EMFILE) {
+		t.Fatalf("after %d instances: %v, want %v", len(instances), err, unix.EMFILE)
+	}
+}
