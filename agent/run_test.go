@@ -253,7 +253,7 @@ func TestWhatIsNoRecord(t *testing.T) {
 			must(t, os.Symlink(recordPath(runDir, 1), record))
 		},
 		"a device that never ends": func(t *testing.T, _, record string) { must(t, os.Symlink("/dev/zero", record)) },
-		"under another name": func(t *testing.T, runDir, record string) {
+		"under another name": func(t *testing.T, _, record string) {
 			writeFile(t, filepath.Join(filepath.Dir(record), "record.json"), good)
 		},
 		"of the step before that": func(t *testing.T, runDir, _ string) { writeRecord(t, runDir, 1, contract.Record{}) },

@@ -156,7 +156,7 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 	})
 	killAgent(t, task)
 	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	if diff := cmp.Diff(ptr.To(int32(0)), status.Steps[0].ExitCode); diff != "" {
+	if diff := cmp.Diff(new(int32(0)), status.Steps[0].ExitCode); diff != "" {
 		t.Errorf("exit code of the first step (-want +got):\n%s", diff)
 	}
 	spans := readJournal(t, journal) // fails for a second beginning
@@ -203,7 +203,7 @@ func exhaustInotify(t *testing.T, uid int) {
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
 			return errno
 		}
-		defer unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same)
+		defer func() { _, _, _ = unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same) }()
 		for {
 			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 			if err != nil {
