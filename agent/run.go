@@ -59,7 +59,7 @@ func (p predecessor) read() (halt string, ended bool) {
 		return "", true
 	case p.afterFailure == contract.AfterFailureWait:
 		return "", false
-	case p.afterFailure == contract.AfterFailureContinue && record.RanToItsEnd():
+	case p.afterFailure == contract.AfterFailureContinue && !contract.WasStopped(record.Reason):
 		return "", true
 	}
 	return fmt.Sprintf("step %d failed with exit code %d", p.number, record.ExitCode), false

@@ -49,9 +49,10 @@ type Record struct {
 	Message string `json:"message,omitempty"`
 }
 
-// RanToItsEnd is false for a step that was told to stop, or never ran since the sequence had ended: nothing follows it.
-func (r Record) RanToItsEnd() bool {
-	return r.Reason != ReasonSkipped && r.Reason != ReasonTerminated && r.Reason != ReasonCancelled
+// WasStopped says whether a Reason means that the step was told to stop, and did not end by itself: nothing follows it, even where its
+// failure would not matter.
+func WasStopped(reason string) bool {
+	return reason == ReasonTerminated || reason == ReasonCancelled
 }
 
 // envelope tells the agent's record from a message of the user's that happens to be JSON.

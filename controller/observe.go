@@ -46,7 +46,7 @@ func observe(pod *corev1.Pod) sequence {
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
 		step := observeStep(name, statuses[name], pod, i < order || handsOver && i > 0 && i == s.done)
 		s.steps = append(s.steps, step)
-		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || !ranToItsEnd(step))
+		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || contract.WasStopped(step.Reason))
 		switch {
 		case failed && s.failed < 0:
 			s.failed = i
@@ -102,11 +102,6 @@ func helpers(pod *corev1.Pod) (ready bool, failed string) {
 // hasEnded says whether the step has run, well or not.
 func hasEnded(step v1alpha1.StepStatus) bool {
 	return step.State == v1alpha1.StepSucceeded || step.State == v1alpha1.StepFailed
-}
-
-// ranToItsEnd is false for a step that was told to stop.
-func ranToItsEnd(step v1alpha1.StepStatus) bool {
-	return step.Reason != contract.ReasonCancelled && step.Reason != contract.ReasonTerminated
 }
 
 // released is the order that the Pod's annotation says: 0 where there is none.
