@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 CLUSTER := go run -C test/cluster .
 CONTROLLER_GEN := go tool -modfile=hack/controller-gen.mod controller-gen
+KUSTOMIZE := go tool -modfile=hack/kustomize.mod kustomize
 GOLANGCI_LINT := go tool -modfile=hack/golangci-lint.mod golangci-lint
 
 ##@ Try it
@@ -38,8 +39,8 @@ deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it
 	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)"
 
 .PHONY: undeploy
-undeploy: ## Remove taskflow from the cluster of the current kubeconfig, with all Tasks.
-	kubectl delete --ignore-not-found -k config/default
+undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=remove also removes the kind Task, with all Tasks.
+	@hack/undeploy.sh "$(CRD)"
 
 ##@ Develop
 
@@ -56,7 +57,15 @@ generate: ## Write the generated code, the CRD and the RBAC roles.
 	$(CONTROLLER_GEN) object paths=./api/...
 	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:stdout | go run ./hack/crd > config/crd/tasks.yaml.new
 	mv config/crd/tasks.yaml.new config/crd/tasks.yaml
-	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator paths=./certs paths=./controller paths=./cmd/operator output:rbac:dir=config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator,fileName=controllers.yaml paths=./controller output:rbac:dir=config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-base,fileName=operator.yaml paths=./cmd/operator output:rbac:dir=config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-certificates,fileName=role.yaml paths=./certs output:rbac:dir=config/own-certificates
+
+.PHONY: manifests
+manifests: ## Render what installs taskflow, in one file: dist/install.yaml and dist/install-certmanager.yaml.
+	@mkdir -p dist
+	$(KUSTOMIZE) build config/default -o dist/install.yaml
+	$(KUSTOMIZE) build config/certmanager -o dist/install-certmanager.yaml
 
 .PHONY: format
 format: ## Format the Go code.

@@ -1,6 +1,13 @@
 // Package certs gives the webhook its serving certificate, and the API server the authority to trust it by.
 //
-// The operator keeps both itself: github.com/open-policy-agent/cert-controller makes them, keeps them in a Secret, writes
-// the authority into the webhook configuration, and renews both before they expire. This package wires it, and
-// brings the certificate from the Secret into the file that the webhook's server reads.
+// Both are in a Secret. The operator keeps it itself (SourceOwn), or cert-manager does (SourceSecret; the folder
+// config/certmanager has the objects that ask for it). Whoever keeps it: a replica serves a new certificate only when the API
+// server has trusted it for a while, so that no call fails while certificates change.
+//
+// Four parts: authority.go makes certificates and reads them, renew.go decides what is to be renewed (no I/O, no clock), serve.go decides
+// which certificate is served, and keeper.go brings both together with the cluster.
+//
+// github.com/open-policy-agent/cert-controller, the library for this, does less than a production cluster needs: it replaces
+// authority and certificate at once (calls fail until each replica has the new one), never makes a deleted Secret again,
+// and holds every Secret of the namespace in memory.
 package certs

@@ -14,28 +14,32 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
 // config is what the command line says.
 type config struct {
-	namespace     string // the operator's own
-	webhookPort   int
-	healthAddress string
-	logLevel      string
-	logFormat     string
-	startGrace    time.Duration
-	agent         webhook.Agent
-	file          string // the configuration file; empty: all defaults
-	certs         certs.Options
+	namespace      string // the operator's own
+	webhookPort    int
+	healthAddress  string
+	metricsAddress string
+	watched        []string // namespaces; all where there are none
+	logLevel       string
+	logFormat      string
+	startGrace     time.Duration
+	agent          webhook.Agent
+	file           string // the configuration file; empty: all defaults
+	certs          certs.Options
 }
 
 // parse reads the command line. It fails with one sentence on a value that makes no sense.
 func parse(args []string) (config, error) {
 	c := config{agent: webhook.Agent{Resources: agentResources()}}
-	var service, pullPolicy, medium, secret string
+	var service, pullPolicy, medium, source, secret string
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
@@ -46,10 +50,14 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
 	flags.StringVar(&service, "webhook-service", "taskflow-webhook", "Service that the API server calls the webhook by")
 	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "MutatingWebhookConfiguration of the webhook")
+	flags.StringSliceVar(&c.watched, "watch-namespace", nil, "namespace whose Tasks and Pods are looked after, or several, separated by commas; may be repeated (default: all namespaces)")
+	flags.StringVar(&source, "cert-source", string(certs.SourceOwn), "who keeps the webhook's certificate: own (the operator) or secret (somebody else, such as cert-manager, who also tells the API server what to trust)")
 	flags.StringVar(&secret, "cert-secret", "taskflow-webhook-cert", "Secret that the webhook's certificate is kept in")
-	flags.StringVar(&c.certs.Dir, "cert-dir", "/tmp/taskflow-cert", "directory that the webhook's certificate is written to")
+	flags.DurationVar(&c.certs.Lifetimes.Serving, "cert-lifetime", certs.DefaultLifetimes.Serving, "how long a certificate is valid that the operator makes; a new one comes when a third of that is left")
+	flags.DurationVar(&c.certs.Lifetimes.Authority, "authority-lifetime", certs.DefaultLifetimes.Authority, "how long the authority is valid that the operator makes")
 	flags.IntVar(&c.webhookPort, "webhook-port", 9443, "port of the webhook")
 	flags.StringVar(&c.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
+	flags.StringVar(&c.metricsAddress, "metrics-address", ":8443", "address of /metrics, with TLS, for those who may get it; 0 for none")
 	flags.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&c.logFormat, "log-format", "json", "json or console")
 	if err := flags.Parse(args); err != nil {
@@ -75,9 +83,37 @@ func parse(args []string) (config, error) {
 	if c.startGrace < 0 {
 		return config{}, fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)
 	}
+	var err error
+	if c.certs.Source, err = parseSource(source); err != nil {
+		return config{}, err
+	}
+	if err := checkLifetimes(c.certs.Lifetimes); err != nil {
+		return config{}, err
+	}
 	c.certs.Secret = types.NamespacedName{Namespace: c.namespace, Name: secret}
 	c.certs.Service = fmt.Sprintf("%s.%s.svc", service, c.namespace)
 	return c, nil
+}
+
+func parseSource(value string) (certs.Source, error) {
+	switch source := certs.Source(value); source {
+	case certs.SourceOwn, certs.SourceSecret:
+		return source, nil
+	}
+	return "", fmt.Errorf("--cert-source %q is unknown: set it to own or secret", value)
+}
+
+// shortestLife of a certificate: the API server must have time to hear of the next one.
+const shortestLife = 30 * time.Second
+
+func checkLifetimes(l certs.Lifetimes) error {
+	if l.Serving < shortestLife {
+		return fmt.Errorf("--cert-lifetime %s is too short: set it to %s or more", l.Serving, shortestLife)
+	}
+	if l.Authority < 2*l.Serving {
+		return fmt.Errorf("--authority-lifetime %s is too short: set it to %s (twice --cert-lifetime) or more", l.Authority, 2*l.Serving)
+	}
+	return nil
 }
 
 // agentResources are those of the init container that copies the agent: requests that don't keep a Pod from being
@@ -93,6 +129,19 @@ func agentResources() corev1.ResourceRequirements {
 			corev1.ResourceMemory: resource.MustParse("64Mi"),
 		},
 	}
+}
+
+// cacheOptions are what the operator keeps in memory.
+func (c config) cacheOptions() cache.Options {
+	options := controller.CacheOptions()
+	c.certs.AddToCache(options.ByObject)
+	if len(c.watched) > 0 {
+		options.DefaultNamespaces = map[string]cache.Config{}
+		for _, namespace := range c.watched {
+			options.DefaultNamespaces[namespace] = cache.Config{}
+		}
+	}
+	return options
 }
 
 // logger is zap behind logr. At level debug, V(1) and deeper are written too.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,21 +12,23 @@ import (
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
-// defaults is the configuration of an operator in the namespace taskflow-system without a flag. config/operator relies on it.
+// defaults is the configuration of an operator in the namespace taskflow-system without a flag. config/manager relies on it.
 func defaults() config {
 	return config{
-		namespace:     "taskflow-system",
-		webhookPort:   9443,
-		healthAddress: ":8081",
-		logLevel:      "info",
-		logFormat:     "json",
-		startGrace:    5 * time.Minute,
+		namespace:      "taskflow-system",
+		webhookPort:    9443,
+		healthAddress:  ":8081",
+		metricsAddress: ":8443",
+		logLevel:       "info",
+		logFormat:      "json",
+		startGrace:     5 * time.Minute,
 		agent: webhook.Agent{
 			Image: "taskflow/agent:latest",
 			Resources: corev1.ResourceRequirements{
@@ -32,8 +37,9 @@ func defaults() config {
 			},
 		},
 		certs: certs.Options{
+			Source:               certs.SourceOwn,
+			Lifetimes:            certs.Lifetimes{Authority: 5 * 365 * 24 * time.Hour, Serving: 90 * 24 * time.Hour},
 			Secret:               types.NamespacedName{Namespace: "taskflow-system", Name: "taskflow-webhook-cert"},
-			Dir:                  "/tmp/taskflow-cert",
 			WebhookConfiguration: "taskflow",
 			Service:              "taskflow-webhook.taskflow-system.svc",
 		},
@@ -76,20 +82,32 @@ func TestParse(t *testing.T) {
 			func(c *config) { c.file = "/etc/taskflow/config.yaml" },
 		},
 		"the webhook": {
-			[]string{"--webhook-service=service", "--webhook-configuration=configuration", "--cert-secret=secret", "--cert-dir=/dir", "--webhook-port=443"},
+			[]string{"--webhook-service=service", "--webhook-configuration=configuration", "--cert-secret=secret", "--webhook-port=443"},
 			func(c *config) {
-				c.certs = certs.Options{
-					Secret:               types.NamespacedName{Namespace: "taskflow-system", Name: "secret"},
-					Dir:                  "/dir",
-					WebhookConfiguration: "configuration",
-					Service:              "service.taskflow-system.svc",
-				}
+				c.certs.Secret.Name, c.certs.WebhookConfiguration = "secret", "configuration"
+				c.certs.Service = "service.taskflow-system.svc"
 				c.webhookPort = 443
 			},
 		},
+		"somebody else's certificate": {
+			[]string{"--cert-source=secret"},
+			func(c *config) { c.certs.Source = certs.SourceSecret },
+		},
+		"short lives": {
+			[]string{"--cert-lifetime=30s", "--authority-lifetime=1m"},
+			func(c *config) {
+				c.certs.Lifetimes = certs.Lifetimes{Authority: time.Minute, Serving: 30 * time.Second}
+			},
+		},
+		"some namespaces": {
+			[]string{"--watch-namespace=a,b", "--watch-namespace=c"},
+			func(c *config) { c.watched = []string{"a", "b", "c"} },
+		},
 		"health and logs": {
-			[]string{"--health-address=:1", "--log-level=debug", "--log-format=console"},
-			func(c *config) { c.healthAddress, c.logLevel, c.logFormat = ":1", "debug", "console" },
+			[]string{"--health-address=:1", "--metrics-address=0", "--log-level=debug", "--log-format=console"},
+			func(c *config) {
+				c.healthAddress, c.metricsAddress, c.logLevel, c.logFormat = ":1", "0", "debug", "console"
+			},
 		},
 	}
 	for name, c := range cases {
@@ -118,7 +136,13 @@ func TestParseRefuses(t *testing.T) {
 		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
 		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
 		"an unknown medium":      {[]string{"--agent-medium=disk"}, `--agent-medium "disk" is unknown: set it to Memory, or leave it out`},
-		"an unknown flag":        {[]string{"--verbose"}, "unknown flag: --verbose"},
+		"an unknown source":      {[]string{"--cert-source=vault"}, `--cert-source "vault" is unknown: set it to own or secret`},
+		"too short a life":       {[]string{"--cert-lifetime=29s"}, "--cert-lifetime 29s is too short: set it to 30s or more"},
+		"an authority that ends too early": {
+			[]string{"--authority-lifetime=240h", "--cert-lifetime=241h"},
+			"--authority-lifetime 240h0m0s is too short: set it to 482h0m0s (twice --cert-lifetime) or more",
+		},
+		"an unknown flag": {[]string{"--verbose"}, "unknown flag: --verbose"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -172,5 +196,35 @@ func TestLogger(t *testing.T) {
 				t.Errorf("the logger (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestCacheOptions proves that the operator holds no Secret but its own and no webhook configuration but its own, and with
+// --watch-namespace nothing of other namespaces. PEERS row 23.
+func TestCacheOptions(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "taskflow-system")
+	c, err := parse([]string{"--watch-namespace=a,b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := c.cacheOptions()
+	if diff := cmp.Diff([]string{"a", "b"}, slices.Sorted(maps.Keys(options.DefaultNamespaces))); diff != "" {
+		t.Errorf("namespaces (-want +got):\n%s", diff)
+	}
+	names := map[string]string{"*v1.Secret": "taskflow-webhook-cert", "*v1.MutatingWebhookConfiguration": "taskflow"}
+	for object, by := range options.ByObject {
+		name, ok := names[fmt.Sprintf("%T", object)]
+		if !ok {
+			continue
+		}
+		delete(names, fmt.Sprintf("%T", object))
+		for candidate, want := range map[string]bool{name: true, "other": false} {
+			if got := by.Field.Matches(fields.Set{"metadata.name": candidate}); got != want {
+				t.Errorf("%T %q: held is %t, want %t", object, candidate, got, want)
+			}
+		}
+	}
+	if len(names) > 0 {
+		t.Errorf("all of these are held: %v", names)
 	}
 }

@@ -3,13 +3,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -25,6 +25,13 @@ import (
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
+// What every operator needs; its controllers and certs.SourceOwn need more. Of Secrets it reads its own alone: a watch of one name is
+// allowed by that name.
+// +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,resourceNames=taskflow-webhook-cert,verbs=get;list;watch
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=taskflow,verbs=get;list;watch
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
+// +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=taskflow-system,resources=leases,verbs=create
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=taskflow-system,resources=leases,resourceNames=taskflow-operator,verbs=get;update
 
@@ -52,7 +59,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	ctrl.SetLogger(logger)
 
-	m, err := newManager(c)
+	keeper := certs.New(c.certs)
+	m, err := newManager(c, keeper)
 	if err != nil {
 		return err
 	}
@@ -63,20 +71,18 @@ func run(ctx context.Context, args []string) error {
 	if err := m.Add(everyReplica{commands}); err != nil {
 		return err
 	}
-	ready, err := certs.SetupWithManager(m, c.certs)
-	if err != nil {
-		return err
+	if err := keeper.SetupWithManager(m); err != nil {
+		return fmt.Errorf("setting up the webhook's certificate: %w", err)
 	}
 	serving := make(chan struct{})
 	start := func(ctx context.Context) error {
 		// The controllers wait too: without the webhook they could make no Pod.
 		select {
-		case <-ready:
+		case <-keeper.Ready():
 		case <-ctx.Done():
 			return nil
 		}
-		defer close(serving)
-		m.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{
+		m.GetWebhookServer().Register(webhook.Path, toTheEnd(&ctrlwebhook.Admission{
 			Handler: webhook.Handler{
 				Decoder:  admission.NewDecoder(m.GetScheme()),
 				Agent:    c.agent,
@@ -84,8 +90,15 @@ func run(ctx context.Context, args []string) error {
 				Live:     m.GetAPIReader(),
 				Commands: commands,
 			},
-		})
-		return controller.SetupWithManager(m, commands, c.startGrace)
+		}))
+		if err := controller.SetupWithManager(m, commands, c.startGrace); err != nil {
+			return err
+		}
+		if !m.GetCache().WaitForCacheSync(ctx) {
+			return nil // the operator ends
+		}
+		close(serving)
+		return nil
 	}
 	if err := m.Add(everyReplica{manager.RunnableFunc(start)}); err != nil {
 		return err
@@ -93,20 +106,26 @@ func run(ctx context.Context, args []string) error {
 	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	if err := m.AddReadyzCheck("webhook", func(request *http.Request) error {
-		select {
-		case <-serving:
-			return m.GetWebhookServer().StartedChecker()(request)
-		default:
-			return errors.New("the webhook has no certificate yet")
+	for name, check := range map[string]healthz.Checker{
+		"certificate": keeper.Check,
+		"webhook":     m.GetWebhookServer().StartedChecker(),
+		"caches": func(*http.Request) error {
+			select {
+			case <-serving:
+				return nil
+			default:
+				return errors.New("the operator hasn't read all Tasks and Pods yet")
+			}
+		},
+	} {
+		if err := m.AddReadyzCheck(name, check); err != nil {
+			return err
 		}
-	}); err != nil {
-		return err
 	}
 	return m.Start(ctx)
 }
 
-func newManager(c config) (manager.Manager, error) {
+func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -117,23 +136,32 @@ func newManager(c config) (manager.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server: %w", err)
 	}
-	cacheOptions := controller.CacheOptions()
-	cacheOptions.ByObject[&corev1.Secret{}] = c.certs.CacheOptions()
 	return ctrl.NewManager(cluster, ctrl.Options{
 		Scheme: scheme,
-		Cache:  cacheOptions,
+		Cache:  c.cacheOptions(),
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
-			Port:     c.webhookPort,
-			CertDir:  c.certs.Dir,
-			CertName: certs.FileName,
-			KeyName:  certs.FileName,
+			Port:    c.webhookPort,
+			TLSOpts: []func(*tls.Config){keeper.TLS},
 		}),
-		HealthProbeBindAddress:        c.healthAddress,
-		Metrics:                       metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress: c.healthAddress,
+		Metrics: metricsserver.Options{
+			BindAddress:    c.metricsAddress,
+			SecureServing:  true,
+			TLSOpts:        []func(*tls.Config){keeper.TLS},
+			FilterProvider: metricsFilter,
+		},
 		LeaderElection:                true,
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       c.namespace,
 		LeaderElectionReleaseOnCancel: true,
+	})
+}
+
+// toTheEnd lets each request have its answer. The server cancels what it is at when the operator is told to end; the webhook has
+// a deadline of its own, and the server waits for it.
+func toTheEnd(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
 	})
 }
 

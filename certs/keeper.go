@@ -1,0 +1,243 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"net/http"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// For SourceOwn, in config/own-certificates. What every source needs is in cmd/operator.
+// +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,verbs=create
+// +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,resourceNames=taskflow-webhook-cert,verbs=update
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=taskflow,verbs=update
+
+// Source says who keeps the Secret with the certificate.
+type Source string
+
+// The sources.
+const (
+	// SourceOwn is the operator: it makes the certificates, renews them and tells the API server which authorities to trust.
+	SourceOwn Source = "own"
+	// SourceSecret is somebody else, such as cert-manager: the operator reads.
+	SourceSecret Source = "secret"
+)
+
+// Options say what the certificate is for and where it is kept.
+type Options struct {
+	Source Source
+	// Secret that holds the certificate.
+	Secret types.NamespacedName
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration that has the authorities.
+	WebhookConfiguration string
+	// Service is the DNS name that the API server calls.
+	Service string
+	// Lifetimes of what SourceOwn makes.
+	Lifetimes Lifetimes
+}
+
+// AddToCache makes the manager's cache hold the one Secret and the one webhook configuration, and no other.
+func (o Options) AddToCache(byObject map[client.Object]cache.ByObject) {
+	byObject[&corev1.Secret{}] = cache.ByObject{
+		Namespaces: map[string]cache.Config{o.Secret.Namespace: {}},
+		Field:      fields.OneTermEqualSelector("metadata.name", o.Secret.Name),
+	}
+	byObject[&admissionv1.MutatingWebhookConfiguration{}] = cache.ByObject{
+		Field: fields.OneTermEqualSelector("metadata.name", o.WebhookConfiguration),
+	}
+}
+
+// Keeper brings the certificate from the Secret to the server. Every replica has one.
+type Keeper struct {
+	options Options
+	client  client.Client
+	now     func() time.Time
+	server  *server
+	ready   chan struct{}
+}
+
+// New makes a Keeper, whose GetCertificate may be used at once.
+func New(o Options) *Keeper {
+	return &Keeper{
+		options: o,
+		now:     time.Now,
+		server:  &server{names: []string{o.Service}, settle: o.Lifetimes.settle()},
+		ready:   make(chan struct{}),
+	}
+}
+
+// TLS makes a server serve the certificate.
+func (k *Keeper) TLS(config *tls.Config) {
+	config.GetCertificate = k.server.get
+	config.MinVersion = tls.VersionTLS12
+}
+
+// Ready is closed as soon as there is a certificate that the API server trusts.
+func (k *Keeper) Ready() <-chan struct{} { return k.ready }
+
+// Check is a readiness check.
+func (k *Keeper) Check(*http.Request) error { return k.server.check() }
+
+// SetupWithManager registers the Keeper.
+func (k *Keeper) SetupWithManager(m manager.Manager) error {
+	k.client = m.GetClient()
+	// Both lead to the same work: there is one Secret and one webhook configuration.
+	work := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: k.options.Secret}}
+	})
+	return ctrl.NewControllerManagedBy(m).
+		Named("certificate").
+		Watches(&corev1.Secret{}, work).
+		Watches(&admissionv1.MutatingWebhookConfiguration{}, work).
+		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
+		Complete(k)
+}
+
+// Reconcile renews what is to be renewed, and serves what is to be served.
+func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	var config admissionv1.MutatingWebhookConfiguration
+	if err := k.client.Get(ctx, client.ObjectKey{Name: k.options.WebhookConfiguration}, &config); err != nil {
+		// Nobody calls before it is there again, and then there is an event.
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	var secret corev1.Secret
+	if err := k.client.Get(ctx, k.options.Secret, &secret); client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, err
+	}
+	var again time.Duration
+	if k.options.Source == SourceOwn {
+		renewed, err := k.renew(ctx, &secret, &config)
+		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+			// Another replica was first. Its event may have come already.
+			return reconcile.Result{RequeueAfter: conflictRetry}, nil
+		}
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		again = min(max(renewed.Sub(k.now()), time.Second), longestPause)
+	}
+
+	served, err := parseServed(secret.Data)
+	if err != nil && len(secret.Data) > 0 {
+		logf.FromContext(ctx).Error(err, "The Secret has no certificate that can be served")
+	}
+	changed, wait := k.server.offer(served, trustedBy(&config), k.now())
+	if changed {
+		logf.FromContext(ctx).Info("Serving a certificate", "until", served.Leaf.NotAfter)
+	}
+	if k.server.check() == nil {
+		k.closeReady()
+	}
+	if wait > 0 && (again == 0 || wait < again) {
+		again = wait
+	}
+	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+const (
+	conflictRetry = 100 * time.Millisecond
+	// longestPause is how long a Keeper rests at most: a clock may be set meanwhile.
+	longestPause = time.Hour
+)
+
+func (k *Keeper) closeReady() {
+	select {
+	case <-k.ready:
+	default:
+		close(k.ready) // there is one worker
+	}
+}
+
+// renew writes the Secret and the authorities in the webhook configuration, where they aren't what they should be. It returns when
+// there is something to do again.
+func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration) (time.Time, error) {
+	next, err := renew(secret.Data, trustedBy(config), k.server.names, k.options.Lifetimes, k.now())
+	if err != nil {
+		return time.Time{}, err
+	}
+	if next.why != "" {
+		logf.FromContext(ctx).Info("Renewing the certificate", "why", next.why)
+		if err := k.writeSecret(ctx, secret, next.data); err != nil {
+			return time.Time{}, fmt.Errorf("writing the Secret %s: %w", k.options.Secret, err)
+		}
+	}
+	// The authorities are written last, and by every replica: who has written the Secret may be gone.
+	bundle := next.data[bundleFile]
+	stale := false
+	for i := range config.Webhooks {
+		if c := &config.Webhooks[i].ClientConfig; !bytes.Equal(c.CABundle, bundle) {
+			c.CABundle, stale = bundle, true
+		}
+	}
+	if stale {
+		if err := k.client.Update(ctx, config); err != nil {
+			return time.Time{}, fmt.Errorf("writing the authorities into the MutatingWebhookConfiguration %s: %w", config.Name, err)
+		}
+	}
+	return next.again, nil
+}
+
+// writeSecret creates the Secret, where somebody has deleted it, or updates the one that was read.
+func (k *Keeper) writeSecret(ctx context.Context, secret *corev1.Secret, data map[string][]byte) error {
+	if secret.ResourceVersion == "" {
+		*secret = corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: k.options.Secret.Namespace, Name: k.options.Secret.Name},
+			Data:       data,
+		}
+		return k.client.Create(ctx, secret)
+	}
+	if secret.Data == nil {
+		secret.Data = map[string][]byte{}
+	}
+	maps.Copy(secret.Data, data)
+	return k.client.Update(ctx, secret)
+}
+
+// trustedBy are the authorities that the API server trusts: those that all webhooks of the configuration have.
+func trustedBy(config *admissionv1.MutatingWebhookConfiguration) []*x509.Certificate {
+	var common []*x509.Certificate
+	for i, webhook := range config.Webhooks {
+		certs := parseCerts(webhook.ClientConfig.CABundle)
+		if i == 0 {
+			common = certs
+			continue
+		}
+		common = intersection(common, certs)
+	}
+	return common
+}
+
+func intersection(a, b []*x509.Certificate) []*x509.Certificate {
+	var both []*x509.Certificate
+	for _, cert := range a {
+		for _, other := range b {
+			if cert.Equal(other) {
+				both = append(both, cert)
+				break
+			}
+		}
+	}
+	return both
+}
+
+var _ reconcile.Reconciler = (*Keeper)(nil)

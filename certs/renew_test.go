@@ -1,0 +1,188 @@
+package certs
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var (
+	start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	names = []string{"taskflow-webhook.taskflow-system.svc"}
+	lives = Lifetimes{Authority: 300 * day, Serving: 30 * day}
+)
+
+const day = 24 * time.Hour
+
+// made is a Secret's content at the start.
+func fresh(t *testing.T) map[string][]byte {
+	t.Helper()
+	return renewed(t, nil, nil, start).data
+}
+
+func renewed(t *testing.T, data map[string][]byte, trusted []byte, now time.Time) renewal {
+	t.Helper()
+	r, err := renew(data, parseCerts(trusted), names, lives, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestRenewTheFirstTime proves that an empty Secret gets an authority and a certificate that it vouches for, also in the eyes of a clock that
+// is a day behind, and that there is nothing more to do until a third of the certificate's life is left.
+func TestRenewTheFirstTime(t *testing.T) {
+	r := renewed(t, nil, nil, start)
+	if r.why != "there is no certificate yet" {
+		t.Errorf("the reason is %q", r.why)
+	}
+	for _, now := range []time.Time{start.Add(-day), start, start.Add(30 * day)} {
+		served, err := parseServed(r.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.Before(served.Leaf.NotBefore) || now.After(served.Leaf.NotAfter) || !trusts(parseCerts(r.data[bundleFile]), served, names, now) {
+			t.Errorf("at %s the certificate isn't valid", now)
+		}
+	}
+	if want := start.Add(20 * day); !r.again.Equal(want) {
+		t.Errorf("the next renewal is at %s, want %s", r.again, want)
+	}
+	again := renewed(t, r.data, r.data[bundleFile], start.Add(20*day))
+	if diff := cmp.Diff(r.data, again.data); diff != "" || again.why != "" {
+		t.Errorf("renewed before its time, since %q (-before +after):\n%s", again.why, diff)
+	}
+}
+
+// TestRenew proves what is made anew in a Secret in each state, and that whatever happens the authority that was trusted stays
+// trusted: the replicas still serve its certificate. PEERS row 22.
+func TestRenew(t *testing.T) {
+	other := fresh(t)
+	cases := map[string]struct {
+		edit func(data map[string][]byte)
+		now  time.Time
+		why  string
+		// which parts are new
+		authority, served bool
+	}{
+		"all is well":                   {func(map[string][]byte) {}, start, "", false, false},
+		"a clock that is a day behind":  {func(map[string][]byte) {}, start.Add(-day), "", false, false},
+		"a clock that is a year behind": {func(map[string][]byte) {}, start.Add(-365 * day), "", false, false},
+		"a third of the certificate's life": {
+			func(map[string][]byte) {}, start.Add(20*day + time.Second), "the certificate ends at 2030-01-31T00:00:00Z", false, true,
+		},
+		"the certificate has ended": {
+			func(map[string][]byte) {}, start.Add(31 * day), "the certificate ends at 2030-01-31T00:00:00Z", false, true,
+		},
+		"a third of the authority's life": {
+			func(map[string][]byte) {}, start.Add(200*day + time.Second), "the authority ends at 2030-10-28T00:00:00Z", true, true,
+		},
+		"emptied": {func(data map[string][]byte) { clear(data) }, start, "there is no certificate yet", true, true},
+		"no authority": {
+			func(data map[string][]byte) { delete(data, bundleFile) }, start, "ca.crt holds no certificate", true, true,
+		},
+		"nonsense for an authority": {
+			func(data map[string][]byte) { data[bundleFile] = []byte("nonsense") }, start, "ca.crt holds no certificate", true, true,
+		},
+		"a broken authority": {
+			func(data map[string][]byte) { data[bundleFile] = data[bundleFile][:100] }, start, "ca.crt holds no certificate", true, true,
+		},
+		"an authority that isn't one": {
+			func(data map[string][]byte) { data[bundleFile], data[caKeyFile] = data[certFile], data[keyFile] },
+			start, "the first certificate in ca.crt isn't an authority's", true, true,
+		},
+		"no key of the authority": {func(data map[string][]byte) { delete(data, caKeyFile) }, start, "ca.key: holds no key", true, true},
+		"nonsense for a key":      {func(data map[string][]byte) { data[caKeyFile] = []byte("nonsense") }, start, "ca.key: holds no key", true, true},
+		"a certificate for a key": {func(data map[string][]byte) { data[caKeyFile] = data[certFile] }, start, "ca.key: holds no key in PKCS #8", true, true},
+		"another authority's key": {func(data map[string][]byte) { data[caKeyFile] = other[caKeyFile] }, start, "ca.key isn't the key of the first certificate in ca.crt", true, true},
+		"no certificate":          {func(data map[string][]byte) { delete(data, certFile) }, start, "tls.crt and tls.key: tls: failed to find any PEM data in certificate input", false, true},
+		"no key":                  {func(data map[string][]byte) { delete(data, keyFile) }, start, "tls.crt and tls.key: tls: failed to find any PEM data in key input", false, true},
+		"another certificate's key": {
+			func(data map[string][]byte) { data[keyFile] = other[keyFile] },
+			start, "tls.crt and tls.key: tls: private key does not match public key", false, true,
+		},
+		"another authority's certificate": {
+			func(data map[string][]byte) { data[certFile], data[keyFile] = other[certFile], other[keyFile] },
+			start, "the certificate isn't the authority's, or not for this Service", false, true,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			before := fresh(t)
+			trusted := before[bundleFile]
+			edited := maps.Clone(before)
+			c.edit(edited)
+			r := renewed(t, edited, trusted, c.now)
+			if diff := cmp.Diff(c.why, r.why); diff != "" {
+				t.Errorf("the reason (-want +got):\n%s", diff)
+			}
+			if got := !bytes.Equal(r.data[caKeyFile], before[caKeyFile]); got != c.authority {
+				t.Errorf("a new authority is %t, want %t", got, c.authority)
+			}
+			if got := !bytes.Equal(r.data[certFile], before[certFile]); got != c.served {
+				t.Errorf("a new certificate is %t, want %t", got, c.served)
+			}
+			bundle := parseCerts(r.data[bundleFile])
+			served, err := parseServed(r.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !trusts(bundle[:1], served, names, c.now) {
+				t.Error("the authority doesn't vouch for the certificate")
+			}
+			if !slices.ContainsFunc(bundle, parseCerts(trusted)[0].Equal) {
+				t.Error("the authority that was trusted no longer is")
+			}
+			if next := renewed(t, r.data, r.data[bundleFile], c.now); next.why != "" {
+				t.Errorf("all is new, and it is to be renewed again, since %q", next.why)
+			}
+			if !r.again.After(c.now) {
+				t.Errorf("at %s the next look is at %s", c.now, r.again)
+			}
+		})
+	}
+}
+
+// TestRenewForgetsFormerAuthorities proves that a former authority is trusted for a day, and no longer; and that a Secret which is
+// damaged again and again makes no bundle without end.
+func TestRenewForgetsFormerAuthorities(t *testing.T) {
+	data := fresh(t)
+	for range 10 {
+		trusted := data[bundleFile]
+		data = renewed(t, nil, trusted, start).data
+	}
+	if got, want := len(parseCerts(data[bundleFile])), formerAuthorities+1; got != want {
+		t.Errorf("the bundle holds %d authorities, want %d", got, want)
+	}
+	r := renewed(t, data, data[bundleFile], start.Add(day))
+	if r.why != "" || !r.again.Equal(start.Add(day)) {
+		t.Errorf("after a day: renewed since %q, the next look is at %s", r.why, r.again)
+	}
+	r = renewed(t, data, data[bundleFile], start.Add(day+time.Second))
+	if got := len(parseCerts(r.data[bundleFile])); got != 1 || r.why != "a former authority is no longer trusted" {
+		t.Errorf("after more than a day the bundle holds %d authorities, want 1; the reason is %q", got, r.why)
+	}
+	if diff := cmp.Diff(data[certFile], r.data[certFile]); diff != "" {
+		t.Errorf("the certificate has changed:\n%s", diff)
+	}
+}
+
+// TestKeysStaySecret proves that no reason, which is logged, has anything of a key in it.
+func TestKeysStaySecret(t *testing.T) {
+	data := fresh(t)
+	for _, file := range []string{caKeyFile, keyFile} {
+		damaged := maps.Clone(data)
+		damaged[file] = append([]byte("x"), data[file]...)
+		damaged[file] = bytes.Replace(damaged[file], []byte("MIG"), []byte("MIH"), 1)
+		r := renewed(t, damaged, nil, start)
+		for line := range bytes.Lines(data[file]) {
+			if bytes.Contains([]byte(r.why), bytes.TrimSpace(line)) {
+				t.Errorf("%s: the reason %q holds the line %q of the key", file, r.why, line)
+			}
+		}
+	}
+}

@@ -1,0 +1,340 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// replicas is how many operators share the one Secret.
+const replicas = 3
+
+// shortLives make the certificate change every four seconds and the authority every eight.
+var shortLives = certs.Lifetimes{Authority: 12 * time.Second, Serving: 6 * time.Second}
+
+// TestCertificatesOfReplicas proves that several replicas keep one certificate, and that the API server can call each of them at
+// every moment: while certificates and authorities are renewed, and after somebody has deleted or damaged the Secret or the
+// webhook configuration. PEERS row 22.
+func TestCertificatesOfReplicas(t *testing.T) {
+	c := newCertificates(t, certs.SourceOwn, shortLives)
+	caller := c.call(t)
+
+	c.await(t, "renewals of the authority", func(secret *corev1.Secret, seen map[string]bool) error {
+		if len(seen) < 3 {
+			return fmt.Errorf("there were %d authorities", len(seen))
+		}
+		return nil
+	})
+
+	secret := c.secret(t)
+	damages := map[string]func() error{
+		"the Secret is deleted": func() error { return cluster.Delete(t.Context(), secret) },
+		"the Secret is emptied": func() error {
+			return cluster.Patch(t.Context(), secret, client.RawPatch(types.JSONPatchType, []byte(`[{"op":"remove","path":"/data"}]`)))
+		},
+		"the authority's key is damaged": func() error {
+			return cluster.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType, []byte(`{"data":{"ca.key":"bm9uc2Vuc2U="}}`)))
+		},
+		"the certificate is damaged": func() error {
+			return cluster.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType, []byte(`{"data":{"tls.crt":"bm9uc2Vuc2U="}}`)))
+		},
+	}
+	for name, damage := range damages {
+		before := c.secret(t)
+		if err := damage(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		wait.For(t, name+", and is repaired", func(ctx context.Context) error {
+			var after corev1.Secret
+			if err := cluster.Get(ctx, client.ObjectKeyFromObject(secret), &after); err != nil {
+				return err
+			}
+			if _, err := tls.X509KeyPair(after.Data["tls.crt"], after.Data["tls.key"]); err != nil {
+				return err
+			}
+			if maps.EqualFunc(before.Data, after.Data, func(a, b []byte) bool { return string(a) == string(b) }) {
+				return errors.New("nothing has changed")
+			}
+			return nil
+		})
+	}
+	caller.stop(t)
+	if caller.calls < 50 {
+		t.Errorf("there were %d calls only", caller.calls)
+	}
+}
+
+// TestWebhookConfigurationIsRepaired proves that the authorities come back into a webhook configuration that has lost them.
+func TestWebhookConfigurationIsRepaired(t *testing.T) {
+	c := newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes)
+	for name, damage := range map[string]func() error{
+		"another authority": func() error { return c.setBundle(t.Context(), []byte(otherAuthority(t))) },
+		"no authority":      func() error { return c.setBundle(t.Context(), nil) },
+		"made anew": func() error {
+			if err := cluster.Delete(t.Context(), c.webhook()); err != nil {
+				return err
+			}
+			return cluster.Create(t.Context(), c.webhook())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := damage(); err != nil {
+				t.Fatal(err)
+			}
+			wait.For(t, "all replicas can be called", c.callable)
+		})
+	}
+}
+
+// TestSomebodyElsesCertificate proves that with --cert-source=secret the replicas serve what the Secret holds, follow it when it
+// changes, and write nothing.
+func TestSomebodyElsesCertificate(t *testing.T) {
+	c := newCertificates(t, certs.SourceSecret, certs.DefaultLifetimes)
+	own := newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes)
+	for _, ready := range c.ready {
+		select {
+		case <-ready:
+			t.Error("a replica is ready without a certificate")
+		default:
+		}
+	}
+	var written string
+	for range 2 {
+		given := own.secret(t)
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.key.Namespace, Name: c.key.Name}, Data: given.Data}
+		if err := cluster.Create(t.Context(), secret); apierrors.IsAlreadyExists(err) {
+			err = cluster.Update(t.Context(), secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		written = secret.ResourceVersion
+		if err := c.setBundle(t.Context(), given.Data["ca.crt"]); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "all replicas can be called", c.callable)
+		// Next time another one.
+		if err := cluster.Delete(t.Context(), given); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "another certificate", func(ctx context.Context) error {
+			return cluster.Get(ctx, own.key, &corev1.Secret{})
+		})
+	}
+	if got := c.secret(t).ResourceVersion; got != written {
+		t.Error("a replica has written the Secret")
+	}
+}
+
+// service is the name that all replicas of these tests are called by.
+const service = "webhook.taskflow-system.svc"
+
+// certificates are some replicas with one Secret and one webhook configuration, and what calls them.
+type certificates struct {
+	key       client.ObjectKey
+	addresses []string
+	ready     []<-chan struct{}
+}
+
+func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetimes) *certificates {
+	t.Helper()
+	namespace := newNamespace(t)
+	c := &certificates{key: client.ObjectKey{Namespace: namespace, Name: "certificate"}}
+	if err := cluster.Create(t.Context(), c.webhook()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), c.webhook()) })
+	for range replicas {
+		c.start(t, certs.New(certs.Options{
+			Source: source, Secret: c.key, WebhookConfiguration: namespace, Service: service, Lifetimes: lifetimes,
+		}))
+	}
+	if source == certs.SourceOwn {
+		wait.For(t, "all replicas can be called", c.callable)
+	}
+	return c
+}
+
+// webhook is a configuration that no Pod matches.
+func (c *certificates) webhook() *admissionv1.MutatingWebhookConfiguration {
+	hook := func(name string) admissionv1.MutatingWebhook {
+		return admissionv1.MutatingWebhook{
+			Name:                    name + ".taskflow.practice.com",
+			AdmissionReviewVersions: []string{"v1"},
+			SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
+			ClientConfig: admissionv1.WebhookClientConfig{
+				Service: &admissionv1.ServiceReference{Namespace: c.key.Namespace, Name: "webhook"},
+			},
+		}
+	}
+	return &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: c.key.Namespace},
+		Webhooks:   []admissionv1.MutatingWebhook{hook("one"), hook("two")},
+	}
+}
+
+// start makes a replica, and serves with its certificate.
+func (c *certificates) start(t *testing.T, keeper *certs.Keeper) {
+	t.Helper()
+	byObject := map[client.Object]cache.ByObject{}
+	certs.Options{Secret: c.key, WebhookConfiguration: c.key.Namespace}.AddToCache(byObject)
+	m, err := ctrl.NewManager(environment.Config, ctrl.Options{
+		Scheme:     cluster.Scheme(),
+		Cache:      cache.Options{ByObject: byObject},
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keeper.SetupWithManager(m); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	stopped := make(chan error, 1)
+	go func() { stopped <- m.Start(ctx) }()
+	settings := &tls.Config{MinVersion: tls.VersionTLS12}
+	keeper.TLS(settings)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() {
+		stop()
+		_ = server.Close()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+	c.addresses = append(c.addresses, listener.Addr().String())
+	c.ready = append(c.ready, keeper.Ready())
+}
+
+// callable says whether each replica can be called as the API server does it: with each webhook's authorities.
+func (c *certificates) callable(ctx context.Context) error {
+	hook := c.webhook()
+	if err := cluster.Get(ctx, client.ObjectKeyFromObject(hook), hook); err != nil {
+		return err
+	}
+	for _, webhook := range hook.Webhooks {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(webhook.ClientConfig.CABundle)
+		for i, address := range c.addresses {
+			dialer := tls.Dialer{
+				NetDialer: &net.Dialer{Timeout: 5 * time.Second},
+				Config:    &tls.Config{RootCAs: roots, ServerName: service, MinVersion: tls.VersionTLS12},
+			}
+			connection, err := dialer.DialContext(ctx, "tcp", address)
+			if err != nil {
+				return fmt.Errorf("%s can't be called at replica %d: %w", webhook.Name, i, err)
+			}
+			_ = connection.Close()
+		}
+	}
+	return nil
+}
+
+func (c *certificates) setBundle(ctx context.Context, bundle []byte) error {
+	hook := c.webhook()
+	if err := cluster.Get(ctx, client.ObjectKeyFromObject(hook), hook); err != nil {
+		return err
+	}
+	before := hook.DeepCopy()
+	for i := range hook.Webhooks {
+		hook.Webhooks[i].ClientConfig.CABundle = bundle
+	}
+	return cluster.Patch(ctx, hook, client.MergeFrom(before))
+}
+
+func (c *certificates) secret(t *testing.T) *corev1.Secret {
+	t.Helper()
+	var secret corev1.Secret
+	if err := cluster.Get(t.Context(), c.key, &secret); err != nil {
+		t.Fatal(err)
+	}
+	return &secret
+}
+
+// await polls the Secret, and counts the authorities.
+func (c *certificates) await(t *testing.T, what string, wanted func(secret *corev1.Secret, seen map[string]bool) error) {
+	t.Helper()
+	seen := map[string]bool{}
+	wait.For(t, what, func(ctx context.Context) error {
+		var secret corev1.Secret
+		if err := cluster.Get(ctx, c.key, &secret); err != nil {
+			return err
+		}
+		seen[string(secret.Data["ca.key"])] = true
+		return wanted(&secret, seen)
+	})
+}
+
+// caller calls all replicas again and again, until it is stopped.
+type caller struct {
+	cancel   context.CancelFunc
+	done     sync.WaitGroup
+	calls    int
+	failures []error
+}
+
+func (c *certificates) call(t *testing.T) *caller {
+	ctx, cancel := context.WithCancel(t.Context())
+	called := &caller{cancel: cancel}
+	called.done.Go(func() {
+		ticker := time.NewTicker(50 * time.Millisecond)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			if err := c.callable(ctx); err != nil && ctx.Err() == nil {
+				called.failures = append(called.failures, err)
+			}
+			called.calls++
+			<-ticker.C
+		}
+	})
+	return called
+}
+
+func (c *caller) stop(t *testing.T) {
+	t.Helper()
+	c.cancel()
+	c.done.Wait()
+	for _, err := range c.failures {
+		t.Errorf("a call has failed: %v", err)
+	}
+}
+
+func otherAuthority(t *testing.T) string {
+	t.Helper()
+	return string(newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes).secret(t).Data["ca.crt"])
+}
