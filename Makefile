@@ -53,13 +53,15 @@ bench: ## Run the benchmarks: what costs are bounded, and what they are here. BE
 	@hack/bench.sh "$(BENCH)"
 
 .PHONY: generate
-generate: ## Write the generated code, the CRD and the RBAC roles.
+generate: ## Write the generated code, the CRD, the RBAC roles and cert-manager's objects.
 	$(CONTROLLER_GEN) object paths=./api/...
 	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:stdout | go run ./hack/crd > config/crd/tasks.yaml.new
 	mv config/crd/tasks.yaml.new config/crd/tasks.yaml
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator,fileName=controllers.yaml paths=./controller output:rbac:dir=config/rbac
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-base,fileName=operator.yaml paths=./cmd/operator output:rbac:dir=config/rbac
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-certificates,fileName=role.yaml paths=./certs output:rbac:dir=config/own-certificates
+	go run ./hack/certmanager > config/certmanager/certificates.yaml.new
+	mv config/certmanager/certificates.yaml.new config/certmanager/certificates.yaml
 
 .PHONY: manifests
 manifests: ## Render what installs taskflow, in one file: dist/install.yaml and dist/install-certmanager.yaml.

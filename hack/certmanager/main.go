@@ -1,0 +1,38 @@
+// Command certmanager prints the objects that ask cert-manager for the webhook's certificate, for config/certmanager.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/certs/certmanager"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintf(os.Stderr, "certmanager: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	fmt.Println("# Made by `make generate` from certs/certmanager: the reasons are there.")
+	objects := certmanager.Objects("taskflow-system", "taskflow-webhook.taskflow-system.svc", "taskflow-webhook-cert", certs.DefaultLifetimes)
+	for _, object := range objects {
+		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+		if err != nil {
+			return err
+		}
+		delete(fields, "status")
+		content, err := yaml.Marshal(fields)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("---\n%s", content)
+	}
+	return nil
+}
