@@ -1,0 +1,187 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// installPolicy installs a policy of config/policy for one namespace, and waits until it is in force: until it refuses what the probe
+// tries.
+func installPolicy(t *testing.T, file, namespace string, probe func() error) {
+	t.Helper()
+	content, err := os.ReadFile("../../config/policy/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096)
+	for {
+		var object unstructured.Unstructured
+		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if object.GetKind() == "ValidatingAdmissionPolicyBinding" {
+			selector := map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": namespace}}
+			if err := unstructured.SetNestedMap(object.Object, selector, "spec", "matchResources", "namespaceSelector"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cluster.Create(t.Context(), &object); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := cluster.Delete(context.WithoutCancel(t.Context()), &object); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.For(t, "the policy to be in force", func(context.Context) error {
+		if err := probe(); err == nil {
+			return errors.New("the probe was let through")
+		}
+		return nil
+	})
+}
+
+// operatorsAccount is the API server's client for the operator's ServiceAccount.
+func operatorsAccount(t *testing.T) client.Client {
+	t.Helper()
+	config := rest.CopyConfig(environment.Config)
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:taskflow-system:taskflow-operator", Groups: []string{"system:masters"},
+	}
+	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return as
+}
+
+// TestAnnotationsAreTaskflows proves that nobody but the operator changes taskflow's annotations of a Pod, whichever way there is to do
+// it, and that all else goes on working.
+func TestAnnotationsAreTaskflows(t *testing.T) {
+	namespace := newNamespace(t)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pod", Annotations: map[string]string{
+			contract.OrderAnnotation: "1", contract.StepsAnnotation: "a,b", contract.ScriptAnnotationPrefix + "2": "true", "own": "1",
+		}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+	}
+	if err := cluster.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	annotate := func(as client.Client, key, value, subresource string) error {
+		patch := []byte(`{"metadata":{"annotations":{"` + key + `":` + value + `}}}`)
+		if subresource != "" {
+			return as.SubResource(subresource).Patch(t.Context(), pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+		}
+		return as.Patch(t.Context(), pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	}
+	probes := 1
+	installPolicy(t, "annotations.yaml", namespace, func() error {
+		probes++
+		return annotate(cluster, contract.OrderAnnotation, strconv.Quote(strconv.Itoa(probes)), "")
+	})
+	if err := annotate(operatorsAccount(t), contract.OrderAnnotation, `"1"`, ""); err != nil {
+		t.Fatal(err)
+	}
+
+	const refusal = "metadata.annotations: those that start with taskflow.practice.com/ are changed by taskflow alone: leave them as they are"
+	bind := func(annotations map[string]string) error {
+		return cluster.SubResource("binding").Create(t.Context(), pod.DeepCopy(), &corev1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pod.Name, Annotations: annotations},
+			Target:     corev1.ObjectReference{Kind: "Node", Name: "node"},
+		})
+	}
+	operator := operatorsAccount(t)
+	for name, c := range map[string]struct {
+		do      func() error
+		refused bool
+	}{
+		"order":                     {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "") }, true},
+		"order, removed":            {func() error { return annotate(cluster, contract.OrderAnnotation, "null", "") }, true},
+		"order, through the status": {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "status") }, true},
+		"halt":                      {func() error { return annotate(cluster, contract.HaltAnnotation, `"stop"`, "") }, true},
+		"the steps":                 {func() error { return annotate(cluster, contract.StepsAnnotation, `"b,a"`, "") }, true},
+		"a script":                  {func() error { return annotate(cluster, contract.ScriptAnnotationPrefix+"2", `"rm"`, "") }, true},
+		"order, through a binding":  {func() error { return bind(map[string]string{contract.OrderAnnotation: "2"}) }, true},
+		"one's own":                 {func() error { return annotate(cluster, "own", `"2"`, "") }, false},
+		"one's own, and the status": {func() error { return annotate(cluster, "own", `"3"`, "status") }, false},
+		"order, as it is":           {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, false},
+		"a binding":                 {func() error { return bind(nil) }, false},
+		"order, by the operator":    {func() error { return annotate(operator, contract.OrderAnnotation, `"1"`, "") }, false},
+		"halt, by the operator":     {func() error { return annotate(operator, contract.HaltAnnotation, `""`, "") }, false},
+	} {
+		err := c.do()
+		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), refusal); refused != c.refused || err != nil && !c.refused {
+			t.Errorf("%s: refused is %t, want %t: %v", name, refused, c.refused, err)
+		}
+	}
+}
+
+// TestUnmutatedPodsAreRefused proves that a Pod with a label of taskflow's isn't created when the webhook hasn't been at it, as when its
+// configuration was deleted; and that no other Pod has anything to do with it. PEERS row 21.
+func TestUnmutatedPodsAreRefused(t *testing.T) {
+	namespace := newNamespace(t)
+	const sequential = contract.Group + "sequential"
+	create := func(labels, annotations map[string]string, init ...corev1.Container) error {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "pod-", Labels: labels, Annotations: annotations},
+			Spec:       corev1.PodSpec{InitContainers: init, Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+		}
+		return cluster.Create(t.Context(), pod, client.DryRunAll)
+	}
+	// The webhook itself is there in these tests: the label of the probe is one that it doesn't know here.
+	unmutated := map[string]string{sequential: "true"}
+	installPolicy(t, "unmutated.yaml", namespace, func() error { return create(unmutated, nil) })
+
+	agent := corev1.Container{Name: contract.AgentContainer, Image: "agent"}
+	order := map[string]string{contract.OrderAnnotation: "1"}
+	got := map[string]bool{}
+	want := map[string]bool{}
+	for name, c := range map[string]struct {
+		err     error
+		refused bool
+	}{
+		"not at all":          {create(unmutated, nil), true},
+		"no agent":            {create(unmutated, order), true},
+		"another container":   {create(unmutated, order, corev1.Container{Name: "agent", Image: "agent"}), true},
+		"no order":            {create(unmutated, nil, agent), true},
+		"mutated":             {create(unmutated, order, agent), false},
+		"says no":             {create(map[string]string{sequential: "false"}, nil), false},
+		"no label":            {create(nil, nil), false},
+		"another label":       {create(map[string]string{"app": "a"}, nil), false},
+		"a kubelet's own Pod": {create(unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), false},
+	} {
+		got[name] = apierrors.IsForbidden(c.err) && strings.Contains(c.err.Error(), "the webhook hasn't made it sequential")
+		want[name] = c.refused
+		if c.err != nil && !got[name] && name != "a kubelet's own Pod" { // only a kubelet may create one
+			t.Errorf("%s: %v", name, c.err)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
+	}
+}
