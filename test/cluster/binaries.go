@@ -37,6 +37,10 @@ var (
 		packages: []string{"go.etcd.io/etcd/server/v3"},
 		links:    []string{"etcd"}, // the package's own name is "server"
 	}
+	certManagerBuild = build{
+		name:     "cert-manager",
+		packages: []string{"."},
+	}
 	containerdBuild = build{
 		name: "containerd",
 		packages: []string{
@@ -176,5 +180,24 @@ func (c *cluster) assets(ctx context.Context) error {
 		}
 	}
 	fmt.Println(dir)
+	return nil
+}
+
+// certManager prints where cert-manager's controllers and CRDs are. They aren't part of the cluster: a test starts them that needs
+// them.
+func (c *cluster) certManager(ctx context.Context) error {
+	dir, err := c.binaries(ctx, certManagerBuild)
+	if err != nil {
+		return err
+	}
+	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager")
+	list.Dir = filepath.Join(c.root, "test", "cluster", "build", certManagerBuild.name)
+	list.Stderr = os.Stderr
+	module, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("finding cert-manager's CRDs: %w", err)
+	}
+	fmt.Printf("export CERT_MANAGER=%q CERT_MANAGER_CRDS=%q\n",
+		filepath.Join(dir, "cert-manager"), filepath.Join(strings.TrimSpace(string(module)), "deploy", "crds"))
 	return nil
 }

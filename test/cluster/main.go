@@ -25,6 +25,8 @@ const usage = `usage: cluster COMMAND
   registry        print the address of the registry, as the host and the Pods reach it
   logs COMPONENT  print a component's log
   assets          build etcd, kube-apiserver and kubectl, and print their folder (KUBEBUILDER_ASSETS)
+  cert-manager    build cert-manager's controllers, and print a shell command that sets CERT_MANAGER, the program, and
+                  CERT_MANAGER_CRDS, the folder of its CRDs: eval "$(... cert-manager)"
 `
 
 func main() {
@@ -79,6 +81,8 @@ func run(ctx context.Context, args []string) error {
 		return c.printLog(args[1])
 	case command == "assets":
 		return c.assets(ctx)
+	case command == "cert-manager":
+		return c.certManager(ctx)
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return errors.New("there is no such command")
