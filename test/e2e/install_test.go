@@ -1,0 +1,445 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// These tests change the installation itself, so none of them runs beside another.
+
+// podsPerSecond is how many labelled Pods are created while something happens to the operator.
+const podsPerSecond = 20
+
+// TestNoPodIsRefusedOrUnmutated proves that while labelled Pods are created all the time, none is refused and none comes through without
+// its agent, whatever happens to the operator as long as one replica is alive. PEERS row 22.
+func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
+	wait.For(t, "the operator to be available", rolledOut)
+	namespace := newNamespace(t, "baseline")
+	t.Run("rolling update", func(t *testing.T) {
+		load := createPods(t, namespace)
+		restartOperator(t)
+		load.stop(t)
+	})
+	t.Run("the leader is deleted", func(t *testing.T) {
+		load := createPods(t, namespace)
+		before := leader(t)
+		if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: before}}); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "another leader", func(context.Context) error {
+			if now := leader(t); now == before || now == "" {
+				return fmt.Errorf("the leader is %q", now)
+			}
+			return nil
+		})
+		wait.For(t, "the operator to be available", rolledOut)
+		load.stop(t)
+	})
+	t.Run("the certificate is lost", func(t *testing.T) {
+		key := client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-webhook-cert"}
+		var before corev1.Secret
+		if err := cluster.Get(t.Context(), key, &before); err != nil {
+			t.Fatal(err)
+		}
+		load := createPods(t, namespace)
+		if err := cluster.Delete(t.Context(), &before); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "both replicas to serve another certificate", func(ctx context.Context) error {
+			var secret corev1.Secret
+			if err := cluster.Get(ctx, key, &secret); err != nil {
+				return err
+			}
+			return servedByAll(ctx, secret.Data["tls.crt"])
+		})
+		load.stop(t)
+	})
+}
+
+// TestInstallAndRemove proves that each variant installs with the documented command, runs a Task, and goes without a trace; that Tasks
+// stay unless told otherwise; and that cert-manager's real controllers renew the certificate without one call that fails. PEERS row 22.
+func TestInstallAndRemove(t *testing.T) {
+	if os.Getenv("CERT_MANAGER") == "" {
+		t.Skip(`CERT_MANAGER is not set: eval "$(go run -C test/cluster . cert-manager)"`)
+	}
+	wait.For(t, "the operator to be available", rolledOut)
+	own := manifests(t, "default", settings(t))
+	withCertManager := manifests(t, "certmanager", settings(t))
+	t.Cleanup(func() { // as it was, for the tests that follow
+		kubectl(t, own, "apply", "-f", "-")
+		wait.For(t, "the operator to be available", rolledOut)
+	})
+
+	kept := newTask("default", "kept", shell("only", "true"))
+	create(t, kept)
+	awaitTask(t, kept, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	undeploy(t, "keep")
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(kept), kept); err != nil {
+		t.Errorf("the Task is gone: %v", err)
+	}
+	leftovers(t, own, "CustomResourceDefinition")
+
+	startCertManager(t)
+	kubectl(t, withCertManager, "apply", "-f", "-")
+	wait.For(t, "the operator to be available", rolledOut)
+	task := newTask(newNamespace(t, "baseline"), "certified", shell("only", "true"))
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+
+	t.Run("renewals", func(t *testing.T) {
+		load := createPods(t, task.Namespace)
+		for range 3 {
+			renew(t, "taskflow-webhook")
+		}
+		renew(t, "taskflow-ca")
+		renew(t, "taskflow-webhook")
+		load.stop(t)
+	})
+
+	undeploy(t, "remove")
+	leftovers(t, withCertManager, "")
+}
+
+// settings are those of the installed operator: its image and its flags.
+func settings(t *testing.T) corev1.Container {
+	t.Helper()
+	var deployment appsv1.Deployment
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	return deployment.Spec.Template.Spec.Containers[0]
+}
+
+// manifests renders an overlay of config/ with the image and the flags of the installed operator.
+func manifests(t *testing.T, overlay string, operator corev1.Container) []byte {
+	t.Helper()
+	objects := decode(t, kubectl(t, nil, "kustomize", "../../config/"+overlay))
+	var content bytes.Buffer
+	for _, object := range objects {
+		if object.GetKind() == "Deployment" {
+			containers, _, err := unstructured.NestedSlice(object.Object, "spec", "template", "spec", "containers")
+			if err != nil {
+				t.Fatal(err)
+			}
+			container, _ := containers[0].(map[string]any)
+			own, _, err := unstructured.NestedStringSlice(container, "args")
+			if err != nil {
+				t.Fatal(err)
+			}
+			args := slices.DeleteFunc(slices.Clone(operator.Args), func(arg string) bool { return strings.HasPrefix(arg, "--cert-source") })
+			args = append(args, own[1:]...) // the first one is the agent's image
+			container["image"] = operator.Image
+			container["args"] = anySlice(args)
+			if err := unstructured.SetNestedSlice(object.Object, containers, "spec", "template", "spec", "containers"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		line, err := object.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		content.WriteString("---\n")
+		content.Write(line)
+	}
+	return content.Bytes()
+}
+
+func anySlice(values []string) []any {
+	var all []any
+	for _, value := range values {
+		all = append(all, value)
+	}
+	return all
+}
+
+func decode(t *testing.T, content []byte) []*unstructured.Unstructured {
+	t.Helper()
+	var objects []*unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096)
+	for {
+		object := &unstructured.Unstructured{}
+		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
+			return objects
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		objects = append(objects, object)
+	}
+}
+
+func kubectl(t *testing.T, input []byte, args ...string) []byte {
+	t.Helper()
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "kubectl", args...)
+	command.Stdin = bytes.NewReader(input)
+	var errs bytes.Buffer
+	command.Stderr = &errs
+	output, err := command.Output()
+	if err != nil {
+		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, &errs)
+	}
+	return output
+}
+
+func undeploy(t *testing.T, crd string) {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "../../hack/undeploy.sh", crd).CombinedOutput()
+	if err != nil {
+		t.Fatalf("undeploy: %v\n%s", err, output)
+	}
+}
+
+// leftovers fails the test for each object of the manifests that is still there, but for one kind.
+func leftovers(t *testing.T, manifests []byte, but string) {
+	t.Helper()
+	for _, object := range decode(t, manifests) {
+		err := cluster.Get(t.Context(), client.ObjectKeyFromObject(object), object)
+		gone := apierrors.IsNotFound(err) || meta.IsNoMatchError(err)
+		if object.GetKind() == but && gone {
+			t.Errorf("%s %s is gone", object.GetKind(), object.GetName())
+		}
+		if object.GetKind() != but && !gone {
+			t.Errorf("%s %s is still there (%v)", object.GetKind(), object.GetName(), err)
+		}
+	}
+}
+
+// startCertManager runs cert-manager's controllers and the cainjector until the test ends.
+func startCertManager(t *testing.T) {
+	t.Helper()
+	crds := os.Getenv("CERT_MANAGER_CRDS")
+	kubectl(t, nil, "apply", "--server-side", "-f", crds)
+	t.Cleanup(func() { kubectl(t, nil, "delete", "-f", crds) })
+	kubectl(t, nil, "wait", "--for=condition=Established", "--timeout=60s", "-f", crds)
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	program := exec.CommandContext(ctx, os.Getenv("CERT_MANAGER"), os.Getenv("KUBECONFIG"))
+	program.Cancel = func() error { return program.Process.Signal(os.Interrupt) }
+	program.WaitDelay = 20 * time.Second
+	var log bytes.Buffer
+	program.Stdout, program.Stderr = &log, &log
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		_ = program.Wait()
+		if t.Failed() {
+			t.Logf("cert-manager's log:\n%s", log.Bytes()[max(0, log.Len()-8000):])
+		}
+	})
+}
+
+var certificateKind = schema.GroupVersionKind{Group: "cert-manager.io", Version: "v1", Kind: "Certificate"}
+
+// renew asks cert-manager for another certificate, as `cmctl renew` does, and waits until there is one, and for the
+// webhook's until both replicas serve it.
+func renew(t *testing.T, name string) {
+	t.Helper()
+	certificate := &unstructured.Unstructured{}
+	certificate.SetGroupVersionKind(certificateKind)
+	key := client.ObjectKey{Namespace: operatorNamespace, Name: name}
+	if err := cluster.Get(t.Context(), key, certificate); err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := unstructured.NestedInt64(certificate.Object, "status", "revision")
+	secretName, _, _ := unstructured.NestedString(certificate.Object, "spec", "secretName")
+	conditions, _, _ := unstructured.NestedSlice(certificate.Object, "status", "conditions")
+	conditions = append(conditions, map[string]any{
+		"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "a test wants another one",
+		"lastTransitionTime": metav1.Now().UTC().Format(time.RFC3339),
+	})
+	content, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": conditions}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Status().Patch(t.Context(), certificate, client.RawPatch(types.MergePatchType, content)); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "a renewal of "+name, func(ctx context.Context) error {
+		if err := cluster.Get(ctx, key, certificate); err != nil {
+			return err
+		}
+		if now, _, _ := unstructured.NestedInt64(certificate.Object, "status", "revision"); now <= before {
+			return fmt.Errorf("the revision is %d", now)
+		}
+		if name != "taskflow-webhook" {
+			return nil
+		}
+		var secret corev1.Secret
+		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: secretName}, &secret); err != nil {
+			return err
+		}
+		return servedByAll(ctx, secret.Data["tls.crt"])
+	})
+}
+
+// leader is the name of the Pod that runs the controllers.
+func leader(t *testing.T) string {
+	t.Helper()
+	var lease coordinationv1.Lease
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &lease); err != nil {
+		t.Fatal(err)
+	}
+	name, _, _ := strings.Cut(ptr.Deref(lease.Spec.HolderIdentity, ""), "_")
+	return name
+}
+
+// restartOperator is `kubectl rollout restart`, and waits for its end.
+func restartOperator(t *testing.T) {
+	t.Helper()
+	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment/taskflow-operator")
+	wait.For(t, "the operator to be restarted", func(ctx context.Context) error {
+		if err := rolledOut(ctx); err != nil {
+			return err
+		}
+		var pods corev1.PodList
+		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+			return err
+		}
+		for _, pod := range pods.Items {
+			if pod.DeletionTimestamp != nil {
+				return fmt.Errorf("the Pod %s is still ending", pod.Name)
+			}
+		}
+		return nil
+	})
+}
+
+// load creates labelled Pods, in a dry run: they go through admission as all do, and then nowhere.
+type load struct {
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+	mutex   sync.Mutex
+	created int
+	wrong   []string
+}
+
+func createPods(t *testing.T, namespace string) *load {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{cancel: cancel}
+	create := func() {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: namespace, GenerateName: "load-",
+				Labels:      map[string]string{contract.TaskLabel: "load"},
+				Annotations: map[string]string{contract.StepsAnnotation: "step"},
+				OwnerReferences: []metav1.OwnerReference{{
+					APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "load", UID: "load", Controller: ptr.To(true),
+				}},
+			},
+			Spec: corev1.PodSpec{
+				RestartPolicy: corev1.RestartPolicyNever,
+				Containers:    []corev1.Container{{Name: "step", Image: "busybox:1.28", Command: []string{"true"}}},
+			},
+		}
+		err := cluster.Create(ctx, pod, client.DryRunAll)
+		if ctx.Err() != nil {
+			return
+		}
+		l.mutex.Lock()
+		defer l.mutex.Unlock()
+		l.created++
+		switch {
+		case err != nil:
+			l.wrong = append(l.wrong, fmt.Sprintf("%s: %v", time.Now().Format(time.TimeOnly), err))
+		case pod.Annotations[contract.OrderAnnotation] == "" || len(pod.Spec.InitContainers) == 0:
+			l.wrong = append(l.wrong, "a Pod came through unmutated")
+		}
+	}
+	l.done.Go(func() {
+		ticker := time.NewTicker(time.Second / podsPerSecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				l.done.Go(create)
+			}
+		}
+	})
+	wait.For(t, "the first Pods", func(context.Context) error {
+		l.mutex.Lock()
+		defer l.mutex.Unlock()
+		if l.created < podsPerSecond {
+			return fmt.Errorf("%d Pods were created", l.created)
+		}
+		return nil
+	})
+	return l
+}
+
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	l.cancel()
+	l.done.Wait()
+	t.Logf("%d Pods were created", l.created)
+	for i, wrong := range l.wrong {
+		if i == 10 {
+			t.Errorf("and %d more", len(l.wrong)-i)
+			break
+		}
+		t.Error(wrong)
+	}
+}
+
+// servedByAll says whether every replica serves this certificate.
+func servedByAll(ctx context.Context, certificate []byte) error {
+	block, _ := pem.Decode(certificate)
+	if block == nil {
+		return errors.New("there is no certificate")
+	}
+	var pods corev1.PodList
+	if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+		return err
+	}
+	for _, pod := range pods.Items {
+		if pod.Status.PodIP == "" || pod.DeletionTimestamp != nil {
+			continue
+		}
+		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // which one it is, is asked below
+		connection, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(pod.Status.PodIP, "9443"))
+		if err != nil {
+			return err
+		}
+		served := connection.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw
+		_ = connection.Close()
+		if !bytes.Equal(served, block.Bytes) {
+			return fmt.Errorf("the Pod %s serves another certificate", pod.Name)
+		}
+	}
+	return nil
+}
