@@ -42,6 +42,7 @@ func installPolicy(t *testing.T, file, namespace string, probe func() error) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
+		unstructured.RemoveNestedField(object.Object, "spec", "matchConstraints", "namespaceSelector") // the test's namespace it is
 		if object.GetKind() == "ValidatingAdmissionPolicyBinding" {
 			selector := map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": namespace}}
 			if err := unstructured.SetNestedMap(object.Object, selector, "spec", "matchResources", "namespaceSelector"); err != nil {
@@ -144,8 +145,12 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 // TestUnmutatedPodsAreRefused proves that a Pod with a label of taskflow's isn't created when the webhook hasn't been at it, as when its
 // configuration was deleted; and that no other Pod has anything to do with it. PEERS row 21.
 func TestUnmutatedPodsAreRefused(t *testing.T) {
-	namespace := newNamespace(t)
-	const sequential = contract.Group + "sequential"
+	// A namespace that the webhook leaves alone: it is as if its configuration were gone.
+	const namespace, sequential = "taskflow-system", contract.SequentialLabel
+	err := cluster.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
 	create := func(labels, annotations map[string]string, init ...corev1.Container) error {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "pod-", Labels: labels, Annotations: annotations},
@@ -153,8 +158,8 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		}
 		return cluster.Create(t.Context(), pod, client.DryRunAll)
 	}
-	// The webhook itself is there in these tests: the label of the probe is one that it doesn't know here.
 	unmutated := map[string]string{sequential: "true"}
+	named := map[string]string{contract.TaskLabel: "task"}
 	installPolicy(t, "unmutated.yaml", namespace, func() error { return create(unmutated, nil) })
 
 	agent := corev1.Container{Name: contract.AgentContainer, Image: "agent"}
@@ -166,6 +171,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		refused bool
 	}{
 		"not at all":          {create(unmutated, nil), true},
+		"names a Task":        {create(named, nil), true},
 		"no agent":            {create(unmutated, order), true},
 		"another container":   {create(unmutated, order, corev1.Container{Name: "agent", Image: "agent"}), true},
 		"no order":            {create(unmutated, nil, agent), true},
