@@ -35,8 +35,8 @@ deploy-local: up ## Build taskflow and install it into the test cluster.
 ##@ Install
 
 .PHONY: deploy
-deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig.
-	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)"
+deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate.
+	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)" "$(VARIANT)"
 
 .PHONY: undeploy
 undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=remove also removes the kind Task, with all Tasks.

@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig.
-# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG]]]]: see the Makefile. The images are named by digest, so that a
+# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT]]]]]: see the Makefile. The images are named by digest, so that a
 # second call changes what has changed, and no more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-}
+images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-} variant=${6:-default}
 if [ -z "$images" ]; then
 	echo 'deploy: IMAGES is missing: set it to where the images are pushed, such as "make deploy IMAGES=ghcr.io/me"' >&2
 	exit 1
 fi
+case $variant in
+default | certmanager) ;;
+*)
+	echo "deploy: VARIANT=$variant is unknown: set it to default or certmanager" >&2
+	exit 1
+	;;
+esac
 
 built=$(go run ./hack/image --name "$images" --push-to "$push_to" --plain-http="${plain_http:-false}")
 operator=$(sed -n 1p <<<"$built") agent=$(sed -n 2p <<<"$built")
@@ -17,7 +24,7 @@ overlay=dist/deploy
 mkdir -p $overlay
 {
 	cat <<-EOF
-		resources: [../../config/default]
+		resources: [../../config/$variant]
 		images:
 		- {name: taskflow/operator, newName: ${operator%@*}, digest: ${operator#*@}}
 		patches:

@@ -30,6 +30,7 @@ install() {
 
 e2e() {
 	eval "$($cluster env)"
+	eval "$($cluster cert-manager)"
 	go test -tags e2e -timeout 20m -count=1 ./test/e2e/...
 }
 
@@ -39,6 +40,7 @@ lifecycle() {
 
 layer "unit tests" unit
 layer "binaries of Kubernetes (built once)" $cluster assets
+layer "cert-manager (built once)" $cluster cert-manager
 layer "API-server tests" apiserver
 
 found_up=false

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -38,13 +39,16 @@ type config struct {
 
 // parse reads the command line. It fails with one sentence on a value that makes no sense.
 func parse(args []string) (config, error) {
-	c := config{agent: webhook.Agent{Resources: agentResources()}}
+	var c config
+	var requests, limits []string
 	var service, pullPolicy, medium, source, secret string
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
 	flags.StringVar(&pullPolicy, "agent-pull-policy", "", "imagePullPolicy of the agent's image: Always, IfNotPresent or Never (default: Kubernetes' own)")
 	flags.StringVar(&medium, "agent-medium", "", "where the agent's binary is in a Pod: empty for the node's disk, or Memory, for nodes that mount their disk noexec")
+	flags.StringSliceVar(&requests, "agent-requests", agentRequests(), "resources that the init container asks for which brings the agent into a Pod; empty for none")
+	flags.StringSliceVar(&limits, "agent-limits", agentLimits(), "the most that it gets; empty for no limits")
 	flags.StringVar(&c.file, "config", "", "configuration file, read anew when it changes: how the commands of images are found out (default: none)")
 	flags.DurationVar(&c.startGrace, "start-grace-period", 5*time.Minute, "how long a container may fail to be started (image can't be pulled, ConfigMap is missing) before its Task has failed")
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
@@ -84,6 +88,9 @@ func parse(args []string) (config, error) {
 		return config{}, fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)
 	}
 	var err error
+	if c.agent.Resources, err = parseResources(requests, limits); err != nil {
+		return config{}, err
+	}
 	if c.certs.Source, err = parseSource(source); err != nil {
 		return config{}, err
 	}
@@ -116,19 +123,43 @@ func checkLifetimes(l certs.Lifetimes) error {
 	return nil
 }
 
-// agentResources are those of the init container that copies the agent: requests that don't keep a Pod from being
-// scheduled (the init container's don't add to the steps'), limits that a copy of a few MB never meets.
-func agentResources() corev1.ResourceRequirements {
-	return corev1.ResourceRequirements{
-		Requests: corev1.ResourceList{
-			corev1.ResourceCPU:    resource.MustParse("10m"),
-			corev1.ResourceMemory: resource.MustParse("16Mi"),
-		},
-		Limits: corev1.ResourceList{
-			corev1.ResourceCPU:    resource.MustParse("500m"),
-			corev1.ResourceMemory: resource.MustParse("64Mi"),
-		},
+// agentRequests of the init container that copies the agent don't keep a Pod from being scheduled: they don't add to the steps'.
+func agentRequests() []string { return []string{"cpu=10m", "memory=16Mi"} }
+
+// agentLimits are such that a copy of a few MB never meets them.
+func agentLimits() []string { return []string{"cpu=500m", "memory=64Mi"} }
+
+func parseResources(requests, limits []string) (corev1.ResourceRequirements, error) {
+	var resources corev1.ResourceRequirements
+	var err error
+	if resources.Requests, err = parseQuantities("--agent-requests", requests); err != nil {
+		return resources, err
 	}
+	if resources.Limits, err = parseQuantities("--agent-limits", limits); err != nil {
+		return resources, err
+	}
+	for name, limit := range resources.Limits {
+		if request, ok := resources.Requests[name]; ok && request.Cmp(limit) > 0 {
+			return resources, fmt.Errorf("--agent-requests %s=%s is above --agent-limits %s=%s: raise the limit", name, &request, name, &limit)
+		}
+	}
+	return resources, nil
+}
+
+func parseQuantities(flag string, values []string) (corev1.ResourceList, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	list := corev1.ResourceList{}
+	for _, value := range values {
+		name, amount, ok := strings.Cut(value, "=")
+		quantity, err := resource.ParseQuantity(amount)
+		if !ok || err != nil || quantity.Sign() < 0 {
+			return nil, fmt.Errorf("%s %s isn't a quantity: write it as cpu=10m,memory=16Mi", flag, value)
+		}
+		list[corev1.ResourceName(name)] = quantity
+	}
+	return list, nil
 }
 
 // cacheOptions are what the operator keeps in memory.

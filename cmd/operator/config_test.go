@@ -77,6 +77,12 @@ func TestParse(t *testing.T) {
 			[]string{"--agent-pull-policy=Never"},
 			func(c *config) { c.agent.PullPolicy = corev1.PullNever },
 		},
+		"the agent's resources": {
+			[]string{"--agent-requests=cpu=1m", "--agent-limits="},
+			func(c *config) {
+				c.agent.Resources = corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m")}}
+			},
+		},
 		"a configuration file": {
 			[]string{"--config=/etc/taskflow/config.yaml"},
 			func(c *config) { c.file = "/etc/taskflow/config.yaml" },
@@ -142,7 +148,10 @@ func TestParseRefuses(t *testing.T) {
 			[]string{"--authority-lifetime=240h", "--cert-lifetime=241h"},
 			"--authority-lifetime 240h0m0s is too short: set it to 482h0m0s (twice --cert-lifetime) or more",
 		},
-		"an unknown flag": {[]string{"--verbose"}, "unknown flag: --verbose"},
+		"no quantity":         {[]string{"--agent-limits=memory=much"}, "--agent-limits memory=much isn't a quantity: write it as cpu=10m,memory=16Mi"},
+		"a negative quantity": {[]string{"--agent-requests=cpu=-1"}, "--agent-requests cpu=-1 isn't a quantity: write it as cpu=10m,memory=16Mi"},
+		"more than the limit": {[]string{"--agent-requests=memory=65Mi"}, "--agent-requests memory=65Mi is above --agent-limits memory=64Mi: raise the limit"},
+		"an unknown flag":     {[]string{"--verbose"}, "unknown flag: --verbose"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

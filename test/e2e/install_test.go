@@ -96,8 +96,7 @@ func TestInstallAndRemove(t *testing.T) {
 		t.Skip(`CERT_MANAGER is not set: eval "$(go run -C test/cluster . cert-manager)"`)
 	}
 	wait.For(t, "the operator to be available", rolledOut)
-	own := manifests(t, "default", settings(t))
-	withCertManager := manifests(t, "certmanager", settings(t))
+	own, withCertManager := manifests(t, "default"), manifests(t, "certmanager")
 	t.Cleanup(func() { // as it was, for the tests that follow
 		kubectl(t, own, "apply", "-f", "-")
 		wait.For(t, "the operator to be available", rolledOut)
@@ -133,23 +132,26 @@ func TestInstallAndRemove(t *testing.T) {
 	leftovers(t, withCertManager, "")
 }
 
-// settings are those of the installed operator: its image and its flags.
-func settings(t *testing.T) corev1.Container {
+// manifests renders an overlay of config/ with the image, the flags and the configuration of the operator that is installed.
+func manifests(t *testing.T, overlay string) []byte {
 	t.Helper()
 	var deployment appsv1.Deployment
 	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
 		t.Fatal(err)
 	}
-	return deployment.Spec.Template.Spec.Containers[0]
-}
-
-// manifests renders an overlay of config/ with the image and the flags of the installed operator.
-func manifests(t *testing.T, overlay string, operator corev1.Container) []byte {
-	t.Helper()
-	objects := decode(t, kubectl(t, nil, "kustomize", "../../config/"+overlay))
+	operator := deployment.Spec.Template.Spec.Containers[0]
+	var config corev1.ConfigMap
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-config"}, &config); err != nil {
+		t.Fatal(err)
+	}
 	var content bytes.Buffer
-	for _, object := range objects {
-		if object.GetKind() == "Deployment" {
+	for _, object := range decode(t, kubectl(t, nil, "kustomize", "../../config/"+overlay)) {
+		switch object.GetKind() {
+		case "ConfigMap":
+			if err := unstructured.SetNestedStringMap(object.Object, config.Data, "data"); err != nil {
+				t.Fatal(err)
+			}
+		case "Deployment":
 			containers, _, err := unstructured.NestedSlice(object.Object, "spec", "template", "spec", "containers")
 			if err != nil {
 				t.Fatal(err)
@@ -159,10 +161,8 @@ func manifests(t *testing.T, overlay string, operator corev1.Container) []byte {
 			if err != nil {
 				t.Fatal(err)
 			}
-			args := slices.DeleteFunc(slices.Clone(operator.Args), func(arg string) bool { return strings.HasPrefix(arg, "--cert-source") })
-			args = append(args, own[1:]...) // the first one is the agent's image
-			container["image"] = operator.Image
-			container["args"] = anySlice(args)
+			added := slices.DeleteFunc(own[1:], func(arg string) bool { return slices.Contains(operator.Args, arg) }) // the first one is the agent's image
+			container["image"], container["args"] = operator.Image, anySlice(slices.Concat(operator.Args, added))
 			if err := unstructured.SetNestedSlice(object.Object, containers, "spec", "template", "spec", "containers"); err != nil {
 				t.Fatal(err)
 			}
