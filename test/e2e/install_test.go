@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -21,8 +23,10 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -99,7 +103,7 @@ func TestInstallAndRemove(t *testing.T) {
 	own, withCertManager := manifests(t, "default"), manifests(t, "certmanager")
 	t.Cleanup(func() { // as it was, for the tests that follow
 		kubectl(t, own, "apply", "-f", "-")
-		wait.For(t, "the operator to be available", rolledOut)
+		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment/taskflow-operator")
 	})
 
 	kept := newTask("default", "kept", shell("only", "true"))
@@ -442,4 +446,78 @@ func servedByAll(ctx context.Context, certificate []byte) error {
 		}
 	}
 	return nil
+}
+
+// TestMetricsAreGuarded proves that nobody gets the metrics but over TLS, with a token, and with leave.
+func TestMetricsAreGuarded(t *testing.T) {
+	wait.For(t, "the operator to be available", rolledOut)
+	namespace := newNamespace(t, "baseline")
+	token := func(account string) string {
+		object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}
+		if err := cluster.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+		request := &authenticationv1.TokenRequest{}
+		if err := cluster.SubResource("token").Create(t.Context(), object, request); err != nil {
+			t.Fatal(err)
+		}
+		return request.Status.Token
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-metrics-"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "taskflow-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "prometheus"}},
+	}
+	if err := cluster.Create(t.Context(), binding); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), binding) })
+
+	var service corev1.Service
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-metrics"}, &service); err != nil {
+		t.Fatal(err)
+	}
+	var secret corev1.Secret
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-webhook-cert"}, &secret); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(secret.Data["ca.crt"])
+	scraper := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: roots, ServerName: "taskflow-webhook." + operatorNamespace + ".svc", MinVersion: tls.VersionTLS12,
+	}}}
+	scrape := func(token string) (int, string) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+net.JoinHostPort(service.Spec.ClusterIP, "8443")+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			request.Header.Set("Authorization", "Bearer "+token)
+		}
+		response, err := scraper.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, string(body)
+	}
+	for name, c := range map[string]struct {
+		token string
+		code  int
+		body  string
+	}{
+		"no token":      {"", http.StatusUnauthorized, "send a bearer token"},
+		"a wrong token": {"nonsense", http.StatusUnauthorized, "doesn't know this token"},
+		"without leave": {token("somebody"), http.StatusForbidden, "taskflow-metrics-reader"},
+		"with leave":    {token("prometheus"), http.StatusOK, "controller_runtime_webhook_requests_total"},
+	} {
+		code, body := scrape(c.token)
+		if code != c.code || !strings.Contains(body, c.body) {
+			t.Errorf("%s: the answer is %d, want %d with %q: %.300s", name, code, c.code, c.body, body)
+		}
+	}
 }
