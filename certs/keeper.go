@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -16,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -109,7 +109,7 @@ func (k *Keeper) SetupWithManager(m manager.Manager) error {
 		Named("certificate").
 		Watches(&corev1.Secret{}, work).
 		Watches(&admissionv1.MutatingWebhookConfiguration{}, work).
-		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
+		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Complete(k)
 }
 
@@ -222,22 +222,9 @@ func trustedBy(config *admissionv1.MutatingWebhookConfiguration) []*x509.Certifi
 			common = certs
 			continue
 		}
-		common = intersection(common, certs)
+		common = slices.DeleteFunc(common, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(certs, cert.Equal) })
 	}
 	return common
-}
-
-func intersection(a, b []*x509.Certificate) []*x509.Certificate {
-	var both []*x509.Certificate
-	for _, cert := range a {
-		for _, other := range b {
-			if cert.Equal(other) {
-				both = append(both, cert)
-				break
-			}
-		}
-	}
-	return both
 }
 
 var _ reconcile.Reconciler = (*Keeper)(nil)

@@ -50,7 +50,7 @@ func renew(data map[string][]byte, trusted []*x509.Certificate, names []string, 
 	case err != nil:
 		why = err.Error()
 	case now.After(renewalOf(signer.cert)):
-		why = fmt.Sprintf("the authority ends at %s", signer.cert.NotAfter.Format(time.RFC3339))
+		why = "the authority ends at " + signer.cert.NotAfter.Format(time.RFC3339)
 	}
 	newSigner := why != ""
 	former := without(bundle, signer.cert)
@@ -100,7 +100,7 @@ func brokenServed(served certificate, err error, signer authority, names []strin
 	case err != nil:
 		return err.Error()
 	case now.After(renewalOf(served.Leaf)):
-		return fmt.Sprintf("the certificate ends at %s", served.Leaf.NotAfter.Format(time.RFC3339))
+		return "the certificate ends at " + served.Leaf.NotAfter.Format(time.RFC3339)
 	case !trusts([]*x509.Certificate{signer.cert}, served, names, now):
 		return "the certificate isn't the authority's, or not for this Service"
 	}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig.
-# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT]]]]]: see the Makefile. The images are named by digest, so that a
+# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT [PLATFORMS]]]]]]: see the Makefile. The images are named by digest, so that a
 # second call changes what has changed, and no more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-} variant=${6:-default}
+images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-} variant=${6:-default} platforms=${7:-linux/amd64,linux/arm64}
 if [ -z "$images" ]; then
 	echo 'deploy: IMAGES is missing: set it to where the images are pushed, such as "make deploy IMAGES=ghcr.io/me"' >&2
 	exit 1
@@ -17,7 +17,7 @@ default | certmanager) ;;
 	;;
 esac
 
-built=$(go run ./hack/image --name "$images" --push-to "$push_to" --plain-http="${plain_http:-false}")
+built=$(go run ./hack/image --name "$images" --push-to "$push_to" --plain-http="${plain_http:-false}" --platform "$platforms")
 operator=$(sed -n 1p <<<"$built") agent=$(sed -n 2p <<<"$built")
 
 overlay=dist/deploy

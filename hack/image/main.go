@@ -1,7 +1,7 @@
 // Command image builds taskflow's images, without Docker, and pushes them: from scratch, with one static binary each. The same
 // source gives the same digest.
 //
-//	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http [PACKAGE...]
+//	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http [--platform linux/amd64,linux/arm64] [PACKAGE...]
 //
 // The packages are main packages; without any, those of the operator and the agent. It prints the images' full names, a line
 // each: docker.io/taskflow/operator@sha256:...
@@ -39,11 +39,13 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	var imageName, pushTo, tag string
+	var platforms []string
 	var plainHTTP bool
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	flags.StringVar(&imageName, "name", "", "what the images are called, up to the last part, such as ghcr.io/me")
 	flags.StringVar(&pushTo, "push-to", "", "where they are pushed, if that isn't what they are called")
 	flags.StringVar(&tag, "tag", "latest", "tag that they get besides their digest")
+	flags.StringSliceVar(&platforms, "platform", []string{oci.HostPlatform().String()}, "platforms that they are built for, such as linux/amd64,linux/arm64")
 	flags.BoolVar(&plainHTTP, "plain-http", false, "the registry has no TLS")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -64,24 +66,51 @@ func run(ctx context.Context, args []string) error {
 	}
 	for _, pkg := range packages {
 		program := filepath.Base(pkg)
-		image, err := build(ctx, pkg, program)
+		digest, err := buildAndPush(ctx, pkg, platforms, pushTo+"/"+program+":"+tag, options)
 		if err != nil {
 			return fmt.Errorf("building the image %s: %w", program, err)
-		}
-		if err := oci.Push(ctx, pushTo+"/"+program+":"+tag, image, options...); err != nil {
-			return err
-		}
-		digest, err := image.Digest()
-		if err != nil {
-			return err
 		}
 		fmt.Printf("%s/%s@%s\n", imageName, program, digest)
 	}
 	return nil
 }
 
-// build makes the image of a main package.
-func build(ctx context.Context, pkg, program string) (v1.Image, error) {
+// buildAndPush makes one image, or an index of one for each platform.
+func buildAndPush(ctx context.Context, pkg string, platforms []string, ref string, options []name.Option) (v1.Hash, error) {
+	var images []v1.Image
+	for _, value := range platforms {
+		platform, err := v1.ParsePlatform(value)
+		if err != nil || platform.OS != "linux" || platform.Architecture == "" {
+			return v1.Hash{}, fmt.Errorf("--platform %q is unknown: write it as linux/amd64", value)
+		}
+		image, err := build(ctx, pkg, *platform)
+		if err != nil {
+			return v1.Hash{}, err
+		}
+		images = append(images, image)
+	}
+	if len(images) == 1 {
+		if err := oci.Push(ctx, ref, images[0], options...); err != nil {
+			return v1.Hash{}, err
+		}
+		return images[0].Digest()
+	}
+	index, err := oci.Index(images...)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	if err := oci.PushIndex(ctx, ref, index, options...); err != nil {
+		return v1.Hash{}, err
+	}
+	return index.Digest()
+}
+
+// largest is how many bytes a program may have: nodes pull the agent for the first Pod with steps, and wait for it.
+var largest = map[string]int{"agent": 4_000_000, "operator": 60_000_000}
+
+// build makes the image of a main package for one platform.
+func build(ctx context.Context, pkg string, platform v1.Platform) (v1.Image, error) {
+	program := filepath.Base(pkg)
 	dir, err := os.MkdirTemp("", "taskflow-image-*")
 	if err != nil {
 		return nil, err
@@ -89,7 +118,7 @@ func build(ctx context.Context, pkg, program string) (v1.Image, error) {
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, program)
 	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", binary, pkg)
-	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr
 	if err := command.Run(); err != nil {
 		return nil, err
@@ -98,7 +127,10 @@ func build(ctx context.Context, pkg, program string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return oci.Image(oci.HostPlatform(),
+	if limit, ok := largest[program]; ok && len(content) > limit {
+		return nil, fmt.Errorf("the program has %d bytes, and may have %d: what has made it grow?", len(content), limit)
+	}
+	return oci.Image(platform,
 		[]oci.File{{Path: program, Mode: 0o555, Content: content}},
 		v1.Config{Entrypoint: []string{"/" + program}, User: user})
 }

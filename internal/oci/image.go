@@ -67,6 +67,20 @@ func Image(platform v1.Platform, files []File, config v1.Config) (v1.Image, erro
 	return mutate.ConfigFile(image, configFile)
 }
 
+// Index joins the images of several platforms: who pulls it gets that of its own platform.
+func Index(images ...v1.Image) (v1.ImageIndex, error) {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, image := range images {
+		config, err := image.ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		platform := &v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
+	}
+	return index, nil
+}
+
 // archive writes the files as a tar, sorted by path.
 func archive(files []File) ([]byte, error) {
 	files = slices.SortedFunc(slices.Values(files), func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
@@ -102,14 +116,26 @@ func archive(files []File) ([]byte, error) {
 // PlainHTTP tells Push that the registry has no TLS.
 var PlainHTTP = name.Insecure
 
+// PushIndex is Push for the images of several platforms.
+func PushIndex(ctx context.Context, ref string, index v1.ImageIndex, options ...name.Option) error {
+	return push(ref, options, func(parsed name.Reference) error {
+		return remote.WriteIndex(parsed, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	})
+}
+
 // Push pushes an image to ref, such as "registry.example.com/taskflow/agent:v1", with the credentials of the user's Docker
 // configuration where it has some for that registry.
 func Push(ctx context.Context, ref string, image v1.Image, options ...name.Option) error {
+	return push(ref, options, func(parsed name.Reference) error {
+		return remote.Write(parsed, image, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	})
+}
+
+func push(ref string, options []name.Option, write func(name.Reference) error) error {
 	parsed, err := name.ParseReference(ref, options...)
-	if err != nil {
-		return fmt.Errorf("pushing %s: %w", ref, err)
+	if err == nil {
+		err = write(parsed)
 	}
-	err = remote.Write(parsed, image, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
 	if err != nil {
 		return fmt.Errorf("pushing %s: %w", ref, err)
 	}

@@ -232,6 +232,49 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// TestPushIndex proves that of several platforms' images each node gets its own, by one name; and that the same images make the same
+// index.
+func TestPushIndex(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	ref := serve(t, registry.New(registry.Logger(log.New(io.Discard, "", 0)))) + "/app:v1"
+	platforms := []v1.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
+	var images []v1.Image
+	for _, platform := range platforms {
+		images = append(images, newImage(t, platform, files(), config))
+	}
+	var digests []string
+	for range 2 {
+		index, err := oci.Index(images...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := oci.PushIndex(t.Context(), ref, index); err != nil {
+			t.Fatal(err)
+		}
+		digest, err := index.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, digest.String())
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("the same images make two indexes: %v", digests)
+	}
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, platform := range platforms {
+		pulled, err := remote.Image(parsed, remote.WithPlatform(platform), remote.WithContext(t.Context()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(digestOf(t, images[i]), digestOf(t, pulled)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", platform, diff)
+		}
+	}
+}
+
 // TestPushPlainHTTP proves that a registry that isn't local is spoken to without TLS only where PlainHTTP says so.
 func TestPushPlainHTTP(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())

@@ -46,9 +46,15 @@ func TestCertificatesOfReplicas(t *testing.T) {
 	c := newCertificates(t, certs.SourceOwn, shortLives)
 	caller := c.call(t)
 
-	c.await(t, "renewals of the authority", func(secret *corev1.Secret, seen map[string]bool) error {
-		if len(seen) < 3 {
-			return fmt.Errorf("there were %d authorities", len(seen))
+	authorities := map[string]bool{}
+	wait.For(t, "renewals of the authority", func(ctx context.Context) error {
+		var secret corev1.Secret
+		if err := cluster.Get(ctx, c.key, &secret); err != nil {
+			return err
+		}
+		authorities[string(secret.Data["ca.key"])] = true
+		if len(authorities) < 3 {
+			return fmt.Errorf("there were %d authorities", len(authorities))
 		}
 		return nil
 	})
@@ -211,7 +217,7 @@ func (c *certificates) start(t *testing.T, keeper *certs.Keeper) {
 		Scheme:     cluster.Scheme(),
 		Cache:      cache.Options{ByObject: byObject},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -284,20 +290,6 @@ func (c *certificates) secret(t *testing.T) *corev1.Secret {
 		t.Fatal(err)
 	}
 	return &secret
-}
-
-// await polls the Secret, and counts the authorities.
-func (c *certificates) await(t *testing.T, what string, wanted func(secret *corev1.Secret, seen map[string]bool) error) {
-	t.Helper()
-	seen := map[string]bool{}
-	wait.For(t, what, func(ctx context.Context) error {
-		var secret corev1.Secret
-		if err := cluster.Get(ctx, c.key, &secret); err != nil {
-			return err
-		}
-		seen[string(secret.Data["ca.key"])] = true
-		return wanted(&secret, seen)
-	})
 }
 
 // caller calls all replicas again and again, until it is stopped.

@@ -361,7 +361,7 @@ func createPods(t *testing.T, namespace string) *load {
 				Labels:      map[string]string{contract.TaskLabel: "load"},
 				Annotations: map[string]string{contract.StepsAnnotation: "step"},
 				OwnerReferences: []metav1.OwnerReference{{
-					APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "load", UID: "load", Controller: ptr.To(true),
+					APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "load", UID: "load", Controller: new(true),
 				}},
 			},
 			Spec: corev1.PodSpec{
@@ -434,7 +434,7 @@ func servedByAll(ctx context.Context, certificate []byte) error {
 		if pod.Status.PodIP == "" || pod.DeletionTimestamp != nil {
 			continue
 		}
-		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // which one it is, is asked below
+		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // which one it is, is asked below
 		connection, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(pod.Status.PodIP, "9443"))
 		if err != nil {
 			return err
