@@ -66,12 +66,16 @@ func installPolicy(t *testing.T, file, namespace string, probe func() error) {
 	})
 }
 
+func namespaceNamed(name string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
 // operatorsAccount is the API server's client for the operator's ServiceAccount.
 func operatorsAccount(t *testing.T) client.Client {
 	t.Helper()
 	config := rest.CopyConfig(environment.Config)
 	config.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:taskflow-system:taskflow-operator", Groups: []string{"system:masters"},
+		UserName: operator, Groups: []string{"system:masters"},
 	}
 	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
 	if err != nil {
@@ -116,7 +120,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 			Target:     corev1.ObjectReference{Kind: "Node", Name: "node"},
 		})
 	}
-	operator := operatorsAccount(t)
+	account := operatorsAccount(t)
 	for name, c := range map[string]struct {
 		do      func() error
 		refused bool
@@ -132,8 +136,8 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		"one's own, and the status": {func() error { return annotate(cluster, "own", `"3"`, "status") }, false},
 		"order, as it is":           {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, false},
 		"a binding":                 {func() error { return bind(nil) }, false},
-		"order, by the operator":    {func() error { return annotate(operator, contract.OrderAnnotation, `"1"`, "") }, false},
-		"halt, by the operator":     {func() error { return annotate(operator, contract.HaltAnnotation, `""`, "") }, false},
+		"order, by the operator":    {func() error { return annotate(account, contract.OrderAnnotation, `"1"`, "") }, false},
+		"halt, by the operator":     {func() error { return annotate(account, contract.HaltAnnotation, `""`, "") }, false},
 	} {
 		err := c.do()
 		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), refusal); refused != c.refused || err != nil && !c.refused {
@@ -147,7 +151,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 func TestUnmutatedPodsAreRefused(t *testing.T) {
 	// A namespace that the webhook leaves alone: it is as if its configuration were gone.
 	const namespace, sequential = "taskflow-system", contract.SequentialLabel
-	err := cluster.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+	err := cluster.Create(t.Context(), namespaceNamed(namespace))
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
