@@ -298,6 +298,7 @@ func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status 
 	if err := r.Client.Status().Patch(ctx, task, patch); err != nil {
 		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
 	}
+	measure(before.Status, status)
 	for _, e := range transitions(before.Status, status) {
 		record(r.Events, task, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: task.Namespace, Name: status.PodName}}, e)
 	}

@@ -15,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -92,6 +93,9 @@ func run(ctx context.Context, args []string) error {
 			},
 		}))
 		if err := controller.SetupWithManager(m, commands, c.startGrace); err != nil {
+			return err
+		}
+		if err := metrics.Registry.Register(controller.TaskCounter{Tasks: m.GetClient()}); err != nil {
 			return err
 		}
 		if !m.GetCache().WaitForCacheSync(ctx) {

@@ -513,7 +513,7 @@ func TestMetricsAreGuarded(t *testing.T) {
 		"no token":      {"", http.StatusUnauthorized, "send a bearer token"},
 		"a wrong token": {"nonsense", http.StatusUnauthorized, "doesn't know this token"},
 		"without leave": {token("somebody"), http.StatusForbidden, "taskflow-metrics-reader"},
-		"with leave":    {token("prometheus"), http.StatusOK, "controller_runtime_webhook_requests_total"},
+		"with leave":    {token("prometheus"), http.StatusOK, `taskflow_tasks{phase="Running"}`},
 	} {
 		code, body := scrape(c.token)
 		if code != c.code || !strings.Contains(body, c.body) {

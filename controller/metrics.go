@@ -1,0 +1,94 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+var (
+	tasksFinished = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "taskflow_tasks_finished_total",
+		Help: "Tasks that have ended, by phase.",
+	}, []string{"phase"})
+	stepSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "taskflow_step_duration_seconds",
+		Help:    "How long the commands of Tasks' steps ran, by how they ended.",
+		Buckets: []float64{.1, .5, 1, 5, 15, 30, 60, 300, 900, 3600, 4 * 3600},
+	}, []string{"state"})
+	handoffSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "taskflow_step_handoff_seconds",
+		Help:    "From the end of a step's command to the start of the next one's, in Tasks.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+	})
+)
+
+func init() {
+	metrics.Registry.MustRegister(tasksFinished, stepSeconds, handoffSeconds)
+}
+
+// measure counts what has ended between one status of a Task and the next one. Each is written once, so each end is counted
+// once.
+func measure(before, after v1alpha1.TaskStatus) {
+	if finished(&after) && !finished(&before) {
+		tasksFinished.WithLabelValues(string(after.Phase)).Inc()
+	}
+	old := stepsOf(before, after.PodName)
+	for i, step := range after.Steps {
+		if step.State != v1alpha1.StepSucceeded && step.State != v1alpha1.StepFailed || step.StartedAt == nil || step.FinishedAt == nil {
+			continue
+		}
+		if i < len(old) && old[i].State == step.State {
+			continue
+		}
+		stepSeconds.WithLabelValues(string(step.State)).Observe(step.FinishedAt.Sub(step.StartedAt.Time).Seconds())
+		if i > 0 && after.Steps[i-1].FinishedAt != nil {
+			handoffSeconds.Observe(max(0, step.StartedAt.Sub(after.Steps[i-1].FinishedAt.Time).Seconds()))
+		}
+	}
+}
+
+var tasksByPhase = prometheus.NewDesc("taskflow_tasks", "Tasks that there are, by phase. Every replica counts all of them.", []string{"phase"}, nil)
+
+// countTimeout is how long a scrape waits for the cache.
+const countTimeout = time.Second
+
+// TaskCounter counts Tasks when the metrics are read.
+type TaskCounter struct {
+	// Tasks reads from the cache.
+	Tasks client.Reader
+}
+
+var _ prometheus.Collector = TaskCounter{}
+
+// Describe is of prometheus.Collector.
+func (TaskCounter) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- tasksByPhase }
+
+// Collect is of prometheus.Collector.
+func (c TaskCounter) Collect(samples chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
+	defer cancel()
+	var tasks v1alpha1.TaskList
+	if err := c.Tasks.List(ctx, &tasks, client.UnsafeDisableDeepCopy); err != nil {
+		return // the cache hasn't begun yet
+	}
+	phases := map[v1alpha1.TaskPhase]int{
+		v1alpha1.TaskPending: 0, v1alpha1.TaskRunning: 0, v1alpha1.TaskSucceeded: 0,
+		v1alpha1.TaskFailed: 0, v1alpha1.TaskCancelled: 0, v1alpha1.TaskSuspended: 0,
+	}
+	for _, task := range tasks.Items {
+		phase := task.Status.Phase
+		if phase == "" {
+			phase = v1alpha1.TaskPending // it is new
+		}
+		phases[phase]++
+	}
+	for phase, count := range phases {
+		samples <- prometheus.MustNewConstMetric(tasksByPhase, prometheus.GaugeValue, float64(count), string(phase))
+	}
+}
