@@ -14,7 +14,7 @@ import (
 // TestSecretsRight proves that the operator may get those Secrets of the cluster that a Pod names, and neither list nor watch any
 // (PEERS row 23); the same of ServiceAccounts.
 func TestSecretsRight(t *testing.T) {
-	content, err := os.ReadFile("../config/rbac/role.yaml")
+	content, err := os.ReadFile("../config/rbac/controllers.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
