@@ -96,7 +96,7 @@ func scaleOperator(t *testing.T, replicas int32) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := set(context.WithoutCancel(t.Context()), 1); err != nil {
+		if err := set(context.WithoutCancel(t.Context()), operatorReplicas); err != nil {
 			t.Errorf("bringing the operator back: %v", err)
 		}
 	})

@@ -28,6 +28,9 @@ import (
 
 const operatorNamespace = "taskflow-system"
 
+// operatorReplicas are as many as config/manager says.
+const operatorReplicas = 2
+
 var (
 	cluster   client.WithWatch
 	clientset *kubernetes.Clientset // for logs

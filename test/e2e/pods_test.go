@@ -231,7 +231,7 @@ func TestWebhookDown(t *testing.T) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
-		if err := scale(ctx, 1); err != nil {
+		if err := scale(ctx, operatorReplicas); err != nil {
 			t.Errorf("starting the operator again: %v", err)
 		}
 	})
@@ -270,7 +270,7 @@ func TestWebhookDown(t *testing.T) {
 		})
 	}
 
-	if err := scale(t.Context(), 1); err != nil {
+	if err := scale(t.Context(), operatorReplicas); err != nil {
 		t.Fatal(err)
 	}
 	wait.For(t, "the operator to be back", rolledOut)
