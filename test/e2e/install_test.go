@@ -324,21 +324,7 @@ func leader(t *testing.T) string {
 func restartOperator(t *testing.T) {
 	t.Helper()
 	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment/taskflow-operator")
-	wait.For(t, "the operator to be restarted", func(ctx context.Context) error {
-		if err := rolledOut(ctx); err != nil {
-			return err
-		}
-		var pods corev1.PodList
-		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
-			return err
-		}
-		for _, pod := range pods.Items {
-			if pod.DeletionTimestamp != nil {
-				return fmt.Errorf("the Pod %s is still ending", pod.Name)
-			}
-		}
-		return nil
-	})
+	wait.For(t, "the operator to be restarted", rolledOut)
 }
 
 // load creates labelled Pods, in a dry run: they go through admission as all do, and then nowhere.

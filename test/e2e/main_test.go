@@ -121,7 +121,8 @@ func logs(t *testing.T, namespace, pod, container string) string {
 	return string(content)
 }
 
-// rolledOut says whether the operator's Deployment has reached its newest state.
+// rolledOut says whether the operator's Deployment has reached its newest state, and no former replica is left: one that is ending
+// still answers the API server.
 func rolledOut(ctx context.Context) error {
 	var deployment appsv1.Deployment
 	if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
@@ -131,6 +132,13 @@ func rolledOut(ctx context.Context) error {
 	want := *deployment.Spec.Replicas
 	if status.ObservedGeneration < deployment.Generation || status.UpdatedReplicas != want || status.Replicas != want || status.AvailableReplicas != want {
 		return fmt.Errorf("the Deployment's status is %+v", status)
+	}
+	var pods corev1.PodList
+	if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+		return err
+	}
+	if len(pods.Items) != int(want) {
+		return fmt.Errorf("there are %d Pods", len(pods.Items))
 	}
 	return nil
 }
