@@ -59,7 +59,13 @@ func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 	})
 	t.Run("the leader is deleted", func(t *testing.T) {
 		load := createPods(t, namespace)
-		before := leader(t)
+		var before string
+		wait.For(t, "a leader", func(context.Context) error {
+			if before = leader(t); before == "" {
+				return errors.New("there is none")
+			}
+			return nil
+		})
 		if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: before}}); err != nil {
 			t.Fatal(err)
 		}
