@@ -1,0 +1,191 @@
+// Command bench measures how long sequences take on the node of test/cluster, with taskflow installed as `make deploy-local` does
+// it, beside the other ways to run them: all in one run, several rounds, one after another. It writes a report in Markdown.
+// `make bench` runs it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// plan is what is measured.
+type plan struct {
+	rounds  int
+	works   []work
+	hopPods int // Pods of hopSteps steps
+	load    time.Duration
+}
+
+const (
+	hopSteps         = 50
+	reviewsPerSecond = 200
+)
+
+// podSizes are the numbers of containers of the Pods that the webhook is asked about.
+var podSizes = []int{3, 50}
+
+var full = plan{
+	rounds: 3,
+	works: []work{
+		{"1 × true", "true", 1}, {"3 × true", "true", 3}, {"20 × true", "true", 20}, {"50 × true", "true", 50},
+		{"20 × sleep 0.3", "sleep 0.3", 20},
+	},
+	hopPods: 21, // 1,029 hops
+	load:    30 * time.Second,
+}
+
+var quick = plan{
+	rounds:  1,
+	works:   []work{{"1 × true", "true", 1}, {"20 × sleep 0.3", "sleep 0.3", 20}},
+	hopPods: 3,
+	load:    5 * time.Second,
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) (err error) {
+	logf.SetLogger(logr.Discard())
+	p := full
+	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	isQuick := flags.Bool("quick", false, "one round of the least that says something, in three minutes")
+	report := flags.String("report", "", "file that the report is written to (default: standard output)")
+	stamp := flags.String("stamp-image", "", "image of test/bench/stamp")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *stamp == "" {
+		return errors.New("--stamp-image is missing: run `make bench`, which builds it")
+	}
+	if *isQuick {
+		p = quick
+	}
+	b, err := connect()
+	if err != nil {
+		return fmt.Errorf("connecting to the cluster (is KUBECONFIG set? run `make bench`): %w", err)
+	}
+	b.stamp = *stamp
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "bench-"}}
+	if err := b.cluster.Create(ctx, namespace); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.cluster.Delete(context.WithoutCancel(ctx), namespace)) }()
+	b.namespace = namespace.Name
+
+	results, err := b.measure(ctx, p)
+	if err != nil {
+		return err
+	}
+	output := os.Stdout
+	if *report != "" {
+		if output, err = os.Create(*report); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, output.Close()) }()
+	}
+	return results.write(output)
+}
+
+func connect() (*bench, error) {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = 100, 200
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	cluster, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, err
+	}
+	clientset, err := kubernetes.NewForConfig(config)
+	return &bench{cluster: cluster, clientset: clientset}, err
+}
+
+// measure runs everything once to warm up, and then round by round, so that what disturbs the machine for a while disturbs all alike.
+func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
+	r := newResults(p)
+	for round := range p.rounds + 1 {
+		for _, w := range p.works {
+			for _, s := range shapes {
+				if round == 0 && w.name != p.works[0].name {
+					continue
+				}
+				took, err := b.sequence(ctx, s, w)
+				if err != nil {
+					return nil, err
+				}
+				fmt.Fprintf(os.Stderr, "round %d: %s, %s: %s\n", round, w.name, s.name, took.Round(time.Millisecond))
+				if round > 0 {
+					r.add(w, s, took)
+				}
+			}
+		}
+	}
+	if err := b.measureHops(ctx, p, r); err != nil {
+		return nil, err
+	}
+	address, err := b.webhookAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, count := range podSizes {
+		body, err := review(count)
+		if err != nil {
+			return nil, err
+		}
+		if r.reviews[count], err = load(ctx, address, body, reviewsPerSecond, p.load); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(os.Stderr, "webhook, %d containers: median %s, p99 %s\n", count, quantile(r.reviews[count], 0.5), quantile(r.reviews[count], 0.99))
+	}
+	return r, nil
+}
+
+func (b *bench) measureHops(ctx context.Context, p plan, r *results) error {
+	for _, handoff := range []string{"", contract.HandoffController} {
+		name, pods, annotations := taskflow, p.hopPods, map[string]string(nil)
+		if handoff != "" {
+			name, pods, annotations = taskflow+", handoff: "+handoff, 1, map[string]string{contract.HandoffAnnotation: handoff}
+		}
+		for range pods {
+			hops, err := b.hops(ctx, hopSteps, annotations)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(os.Stderr, "hops, %s: median %s, greatest %s\n", name, quantile(hops, 0.5), quantile(hops, 1))
+			r.hops[name] = append(r.hops[name], hops...)
+		}
+	}
+	return nil
+}

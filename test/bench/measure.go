@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// patience is how long one sequence may take.
+const patience = 5 * time.Minute
+
+// bench runs sequences in a namespace of its own.
+type bench struct {
+	cluster   client.WithWatch
+	clientset *kubernetes.Clientset
+	namespace string
+	stamp     string // image of test/bench/stamp
+	count     int
+}
+
+// run creates the object, and returns how long it took until its Pod had succeeded, and the Pod. Both are gone when it returns: so
+// each run has the node to itself.
+func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Object, inspect func(*corev1.Pod) error) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	b.count++
+	object := build(metav1.ObjectMeta{Name: fmt.Sprintf("run-%d", b.count), Namespace: b.namespace})
+
+	watch, err := b.cluster.Watch(ctx, &corev1.PodList{}, client.InNamespace(b.namespace),
+		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", object.GetName())})
+	if err != nil {
+		return 0, err
+	}
+	defer watch.Stop()
+	start := time.Now()
+	if err := b.cluster.Create(ctx, object); err != nil {
+		return 0, err
+	}
+	var took time.Duration
+	for took == 0 {
+		event, ok := <-watch.ResultChan()
+		if !ok {
+			return 0, fmt.Errorf("%s has not ended: %w", object.GetName(), ctx.Err())
+		}
+		pod, ok := event.Object.(*corev1.Pod)
+		if !ok {
+			continue
+		}
+		switch pod.Status.Phase {
+		case corev1.PodFailed:
+			return 0, fmt.Errorf("the Pod %s has failed: %+v", pod.Name, pod.Status)
+		case corev1.PodSucceeded:
+			took = time.Since(start)
+			if err := inspect(pod); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if err := b.cluster.Delete(ctx, object); err != nil {
+		return 0, err
+	}
+	for {
+		event, ok := <-watch.ResultChan()
+		if !ok {
+			return 0, fmt.Errorf("%s has not gone: %w", object.GetName(), ctx.Err())
+		}
+		if event.Type == "DELETED" {
+			return took, nil
+		}
+	}
+}
+
+// sequence measures one shape.
+func (b *bench) sequence(ctx context.Context, s shape, w work) (time.Duration, error) {
+	took, err := b.run(ctx,
+		func(meta metav1.ObjectMeta) client.Object { return s.build(meta, w) },
+		func(*corev1.Pod) error { return nil })
+	if err != nil {
+		return 0, fmt.Errorf("%s, %d x %s: %w", s.name, w.steps, w.command, err)
+	}
+	return took, nil
+}
+
+// allUp is longer than the kubelet takes to start the containers of a Pod of hopSteps.
+const allUp = 15 * time.Second
+
+// hops returns the times from the end of each step's command to the start of the next one's, by their own clocks. The first step takes
+// so long that the others' containers are all there: else it is the kubelet that is measured, which starts one after another.
+func (b *bench) hops(ctx context.Context, steps int, annotations map[string]string) ([]time.Duration, error) {
+	var hops []time.Duration
+	_, err := b.run(ctx,
+		func(meta metav1.ObjectMeta) client.Object {
+			t := task(meta, work{steps: steps}, annotations)
+			for i := range t.Spec.Steps {
+				t.Spec.Steps[i].Image, t.Spec.Steps[i].Command = b.stamp, []string{"/stamp"}
+			}
+			t.Spec.Steps[0].Args = []string{allUp.String()}
+			return t
+		},
+		func(pod *corev1.Pod) error {
+			var last int64
+			for _, step := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
+				log, err := b.clientset.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: step}).DoRaw(ctx)
+				if err != nil {
+					return err
+				}
+				var start, end int64
+				if _, err := fmt.Sscan(string(log), &start, &end); err != nil {
+					return fmt.Errorf("log of %s: %q: %w", step, log, err)
+				}
+				if last != 0 {
+					hops = append(hops, time.Duration(start-last))
+				}
+				last = end
+			}
+			return nil
+		})
+	return hops, err
+}
+
+// quantile of durations: 0 is the least, 0.5 the median, 1 the greatest.
+func quantile(durations []time.Duration, q float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(durations))
+	return sorted[int(q*float64(len(sorted)-1)+0.5)]
+}
+
+// kernel is that of this machine, in one line.
+func kernel(version string) string {
+	return strings.Join(strings.Fields(version)[:3], " ")
+}

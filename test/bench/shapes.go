@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+const image = "busybox:1.28"
+
+// work is what each step of a sequence does.
+type work struct {
+	name    string
+	command string // of a shell
+	steps   int
+}
+
+// shape is a way to run a sequence. It returns the object to create, whose Pod has the same name.
+type shape struct {
+	name  string
+	build func(meta metav1.ObjectMeta, w work) client.Object
+}
+
+// floor is what all shapes are compared with: nothing can be faster than one container that does everything.
+var floor = shape{"one container, one shell", func(meta metav1.ObjectMeta, w work) client.Object {
+	commands := make([]string, w.steps)
+	for i := range commands {
+		commands[i] = w.command
+	}
+	return pod(meta, nil, []corev1.Container{container(0, strings.Join(commands, "; "))})
+}}
+
+// taskflow is the name of its shape; "taskflow, handoff: controller" is that of the other one.
+const taskflow = "taskflow"
+
+var shapes = []shape{
+	floor,
+	{"all containers at once", func(meta metav1.ObjectMeta, w work) client.Object {
+		return pod(meta, nil, containers(w))
+	}},
+	{"native init containers", func(meta metav1.ObjectMeta, w work) client.Object {
+		all := containers(w)
+		return pod(meta, all[:len(all)-1], all[len(all)-1:])
+	}},
+	{taskflow, func(meta metav1.ObjectMeta, w work) client.Object {
+		return task(meta, w, nil)
+	}},
+	{taskflow + ", handoff: controller", func(meta metav1.ObjectMeta, w work) client.Object {
+		return task(meta, w, map[string]string{contract.HandoffAnnotation: contract.HandoffController})
+	}},
+}
+
+func container(i int, command string) corev1.Container {
+	return corev1.Container{Name: fmt.Sprintf("step-%d", i+1), Image: image, Command: []string{"sh", "-c", command}}
+}
+
+func containers(w work) []corev1.Container {
+	all := make([]corev1.Container, w.steps)
+	for i := range all {
+		all[i] = container(i, w.command)
+	}
+	return all
+}
+
+func pod(meta metav1.ObjectMeta, init, containers []corev1.Container) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{
+		InitContainers:                init,
+		Containers:                    containers,
+		RestartPolicy:                 corev1.RestartPolicyNever,
+		TerminationGracePeriodSeconds: new(int64(1)),
+	}}
+}
+
+func task(meta metav1.ObjectMeta, w work, annotations map[string]string) *v1alpha1.Task {
+	t := &v1alpha1.Task{ObjectMeta: meta, Spec: v1alpha1.TaskSpec{Template: &v1alpha1.PodTemplate{
+		Metadata: metav1.ObjectMeta{Annotations: annotations},
+	}}}
+	for _, c := range containers(w) {
+		t.Spec.Steps = append(t.Spec.Steps, v1alpha1.Step{Container: c})
+	}
+	return t
+}
