@@ -276,9 +276,12 @@ func podFailure(pod *corev1.Pod, now time.Time) (reason, message string, at time
 
 // disruption is the condition of a Pod that Kubernetes itself ends, or nil.
 func disruption(pod *corev1.Pod) *corev1.PodCondition {
-	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue
-	})
+	return findCondition(pod, corev1.DisruptionTarget, corev1.ConditionTrue)
+}
+
+// findCondition is the Pod's condition of a type, where it has this status, or nil.
+func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.ConditionStatus) *corev1.PodCondition {
+	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == kind && c.Status == status })
 	if i < 0 {
 		return nil
 	}
@@ -389,13 +392,7 @@ func (n *next) waitForStart(container corev1.ContainerStatus, now time.Time) {
 
 // unscheduled is the scheduler's condition of a Pod that no node takes, or nil.
 func unscheduled(pod *corev1.Pod) *corev1.PodCondition {
-	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse
-	})
-	if i < 0 {
-		return nil
-	}
-	return &pod.Status.Conditions[i]
+	return findCondition(pod, corev1.PodScheduled, corev1.ConditionFalse)
 }
 
 // stuck are the containers that the kubelet can't start.
