@@ -14,7 +14,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/controller"
 )
 
 // Path is where the webhook is served; config/webhook names it too.
@@ -23,11 +23,6 @@ const Path = "/mutate-pods"
 // deadline is how long an answer may take. The API server waits for 10 seconds (timeoutSeconds in config/webhook): what
 // went wrong should be said before that. A single look-up ends sooner, and says more (entrypoint.MaxTimeout).
 const deadline = 9500 * time.Millisecond
-
-// CommandResolver finds out which command an image runs (entrypoint.Resolver).
-type CommandResolver interface {
-	Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error)
-}
 
 // Handler answers the admission requests for new Pods.
 type Handler struct {
@@ -40,7 +35,7 @@ type Handler struct {
 	// Live reads them from the API server: a Task that was created a moment ago is not in the cache yet.
 	Live client.Reader
 	// Commands are those of the steps that have none.
-	Commands CommandResolver
+	Commands controller.CommandResolver
 }
 
 var _ admission.Handler = Handler{}

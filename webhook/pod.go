@@ -14,6 +14,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/entrypoint"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
@@ -78,7 +79,7 @@ func helpers(pod *corev1.Pod) []string {
 }
 
 // resolve gives the steps without a command that of their image. All are asked for at once: an admission has little time.
-func (d *draft) resolve(ctx context.Context, commands CommandResolver, namespace string) error {
+func (d *draft) resolve(ctx context.Context, commands controller.CommandResolver, namespace string) error {
 	steps, err := stepContainers(d.pod)
 	if err != nil {
 		return err
