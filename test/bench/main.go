@@ -16,15 +16,10 @@ import (
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/kube"
 )
 
 // plan is what is measured.
@@ -86,11 +81,11 @@ func run(ctx context.Context, args []string) (err error) {
 	if *isQuick {
 		p = quick
 	}
-	b, err := connect()
+	cluster, clientset, err := kube.Connect()
 	if err != nil {
 		return fmt.Errorf("connecting to the cluster (is KUBECONFIG set? run `make bench`): %w", err)
 	}
-	b.stamp = *stamp
+	b := &bench{cluster: cluster, clientset: clientset, stamp: *stamp}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "bench-"}}
 	if err := b.cluster.Create(ctx, namespace); err != nil {
 		return err
@@ -110,26 +105,6 @@ func run(ctx context.Context, args []string) (err error) {
 		defer func() { err = errors.Join(err, output.Close()) }()
 	}
 	return results.write(output)
-}
-
-func connect() (*bench, error) {
-	config, err := ctrl.GetConfig()
-	if err != nil {
-		return nil, err
-	}
-	config.QPS, config.Burst = 100, 200
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return nil, err
-		}
-	}
-	cluster, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return nil, err
-	}
-	clientset, err := kubernetes.NewForConfig(config)
-	return &bench{cluster: cluster, clientset: clientset}, err
 }
 
 // measure runs everything once to warm up, and then round by round, so that what disturbs the machine for a while disturbs all alike.

@@ -13,16 +13,14 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/go-logr/logr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/kube"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -38,34 +36,16 @@ var (
 
 func TestMain(m *testing.M) {
 	logf.SetLogger(logr.Discard())
-	if err := connect(); err != nil {
+	var err error
+	if cluster, clientset, err = kube.Connect(); err != nil {
 		fmt.Fprintf(os.Stderr, "connecting to the cluster (is KUBECONFIG set? run `make test`): %v\n", err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-func connect() error {
-	config, err := ctrl.GetConfig()
-	if err != nil {
-		return err
-	}
-	config.QPS, config.Burst = 100, 200
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return err
-		}
-	}
-	if cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
-		return err
-	}
-	clientset, err = kubernetes.NewForConfig(config)
-	return err
-}
-
 // newNamespace makes a namespace that goes when the test ends, and has its ServiceAccount. The level is of PodSecurity.
-func newNamespace(t testing.TB, level string) string {
+func newNamespace(t *testing.T, level string) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e-",
@@ -86,7 +66,7 @@ func newNamespace(t testing.TB, level string) string {
 }
 
 // create makes the Task.
-func create(t testing.TB, task *v1alpha1.Task) {
+func create(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
 	if err := cluster.Create(t.Context(), task); err != nil {
 		t.Fatal(err)
@@ -94,7 +74,7 @@ func create(t testing.TB, task *v1alpha1.Task) {
 }
 
 // awaitTask waits until the Task is as wanted, and returns it. When the test fails, the Task's status is in its output.
-func awaitTask(t testing.TB, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
+func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
 	t.Helper()
 	wait.For(t, what, func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {

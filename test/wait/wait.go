@@ -15,7 +15,7 @@ const (
 )
 
 // For polls until the check passes, and fails the test with what was missing when that takes too long.
-func For(t testing.TB, what string, check func(ctx context.Context) error) {
+func For(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
