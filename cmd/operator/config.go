@@ -32,6 +32,7 @@ type config struct {
 	logLevel       string
 	logFormat      string
 	startGrace     time.Duration
+	shutdownDelay  time.Duration
 	agent          webhook.Agent
 	file           string // the configuration file; empty: all defaults
 	certs          certs.Options
@@ -51,6 +52,7 @@ func parse(args []string) (config, error) {
 	flags.StringSliceVar(&limits, "agent-limits", agentLimits(), "the most that it gets; empty for no limits")
 	flags.StringVar(&c.file, "config", "", "configuration file, read anew when it changes: how the commands of images are found out (default: none)")
 	flags.DurationVar(&c.startGrace, "start-grace-period", 5*time.Minute, "how long a container may fail to be started (image can't be pulled, ConfigMap is missing) before its Task has failed")
+	flags.DurationVar(&c.shutdownDelay, "shutdown-delay", 5*time.Second, "how long the operator goes on when it is told to end, so that no call of the webhook meets a closed door")
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
 	flags.StringVar(&service, "webhook-service", "taskflow-webhook", "Service that the API server calls the webhook by")
 	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "MutatingWebhookConfiguration of the webhook")
@@ -86,6 +88,9 @@ func parse(args []string) (config, error) {
 	}
 	if c.startGrace < 0 {
 		return config{}, fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)
+	}
+	if c.shutdownDelay < 0 {
+		return config{}, fmt.Errorf("--shutdown-delay %s is below 0: set it to 0 or more", c.shutdownDelay)
 	}
 	var err error
 	if c.agent.Resources, err = parseResources(requests, limits); err != nil {

@@ -29,6 +29,7 @@ func defaults() config {
 		logLevel:       "info",
 		logFormat:      "json",
 		startGrace:     5 * time.Minute,
+		shutdownDelay:  5 * time.Second,
 		agent: webhook.Agent{
 			Image: "taskflow/agent:latest",
 			Resources: corev1.ResourceRequirements{
@@ -105,6 +106,10 @@ func TestParse(t *testing.T) {
 				c.certs.Lifetimes = certs.Lifetimes{Authority: time.Minute, Serving: 30 * time.Second}
 			},
 		},
+		"times": {
+			[]string{"--start-grace-period=0", "--shutdown-delay=0"},
+			func(c *config) { c.startGrace, c.shutdownDelay = 0, 0 },
+		},
 		"some namespaces": {
 			[]string{"--watch-namespace=a,b", "--watch-namespace=c"},
 			func(c *config) { c.watched = []string{"a", "b", "c"} },
@@ -143,6 +148,8 @@ func TestParseRefuses(t *testing.T) {
 		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
 		"an unknown medium":      {[]string{"--agent-medium=disk"}, `--agent-medium "disk" is unknown: set it to Memory, or leave it out`},
 		"an unknown source":      {[]string{"--cert-source=vault"}, `--cert-source "vault" is unknown: set it to own or secret`},
+		"a negative grace":       {[]string{"--start-grace-period=-1s"}, "--start-grace-period -1s is below 0: set it to 0 or more"},
+		"a negative delay":       {[]string{"--shutdown-delay=-1s"}, "--shutdown-delay -1s is below 0: set it to 0 or more"},
 		"too short a life":       {[]string{"--cert-lifetime=29s"}, "--cert-lifetime 29s is too short: set it to 30s or more"},
 		"an authority that ends too early": {
 			[]string{"--authority-lifetime=240h", "--cert-lifetime=241h"},

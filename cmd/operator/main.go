@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,7 +47,8 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+// run runs the operator until it is told to end, and c.shutdownDelay longer.
+func run(told context.Context, args []string) error {
 	c, err := parse(args)
 	if errors.Is(err, pflag.ErrHelp) {
 		return nil
@@ -59,6 +61,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	ctrl.SetLogger(logger)
+	ctx, cancel := outlast(told, c.shutdownDelay)
+	defer cancel()
 
 	keeper := certs.New(c.certs)
 	m, err := newManager(c, keeper)
@@ -83,7 +87,7 @@ func run(ctx context.Context, args []string) error {
 		case <-ctx.Done():
 			return nil
 		}
-		m.GetWebhookServer().Register(webhook.Path, toTheEnd(&ctrlwebhook.Admission{
+		m.GetWebhookServer().Register(webhook.Path, drained(told, &ctrlwebhook.Admission{
 			Handler: webhook.Handler{
 				Decoder:  admission.NewDecoder(m.GetScheme()),
 				Agent:    c.agent,
@@ -161,10 +165,22 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	})
 }
 
-// toTheEnd lets each request have its answer. The server cancels what it is at when the operator is told to end; the webhook has
-// a deadline of its own, and the server waits for it.
-func toTheEnd(handler http.Handler) http.Handler {
+// outlast gives a context that ends so long after another one.
+func outlast(told context.Context, delay time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
+	context.AfterFunc(told, func() { time.AfterFunc(delay, cancel) })
+	return ctx, cancel
+}
+
+// drained lets each request have its answer while the operator ends. Two things would cost one: the server cancels what it is at when
+// it is shut down (the webhook has a deadline of its own, and the server waits for it), and it closes connections at the very moment
+// that the API server, which keeps them for its next calls, may use one. So from the moment the operator is told to end,
+// each answer asks the API server to close the connection, and the next call goes to another replica.
+func drained(told context.Context, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if told.Err() != nil {
+			w.Header().Set("Connection", "close")
+		}
 		handler.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
 	})
 }
