@@ -142,6 +142,9 @@ func TestBrokenGateIsSeen(t *testing.T) {
 	useAgent(t, image)
 	for _, steps := range []int{3, 20} {
 		task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
+		for i := range task.Spec.Steps { // long enough to overlap on a busy machine, whose kubelet starts one container after another
+			task.Spec.Steps[i] = recordingStep(i, "sleep 3")
+		}
 		create(t, task)
 		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 		if wrong := disorder(readJournal(t, journal), steps); len(wrong) == 0 {
