@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,9 +26,15 @@ func TestLifecycle(t *testing.T) {
 	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("building the command: %v: %s", err, output)
 	}
+	lock, err := os.OpenFile(filepath.Join(t.TempDir(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
 	cluster := func(command string) (output string, err error) {
 		began := time.Now()
 		c := exec.CommandContext(t.Context(), program, command)
+		c.ExtraFiles = []*os.File{lock} // open in the command, as a caller's lock is
 		c.Dir = root
 		content, err := c.CombinedOutput()
 		t.Logf("%s took %s: %s", command, time.Since(began).Round(100*time.Millisecond), content)
@@ -52,6 +59,21 @@ func TestLifecycle(t *testing.T) {
 
 	must("up")
 	must("status")
+
+	t.Run("the daemons don't hold what their caller has open", func(t *testing.T) {
+		for name, component := range components() {
+			fds := fmt.Sprintf("/proc/%d/fd", component.PID)
+			entries, err := os.ReadDir(fds)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, entry := range entries {
+				if target, err := os.Readlink(filepath.Join(fds, entry.Name())); err == nil && target == lock.Name() {
+					t.Errorf("%s holds %s", name, target)
+				}
+			}
+		}
+	})
 
 	t.Run("up does nothing where all is well", func(t *testing.T) {
 		before := components()

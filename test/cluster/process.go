@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is a daemon that the cluster started. The start time tells it from a later process that was
@@ -57,6 +60,10 @@ func start(command []string, logFile string) (process, error) {
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.Dir = "/"
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // outlives this command and its terminal
+	// What we were given open by our caller, such as a lock, isn't the daemon's.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return process{}, err
+	}
 	if err := daemon.Start(); err != nil {
 		return process{}, err
 	}
