@@ -44,6 +44,10 @@ const (
 	// absent the agents tell each other, through the run directory, and the order follows. The webhook and the controllers read it.
 	HandoffAnnotation = Group + "handoff"
 
+	// DeliveryAnnotation says how the agent gets into the Pod: DeliveryInit or DeliveryImage. The user may set it; where it is absent
+	// the operator's configuration says it. The webhook reads it, for a Pod that it hasn't been at.
+	DeliveryAnnotation = Group + "agent-delivery"
+
 	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller
 	// and the webhook write it, from a Task; both read it.
 	OptionsAnnotation = Group + "options"
@@ -55,11 +59,15 @@ const (
 
 // The agent inside a Pod.
 const (
-	// AgentContainer is the name of the init container that delivers the agent.
+	// DeliveryInit is the delivery by an init container, which copies the agent from its image into BinVolume.
+	DeliveryInit = "init"
+	// DeliveryImage is the delivery without one: BinVolume is the agent's image itself, which has the binary as /agent.
+	DeliveryImage = "image"
+	// AgentContainer is the name of the init container of DeliveryInit.
 	AgentContainer = "taskflow-agent"
 	// BinVolume is the volume that holds the agent's binary.
 	BinVolume = "taskflow-bin"
-	// BinDir is where BinVolume is mounted, in the init container and in every step.
+	// BinDir is where BinVolume is mounted, in every step and in the init container.
 	BinDir = "/taskflow/bin"
 	// OwnDir is the directory in a step that is taskflow's: what it mounts there, users may not.
 	OwnDir = "/taskflow"

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -120,13 +121,26 @@ func observeStep(name string, container corev1.ContainerStatus, pod *corev1.Pod,
 	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
 		step.Reason = terminated.Reason // the kubelet is about to start it again
 	case terminated != nil:
-		return observeEnd(step, *terminated)
+		step = observeEnd(step, *terminated)
+		if step.Reason == contract.ReasonStartError {
+			step.Message = withRemedy(pod, step.Message)
+		}
+		return step
 	case container.State.Running != nil && isReleased:
 		step.State = v1alpha1.StepRunning
 	case container.State.Waiting != nil && container.State.Waiting.Reason != "PodInitializing":
 		step.Reason, step.Message = container.State.Waiting.Reason, container.State.Waiting.Message
 	}
 	return step
+}
+
+// withRemedy puts in front of a container runtime's message what helps where it can't run the agent from the agent's image.
+func withRemedy(pod *corev1.Pod, message string) string {
+	if agentVolume(pod) == nil || !strings.Contains(message, contract.AgentPath) {
+		return message
+	}
+	return fmt.Sprintf("the node can't run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
+		contract.DeliveryAnnotation, contract.DeliveryInit, message)
 }
 
 // restarts says whether the kubelet starts a container of the Pod again that has failed, and its command will run again: after a halt it

@@ -153,6 +153,17 @@ func TestObserve(t *testing.T) {
 			})), running("b"), running("c"))),
 			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 127 (StartError): "nope" was not found`},
 		},
+		"the agent in a mounted image can't be run": {
+			sequential(mountsAgent, containers(exited("a", 128, contract.ReasonStartError, `exec: "/taskflow/bin/agent": no such file`), running("b"), running("c"))),
+			seen{
+				"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): the node can't run taskflow's agent from its image: ` +
+					`annotate the Pod with taskflow.practice.com/agent-delivery: init (exec: "/taskflow/bin/agent": no such file)`,
+			},
+		},
+		"the agent in a mounted image runs, and a directory is missing": {
+			sequential(mountsAgent, containers(exited("a", 128, contract.ReasonStartError, `chdir to "/nowhere": no such file`), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): chdir to "/nowhere": no such file`},
+		},
 		"a step fails while it waits, and the first runs on": {
 			sequential(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
 			seen{"Running Failed Skipped", 0, 1, 1, `step "b" failed with exit code 137 (OOMKilled)`},

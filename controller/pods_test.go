@@ -61,6 +61,19 @@ func mayFail(step string) edit {
 	return annotated(contract.OptionsAnnotation, contract.Options{step: {ContinueOnError: true}}.Marshal())
 }
 
+// mountsAgent is a Pod whose agent is delivered as an image volume.
+func mountsAgent(pod *corev1.Pod) {
+	pod.Spec.Volumes = []corev1.Volume{{Name: contract.BinVolume, VolumeSource: corev1.VolumeSource{
+		Image: &corev1.ImageVolumeSource{Reference: "taskflow/agent:1"},
+	}}}
+}
+
+// ofImage is a container of that image.
+func ofImage(container corev1.ContainerStatus, image string) corev1.ContainerStatus {
+	container.Image = image
+	return container
+}
+
 func halt(why string) edit { return annotated(contract.HaltAnnotation, why) }
 
 func containers(statuses ...corev1.ContainerStatus) edit {
@@ -168,6 +181,9 @@ func randomPod(t *testing.T, random *rand.Rand) *corev1.Pod {
 	if random.IntN(8) == 0 {
 		deleted(pod)
 	}
+	if random.IntN(2) == 0 {
+		mountsAgent(pod)
+	}
 	if random.IntN(8) == 0 {
 		pod.Status.Reason, pod.Status.Message = "Evicted", "no space left"
 	}
@@ -191,7 +207,7 @@ func randomStatus(t *testing.T, random *rand.Rand, name string) *corev1.Containe
 	case 0:
 		return nil
 	case 1:
-		return new(waiting(name, pick(random, "", "PodInitializing", "ImagePullBackOff"), "why"))
+		return new(ofImage(waiting(name, pick(random, "", "PodInitializing", "ImagePullBackOff"), pick(random, "why", "taskflow/agent:1")), "busybox"))
 	case 2, 3:
 		return new(running(name))
 	default:

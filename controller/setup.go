@@ -84,7 +84,11 @@ func stripPod(object any) (any, error) {
 			Labels:            pod.Labels,
 			Annotations:       taskflowAnnotations(pod),
 		},
-		Spec: corev1.PodSpec{RestartPolicy: pod.Spec.RestartPolicy, ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds},
+		Spec: corev1.PodSpec{
+			RestartPolicy:         pod.Spec.RestartPolicy,
+			ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds,
+			Volumes:               agentVolume(pod),
+		},
 		Status: corev1.PodStatus{
 			Phase:                 pod.Status.Phase,
 			Reason:                pod.Status.Reason,
@@ -94,6 +98,16 @@ func stripPod(object any) (any, error) {
 			ContainerStatuses:     pod.Status.ContainerStatuses,
 		},
 	}, nil
+}
+
+// agentVolume is the volume that the agent's image is mounted as, for the Pods whose agent is delivered so.
+func agentVolume(pod *corev1.Pod) []corev1.Volume {
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Name == contract.BinVolume && volume.Image != nil {
+			return []corev1.Volume{volume}
+		}
+	}
+	return nil
 }
 
 func taskflowAnnotations(pod *corev1.Pod) map[string]string {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,7 +73,8 @@ func TestStripPod(t *testing.T) {
 	pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
 	pod.Finalizers = []string{"example.com/mine"}
 	pod.Spec.Containers = []corev1.Container{{Name: "a"}}
-	pod.Spec.Volumes = []corev1.Volume{{Name: "work"}}
+	mountsAgent(want)
+	pod.Spec.Volumes = slices.Concat([]corev1.Volume{{Name: "work"}}, want.Spec.Volumes, []corev1.Volume{{Name: contract.RunVolume}})
 	pod.Spec.NodeName = "node"
 	pod.Status.PodIP, pod.Status.QOSClass = "10.0.0.1", corev1.PodQOSBestEffort
 	before := pod.DeepCopy()

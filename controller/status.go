@@ -346,11 +346,11 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 	case condition != nil:
 		n.progressing(metav1.ConditionFalse, condition.Reason, "no node takes the Pod: "+condition.Message)
 	case len(containers) > 0 && !runs:
-		n.waitForStart(containers[0], now)
+		n.waitForStart(pod, containers[0], now)
 	case runs:
 		message := fmt.Sprintf("step %q runs", current.Name)
 		if len(containers) > 0 {
-			message += "; " + cause(containers[0])
+			message += "; " + cause(pod, containers[0])
 		}
 		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
 	case n.Phase == v1alpha1.TaskRunning && released(pod) == 0:
@@ -364,8 +364,8 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 
 // waitForStart: a container can't be started, and nothing else goes on. Most causes pass, or are mended by somebody: so there is
 // a period of grace.
-func (n *next) waitForStart(container corev1.ContainerStatus, now time.Time) {
-	reason, message := container.State.Waiting.Reason, cause(container)
+func (n *next) waitForStart(pod *corev1.Pod, container corev1.ContainerStatus, now time.Time) {
+	reason, message := container.State.Waiting.Reason, cause(pod, container)
 	if reason == "ErrImagePull" {
 		reason = v1alpha1.ReasonImagePullBackOff // the two take turns
 	}
@@ -380,7 +380,7 @@ func (n *next) waitForStart(container corev1.ContainerStatus, now time.Time) {
 	case reason == "InvalidImageName" || left <= 0:
 		n.halt = message
 		for i := range n.Steps {
-			if step := &n.Steps[i]; step.Name == container.Name {
+			if step := &n.Steps[i]; step.Name == container.Name && !lacksAgent(pod, container) {
 				step.State, step.Reason, step.Message = v1alpha1.StepFailed, reason, message
 			}
 		}
@@ -411,7 +411,17 @@ func cantStart(container corev1.ContainerStatus) bool {
 	return waiting != nil && waiting.Reason != "" && waiting.Reason != "PodInitializing" && waiting.Reason != "ContainerCreating"
 }
 
+// lacksAgent says whether a container can't be started since the agent's image can't be pulled, which is then no fault of its step. All
+// that tells it is which of the two images the kubelet's message names.
+func lacksAgent(pod *corev1.Pod, container corev1.ContainerStatus) bool {
+	names := func(image string) bool { return strings.Contains(container.State.Waiting.Message, image) }
+	return slices.ContainsFunc(agentVolume(pod), func(v corev1.Volume) bool { return names(v.Image.Reference) && !names(container.Image) })
+}
+
 // cause says in the kubelet's words why a container can't be started.
-func cause(container corev1.ContainerStatus) string {
-	return fmt.Sprintf("container %q can't start: %s", container.Name, container.State.Waiting.Message)
+func cause(pod *corev1.Pod, container corev1.ContainerStatus) string {
+	if lacksAgent(pod, container) {
+		return "the image of taskflow's agent can't be mounted: " + container.State.Waiting.Message
+	}
+	return fmt.Sprintf("container %q can't start: %s", container.Name, withRemedy(pod, container.State.Waiting.Message))
 }

@@ -210,6 +210,28 @@ func TestMirror(t *testing.T) {
 			mirrored(phase(corev1.PodPending), initContainers(succeeded("prepare"), waiting(contract.AgentContainer, "ErrImagePull", "not found")), containers(waiting("a", "PodInitializing", ""))),
 			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False ImagePullBackOff: container "taskflow-agent" can't start: not found`}),
 		},
+		"the agent's image, mounted, is missing": {
+			mirrored(mountsAgent, phase(corev1.PodPending), containers(ofImage(waiting("a", "ErrImagePull", `failed to pull image "docker.io/taskflow/agent:1": not found`), "busybox"))),
+			going(view{
+				Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
+				Progressing: `False ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent:1": not found`,
+			}),
+		},
+		"the agent's image is mounted, and the step's own is missing": {
+			mirrored(mountsAgent, phase(corev1.PodPending), containers(ofImage(waiting("a", "ErrImagePull", `failed to pull image "taskflow/agent:11": not found`), "taskflow/agent:11"))),
+			going(view{
+				Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
+				Progressing: `False ImagePullBackOff: container "a" can't start: failed to pull image "taskflow/agent:11": not found`,
+			}),
+		},
+		"the runtime doesn't mount the agent's image, and can't create the container": {
+			mirrored(mountsAgent, phase(corev1.PodPending), containers(ofImage(waiting("a", "CreateContainerError", "stat /taskflow/bin/agent: no such file"), "busybox"))),
+			going(view{
+				Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
+				Progressing: `False CreateContainerError: container "a" can't start: the node can't run taskflow's agent from its image: ` +
+					`annotate the Pod with taskflow.practice.com/agent-delivery: init (stat /taskflow/bin/agent: no such file)`,
+			}),
+		},
 		"the first step runs": {
 			mirrored(containers(running("a"), running("b"), running("c"))),
 			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs`}),

@@ -52,9 +52,18 @@ func TestPlanTwice(t *testing.T) {
 			pod.Labels["a"], pod.Annotations["b"] = "c", "d"
 			pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "b"}}
 		},
-		"another image and other settings for the agent's container": func(pod *corev1.Pod) {
-			agent := &pod.Spec.InitContainers[0]
-			agent.Image, agent.ImagePullPolicy, agent.TerminationMessagePath = "mirror/agent@sha256:0", corev1.PullAlways, "/dev/termination-log"
+		"another image and other settings for the agent": func(pod *corev1.Pod) {
+			for i := range pod.Spec.InitContainers {
+				agent := &pod.Spec.InitContainers[i]
+				agent.Image, agent.ImagePullPolicy, agent.TerminationMessagePath = "mirror/agent@sha256:0", corev1.PullAlways, "/dev/termination-log"
+			}
+			if image := pod.Spec.Volumes[0].Image; image != nil {
+				image.Reference, image.PullPolicy = "mirror/agent@sha256:0", corev1.PullAlways
+			}
+		},
+		"the other delivery": func(pod *corev1.Pod) {
+			other := map[string]string{contract.DeliveryInit: contract.DeliveryImage, contract.DeliveryImage: contract.DeliveryInit}
+			pod.Annotations[contract.DeliveryAnnotation] = other[pod.Annotations[contract.DeliveryAnnotation]]
 		},
 		"a front program as the command": front(func(c *corev1.Container) {
 			c.Command, c.Args = []string{"/vault/env"}, slices.Concat(c.Command, c.Args)
@@ -70,11 +79,15 @@ func TestPlanTwice(t *testing.T) {
 		}),
 	}
 	for name, between := range cases {
-		t.Run(name, func(t *testing.T) {
-			once := mutatePod(t, taskPod(step("a"), step("b"), step("c")))
-			between(once)
-			assertNothingToAdd(t, encode(t, once))
-		})
+		for _, delivery := range []string{contract.DeliveryInit, contract.DeliveryImage} {
+			t.Run(name+", "+delivery, func(t *testing.T) {
+				pod := taskPod(step("a"), step("b"), step("c"))
+				pod.Annotations[contract.DeliveryAnnotation] = delivery
+				once := mutatePod(t, pod)
+				between(once)
+				assertNothingToAdd(t, encode(t, once))
+			})
+		}
 	}
 }
 

@@ -30,6 +30,8 @@ type Handler struct {
 	Decoder admission.Decoder
 	// Agent is what the webhook puts into Pods.
 	Agent Agent
+	// ImageVolumes says whether every node can mount an image as a volume. It is asked where Agent.Delivery is DeliveryAuto.
+	ImageVolumes func() bool
 	// Tasks reads the Tasks that Pods name, from a cache.
 	Tasks client.Reader
 	// Live reads them from the API server: a Task that was created a moment ago is not in the cache yet.
@@ -68,7 +70,9 @@ func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft
 			return err
 		}
 	}
-	patch, err := plan(d.pod, h.Agent)
+	agent := h.Agent
+	agent.ImageVolumes = agent.Delivery == DeliveryAuto && h.ImageVolumes()
+	patch, err := plan(d.pod, agent)
 	d.patch = append(d.patch, patch...)
 	return err
 }

@@ -105,19 +105,30 @@ func handle(t *testing.T, raw []byte, known ...*v1alpha1.Task) admission.Respons
 // handleWith also returns what was asked of the commands.
 func handleWith(t *testing.T, raw []byte, cache, live tasks) (admission.Response, []entrypoint.Request) {
 	t.Helper()
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
 	var commands commands
-	handler := Handler{Decoder: admission.NewDecoder(scheme), Agent: testAgent, Tasks: cache, Live: live, Commands: &commands}
-	request := admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{UID: "1", Namespace: "default", Object: runtime.RawExtension{Raw: raw}}}
+	handler := newHandler(t)
+	handler.Tasks, handler.Live, handler.Commands = cache, live, &commands
+	request := requestFor(raw)
 	response := handler.Handle(t.Context(), request)
 	if err := response.Complete(request); err != nil {
 		t.Fatal(err)
 	}
 	slices.SortFunc(commands.asked, func(a, b entrypoint.Request) int { return strings.Compare(a.Image, b.Image) })
 	return response, commands.asked
+}
+
+// newHandler knows no Task and no command.
+func newHandler(t *testing.T) Handler {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	return Handler{Decoder: admission.NewDecoder(scheme), Agent: testAgent}
+}
+
+func requestFor(raw []byte) admission.Request {
+	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{UID: "1", Namespace: "default", Object: runtime.RawExtension{Raw: raw}}}
 }
 
 // tasks are those of the namespace default.

@@ -18,14 +18,34 @@ import (
 
 // Agent is how the agent gets into a Pod.
 type Agent struct {
-	// Image of the init container that delivers it.
+	// Image that has it.
 	Image string
 	// PullPolicy of that image. Empty: Kubernetes' own default.
 	PullPolicy corev1.PullPolicy
-	// Resources of that init container.
+	// Delivery into the Pods that don't say: contract.DeliveryInit, contract.DeliveryImage or DeliveryAuto.
+	Delivery string
+	// ImageVolumes is what DeliveryAuto depends on: every node can mount an image as a volume.
+	ImageVolumes bool
+	// Resources of the init container that delivers it.
 	Resources corev1.ResourceRequirements
 	// Medium of the volume that it copies the agent into: on a node that mounts its disk noexec, nothing could be run from there.
 	Medium corev1.StorageMedium
+}
+
+// DeliveryAuto is contract.DeliveryImage where every node can do it, and else contract.DeliveryInit.
+const DeliveryAuto = "auto"
+
+// byImage says whether the Pod mounts the agent's image. What the Pod says comes first. A node can't tell of its runtime classes: sandboxes
+// such as Kata Containers and gVisor don't mount images, although the node's container runtime does.
+func byImage(pod *corev1.Pod, agent Agent) bool {
+	delivery, chosen := pod.Annotations[contract.DeliveryAnnotation]
+	if !chosen {
+		delivery = agent.Delivery
+	}
+	if delivery == DeliveryAuto {
+		return agent.ImageVolumes && pod.Spec.RuntimeClassName == nil
+	}
+	return delivery == contract.DeliveryImage
 }
 
 // agentUser is any user but root: the init container writes to an emptyDir, which everybody may.
@@ -76,11 +96,16 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		p.Set("true", "metadata", "labels", contract.SequentialLabel)
 	}
 	p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
-	if pod.Spec.Resources != nil {
-		agent.Resources = corev1.ResourceRequirements{} // those of the Pod are for all; its containers may not have more
+	bin := copied(agent)
+	if byImage(pod, agent) {
+		bin = mounted(agent)
+	} else {
+		if pod.Spec.Resources != nil {
+			agent.Resources = corev1.ResourceRequirements{} // those of the Pod are for all; its containers may not have more
+		}
+		jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(agent)}, "spec", "initContainers")
 	}
-	jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(agent)}, "spec", "initContainers")
-	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(agent), "spec", "volumes")
+	jsonpatch.Add(&p, len(pod.Spec.Volumes), volumes(bin), "spec", "volumes")
 	return p, nil
 }
 
@@ -242,6 +267,8 @@ func isAgentContainer(c corev1.Container) bool {
 	return c.Name == contract.AgentContainer && slices.Equal(c.Args, installArgs())
 }
 
+func isAgentVolume(v corev1.Volume) bool { return v.Name == contract.BinVolume && v.Image != nil }
+
 func installArgs() []string { return []string{contract.InstallCommand, contract.AgentPath} }
 
 // agentContainer copies the agent into BinVolume. It satisfies the PodSecurity level restricted.
@@ -265,7 +292,18 @@ func agentContainer(agent Agent) corev1.Container {
 	}
 }
 
-func volumes(agent Agent) []corev1.Volume {
+// copied is where the init container copies the agent to.
+func copied(agent Agent) corev1.VolumeSource {
+	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: agent.Medium}}
+}
+
+// mounted is the agent's image itself. It is pulled as the Pod's containers' are, with the Pod's pull secrets.
+func mounted(agent Agent) corev1.VolumeSource {
+	return corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: agent.Image, PullPolicy: agent.PullPolicy}}
+}
+
+// volumes are those that the webhook adds. Bin is what holds the agent.
+func volumes(bin corev1.VolumeSource) []corev1.Volume {
 	annotation := func(key, file string) corev1.DownwardAPIVolumeFile {
 		return corev1.DownwardAPIVolumeFile{
 			Path:     file,
@@ -273,10 +311,7 @@ func volumes(agent Agent) []corev1.Volume {
 		}
 	}
 	return []corev1.Volume{
-		{
-			Name:         contract.BinVolume,
-			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: agent.Medium}},
-		},
+		{Name: contract.BinVolume, VolumeSource: bin},
 		{
 			Name:         contract.RunVolume,
 			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},

@@ -94,6 +94,64 @@ spec:
       - {path: halt, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/halt']"}}
 `,
 		},
+		// The agent's image is a volume, and there is no container but the user's.
+		"the agent's image as a volume": {
+			pod: `
+metadata:
+  name: example
+  labels: {taskflow.practice.com/task: example}
+  annotations: {taskflow.practice.com/steps: "step1,step2", taskflow.practice.com/agent-delivery: image}
+spec:
+  restartPolicy: Never
+  initContainers:
+  - {name: prepare, image: busybox}
+  containers:
+  - {name: step1, image: scratch, command: [/app]}
+  - {name: step2, image: scratch, command: [/app], volumeMounts: [{name: work, mountPath: /work}]}
+  volumes:
+  - {name: work, emptyDir: {}}
+`,
+			want: `
+metadata:
+  name: example
+  labels: {taskflow.practice.com/task: example, taskflow.practice.com/sequential: "true"}
+  annotations: {taskflow.practice.com/steps: "step1,step2", taskflow.practice.com/agent-delivery: image, taskflow.practice.com/order: "1"}
+spec:
+  restartPolicy: Never
+  initContainers:
+  - {name: prepare, image: busybox}
+  containers:
+  - name: step1
+    image: scratch
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "1", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --command, /app]
+    volumeMounts:
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/1, subPath: "1"}
+  - name: step2
+    image: scratch
+    command: [/taskflow/bin/agent]
+    args: [--wait, /etc/podinfo/order, --waitcontent, "2", --out, stdout, --halt, /etc/podinfo/halt, --run, /taskflow/run, --command, /app]
+    volumeMounts:
+    - {name: work, mountPath: /work}
+    - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
+    - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run/2, subPath: "2"}
+  volumes:
+  - {name: work, emptyDir: {}}
+  - name: taskflow-bin
+    image: {reference: "example.com/taskflow/agent:1", pullPolicy: IfNotPresent}
+  - name: taskflow-run
+    emptyDir: {}
+  - name: taskflow-podinfo
+    downwardAPI:
+      items:
+      - {path: order, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/order']"}}
+      - {path: halt, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/halt']"}}
+`,
+		},
 		// What is there keeps its place; a container that the annotation doesn't name is left alone, and waited for.
 		"a subset in another order, beside what the user has": {
 			pod: `
@@ -439,6 +497,20 @@ func TestPlanRefuses(t *testing.T) {
 		"a hand-off that is empty": {
 			annotation(contract.HandoffAnnotation, ""),
 			`metadata.annotations: taskflow.practice.com/handoff is "": set it to controller, or remove it`,
+		},
+		"a delivery that there isn't": {
+			annotation(contract.DeliveryAnnotation, "auto"),
+			`metadata.annotations: taskflow.practice.com/agent-delivery is "auto": set it to init or image, or remove it`,
+		},
+		"a delivery that is empty": {
+			annotation(contract.DeliveryAnnotation, ""),
+			`metadata.annotations: taskflow.practice.com/agent-delivery is "": set it to init or image, or remove it`,
+		},
+		"an image of the user's as the agent's volume": {
+			func(pod *corev1.Pod) {
+				pod.Spec.Volumes = []corev1.Volume{{Name: "taskflow-bin", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "mine"}}}}
+			},
+			`spec.volumes: "taskflow-bin"` + anotherName,
 		},
 		"Windows": {
 			func(pod *corev1.Pod) { pod.Spec.OS = &corev1.PodOS{Name: corev1.Windows} },

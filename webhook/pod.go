@@ -32,9 +32,12 @@ func isSequential(pod *corev1.Pod) bool {
 	return named || pod.Labels[contract.SequentialLabel] == "true"
 }
 
-// isPlanned says whether the webhook has been at the Pod.
+// isPlanned says whether the webhook has been at the Pod, whichever way it delivered the agent then. A volume alone may be a user's, and
+// is refused for its name.
 func isPlanned(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, isAgentContainer)
+	isRunVolume := func(v corev1.Volume) bool { return v.Name == contract.RunVolume }
+	return slices.ContainsFunc(pod.Spec.InitContainers, isAgentContainer) ||
+		slices.ContainsFunc(pod.Spec.Volumes, isAgentVolume) && slices.ContainsFunc(pod.Spec.Volumes, isRunVolume)
 }
 
 // isTasks says whether the Task controller has made the Pod. It has all that it needs then.

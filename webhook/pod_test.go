@@ -281,6 +281,71 @@ func TestAgentMedium(t *testing.T) {
 	}
 }
 
+// TestDelivery proves who decides how the agent gets into a Pod: the Pod, else the operator; and that auto mounts the agent's image only where
+// every node can, and never under a runtime class.
+func TestDelivery(t *testing.T) {
+	kata := func(pod *corev1.Pod) { pod.Spec.RuntimeClassName = new("kata") }
+	asks := func(delivery string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Annotations[contract.DeliveryAnnotation] = delivery }
+	}
+	cases := map[string]struct {
+		agent Agent
+		edit  func(*corev1.Pod)
+		want  string
+	}{
+		"init":                              {Agent{Delivery: "init", ImageVolumes: true}, nil, "init"},
+		"init, and the Pod asks for image":  {Agent{Delivery: "init"}, asks("image"), "image"},
+		"image":                             {Agent{Delivery: "image"}, nil, "image"},
+		"image under a runtime class":       {Agent{Delivery: "image"}, kata, "image"},
+		"image, and the Pod asks for init":  {Agent{Delivery: "image"}, asks("init"), "init"},
+		"auto, and all nodes can":           {Agent{Delivery: "auto", ImageVolumes: true}, nil, "image"},
+		"auto, and a node can't":            {Agent{Delivery: "auto"}, nil, "init"},
+		"auto under a runtime class":        {Agent{Delivery: "auto", ImageVolumes: true}, kata, "init"},
+		"auto, and the Pod asks for image":  {Agent{Delivery: "auto"}, asks("image"), "image"},
+		"auto, and the Pod asks for init":   {Agent{Delivery: "auto", ImageVolumes: true}, asks("init"), "init"},
+		"a program that doesn't say at all": {Agent{ImageVolumes: true}, nil, "init"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := taskPod(step("a"))
+			if c.edit != nil {
+				c.edit(pod)
+			}
+			c.agent.Image, c.agent.PullPolicy = "agent", corev1.PullAlways
+			patch, err := plan(pod, c.agent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			planned := decodePod(t, apply(t, encode(t, pod), patch))
+			type delivered struct {
+				Containers int
+				Volume     corev1.VolumeSource
+			}
+			want := map[string]delivered{
+				"init":  {1, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+				"image": {0, corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "agent", PullPolicy: corev1.PullAlways}}},
+			}[c.want]
+			if diff := cmp.Diff(want, delivered{len(planned.Spec.InitContainers), planned.Spec.Volumes[0].VolumeSource}); diff != "" {
+				t.Errorf("how the agent is delivered (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHandleDelivery proves that the nodes are asked about for auto, and for nothing else.
+func TestHandleDelivery(t *testing.T) {
+	for delivery, want := range map[string]bool{"init": false, "image": false, "auto": true} {
+		asked := false
+		handler := newHandler(t)
+		handler.Agent.Delivery = delivery
+		handler.ImageVolumes = func() bool { asked = true; return true }
+		response := handler.Handle(t.Context(), requestFor(encode(t, taskPod(step("a")))))
+		if !response.Allowed || asked != want {
+			t.Errorf("%s: the nodes were asked about: %t, want %t; %v", delivery, asked, want, response.Result)
+		}
+	}
+}
+
 // slow is a registry that doesn't answer.
 type slow struct{}
 

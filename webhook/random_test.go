@@ -52,7 +52,11 @@ func unwrap(t *testing.T, mutated []byte, original *corev1.Pod) []byte {
 	delete(document["metadata"].(map[string]any)["labels"].(map[string]any), contract.SequentialLabel)
 
 	spec := document["spec"].(map[string]any)
-	cut(t, spec, "initContainers", len(original.Spec.InitContainers), contract.AgentContainer)
+	var init []string
+	if original.Annotations[contract.DeliveryAnnotation] != contract.DeliveryImage {
+		init = append(init, contract.AgentContainer)
+	}
+	cut(t, spec, "initContainers", len(original.Spec.InitContainers), init...)
 	cut(t, spec, "volumes", len(original.Spec.Volumes), contract.BinVolume, contract.RunVolume, contract.PodInfoVolume)
 	containers := spec["containers"].([]any)
 	for number, name := range contract.ParseSteps(original.Annotations[contract.StepsAnnotation]) {
@@ -127,6 +131,9 @@ func randomPod(random *rand.Rand) *corev1.Pod {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: fmt.Sprintf("volume%d", i)})
 	}
 	pod.Annotations["example.com/a~b"] = "c"
+	if delivery := pick(random, "", contract.DeliveryInit, contract.DeliveryImage); delivery != "" {
+		pod.Annotations[contract.DeliveryAnnotation] = delivery
+	}
 	return pod
 }
 

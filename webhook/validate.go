@@ -61,6 +61,10 @@ func checkAnnotations(pod *corev1.Pod) error {
 	if handoff, set := pod.Annotations[contract.HandoffAnnotation]; set && handoff != contract.HandoffController {
 		return fmt.Errorf("metadata.annotations: %s is %q: set it to %s, or remove it", contract.HandoffAnnotation, handoff, contract.HandoffController)
 	}
+	if delivery, set := pod.Annotations[contract.DeliveryAnnotation]; set && delivery != contract.DeliveryInit && delivery != contract.DeliveryImage {
+		return fmt.Errorf("metadata.annotations: %s is %q: set it to %s or %s, or remove it",
+			contract.DeliveryAnnotation, delivery, contract.DeliveryInit, contract.DeliveryImage)
+	}
 	return nil
 }
 

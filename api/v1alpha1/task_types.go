@@ -159,8 +159,9 @@ const (
 
 // PodTemplate is a core/v1 PodTemplateSpec whose containers are left out.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !self.metadata.annotations.exists(key, key.startsWith('taskflow.practice.com/') && key != 'taskflow.practice.com/handoff')",message="template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff: taskflow sets them"
+// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !self.metadata.annotations.exists(key, key.startsWith('taskflow.practice.com/') && !(key in ['taskflow.practice.com/handoff', 'taskflow.practice.com/agent-delivery']))",message="template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them"
 // +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !('taskflow.practice.com/handoff' in self.metadata.annotations) || self.metadata.annotations['taskflow.practice.com/handoff'] == 'controller'",message="template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out"
+// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !('taskflow.practice.com/agent-delivery' in self.metadata.annotations) || self.metadata.annotations['taskflow.practice.com/agent-delivery'] in ['init', 'image']",message="template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out"
 // +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.labels) || !self.metadata.labels.exists(key, key.startsWith('taskflow.practice.com/'))",message="template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them"
 type PodTemplate struct {
 	// Labels and annotations of the Pod.

@@ -176,11 +176,15 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"an annotation of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/order: '9'}}}}"),
-			want:     "spec.template: Invalid value: template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff: taskflow sets them",
+			want:     "spec.template: Invalid value: template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them",
 		},
 		"a hand-off that there isn't": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/handoff: local}}}}"),
 			want:     "spec.template: Invalid value: template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out",
+		},
+		"a delivery that there isn't": {
+			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/agent-delivery: auto}}}}"),
+			want:     "spec.template: Invalid value: template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out",
 		},
 		"a label of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {labels: {taskflow.practice.com/task: other}}}}"),
@@ -304,7 +308,7 @@ spec:
   backoffLimit: 100
   ttlSecondsAfterFinished: 0
   template:
-    metadata: {labels: {team: a}, annotations: {note: b, taskflow.practice.com/handoff: controller}}
+    metadata: {labels: {team: a}, annotations: {note: b, taskflow.practice.com/handoff: controller, taskflow.practice.com/agent-delivery: image}}
     spec:
       restartPolicy: OnFailure
       initContainers: [{name: first, image: x}]

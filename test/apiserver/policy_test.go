@@ -155,39 +155,68 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
-	create := func(labels, annotations map[string]string, init ...corev1.Container) error {
+	create := func(labels, annotations map[string]string, edits ...func(*corev1.Pod)) error {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "pod-", Labels: labels, Annotations: annotations},
-			Spec:       corev1.PodSpec{InitContainers: init, Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}, {Name: "b", Image: "b"}}},
+		}
+		for _, edit := range edits {
+			edit(pod)
 		}
 		return cluster.Create(t.Context(), pod, client.DryRunAll)
 	}
+	wrapped := func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{contract.AgentPath} }
+	inFront := func(pod *corev1.Pod) { // another webhook's program
+		pod.Spec.Containers[1].Command, pod.Spec.Containers[1].Args = []string{"/env"}, []string{contract.AgentPath}
+	}
+	init := func(name string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Spec.InitContainers = []corev1.Container{{Name: name, Image: "agent"}} }
+	}
+	volume := func(source corev1.VolumeSource) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			pod.Spec.Volumes = []corev1.Volume{{Name: contract.BinVolume, VolumeSource: source}}
+		}
+	}
+	image := volume(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "agent"}})
+	agent := init(contract.AgentContainer)
 	unmutated := map[string]string{sequential: "true"}
 	named := map[string]string{contract.TaskLabel: "task"}
 	installPolicy(t, "unmutated.yaml", namespace, func() error { return create(unmutated, nil) })
 
-	agent := corev1.Container{Name: contract.AgentContainer, Image: "agent"}
+	const unseen, lost = "the webhook hasn't made it sequential", "this Pod has lost taskflow's agent"
 	order := map[string]string{contract.OrderAnnotation: "1"}
-	got := map[string]bool{}
-	want := map[string]bool{}
+	got := map[string]string{}
+	want := map[string]string{}
 	for name, c := range map[string]struct {
 		err     error
-		refused bool
+		refused string
 	}{
-		"not at all":          {create(unmutated, nil), true},
-		"names a Task":        {create(named, nil), true},
-		"no agent":            {create(unmutated, order), true},
-		"another container":   {create(unmutated, order, corev1.Container{Name: "agent", Image: "agent"}), true},
-		"no order":            {create(unmutated, nil, agent), true},
-		"mutated":             {create(unmutated, order, agent), false},
-		"says no":             {create(map[string]string{sequential: "false"}, nil), false},
-		"no label":            {create(nil, nil), false},
-		"another label":       {create(map[string]string{"app": "a"}, nil), false},
-		"a kubelet's own Pod": {create(unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), false},
+		"not at all":               {create(unmutated, nil), unseen},
+		"names a Task":             {create(named, nil), unseen},
+		"no agent":                 {create(unmutated, order), unseen},
+		"an agent that isn't used": {create(unmutated, order, agent), unseen},
+		"no order":                 {create(unmutated, nil, agent, wrapped), unseen},
+		"no order, by image":       {create(unmutated, nil, image, wrapped), unseen},
+		"mutated":                  {create(unmutated, order, agent, wrapped), ""},
+		"mutated, by image":        {create(unmutated, order, image, wrapped), ""},
+		"another webhook's, too":   {create(unmutated, order, image, inFront), ""},
+		"another container":        {create(unmutated, order, init("agent"), wrapped), lost},
+		// As an API server leaves it that doesn't know image volumes: of Kubernetes 1.30, and of a later one that may not.
+		"an image that isn't known":   {create(unmutated, order, volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), wrapped), lost},
+		"an image that was taken out": {create(unmutated, order, wrapped), lost},
+		"says no":                     {create(map[string]string{sequential: "false"}, nil), ""},
+		"no label":                    {create(nil, nil), ""},
+		"another label":               {create(map[string]string{"app": "a"}, nil), ""},
+		"a kubelet's own Pod":         {create(unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), ""},
 	} {
-		got[name] = apierrors.IsForbidden(c.err) && strings.Contains(c.err.Error(), "the webhook hasn't made it sequential")
+		got[name] = ""
+		for _, refusal := range []string{unseen, lost} {
+			if apierrors.IsForbidden(c.err) && strings.Contains(c.err.Error(), refusal) {
+				got[name] += refusal
+			}
+		}
 		want[name] = c.refused
-		if c.err != nil && !got[name] && name != "a kubelet's own Pod" { // only a kubelet may create one
+		if c.err != nil && got[name] == "" && name != "a kubelet's own Pod" { // only a kubelet may create one
 			t.Errorf("%s: %v", name, c.err)
 		}
 	}
