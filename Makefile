@@ -62,6 +62,7 @@ generate: ## Write the generated code, the CRD, the RBAC roles and cert-manager'
 	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:stdout | go run ./hack/crd > config/crd/tasks.yaml.new
 	mv config/crd/tasks.yaml.new config/crd/tasks.yaml
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator,fileName=controllers.yaml paths=./controller output:rbac:dir=config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-nodes,fileName=nodes.yaml paths=./webhook output:rbac:dir=config/rbac
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-base,fileName=operator.yaml paths=./cmd/operator output:rbac:dir=config/rbac
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-certificates,fileName=role.yaml paths=./certs output:rbac:dir=config/own-certificates
 	go run ./hack/certmanager > config/certmanager/certificates.yaml.new

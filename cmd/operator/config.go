@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
@@ -47,6 +48,7 @@ func parse(args []string) (config, error) {
 	flags.SortFlags = false
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
 	flags.StringVar(&pullPolicy, "agent-pull-policy", "", "imagePullPolicy of the agent's image: Always, IfNotPresent or Never (default: Kubernetes' own)")
+	flags.StringVar(&c.agent.Delivery, "agent-delivery", contract.DeliveryInit, "how the agent gets into Pods that don't say it themselves: init (by an init container), image (its image is mounted as a volume: Kubernetes 1.36) or auto (image where every node can do it, else init)")
 	flags.StringVar(&medium, "agent-medium", "", "where the agent's binary is in a Pod: empty for the node's disk, or Memory, for nodes that mount their disk noexec")
 	flags.StringSliceVar(&requests, "agent-requests", agentRequests(), "resources that the init container asks for which brings the agent into a Pod; empty for none")
 	flags.StringSliceVar(&limits, "agent-limits", agentLimits(), "the most that it gets; empty for no limits")
@@ -81,6 +83,11 @@ func parse(args []string) (config, error) {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:
 		return config{}, fmt.Errorf("--agent-pull-policy %q is unknown: set it to Always, IfNotPresent or Never", pullPolicy)
+	}
+	switch c.agent.Delivery {
+	case contract.DeliveryInit, contract.DeliveryImage, webhook.DeliveryAuto:
+	default:
+		return config{}, fmt.Errorf("--agent-delivery %q is unknown: set it to init, image or auto", c.agent.Delivery)
 	}
 	c.agent.Medium = corev1.StorageMedium(medium)
 	if c.agent.Medium != corev1.StorageMediumDefault && c.agent.Medium != corev1.StorageMediumMemory {
@@ -171,6 +178,7 @@ func parseQuantities(flag string, values []string) (corev1.ResourceList, error) 
 func (c config) cacheOptions() cache.Options {
 	options := controller.CacheOptions()
 	c.certs.AddToCache(options.ByObject)
+	webhook.CacheNodes(options.ByObject)
 	if len(c.watched) > 0 {
 		options.DefaultNamespaces = map[string]cache.Config{}
 		for _, namespace := range c.watched {

@@ -31,7 +31,8 @@ func defaults() config {
 		startGrace:     5 * time.Minute,
 		shutdownDelay:  5 * time.Second,
 		agent: webhook.Agent{
-			Image: "taskflow/agent:latest",
+			Image:    "taskflow/agent:latest",
+			Delivery: "init",
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
 				Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
@@ -65,6 +66,14 @@ func TestParse(t *testing.T) {
 			func(c *config) {
 				c.agent.Image, c.agent.PullPolicy = "example.com/agent@sha256:0", corev1.PullIfNotPresent
 			},
+		},
+		"the agent as an image volume": {
+			[]string{"--agent-delivery=image"},
+			func(c *config) { c.agent.Delivery = "image" },
+		},
+		"the agent as an image volume, where all nodes can": {
+			[]string{"--agent-delivery=auto"},
+			func(c *config) { c.agent.Delivery = "auto" },
 		},
 		"the agent in memory": {
 			[]string{"--agent-medium=Memory"},
@@ -146,6 +155,7 @@ func TestParseRefuses(t *testing.T) {
 		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": there are flags only`},
 		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
 		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
+		"an unknown delivery":    {[]string{"--agent-delivery=Image"}, `--agent-delivery "Image" is unknown: set it to init, image or auto`},
 		"an unknown medium":      {[]string{"--agent-medium=disk"}, `--agent-medium "disk" is unknown: set it to Memory, or leave it out`},
 		"an unknown source":      {[]string{"--cert-source=vault"}, `--cert-source "vault" is unknown: set it to own or secret`},
 		"a negative grace":       {[]string{"--start-grace-period=-1s"}, "--start-grace-period -1s is below 0: set it to 0 or more"},

@@ -23,6 +23,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/certs"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
@@ -79,6 +80,7 @@ func run(told context.Context, args []string) error {
 	if err := keeper.SetupWithManager(m); err != nil {
 		return fmt.Errorf("setting up the webhook's certificate: %w", err)
 	}
+	nodes := webhook.NewNodes(m.GetCache(), c.agent.Delivery)
 	serving := make(chan struct{})
 	start := func(ctx context.Context) error {
 		// The controllers wait too: without the webhook they could make no Pod.
@@ -89,11 +91,12 @@ func run(told context.Context, args []string) error {
 		}
 		m.GetWebhookServer().Register(webhook.Path, drained(told, &ctrlwebhook.Admission{
 			Handler: webhook.Handler{
-				Decoder:  admission.NewDecoder(m.GetScheme()),
-				Agent:    c.agent,
-				Tasks:    m.GetClient(),
-				Live:     m.GetAPIReader(),
-				Commands: commands,
+				Decoder:      admission.NewDecoder(m.GetScheme()),
+				Agent:        c.agent,
+				ImageVolumes: nodes.ImageVolumes,
+				Tasks:        m.GetClient(),
+				Live:         m.GetAPIReader(),
+				Commands:     commands,
 			},
 		}))
 		if err := controller.SetupWithManager(m, commands, c.startGrace); err != nil {
@@ -106,7 +109,10 @@ func run(told context.Context, args []string) error {
 			return nil // the operator ends
 		}
 		close(serving)
-		return nil
+		if c.agent.Delivery == contract.DeliveryInit {
+			return nil
+		}
+		return nodes.Start(ctx)
 	}
 	if err := m.Add(everyReplica{manager.RunnableFunc(start)}); err != nil {
 		return err

@@ -73,9 +73,11 @@ func run(m *testing.M) (code int, err error) {
 	}
 
 	hook := environment.WebhookInstallOptions
+	cached := controller.CacheOptions()
+	webhook.CacheNodes(cached.ByObject)
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:  scheme,
-		Cache:   controller.CacheOptions(),
+		Cache:   cached,
 		Metrics: metricsserver.Options{BindAddress: "0"},
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
 			Host: hook.LocalServingHost, Port: hook.LocalServingPort, CertDir: hook.LocalServingCertDir,
@@ -91,12 +93,18 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// There are no nodes but those of TestAgentDelivery: the agent is delivered by an init container.
+	nodes := webhook.NewNodes(manager.GetCache(), webhook.DeliveryAuto)
+	if err := manager.Add(nodes); err != nil {
+		return 0, err
+	}
 	manager.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{Handler: webhook.Handler{
-		Decoder:  admission.NewDecoder(scheme),
-		Agent:    webhook.Agent{Image: "taskflow/agent"},
-		Tasks:    manager.GetClient(),
-		Live:     manager.GetAPIReader(),
-		Commands: commands,
+		Decoder:      admission.NewDecoder(scheme),
+		Agent:        webhook.Agent{Image: "taskflow/agent", Delivery: webhook.DeliveryAuto},
+		ImageVolumes: nodes.ImageVolumes,
+		Tasks:        manager.GetClient(),
+		Live:         manager.GetAPIReader(),
+		Commands:     commands,
 	}})
 	registerOthers(manager.GetWebhookServer(), admission.NewDecoder(scheme))
 	if err := controller.SetupWithManager(manager, commands, startGrace); err != nil {

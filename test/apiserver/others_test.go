@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -109,7 +110,7 @@ func callOther(t *testing.T, namespace, name, path string) {
 }
 
 // Two other webhooks, each before or after taskflow's, leave a right Pod: the steps wait for one another, what was appended waits
-// for nobody, and every container has the variable. The name of taskflow's configuration is between theirs.
+// for nobody, and every container has the variable, whichever way the agent is delivered. The name of taskflow's configuration is between theirs.
 func TestOtherWebhooks(t *testing.T) {
 	const before, after = "a", "z"
 	for _, order := range []struct{ container, env string }{{before, before}, {before, after}, {after, before}, {after, after}} {
@@ -134,9 +135,13 @@ func TestOtherWebhooks(t *testing.T) {
 				// Nobody can tell a container that another webhook has put there before from one of the user's.
 				"whose containers are all steps": {pod: plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b")), proxyIsStep: order.container == before},
 			} {
-				t.Run(name, func(t *testing.T) {
-					pod := c.pod
-					pod.Annotations = c.annotations
+				for delivery, all := range map[string]string{
+					contract.DeliveryInit:  "a has it, b has it, proxy has it, taskflow-agent has it",
+					contract.DeliveryImage: "a has it, b has it, proxy has it",
+				} {
+					pod := c.pod.DeepCopy()
+					pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
+					maps.Copy(pod.Annotations, c.annotations)
 					if err := cluster.Create(t.Context(), pod, client.DryRunAll); err != nil {
 						t.Fatal(err)
 					}
@@ -145,7 +150,7 @@ func TestOtherWebhooks(t *testing.T) {
 						want["proxy"] = "3 proxy"
 					}
 					if diff := cmp.Diff(want, agents(t, pod)); diff != "" {
-						t.Errorf("what the agents are told (-want +got):\n%s", diff)
+						t.Errorf("%s, %s: what the agents are told (-want +got):\n%s", name, delivery, diff)
 					}
 					var containers []string
 					for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -156,10 +161,10 @@ func TestOtherWebhooks(t *testing.T) {
 						containers = append(containers, container.Name+env)
 					}
 					slices.Sort(containers)
-					if diff := cmp.Diff("a has it, b has it, proxy has it, taskflow-agent has it", strings.Join(containers, ", ")); diff != "" {
-						t.Errorf("containers with the variable (-want +got):\n%s", diff)
+					if diff := cmp.Diff(all, strings.Join(containers, ", ")); diff != "" {
+						t.Errorf("%s, %s: containers with the variable (-want +got):\n%s", name, delivery, diff)
 					}
-				})
+				}
 			}
 		})
 	}

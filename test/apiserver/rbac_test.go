@@ -110,7 +110,9 @@ func TestOperatorsRights(t *testing.T) {
 		{"update", "coordination.k8s.io", "leases", "", "kube-system", "other"}:    false,
 		{"create", "authentication.k8s.io", "tokenreviews", "", "", ""}:            true,
 		{"escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", ""}:      false,
-		{"get", "", "nodes", "", "", ""}:                                           false,
+		{"watch", "", "nodes", "", "", ""}:                                         true, // what their kubelets and runtimes can
+		{"get", "", "nodes", "proxy", "", ""}:                                      false,
+		{"patch", "", "nodes", "", "", ""}:                                         false,
 	}
 	check := func(t *testing.T, want map[access]bool) {
 		t.Helper()
@@ -128,7 +130,7 @@ func TestOperatorsRights(t *testing.T) {
 			return nil
 		})
 	}
-	files := []string{"rbac/controllers.yaml", "rbac/operator.yaml", "rbac/bindings.yaml", "own-certificates/role.yaml", "own-certificates/bindings.yaml"}
+	files := []string{"rbac/controllers.yaml", "rbac/operator.yaml", "rbac/nodes.yaml", "rbac/bindings.yaml", "own-certificates/role.yaml", "own-certificates/bindings.yaml"}
 	t.Run("all namespaces", func(t *testing.T) {
 		applyRoles(t, func(*unstructured.Unstructured) bool { return false }, files...)
 		check(t, everywhere)

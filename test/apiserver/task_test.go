@@ -26,14 +26,20 @@ import (
 // newTask creates a Task whose steps have a command.
 func newTask(t *testing.T, namespace, name string, steps ...string) *v1alpha1.Task {
 	t.Helper()
+	task := taskOf(namespace, name, steps...)
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	return task
+}
+
+// taskOf is a Task that is yet to be created.
+func taskOf(namespace, name string, steps ...string) *v1alpha1.Task {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
 	for _, step := range steps {
 		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{
 			Name: step, Image: "busybox", Command: []string{"echo"}, Args: []string{step},
 		}})
-	}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
 	}
 	return task
 }

@@ -41,8 +41,16 @@ func TestStartGrace(t *testing.T) {
 	step := func(reason, message string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) { pod.Status.ContainerStatuses[1].State = waiting(reason, message) }
 	}
+	each := func(reason, message string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			for i := range pod.Status.ContainerStatuses {
+				pod.Status.ContainerStatuses[i].State = waiting(reason, message)
+			}
+		}
+	}
 	tests := map[string]struct {
-		before []corev1.ContainerState
+		delivery string // of the agent; empty is the operator's
+		before   []corev1.ContainerState
 		// status is written in turn: the kubelet's reasons take turns.
 		status []func(*corev1.Pod)
 		// Waits is the condition Progressing while it waits.
@@ -81,11 +89,32 @@ func TestStartGrace(t *testing.T) {
 				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
 			},
 		},
+		"the agent's own image, mounted": {
+			delivery: contract.DeliveryImage,
+			before:   []corev1.ContainerState{waiting("ContainerCreating", ""), waiting("ContainerCreating", "")},
+			status: []func(*corev1.Pod){
+				each("ErrImagePull", `failed to pull image "docker.io/taskflow/agent": not found`),
+				each("ImagePullBackOff", `Back-off pulling image "taskflow/agent"`),
+			},
+			waits: `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found`,
+			want: outcome{
+				v1alpha1.TaskFailed, `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found`,
+				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
+			},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(t, newNamespace(t), "waits", "a", "b")
+			task := taskOf(newNamespace(t), "waits", "a", "b")
+			if test.delivery != "" {
+				task.Spec.Template = &v1alpha1.PodTemplate{Metadata: metav1.ObjectMeta{
+					Annotations: map[string]string{contract.DeliveryAnnotation: test.delivery},
+				}}
+			}
+			if err := cluster.Create(t.Context(), task); err != nil {
+				t.Fatal(err)
+			}
 			pod := awaitPod(t, task)
 			setStates(t, pod, corev1.PodPending, test.before...)
 			awaitOrder(t, pod, test.want.Order)
