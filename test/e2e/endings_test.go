@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -50,11 +51,14 @@ func TestEndings(t *testing.T) {
 		want      outcome
 		message   string // or a part of it
 		podGoes   bool
+		// both deliveries of the agent make a difference, if anything does.
+		both bool
 	}{
 		"exit code": {
 			step:    shell("ends", "exit 42"),
 			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 42},
 			message: `step "ends" failed with exit code 42`,
+			both:    true,
 		},
 		"killed by a signal": {
 			step:    shell("ends", "kill -9 $$$$"), // the kubelet makes one $ of two
@@ -64,16 +68,19 @@ func TestEndings(t *testing.T) {
 		"out of memory": {
 			step: withMemory(shell("ends", "tail /dev/zero"), "24Mi"),
 			want: outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "OOMKilled", 137},
+			both: true,
 		},
 		"killed with its agent": {
 			step:      shell("ends", "sleep 1000"),
 			meanwhile: killAgent,
 			want:      outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
+			both:      true,
 		},
 		"command not found": {
 			step:    corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"no-such-command"}},
 			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 127},
 			message: `step "ends" failed with exit code 127 (StartError): starting "no-such-command": not found in PATH`,
+			both:    true,
 		},
 		"command not executable": {
 			step:    corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"/etc/passwd"}},
@@ -89,6 +96,7 @@ func TestEndings(t *testing.T) {
 			step:    corev1.Container{Name: "ends", Image: "nobody/has-this:1", Command: []string{"true"}},
 			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
 			message: `container "ends" can't start`,
+			both:    true,
 		},
 		"ConfigMap that stays missing": {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, EnvFrom: []corev1.EnvFromSource{{
@@ -100,6 +108,7 @@ func TestEndings(t *testing.T) {
 		"container that can't be started": {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, WorkingDir: "/etc/passwd/below"},
 			want: outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 128},
+			both: true,
 		},
 		"timeout of the step": {
 			step: shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait"),
@@ -170,10 +179,13 @@ func TestEndings(t *testing.T) {
 		},
 	}
 	addSlot(t)
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
+	run := func(t *testing.T, name, delivery string) {
+		t.Helper()
+		test := tests[name]
+		t.Run(name+", "+delivery, func(t *testing.T) {
 			t.Parallel()
 			task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+			deliver(task, delivery)
 			task.Spec.Steps[0] = v1alpha1.Step{Container: test.step}
 			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(2))
 			if test.edit != nil {
@@ -225,6 +237,12 @@ func TestEndings(t *testing.T) {
 				t.Errorf("the next step has run: %v", spans)
 			}
 		})
+	}
+	for name, test := range tests {
+		run(t, name, contract.DeliveryInit)
+		if test.both {
+			run(t, name, contract.DeliveryImage)
+		}
 	}
 }
 

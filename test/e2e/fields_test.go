@@ -246,9 +246,14 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 			t.Parallel()
 			namespace := newNamespace(t, "baseline")
 			security := &corev1.PodSecurityContext{RunAsUser: new(int64(1234)), RunAsGroup: new(int64(2345)), SupplementalGroups: []int64{77, 88}}
-			task := newTask(namespace, "wrapped", container)
-			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
-			create(t, task)
+			var tasks []*v1alpha1.Task
+			for _, delivery := range deliveries {
+				task := newTask(namespace, "wrapped-"+delivery, container)
+				task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
+				deliver(task, delivery)
+				create(t, task)
+				tasks = append(tasks, task)
+			}
 			plain := &corev1.Pod{
 				ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
 				Spec:       corev1.PodSpec{Containers: []corev1.Container{container}, SecurityContext: security, RestartPolicy: corev1.RestartPolicyNever},
@@ -256,7 +261,6 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 			if err := cluster.Create(t.Context(), plain); err != nil {
 				t.Fatal(err)
 			}
-			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 			wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
 				if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
 					return err
@@ -270,8 +274,11 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 			if !strings.Contains(want, "arg 1=[hello]") || !strings.Contains(want, "uid=1234") || strings.Contains(want, "/dev/pts") != container.TTY {
 				t.Fatalf("the report is %q", want)
 			}
-			if diff := cmp.Diff(want, logs(t, namespace, "wrapped", "only")); diff != "" {
-				t.Errorf("what the command finds (-without +with the agent):\n%s", diff)
+			for _, task := range tasks {
+				awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+				if diff := cmp.Diff(want, logs(t, namespace, task.Name, "only")); diff != "" {
+					t.Errorf("what the command finds (-plain +%s):\n%s", task.Name, diff)
+				}
 			}
 		})
 	}

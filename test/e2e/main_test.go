@@ -20,6 +20,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/kube"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
@@ -86,6 +87,17 @@ func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alp
 		return nil
 	})
 	return task.Status
+}
+
+// deliveries are the ways in which the agent gets into a Pod. The operator of `make deploy-local` uses the first, unless the Pod says more.
+var deliveries = []string{contract.DeliveryInit, contract.DeliveryImage}
+
+// deliver makes the Task's Pods have the agent in one of them.
+func deliver(task *v1alpha1.Task, delivery string) {
+	if task.Spec.Template == nil {
+		task.Spec.Template = &v1alpha1.PodTemplate{}
+	}
+	metav1.SetMetaDataAnnotation(&task.Spec.Template.Metadata, contract.DeliveryAnnotation, delivery)
 }
 
 func inPhase(phase v1alpha1.TaskPhase) func(v1alpha1.TaskStatus) bool {

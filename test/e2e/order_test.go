@@ -111,10 +111,11 @@ func disorder(spans map[int]span, steps int) []string {
 
 // The steps of a Task run one after another, in their order, and each once: by the clock of the steps themselves.
 func TestStepsRunOneAfterAnother(t *testing.T) {
-	for _, steps := range []int{1, 3, 20} {
-		t.Run(strconv.Itoa(steps), func(t *testing.T) {
+	test := func(steps int, delivery string) {
+		t.Run(fmt.Sprint(delivery, " ", steps), func(t *testing.T) {
 			t.Parallel()
 			task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
+			deliver(task, delivery)
 			create(t, task)
 			status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 			if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
@@ -129,6 +130,11 @@ func TestStepsRunOneAfterAnother(t *testing.T) {
 				}
 			}
 		})
+	}
+	for _, delivery := range deliveries {
+		for _, steps := range []int{1, 3, 20} {
+			test(steps, delivery)
+		}
 	}
 }
 
@@ -156,30 +162,35 @@ func TestBrokenGateIsSeen(t *testing.T) {
 // useAgent makes the operator put another agent into Pods until the test ends.
 func useAgent(t *testing.T, image string) {
 	t.Helper()
-	const flag = "--agent-image="
-	set := func(ctx context.Context, image string) (old string, err error) {
+	useFlag(t, "--agent-image="+image)
+}
+
+// useFlag starts the operator anew with another flag until the test ends; the last of two that are the same counts.
+func useFlag(t *testing.T, flag string) {
+	t.Helper()
+	set := func(ctx context.Context, edit func(args []string) []string) error {
 		var deployment appsv1.Deployment
 		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-			return "", err
+			return err
 		}
 		before := deployment.DeepCopy()
-		args := deployment.Spec.Template.Spec.Containers[0].Args
-		i := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, flag) })
-		old, args[i] = strings.TrimPrefix(args[i], flag), flag+image
-		return old, cluster.Patch(ctx, &deployment, client.MergeFrom(before))
+		container := &deployment.Spec.Template.Spec.Containers[0]
+		container.Args = edit(container.Args)
+		return cluster.Patch(ctx, &deployment, client.MergeFrom(before))
 	}
-	old, err := set(t.Context(), image)
-	if err != nil {
+	if err := set(t.Context(), func(args []string) []string { return append(args, flag) }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
-		if _, err := set(ctx, old); err != nil {
-			t.Errorf("putting the agent back: %v", err)
+		if err := set(ctx, func(args []string) []string {
+			return slices.DeleteFunc(args, func(arg string) bool { return arg == flag })
+		}); err != nil {
+			t.Errorf("taking %s back: %v", flag, err)
 		}
 	})
-	wait.For(t, "the operator with another agent", rolledOut)
+	wait.For(t, "the operator with "+flag, rolledOut)
 }
 
 // A step that fails ends the sequence: the later ones never run their command, the Task says which step and how, and the

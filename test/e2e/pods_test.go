@@ -111,7 +111,7 @@ func TestHelper(t *testing.T) {
 }
 
 // Odd but valid Pods run as they would without taskflow: with other ways to share the node, other users, read-only file systems and
-// mounts at taskflow's paths (PEERS row 27).
+// mounts at taskflow's paths, whichever way the agent is delivered (PEERS row 27).
 func TestOddPods(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, "privileged")
@@ -141,24 +141,32 @@ func TestOddPods(t *testing.T) {
 		"image-command": func(pod *corev1.Pod) { // that of the image prints more, and is not looked at here
 			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "c", Image: "devopscube/kubernetes-job-demo:latest", Args: []string{"3"}})
 		},
+		"init-and-sidecar": func(pod *corev1.Pod) {
+			init, sidecar := *report.DeepCopy(), shell("sidecar", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+			init.Name, sidecar.RestartPolicy = "init", new(corev1.ContainerRestartPolicyAlways)
+			pod.Spec.InitContainers = []corev1.Container{init, sidecar}
+		},
 		"own-message": func(pod *corev1.Pod) {
 			pod.Spec.Containers[0].TerminationMessagePath = "/tmp/message"
 			pod.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
 		},
 	}
 	for name, edit := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			second := *report.DeepCopy()
-			second.Name, second.Command[2] = "b", "echo b"
-			pod := sequentialPod(namespace, name, *report.DeepCopy(), second)
-			edit(pod)
-			createPod(t, pod)
-			awaitPodPhase(t, pod, corev1.PodSucceeded)
-			if diff := cmp.Diff("a\nb\n", logs(t, namespace, pod.Name, "a")+logs(t, namespace, pod.Name, "b")); diff != "" {
-				t.Errorf("output (-want +got):\n%s", diff)
-			}
-		})
+		for _, delivery := range deliveries {
+			t.Run(name+" "+delivery, func(t *testing.T) {
+				t.Parallel()
+				second := *report.DeepCopy()
+				second.Name, second.Command[2] = "b", "echo b"
+				pod := sequentialPod(namespace, name+"-"+delivery, *report.DeepCopy(), second)
+				pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
+				edit(pod)
+				createPod(t, pod)
+				awaitPodPhase(t, pod, corev1.PodSucceeded)
+				if diff := cmp.Diff("a\nb\n", logs(t, namespace, pod.Name, "a")+logs(t, namespace, pod.Name, "b")); diff != "" {
+					t.Errorf("output (-want +got):\n%s", diff)
+				}
+			})
+		}
 	}
 }
 

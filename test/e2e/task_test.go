@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/oci"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -101,25 +103,46 @@ func TestREADMETask(t *testing.T) {
 }
 
 // What the operator adds to a Pod is no obstacle in a namespace with PodSecurity restricted: where the user's own containers
-// may run, so may the Task.
+// may run, so may the Task, also those from an image that has nothing but a program (PEERS row 12).
 func TestRestrictedNamespace(t *testing.T) {
 	t.Parallel()
-	step := shell("only", "id -u")
-	step.SecurityContext = &corev1.SecurityContext{
+	namespace := newNamespace(t, "restricted")
+	program, err := argvProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := oci.Image(oci.HostPlatform(), []oci.File{{Path: "argv", Mode: 0o755, Content: program}}, v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	security := &corev1.SecurityContext{
 		AllowPrivilegeEscalation: new(false),
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		ReadOnlyRootFilesystem:   new(true),
 	}
-	task := newTask(newNamespace(t, "restricted"), "restricted", step)
-	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
-		RunAsNonRoot:   new(true),
-		RunAsUser:      new(int64(12345)),
-		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-	}}}
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	if diff := cmp.Diff("12345\n", logs(t, task.Namespace, task.Name, "only")); diff != "" {
-		t.Errorf("the step's user (-want +got):\n%s", diff)
+	shell := shell("shell", "id -u")
+	noShell := corev1.Container{Name: "no-shell", Image: push(t, clusterRegistry+"/e2e/bare:1", bare), Command: []string{"/argv"}}
+	shell.SecurityContext, noShell.SecurityContext = security, security
+	for _, delivery := range deliveries {
+		t.Run(delivery, func(t *testing.T) {
+			t.Parallel()
+			task := newTask(namespace, "restricted-"+delivery, shell, noShell)
+			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot:   new(true),
+				RunAsUser:      new(int64(12345)),
+				FSGroup:        new(int64(23456)),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			}}}
+			deliver(task, delivery)
+			create(t, task)
+			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			if diff := cmp.Diff("12345\n", logs(t, namespace, task.Name, "shell")); diff != "" {
+				t.Errorf("the step's user (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff("0 \"/argv\"\nin / as 12345:0, GREETING=\"\"\n", logs(t, namespace, task.Name, "no-shell")); diff != "" {
+				t.Errorf("what the program without a shell prints (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
