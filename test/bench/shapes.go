@@ -36,7 +36,7 @@ var floor = shape{"one container, one shell", func(meta metav1.ObjectMeta, w wor
 	return pod(meta, nil, []corev1.Container{container(0, strings.Join(commands, "; "))})
 }}
 
-// taskflow is the name of its shape; "taskflow, handoff: controller" is that of the other one.
+// taskflow is the name of its shape, with the agent in an init container; the others of it say more behind a comma.
 const taskflow = "taskflow"
 
 var shapes = []shape{
@@ -49,7 +49,10 @@ var shapes = []shape{
 		return pod(meta, all[:len(all)-1], all[len(all)-1:])
 	}},
 	{taskflow, func(meta metav1.ObjectMeta, w work) client.Object {
-		return task(meta, w, nil)
+		return task(meta, w, map[string]string{contract.DeliveryAnnotation: contract.DeliveryInit})
+	}},
+	{taskflow + ", agent as an image volume", func(meta metav1.ObjectMeta, w work) client.Object {
+		return task(meta, w, map[string]string{contract.DeliveryAnnotation: contract.DeliveryImage})
 	}},
 	{taskflow + ", handoff: controller", func(meta metav1.ObjectMeta, w work) client.Object {
 		return task(meta, w, map[string]string{contract.HandoffAnnotation: contract.HandoffController})
