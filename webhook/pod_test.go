@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -332,16 +333,27 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// TestHandleDelivery proves that the nodes are asked about for auto, and for nothing else.
+// TestHandleDelivery proves that the nodes are asked about for auto, and for nothing else, and that the answer counts.
 func TestHandleDelivery(t *testing.T) {
-	for delivery, want := range map[string]bool{"init": false, "image": false, "auto": true} {
-		asked := false
+	type answer struct{ Asked, ByInit bool }
+	for _, c := range []struct {
+		delivery string
+		can      bool
+		want     answer
+	}{
+		{"init", true, answer{false, true}},
+		{"image", false, answer{false, false}},
+		{"auto", true, answer{true, false}},
+		{"auto", false, answer{true, true}},
+	} {
+		var got answer
 		handler := newHandler(t)
-		handler.Agent.Delivery = delivery
-		handler.ImageVolumes = func() bool { asked = true; return true }
+		handler.Agent.Delivery = c.delivery
+		handler.ImageVolumes = func() bool { got.Asked = true; return c.can }
 		response := handler.Handle(t.Context(), requestFor(encode(t, taskPod(step("a")))))
-		if !response.Allowed || asked != want {
-			t.Errorf("%s: the nodes were asked about: %t, want %t; %v", delivery, asked, want, response.Result)
+		got.ByInit = strings.Contains(string(encode(t, response.Patches)), contract.AgentContainer)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s, and the nodes can: %t (-want +got):\n%s", c.delivery, c.can, diff)
 		}
 	}
 }

@@ -4,17 +4,25 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/wait"
+	"github.com/taskflow/taskflow-operator/webhook"
 )
 
 // deliveryOf says how the agent was put into a Pod.
@@ -61,21 +69,6 @@ func TestAgentDelivery(t *testing.T) { // not parallel: all other tests are of a
 			}
 		}
 	}
-	join := func(t *testing.T, name, kubelet, runtime string) *corev1.Node {
-		t.Helper()
-		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		if err := cluster.Create(t.Context(), node); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := cluster.Delete(context.WithoutCancel(t.Context()), node); client.IgnoreNotFound(err) != nil {
-				t.Error(err)
-			}
-		})
-		upgrade(t, node, kubelet, runtime)
-		return node
-	}
-
 	await(t, contract.DeliveryInit)
 	first := join(t, "first", "v1.37.2", "containerd://2.4.2")
 	await(t, contract.DeliveryImage)
@@ -91,6 +84,88 @@ func TestAgentDelivery(t *testing.T) { // not parallel: all other tests are of a
 		}
 		await(t, map[*corev1.Node]string{first: contract.DeliveryImage, second: contract.DeliveryInit}[node])
 	}
+}
+
+// Without the right to watch nodes nothing is known of them, and everything else goes on; once it is given, they are seen.
+func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel: see above
+	node := join(t, "node", "v1.37.2", "containerd://2.4.2")
+	config := rest.CopyConfig(environment.Config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: operator}
+	forbidden := make(chan struct{})
+	var once sync.Once
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			response, err := next.RoundTrip(request)
+			if err == nil && response.StatusCode == http.StatusForbidden {
+				once.Do(func() { close(forbidden) })
+			}
+			return response, err
+		})
+	})
+	options := cache.Options{Scheme: cluster.Scheme(), ByObject: map[client.Object]cache.ByObject{}}
+	webhook.CacheNodes(options.ByObject)
+	informers, err := cache.New(config, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := webhook.NewNodes(informers, webhook.DeliveryAuto)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for _, start := range []func(context.Context) error{informers.Start, others.Start} {
+		running.Go(func() {
+			if err := start(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	defer func() { stop(); running.Wait() }()
+	select {
+	case <-forbidden:
+	case <-time.After(time.Minute):
+		t.Fatal("the nodes were not asked for")
+	}
+	if others.ImageVolumes() {
+		t.Error("the nodes are said to be able, and nobody has seen them")
+	}
+	applyRoles(t, func(object *unstructured.Unstructured) bool {
+		return object.GetKind() == "ClusterRoleBinding" && object.GetName() != "taskflow-operator-nodes" || object.GetKind() == "RoleBinding"
+	}, "rbac/nodes.yaml", "rbac/bindings.yaml")
+	wait.For(t, "the nodes to be seen", func(context.Context) error {
+		if !others.ImageVolumes() {
+			return errors.New("they are not")
+		}
+		return nil
+	})
+
+	if err := cluster.Delete(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the webhook to know that there is no node", func(context.Context) error {
+		if nodes.ImageVolumes() {
+			return errors.New("it doesn't")
+		}
+		return nil
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
+
+// join makes a node, for as long as the test takes.
+func join(t *testing.T, name, kubelet, runtime string) *corev1.Node {
+	t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := cluster.Create(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.WithoutCancel(t.Context()), node); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+	})
+	upgrade(t, node, kubelet, runtime)
+	return node
 }
 
 // upgrade gives a node other versions.

@@ -37,6 +37,8 @@ const startGrace = 3 * time.Second
 var (
 	cluster     client.WithWatch
 	environment *envtest.Environment
+	// nodes are those that the webhook sees: none but in the tests of the agent's delivery. So it is by an init container in all others.
+	nodes *webhook.Nodes
 )
 
 func TestMain(m *testing.M) {
@@ -93,8 +95,7 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// There are no nodes but those of TestAgentDelivery: the agent is delivered by an init container.
-	nodes := webhook.NewNodes(manager.GetCache(), webhook.DeliveryAuto)
+	nodes = webhook.NewNodes(manager.GetCache(), webhook.DeliveryAuto)
 	if err := manager.Add(nodes); err != nil {
 		return 0, err
 	}
