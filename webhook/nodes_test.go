@@ -3,12 +3,16 @@ package webhook
 import (
 	"testing"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/taskflow/taskflow-operator/contract"
 )
 
 func nodeInfo(kubelet, runtime string) corev1.NodeSystemInfo {
@@ -88,6 +92,33 @@ func TestNodes(t *testing.T) {
 		turn.do()
 		if got := n.ImageVolumes(); got != turn.want {
 			t.Errorf("%s: ImageVolumes is %t, want %t", turn.what, got, turn.want)
+		}
+	}
+}
+
+// TestNodesTell proves what the log says of the nodes: once all are known, and when the answer changes.
+func TestNodesTell(t *testing.T) {
+	able, unable := nodeInfo("v1.36.0", "containerd://2.3.0"), nodeInfo("v1.36.0", "docker://29")
+	const (
+		why = `"node"="b" "why"="its container runtime is \"docker://29\", and has to be containerd or CRI-O"`
+		all = `"level"=0 "msg"="Every node can mount the agent's image" "nodes"=2`
+	)
+	for delivery, unables := range map[string]string{
+		DeliveryAuto:           `"level"=0 "msg"="The agent is delivered by an init container, since not every node can mount its image" ` + why,
+		contract.DeliveryImage: `"level"=0 "msg"="No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init" ` + why,
+	} {
+		var told []string
+		ctx := logf.IntoContext(t.Context(), funcr.New(func(_, line string) { told = append(told, line) }, funcr.Options{}))
+		n := NewNodes(nil, delivery)
+		n.see(ctx, node("a", able))
+		n.see(ctx, node("b", unable))
+		n.change(ctx, func() { n.synced = true })
+		n.see(ctx, node("c", unable))
+		n.forget(ctx, node("c", unable))
+		n.see(ctx, node("b", able))
+		n.see(ctx, node("b", unable))
+		if diff := cmp.Diff([]string{unables, all, unables}, told); diff != "" {
+			t.Errorf("%s: the log (-want +got):\n%s", delivery, diff)
 		}
 	}
 }
