@@ -312,8 +312,14 @@ func cancelTask(t *testing.T, task *v1alpha1.Task) {
 // killAgent kills process 1 of the Task's first step, from the node, as the kernel does when all of a container is out of memory.
 func killAgent(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
+	killProcess(t, client.ObjectKeyFromObject(task), "--waitcontent\x001\x00")
+}
+
+// killProcess kills the process of a Pod whose command line has this part.
+func killProcess(t *testing.T, key client.ObjectKey, part string) {
+	t.Helper()
 	var pod corev1.Pod
-	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &pod); err != nil {
+	if err := cluster.Get(t.Context(), key, &pod); err != nil {
 		t.Fatal(err)
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*")
@@ -323,7 +329,7 @@ func killAgent(t *testing.T, task *v1alpha1.Task) {
 	for _, process := range processes {
 		command, _ := os.ReadFile(process + "/cmdline") // it may have ended
 		cgroup, _ := os.ReadFile(process + "/cgroup")
-		if strings.Contains(string(command), "--waitcontent\x001\x00") && strings.Contains(string(cgroup), "pod"+string(pod.UID)) {
+		if strings.Contains(string(command), part) && strings.Contains(string(cgroup), "pod"+string(pod.UID)) {
 			var pid int
 			if _, err := fmt.Sscan(filepath.Base(process), &pid); err != nil {
 				t.Fatal(err)
@@ -334,7 +340,7 @@ func killAgent(t *testing.T, task *v1alpha1.Task) {
 			return
 		}
 	}
-	t.Fatal("the step's agent isn't there")
+	t.Fatalf("the Pod %s has no process with %q", pod.Name, part)
 }
 
 // watchSettling measures the time from the first Pod status that has a step's container ended with an error to the Task's status that
