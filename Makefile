@@ -30,13 +30,13 @@ cluster-status: ## Say how the test cluster is.
 deploy-local: up ## Build taskflow and install it into the test cluster.
 	@eval "$$($(CLUSTER) env)" && registry="$$($(CLUSTER) registry)" && \
 	$(MAKE) --no-print-directory deploy IMAGES=docker.io/taskflow PUSH_TO="$$registry/taskflow" PLAIN_HTTP=true \
-	  OPERATOR_FLAGS=--start-grace-period=30s CONFIG=test/e2e/operator.yaml PLATFORMS=linux/$$(go env GOARCH)
+	  OPERATOR_FLAGS="--start-grace-period=30s --log-level=debug" CONFIG=test/e2e/operator.yaml PLATFORMS=linux/$$(go env GOARCH)
 
 ##@ Install
 
 .PHONY: deploy
-deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate.
-	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)" "$(VARIANT)" "$(PLATFORMS)"
+deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate. NAMESPACES=a,b: for these alone.
+	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)" "$(VARIANT)" "$(PLATFORMS)" "$(NAMESPACES)"
 
 .PHONY: undeploy
 undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=remove also removes the kind Task, with all Tasks.

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig.
-# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT [PLATFORMS]]]]]]: see the Makefile. The images are named by digest, so that a
-# second call changes what has changed, and no more.
+# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT [PLATFORMS [NAMESPACES]]]]]]]: see the Makefile. The images are named by
+# digest, so that a second call changes what has changed, and no more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-} variant=${6:-default} platforms=${7:-linux/amd64,linux/arm64}
+namespaces=${8:-} # to look after, separated by commas; all where there are none
 if [ -z "$images" ]; then
 	echo 'deploy: IMAGES is missing: set it to where the images are pushed, such as "make deploy IMAGES=ghcr.io/me"' >&2
 	exit 1
@@ -24,7 +25,7 @@ overlay=dist/deploy
 mkdir -p $overlay
 {
 	cat <<-EOF
-		resources: [../../config/$variant]
+		resources: [../../config/$variant${namespaces:+, ../../config/namespaced, bindings.yaml}]
 		images:
 		- {name: taskflow/operator, newName: ${operator%@*}, digest: ${operator#*@}}
 		patches:
@@ -35,6 +36,21 @@ mkdir -p $overlay
 	for flag in $operator_flags; do
 		echo "    - {op: add, path: /spec/template/spec/containers/0/args/-, value: \"$flag\"}"
 	done
+	if [ -n "$namespaces" ]; then
+		cat <<-EOF
+			    - {op: add, path: /spec/template/spec/containers/0/args/-, value: "--watch-namespace=$namespaces"}
+			- target: {kind: MutatingWebhookConfiguration, name: taskflow}
+			  patch: |
+			    - {op: add, path: /webhooks/0/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}
+			    - {op: add, path: /webhooks/1/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}
+			- target: {kind: ValidatingAdmissionPolicy, name: taskflow-unwatched}
+			  patch: |
+			    - {op: replace, path: /spec/matchConstraints/namespaceSelector/matchExpressions/0/values, value: [$namespaces]}
+			- target: {kind: ClusterRoleBinding, name: taskflow-operator}
+			  patch: |
+			    {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: taskflow-operator}, \$patch: delete}
+		EOF
+	fi
 	if [ -n "$config" ]; then
 		cat <<-EOF
 			- target: {kind: ConfigMap, name: taskflow-config}
@@ -46,7 +62,25 @@ mkdir -p $overlay
 		sed 's/^/        /' "$config"
 	fi
 } >$overlay/kustomization.yaml
+for namespace in ${namespaces//,/ }; do
+	cat <<-EOF
+		---
+		apiVersion: rbac.authorization.k8s.io/v1
+		kind: RoleBinding
+		metadata: {name: taskflow-operator, namespace: $namespace, labels: {app.kubernetes.io/name: taskflow-operator}}
+		roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: taskflow-operator}
+		subjects: [{kind: ServiceAccount, name: taskflow-operator, namespace: taskflow-system}]
+	EOF
+done >$overlay/bindings.yaml
 
 kubectl apply -k $overlay
+# What an installation for other namespaces, or for all, has left.
+if [ -n "$namespaces" ]; then
+	kubectl delete --ignore-not-found clusterrolebinding taskflow-operator
+else
+	kubectl delete --ignore-not-found -k config/namespaced
+fi
+kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator \
+	--field-selector "metadata.namespace!=taskflow-system$(printf ',metadata.namespace!=%s' ${namespaces//,/ })"
 kubectl wait --for=condition=Established --timeout=60s crd/tasks.api.practice.com >/dev/null
 kubectl -n taskflow-system rollout status --timeout=180s deployment/taskflow-operator

@@ -13,9 +13,11 @@ keep | remove) ;;
 esac
 # First what the API server asks for each Pod: with the operator gone there would be nobody to answer. No Pod with steps may
 # be created from here on.
+kubectl delete --ignore-not-found -k config/namespaced
 kubectl delete --ignore-not-found -k config/policy
 kubectl delete --ignore-not-found -k config/webhook
 # Then what there is in the cluster, and last the namespace, with all that is in it.
+kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/own-certificates
 kubectl delete --ignore-not-found -k config/base
 if [ "$crd" = remove ]; then

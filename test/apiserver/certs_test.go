@@ -3,9 +3,12 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +71,13 @@ func TestCertificatesOfReplicas(t *testing.T) {
 		"the authority's key is damaged": func() error {
 			return cluster.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType, []byte(`{"data":{"ca.key":"bm9uc2Vuc2U="}}`)))
 		},
+		"the authorities are damaged": func() error {
+			return cluster.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType, []byte(`{"data":{"ca.crt":"bm9uc2Vuc2U="}}`)))
+		},
+		"the certificate's key is another": func() error {
+			return cluster.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType,
+				fmt.Appendf(nil, `{"data":{"tls.key":%q}}`, base64.StdEncoding.EncodeToString(secret.Data["ca.key"]))))
+		},
 		"the certificate is damaged": func() error {
 			return cluster.Patch(t.Context(), secret, client.RawPatch(types.MergePatchType, []byte(`{"data":{"tls.crt":"bm9uc2Vuc2U="}}`)))
 		},
@@ -88,7 +98,7 @@ func TestCertificatesOfReplicas(t *testing.T) {
 			if maps.EqualFunc(before.Data, after.Data, func(a, b []byte) bool { return string(a) == string(b) }) {
 				return errors.New("nothing has changed")
 			}
-			return nil
+			return c.serve(ctx, after.Data["tls.crt"])
 		})
 	}
 	caller.stop(t)
@@ -266,6 +276,24 @@ func (c *certificates) callable(ctx context.Context) error {
 				return fmt.Errorf("%s can't be called at replica %d: %w", webhook.Name, i, err)
 			}
 			_ = connection.Close()
+		}
+	}
+	return nil
+}
+
+// serve says whether each replica serves this certificate.
+func (c *certificates) serve(ctx context.Context, certificate []byte) error {
+	block, _ := pem.Decode(certificate)
+	for i, address := range c.addresses {
+		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // which one it is, is asked below
+		connection, err := dialer.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		served := connection.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw
+		_ = connection.Close()
+		if !bytes.Equal(served, block.Bytes) {
+			return fmt.Errorf("replica %d serves another certificate", i)
 		}
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
@@ -84,26 +85,41 @@ func operatorsAccount(t *testing.T) client.Client {
 	return as
 }
 
-// TestAnnotationsAreTaskflows proves that nobody but the operator changes taskflow's annotations of a Pod, whichever way there is to do
-// it, and that all else goes on working.
+// TestAnnotationsAreTaskflows proves that nobody but the operator changes taskflow's annotations and labels of a Pod, whichever way
+// there is to do it, and that all else goes on working.
 func TestAnnotationsAreTaskflows(t *testing.T) {
 	namespace := newNamespace(t)
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pod", Annotations: map[string]string{
-			contract.OrderAnnotation: "1", contract.StepsAnnotation: "a,b", contract.ScriptAnnotationPrefix + "2": "true", "own": "1",
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: "pod",
+			Labels:      map[string]string{contract.TaskLabel: "task", "own": "1"},
+			Annotations: map[string]string{contract.StepsAnnotation: "a,b", contract.ScriptAnnotationPrefix + "2": "true", "own": "1"},
+			OwnerReferences: []metav1.OwnerReference{{ // as the Task controller makes it
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "task", UID: "task", Controller: new(true),
+			}},
+		},
+		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{
+			{Name: "a", Image: "a", Command: []string{"a"}}, {Name: "b", Image: "b", Command: []string{"b"}},
 		}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}}},
 	}
 	if err := cluster.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	annotate := func(as client.Client, key, value, subresource string) error {
-		patch := []byte(`{"metadata":{"annotations":{"` + key + `":` + value + `}}}`)
-		if subresource != "" {
-			return as.SubResource(subresource).Patch(t.Context(), pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
-		}
-		return as.Patch(t.Context(), pod.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	key := client.ObjectKeyFromObject(pod)
+	if diff := cmp.Diff("1", pod.Annotations[contract.OrderAnnotation]); diff != "" {
+		t.Fatalf("order (-want +got):\n%s", diff)
 	}
+	metadata := func(as client.Client, kind, name, value, subresource string) error {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"`+kind+`":{"`+name+`":`+value+`}}}`))
+		if subresource != "" {
+			return as.SubResource(subresource).Patch(t.Context(), pod.DeepCopy(), patch)
+		}
+		return as.Patch(t.Context(), pod.DeepCopy(), patch)
+	}
+	annotate := func(as client.Client, name, value, subresource string) error {
+		return metadata(as, "annotations", name, value, subresource)
+	}
+	label := func(name, value string) error { return metadata(cluster, "labels", name, value, "") }
 	probes := 1
 	installPolicy(t, "annotations.yaml", namespace, func() error {
 		probes++
@@ -113,35 +129,84 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	const refusal = "metadata.annotations: those that start with taskflow.practice.com/ are changed by taskflow alone: leave them as they are"
-	bind := func(annotations map[string]string) error {
+	update := func(edit func(*corev1.Pod), write func(*corev1.Pod) error) error {
+		var now corev1.Pod
+		if err := cluster.Get(t.Context(), key, &now); err != nil {
+			return err
+		}
+		edit(&now)
+		return write(&now)
+	}
+	whole := func(pod *corev1.Pod) error { return cluster.Update(t.Context(), pod) }
+	release := func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "2" }
+	apply := func(metadata string) error {
+		patch := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"pod","namespace":"` + namespace + `",` + metadata + `}}`
+		return cluster.Patch(t.Context(), pod.DeepCopy(), client.RawPatch(types.ApplyPatchType, []byte(patch)), client.FieldOwner("user"), client.ForceOwnership)
+	}
+	bind := func(annotations, labels map[string]string) error {
 		return cluster.SubResource("binding").Create(t.Context(), pod.DeepCopy(), &corev1.Binding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pod.Name, Annotations: annotations},
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: pod.Name, Annotations: annotations, Labels: labels},
 			Target:     corev1.ObjectReference{Kind: "Node", Name: "node"},
 		})
 	}
+	const ofAnnotations = "metadata.annotations: those that start with taskflow.practice.com/ are changed by taskflow alone: leave them as they are"
+	const ofLabels = "metadata.labels: those that start with taskflow.practice.com/ count when a Pod is created: leave them as they are, and create another Pod"
 	account := operatorsAccount(t)
 	for name, c := range map[string]struct {
 		do      func() error
-		refused bool
+		refusal string
 	}{
-		"order":                     {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "") }, true},
-		"order, removed":            {func() error { return annotate(cluster, contract.OrderAnnotation, "null", "") }, true},
-		"order, through the status": {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "status") }, true},
-		"halt":                      {func() error { return annotate(cluster, contract.HaltAnnotation, `"stop"`, "") }, true},
-		"the steps":                 {func() error { return annotate(cluster, contract.StepsAnnotation, `"b,a"`, "") }, true},
-		"a script":                  {func() error { return annotate(cluster, contract.ScriptAnnotationPrefix+"2", `"rm"`, "") }, true},
-		"order, through a binding":  {func() error { return bind(map[string]string{contract.OrderAnnotation: "2"}) }, true},
-		"one's own":                 {func() error { return annotate(cluster, "own", `"2"`, "") }, false},
-		"one's own, and the status": {func() error { return annotate(cluster, "own", `"3"`, "status") }, false},
-		"order, as it is":           {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, false},
-		"a binding":                 {func() error { return bind(nil) }, false},
-		"order, by the operator":    {func() error { return annotate(account, contract.OrderAnnotation, `"1"`, "") }, false},
-		"halt, by the operator":     {func() error { return annotate(account, contract.HaltAnnotation, `""`, "") }, false},
+		"order":                        {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "") }, ofAnnotations},
+		"order, removed":               {func() error { return annotate(cluster, contract.OrderAnnotation, "null", "") }, ofAnnotations},
+		"order, by an update":          {func() error { return update(release, whole) }, ofAnnotations},
+		"order, applied":               {func() error { return apply(`"annotations":{"` + contract.OrderAnnotation + `":"2"}`) }, ofAnnotations},
+		"order, through the status":    {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "status") }, ofAnnotations},
+		"halt":                         {func() error { return annotate(cluster, contract.HaltAnnotation, `"stop"`, "") }, ofAnnotations},
+		"the steps":                    {func() error { return annotate(cluster, contract.StepsAnnotation, `"b,a"`, "") }, ofAnnotations},
+		"a script":                     {func() error { return annotate(cluster, contract.ScriptAnnotationPrefix+"2", `"rm"`, "") }, ofAnnotations},
+		"order, through a binding":     {func() error { return bind(map[string]string{contract.OrderAnnotation: "2"}, nil) }, ofAnnotations},
+		"the label, removed":           {func() error { return label(contract.SequentialLabel, "null") }, ofLabels},
+		"the label, changed":           {func() error { return label(contract.SequentialLabel, `"false"`) }, ofLabels},
+		"the label, applied":           {func() error { return apply(`"labels":{"` + contract.SequentialLabel + `":"false"}`) }, ofLabels},
+		"the label, through a binding": {func() error { return bind(nil, map[string]string{contract.SequentialLabel: "false"}) }, ofLabels},
+		"the Task":                     {func() error { return label(contract.TaskLabel, `"other"`) }, ofLabels},
+		"one's own":                    {func() error { return annotate(cluster, "own", `"2"`, "") }, ""},
+		"one's own, applied":           {func() error { return apply(`"labels":{"own":"2"},"annotations":{"own":"4"}`) }, ""},
+		"one's own, and the status":    {func() error { return annotate(cluster, "own", `"3"`, "status") }, ""},
+		"order, as it is":              {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, ""},
+		"a binding":                    {func() error { return bind(nil, map[string]string{"topology.kubernetes.io/zone": "a"}) }, ""},
+		"order, by the operator":       {func() error { return annotate(account, contract.OrderAnnotation, `"1"`, "") }, ""},
+		"halt, by the operator":        {func() error { return annotate(account, contract.HaltAnnotation, `""`, "") }, ""},
+		"a subresource that leaves it be": {func() error {
+			return update(func(pod *corev1.Pod) {
+				release(pod)
+				pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+					Name: "debug", Image: "busybox", ImagePullPolicy: corev1.PullIfNotPresent, TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+				}}}
+			}, func(pod *corev1.Pod) error {
+				return cluster.SubResource("ephemeralcontainers").Update(t.Context(), pod)
+			})
+		}, ""},
+		"another that leaves it be": {func() error {
+			return update(release, func(pod *corev1.Pod) error { return cluster.SubResource("resize").Update(t.Context(), pod) })
+		}, ""},
 	} {
 		err := c.do()
-		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), refusal); refused != c.refused || err != nil && !c.refused {
-			t.Errorf("%s: refused is %t, want %t: %v", name, refused, c.refused, err)
+		refused := c.refusal != "" && apierrors.IsForbidden(err) && strings.Contains(err.Error(), c.refusal)
+		if refused != (c.refusal != "") || err != nil && !refused {
+			t.Errorf("%s: %v, want a refusal with %q", name, err, c.refusal)
+		}
+		var now corev1.Pod
+		if err := cluster.Get(t.Context(), key, &now); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"1", "a,b", "true", "true", "task"}
+		got := []string{
+			now.Annotations[contract.OrderAnnotation], now.Annotations[contract.StepsAnnotation], now.Annotations[contract.ScriptAnnotationPrefix+"2"],
+			now.Labels[contract.SequentialLabel], now.Labels[contract.TaskLabel],
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%s: what the Pod has afterwards (-want +got):\n%s", name, diff)
 		}
 	}
 }

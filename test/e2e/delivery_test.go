@@ -60,7 +60,7 @@ func TestAgentCannotBePulled(t *testing.T) {
 
 // With --agent-delivery=auto a real node is found to be able, and Pods have no container but their own.
 func TestAgentDeliveryAuto(t *testing.T) {
-	useFlag(t, "--agent-delivery=auto")
+	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-delivery", "auto") })
 	namespace := newNamespace(t, "baseline")
 	number := 0
 	wait.For(t, "the operator to know its nodes", func(ctx context.Context) error {

@@ -318,6 +318,13 @@ func killAgent(t *testing.T, task *v1alpha1.Task) {
 // killProcess kills the process of a Pod whose command line has this part.
 func killProcess(t *testing.T, key client.ObjectKey, part string) {
 	t.Helper()
+	if err := syscall.Kill(findProcess(t, key, part), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func findProcess(t *testing.T, key client.ObjectKey, part string) (pid int) {
+	t.Helper()
 	var pod corev1.Pod
 	if err := cluster.Get(t.Context(), key, &pod); err != nil {
 		t.Fatal(err)
@@ -330,17 +337,14 @@ func killProcess(t *testing.T, key client.ObjectKey, part string) {
 		command, _ := os.ReadFile(process + "/cmdline") // it may have ended
 		cgroup, _ := os.ReadFile(process + "/cgroup")
 		if strings.Contains(string(command), part) && strings.Contains(string(cgroup), "pod"+string(pod.UID)) {
-			var pid int
 			if _, err := fmt.Sscan(filepath.Base(process), &pid); err != nil {
 				t.Fatal(err)
 			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			return
+			return pid
 		}
 	}
 	t.Fatalf("the Pod %s has no process with %q", pod.Name, part)
+	return 0
 }
 
 // watchSettling measures the time from the first Pod status that has a step's container ended with an error to the Task's status that

@@ -29,27 +29,17 @@ import (
 func TestStepsRunWithoutTheOperator(t *testing.T) {
 	namespace := newNamespace(t, "privileged")
 	const steps = 4
-	pausing := func(name string) (*v1alpha1.Task, string) {
-		task, journal := recordingTask(t, namespace, steps)
-		task.Name = name
-		task.Spec.Steps[0] = recordingStep(0, "while ! test -e /journal/go; do sleep 0.1; done")
-		return task, journal
-	}
-	local, localJournal := pausing("local")
-	remote, remoteJournal := pausing("remote")
+	local, localJournal := pausingTask(t, namespace, "local", steps)
+	remote, remoteJournal := pausingTask(t, namespace, "remote", steps)
 	remote.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
 	for _, task := range []*v1alpha1.Task{local, remote} {
 		create(t, task)
-		awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
-			return len(status.Steps) == steps && status.Steps[0].State == v1alpha1.StepRunning
-		})
+		awaitFirstStep(t, task)
 	}
 
 	scaleOperator(t, 0)
 	for _, journal := range []string{localJournal, remoteJournal} {
-		if err := os.WriteFile(filepath.Join(filepath.Dir(journal), "go"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		resume(t, journal)
 	}
 	wait.For(t, "the Pod to succeed without the operator", func(ctx context.Context) error {
 		var pod corev1.Pod
@@ -81,6 +71,29 @@ func TestStepsRunWithoutTheOperator(t *testing.T) {
 			t.Errorf("the order of %s (-want +got):\n%s", task.Name, diff)
 		}
 	}
+}
+
+// pausingTask is a recording one whose first step waits until it is resumed.
+func pausingTask(t *testing.T, namespace, name string, steps int) (task *v1alpha1.Task, journal string) {
+	t.Helper()
+	task, journal = recordingTask(t, namespace, steps)
+	task.Name = name
+	task.Spec.Steps[0] = recordingStep(0, "while ! test -e /journal/go; do sleep 0.1; done")
+	return task, journal
+}
+
+func resume(t *testing.T, journal string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(filepath.Dir(journal), "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitFirstStep(t *testing.T, task *v1alpha1.Task) {
+	t.Helper()
+	awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+		return len(status.Steps) > 0 && status.Steps[0].State == v1alpha1.StepRunning
+	})
 }
 
 // scaleOperator changes the number of the operator's Pods, until the test ends.

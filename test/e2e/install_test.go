@@ -226,6 +226,11 @@ func TestInstallAndRemove(t *testing.T) {
 	task := newTask(newNamespace(t, "baseline"), "certified", shell("only", "true"))
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	losePods(t)
+	wait.For(t, "the operator to be back", rolledOut)
+	task = newTask(task.Namespace, "recovered", shell("only", "true"))
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 
 	t.Run("renewals", func(t *testing.T) {
 		load := createPods(t, task.Namespace)
@@ -413,6 +418,14 @@ func leader(t *testing.T) string {
 	}
 	name, _, _ := strings.Cut(ptr.Deref(lease.Spec.HolderIdentity, ""), "_")
 	return name
+}
+
+// losePods deletes all Pods of the operator at once.
+func losePods(t *testing.T) {
+	t.Helper()
+	if err := cluster.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(operatorNamespace), client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // restartOperator is `kubectl rollout restart`, and waits for its end.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -131,6 +132,13 @@ func rolledOut(ctx context.Context) error {
 	}
 	if len(pods.Items) != int(want) {
 		return fmt.Errorf("there are %d Pods", len(pods.Items))
+	}
+	for _, pod := range pods.Items { // the Deployment's status may be of a moment ago
+		if !slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}) {
+			return fmt.Errorf("the Pod %s isn't ready", pod.Name)
+		}
 	}
 	return nil
 }

@@ -162,35 +162,49 @@ func TestBrokenGateIsSeen(t *testing.T) {
 // useAgent makes the operator put another agent into Pods until the test ends.
 func useAgent(t *testing.T, image string) {
 	t.Helper()
-	useFlag(t, "--agent-image="+image)
+	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
 }
 
-// useFlag starts the operator anew with another flag until the test ends; the last of two that are the same counts.
-func useFlag(t *testing.T, flag string) {
+// setFlag gives one of the operator's flags another value.
+func setFlag(operator *corev1.Container, flag, value string) {
+	operator.Args = slices.DeleteFunc(operator.Args, func(arg string) bool { return strings.HasPrefix(arg, flag+"=") })
+	operator.Args = append(operator.Args, flag+"="+value)
+}
+
+// changeOperator rolls out an operator that is another until the test ends, or until it is put back.
+func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putBack func()) {
 	t.Helper()
-	set := func(ctx context.Context, edit func(args []string) []string) error {
+	set := func(ctx context.Context, change func(*corev1.Container)) error {
 		var deployment appsv1.Deployment
 		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
 			return err
 		}
 		before := deployment.DeepCopy()
-		container := &deployment.Spec.Template.Spec.Containers[0]
-		container.Args = edit(container.Args)
+		change(&deployment.Spec.Template.Spec.Containers[0])
 		return cluster.Patch(ctx, &deployment, client.MergeFrom(before))
 	}
-	if err := set(t.Context(), func(args []string) []string { return append(args, flag) }); err != nil {
+	var old corev1.Container
+	if err := set(t.Context(), func(operator *corev1.Container) { operator.DeepCopyInto(&old); change(operator) }); err != nil {
 		t.Fatal(err)
+	}
+	restore := func(ctx context.Context) error {
+		return set(ctx, func(operator *corev1.Container) { *operator = old })
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
-		if err := set(ctx, func(args []string) []string {
-			return slices.DeleteFunc(args, func(arg string) bool { return arg == flag })
-		}); err != nil {
-			t.Errorf("taking %s back: %v", flag, err)
+		if err := restore(ctx); err != nil {
+			t.Errorf("putting the operator back: %v", err)
 		}
 	})
-	wait.For(t, "the operator with "+flag, rolledOut)
+	wait.For(t, "another operator", rolledOut)
+	return func() {
+		t.Helper()
+		if err := restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "the operator to be back", rolledOut)
+	}
 }
 
 // A step that fails ends the sequence: the later ones never run their command, the Task says which step and how, and the

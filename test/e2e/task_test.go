@@ -234,18 +234,7 @@ func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
 		return len(status.Steps) == 3 && status.Steps[0].State == v1alpha1.StepRunning
 	})
 
-	var pods corev1.PodList
-	if err := cluster.List(t.Context(), &pods, client.InNamespace(operatorNamespace)); err != nil {
-		t.Fatal(err)
-	}
-	if len(pods.Items) == 0 {
-		t.Fatal("the operator has no Pod")
-	}
-	for _, pod := range pods.Items {
-		if err := cluster.Delete(t.Context(), &pod, client.GracePeriodSeconds(0)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	losePods(t)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))

@@ -1,0 +1,132 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/oci"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// TestSomeNamespaces proves that taskflow can be installed for some namespaces alone: there all is as ever; elsewhere it may read and
+// write nothing, a Task or a labelled Pod is refused and neither waits for ever nor runs all at once, and another Pod is none of its
+// business. Installed for all again, it is as it was. PEERS rows 21 and 23.
+func TestSomeNamespaces(t *testing.T) {
+	wait.For(t, "the operator to be available", rolledOut)
+	one, two, other := newNamespace(t, "baseline"), newNamespace(t, "baseline"), newNamespace(t, "baseline")
+	t.Cleanup(func() {
+		deploy(t, "")
+		if diff := cmp.Diff(rights{true, true, true}, operatorsRights(t, other)); diff != "" {
+			t.Errorf("rights of the operator when it was installed for all namespaces again (-want +got):\n%s", diff)
+		}
+	})
+	deploy(t, one+","+two)
+	losePods(t)
+	wait.For(t, "the operator to be back", rolledOut)
+
+	for _, namespace := range []string{one, two} {
+		task := newTask(namespace, "watched", shell("only", "true"))
+		create(t, task)
+		pod := labelledPod(namespace)
+		if err := cluster.Create(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
+			err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+			if err == nil && pod.Status.Phase != corev1.PodSucceeded {
+				err = fmt.Errorf("its phase is %s", pod.Status.Phase)
+			}
+			return err
+		})
+	}
+
+	err := cluster.Create(t.Context(), newTask(other, "unwatched", shell("only", "true")))
+	if want := "taskflow was installed for some namespaces, and this isn't one of them"; !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("a Task in another namespace: %v, want a refusal with %q", err, want)
+	}
+	err = cluster.Create(t.Context(), labelledPod(other))
+	if want := "the webhook hasn't made it sequential"; !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("a labelled Pod in another namespace: %v, want a refusal with %q", err, want)
+	}
+	plain := labelledPod(other)
+	plain.Labels = nil
+	if err := cluster.Create(t.Context(), plain, client.DryRunAll); err != nil {
+		t.Errorf("a Pod without labels in another namespace: %v", err)
+	}
+
+	for namespace, want := range map[string]rights{one: {true, true, true}, two: {true, true, true}, other: {}, "kube-system": {}, "": {}} {
+		if diff := cmp.Diff(want, operatorsRights(t, namespace)); diff != "" {
+			t.Errorf("rights of the operator in %q (-want +got):\n%s", namespace, diff)
+		}
+	}
+}
+
+func labelledPod(namespace string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "labelled", Labels: map[string]string{contract.SequentialLabel: "true"}},
+		Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever,
+			Containers:    []corev1.Container{shell("first", "true"), shell("second", "true")},
+		},
+	}
+}
+
+// rights of the operator in a namespace.
+type rights struct{ ReadPods, ReadSecrets, ReadTasks bool }
+
+// operatorsRights are those of the operator's ServiceAccount, as `kubectl auth can-i` finds them. The empty namespace is all of them.
+func operatorsRights(t *testing.T, namespace string) rights {
+	t.Helper()
+	may := func(group, resource string) bool {
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: "system:serviceaccount:" + operatorNamespace + ":taskflow-operator",
+			Groups: []string{
+				"system:serviceaccounts", "system:serviceaccounts:" + operatorNamespace, "system:authenticated",
+			},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "get", Group: group, Resource: resource},
+		}}
+		if err := cluster.Create(context.WithoutCancel(t.Context()), review); err != nil {
+			t.Fatal(err)
+		}
+		return review.Status.Allowed
+	}
+	return rights{may("", "pods"), may("", "secrets"), may(v1alpha1.GroupVersion.Group, "tasks")}
+}
+
+// deploy is `make deploy` for some namespaces, or for all, with the flags of the operator that is installed.
+func deploy(t *testing.T, namespaces string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	var deployment appsv1.Deployment
+	if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	var flags []string
+	for _, arg := range deployment.Spec.Template.Spec.Containers[0].Args {
+		name, _, _ := strings.Cut(arg, "=")
+		if name != "--agent-image" && name != "--config" && name != "--watch-namespace" { // deploy sets these
+			flags = append(flags, arg)
+		}
+	}
+	command := exec.CommandContext(ctx, "../../hack/deploy.sh", "docker.io/taskflow", clusterRegistry+"/taskflow", "true",
+		strings.Join(flags, " "), "test/e2e/operator.yaml", "default", oci.HostPlatform().String(), namespaces)
+	if output, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("deploying for %q: %v\n%s", namespaces, err, output)
+	}
+}

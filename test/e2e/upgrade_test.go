@@ -1,0 +1,127 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestUpgrade proves that a Pod which one version of the operator has made ends well under another, in order, whoever releases its
+// steps: at an upgrade, and at the way back. The other version also gives the init container other resources: a namespace whose
+// LimitRange refuses those that are the default takes these.
+func TestUpgrade(t *testing.T) {
+	const steps = 3
+	namespace, strict := newNamespace(t, "privileged"), newNamespace(t, "baseline")
+	small := resource.MustParse("20m")
+	limits := &corev1.LimitRange{
+		ObjectMeta: metav1.ObjectMeta{Namespace: strict, Name: "strict"},
+		Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
+			Type:                 corev1.LimitTypeContainer,
+			Min:                  corev1.ResourceList{corev1.ResourceCPU: small},
+			MaxLimitRequestRatio: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")},
+		}}},
+	}
+	if err := cluster.Create(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	step := shell("only", "true")
+	step.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: small}
+	limited := newTask(strict, "limited", step)
+	create(t, limited)
+	status := awaitTask(t, limited, "the LimitRange to refuse the Pod", func(status v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
+	})
+	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonPodRefused, "minimum cpu usage per Container is 20m")
+
+	// One Task for each way to release steps, made by the operator that is there now.
+	begin := func(t *testing.T, version string) map[*v1alpha1.Task]string {
+		t.Helper()
+		journals := map[*v1alpha1.Task]string{}
+		for name, annotations := range map[string]map[string]string{
+			"local": nil, "controller": {contract.HandoffAnnotation: contract.HandoffController},
+		} {
+			task, journal := pausingTask(t, namespace, name+"-"+version, steps)
+			task.Spec.Template.Metadata.Annotations = annotations
+			create(t, task)
+			journals[task] = journal
+		}
+		for task := range journals {
+			awaitFirstStep(t, task)
+		}
+		return journals
+	}
+	end := func(t *testing.T, journals map[*v1alpha1.Task]string, agent string) {
+		t.Helper()
+		for task, journal := range journals {
+			resume(t, journal)
+			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
+				t.Errorf("the steps of %s ran out of order:\n%s", task.Name, strings.Join(wrong, "\n"))
+			}
+			var pod corev1.Pod
+			if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &pod); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(agent, pod.Spec.InitContainers[0].Image); diff != "" {
+				t.Errorf("agent of %s (-want +got):\n%s", task.Name, diff)
+			}
+		}
+	}
+
+	images := otherImages(t)
+	var oldAgent string
+	before := begin(t, "before")
+	putBack := changeOperator(t, func(operator *corev1.Container) {
+		for _, arg := range operator.Args {
+			if image, ok := strings.CutPrefix(arg, "--agent-image="); ok {
+				oldAgent = image
+			}
+		}
+		if operator.Image == images.operator || oldAgent == images.agent {
+			t.Fatal("the other version is the same")
+		}
+		operator.Image = images.operator
+		setFlag(operator, "--agent-image", images.agent)
+		setFlag(operator, "--agent-requests", "cpu=20m,memory=16Mi")
+		setFlag(operator, "--agent-limits", "cpu=40m,memory=32Mi")
+	})
+	end(t, before, oldAgent)
+	awaitTask(t, limited, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	after := begin(t, "after")
+	putBack()
+	end(t, after, images.agent)
+}
+
+type images struct{ operator, agent string }
+
+// otherImages builds the images once more, so that they are others: with a tag that no file asks for.
+func otherImages(t *testing.T) images {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "go", "run", "./hack/image",
+		"--name", "docker.io/taskflow", "--push-to", clusterRegistry+"/taskflow", "--plain-http", "--tag", "other")
+	build.Dir = "../.."
+	build.Env = append(os.Environ(), "GOFLAGS=-tags=other")
+	var errs bytes.Buffer
+	build.Stderr = &errs
+	output, err := build.Output()
+	if err != nil {
+		t.Fatalf("building other images: %v\n%s", err, &errs)
+	}
+	lines := strings.Fields(string(output))
+	return images{operator: lines[0], agent: lines[1]}
+}
