@@ -257,16 +257,16 @@ func (c *certificates) start(t *testing.T, keeper *certs.Keeper) {
 	c.ready = append(c.ready, keeper.Ready())
 }
 
-// callable says whether each replica can be called as the API server does it: with each webhook's authorities.
+// callable says whether each replica can be called as the API server does it: with each webhook's authorities, as they are now.
 func (c *certificates) callable(ctx context.Context) error {
-	hook := c.webhook()
-	if err := cluster.Get(ctx, client.ObjectKeyFromObject(hook), hook); err != nil {
-		return err
-	}
-	for _, webhook := range hook.Webhooks {
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(webhook.ClientConfig.CABundle)
-		for i, address := range c.addresses {
+	for i, address := range c.addresses {
+		hook := c.webhook()
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(hook), hook); err != nil {
+			return err
+		}
+		for _, webhook := range hook.Webhooks {
+			roots := x509.NewCertPool()
+			roots.AppendCertsFromPEM(webhook.ClientConfig.CABundle)
 			dialer := tls.Dialer{
 				NetDialer: &net.Dialer{Timeout: 5 * time.Second},
 				Config:    &tls.Config{RootCAs: roots, ServerName: service, MinVersion: tls.VersionTLS12},
