@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,5 +185,37 @@ func TestKeysStaySecret(t *testing.T) {
 				t.Errorf("%s: the reason %q holds the line %q of the key", file, r.why, line)
 			}
 		}
+	}
+}
+
+// TestClocksDiffer proves that replicas whose clocks differ by up to a day keep one certificate between them: that none renews what another has
+// just made, and that at every moment the certificate is valid and trusted by the clock of the API server, which is right. PEERS row 22.
+func TestClocksDiffer(t *testing.T) {
+	for _, skew := range []time.Duration{-23 * time.Hour, -time.Minute, time.Hour, 23 * time.Hour} {
+		t.Run(skew.String(), func(t *testing.T) {
+			t.Parallel()
+			var data map[string][]byte
+			renewals := map[string]int{}
+			for now := start; now.Before(start.Add(250 * day)); now = now.Add(12 * time.Hour) {
+				for _, clock := range []time.Time{now.Add(skew), now} {
+					r := renewed(t, data, data[bundleFile], clock)
+					if r.why != "" {
+						renewals[strings.Fields(r.why)[1]]++ // "the authority ends at ...", and so on
+					}
+					data = r.data
+				}
+				served, err := parseServed(data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if now.Before(served.Leaf.NotBefore) || now.After(served.Leaf.NotAfter) || !trusts(parseCerts(data[bundleFile]), served, names, now) {
+					t.Fatalf("at %s the certificate isn't valid", now)
+				}
+			}
+			// The first one; every 20 days another certificate; after 200 days another authority, and a day later the end of the former one.
+			if diff := cmp.Diff(map[string]int{"is": 1, "certificate": 11, "authority": 1, "former": 1}, renewals); diff != "" {
+				t.Errorf("renewals (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

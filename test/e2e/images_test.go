@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log"
@@ -28,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -136,16 +139,28 @@ func TestImageCommands(t *testing.T) {
 }
 
 // An image in a private registry needs its pull secret for its command, as it does for its layers: of the Pod, or of the
-// ServiceAccount, and the right one of several (PEERS row 7). Without one, the Task waits and says what helps.
+// ServiceAccount, and the right one of several (PEERS row 7). Without one, the Task waits and says what helps. It is never one of another
+// namespace, nor does the registry lead anywhere that isn't one. No password and no token gets into the operator's log or into an event,
+// whatever the registry says.
 func TestPrivateRegistry(t *testing.T) {
 	t.Parallel()
-	const username, password = "robot", "s3cret"
+	began := metav1.Now()
+	const username, password, guess, plaintext = "robot", "correct-horse-battery", "guess-horse-battery", "plain:horse:battery"
 	serveRegistry(t, username, password)
-	namespace := newNamespace(t, "baseline")
+	namespace, elsewhere := newNamespace(t, "baseline"), newNamespace(t, "baseline")
+	pullSecret(t, elsewhere, "right-elsewhere", username, password)
 	config := v1.Config{Entrypoint: []string{"/opt/argv", "private"}}
 	image := argvImage(t, oci.HostPlatform(), config)
 	pullSecret(t, namespace, "right", username, password)
-	pullSecret(t, namespace, "wrong", username, "guess")
+	pullSecret(t, namespace, "wrong", username, guess)
+	malformed := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "malformed", Namespace: namespace},
+		Type:       corev1.SecretTypeDockerConfigJson,
+		Data:       map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil, `{"auths": {%q: {"auth": %q}}}`, hostRegistry, plaintext)},
+	}
+	if err := cluster.Create(t.Context(), malformed); err != nil {
+		t.Fatal(err)
+	}
 	account := &corev1.ServiceAccount{
 		ObjectMeta:       metav1.ObjectMeta{Name: "puller", Namespace: namespace},
 		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}},
@@ -154,8 +169,7 @@ func TestPrivateRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	private := func(t *testing.T, name string, spec corev1.PodSpec) *v1alpha1.Task {
-		ref := push(t, hostRegistry+"/private/"+name+":v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
-		task := newTask(namespace, name, corev1.Container{Name: "only", Image: ref})
+		task := newTask(namespace, name, corev1.Container{Name: "only", Image: hostRegistry + "/private/" + name + ":v1"})
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: spec}
 		create(t, task)
 		return task
@@ -167,6 +181,7 @@ func TestPrivateRegistry(t *testing.T) {
 		"second-of-two":          {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}, {Name: "right"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			push(t, hostRegistry+"/private/"+name+":v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
 			task := private(t, name, spec)
 			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 			if got := logs(t, namespace, name, "only"); !strings.HasPrefix(got, "0 \"/opt/argv\"\n1 \"private\"\n") {
@@ -219,6 +234,22 @@ func TestPrivateRegistry(t *testing.T) {
 			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}}},
 			"takes none of the Pod's credentials for it: correct the imagePullSecrets, or set command",
 		},
+		"malformed": {
+			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "malformed"}}},
+			"doesn't show it without credentials: correct the imagePullSecrets (malformed), or set command",
+		},
+		"of-another-namespace": {
+			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right-elsewhere"}}},
+			"doesn't show it without credentials: correct the imagePullSecrets (right-elsewhere), or set command",
+		},
+		"by-the-path-of-another-namespace": {
+			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "../../" + elsewhere + "/secrets/right-elsewhere"}}},
+			`the API server doesn't give the Secret "../../`,
+		},
+		"redirected": {
+			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}}},
+			"is at a loopback, link-local or metadata address",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			task := private(t, name, c.spec)
@@ -228,9 +259,60 @@ func TestPrivateRegistry(t *testing.T) {
 			wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonEntrypointUnresolved, c.want)
 		})
 	}
+	basic := func(password string) string {
+		return base64.StdEncoding.EncodeToString([]byte(username + ":" + password))
+	}
+	wantUntold(t, namespace, began, password, guess, plaintext, registryToken, basic(password), basic(guess))
 }
 
-// serveRegistry serves one with basic authentication at hostRegistry.
+// wantUntold looks for secrets in the operator's log, which has all that there is at level debug, and in the events of a namespace.
+func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...string) {
+	t.Helper()
+	told := map[string]string{}
+	var pods corev1.PodList
+	if err := cluster.List(t.Context(), &pods, client.InNamespace(operatorNamespace)); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	for _, pod := range pods.Items {
+		content, err := clientset.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{SinceTime: &since}).DoRaw(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Write(content)
+	}
+	told["the operator's log"] = log.String()
+	for _, evidence := range []string{`"level":"debug"`, "Passed over a pull secret", "Refused a Pod"} {
+		if !strings.Contains(log.String(), evidence) {
+			t.Errorf("the operator's log has no %s: it isn't all of it", evidence)
+		}
+	}
+	var list eventsv1.EventList
+	if err := cluster.List(t.Context(), &list, client.InNamespace(namespace)); err != nil {
+		t.Fatal(err)
+	}
+	content, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told["an event"] = string(content)
+	if !strings.Contains(told["an event"], v1alpha1.ReasonEntrypointUnresolved) {
+		t.Error("no event tells of the look-up")
+	}
+	for where, content := range told {
+		for _, secret := range secrets {
+			if i := strings.Index(content, secret); i >= 0 {
+				t.Errorf("%s has the secret %q: ...%s", where, secret, content[max(0, i-300):i+len(secret)])
+			}
+		}
+	}
+}
+
+// registryToken is what the private registry gives to those who have the password.
+const registryToken = "token-of-the-private-registry"
+
+// serveRegistry serves one at hostRegistry that gives tokens for a password, and tells all that it hears. What is below
+// /private/redirected is to be had from the node's own metadata, it says.
 func serveRegistry(t *testing.T, username, password string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", hostRegistry)
@@ -238,13 +320,24 @@ func serveRegistry(t *testing.T, username, password string) {
 		t.Fatal(err)
 	}
 	behind := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	refuse := func(w http.ResponseWriter, r *http.Request) {
+		u, p, _ := r.BasicAuth()
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+hostRegistry+`/token",service="private"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprintf(w, `{"errors": [{"code": "DENIED", "message": "who are you? You sent %s %s %s"}]}`, u, p, r.Header.Get("Authorization"))
+	}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if u, p, _ := r.BasicAuth(); u != username || p != password {
-			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
-			http.Error(w, "who are you?", http.StatusUnauthorized)
-			return
+		u, p, _ := r.BasicAuth()
+		switch {
+		case r.URL.Path == "/token" && u == username && p == password:
+			fmt.Fprintf(w, `{"token": %q}`, registryToken)
+		case r.Header.Get("Authorization") != "Bearer "+registryToken:
+			refuse(w, r)
+		case strings.Contains(r.URL.Path, "/private/redirected/"):
+			http.Redirect(w, r, "https://169.254.169.254"+r.URL.Path, http.StatusTemporaryRedirect)
+		default:
+			behind.ServeHTTP(w, r)
 		}
-		behind.ServeHTTP(w, r)
 	})}
 	go func() { _ = server.Serve(listener) }() // until it is closed
 	t.Cleanup(func() { _ = server.Close() })

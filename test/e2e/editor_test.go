@@ -1,0 +1,171 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// editor is the cluster as somebody sees it who has the ClusterRole edit in a namespace.
+func editor(t *testing.T, namespace string) client.Client {
+	t.Helper()
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "editor"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "editor-of-" + namespace}},
+	}
+	if err := cluster.Create(t.Context(), binding); err != nil {
+		t.Fatal(err)
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = rest.CopyConfig(config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: binding.Subjects[0].Name, Groups: []string{"system:authenticated"}}
+	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the role to be in force", func(ctx context.Context) error {
+		return as.List(ctx, &v1alpha1.TaskList{}, client.InNamespace(namespace))
+	})
+	return as
+}
+
+// TestEditorCannotReleaseSteps proves that somebody who may edit all in a namespace can't change what releases the steps of a Pod there,
+// neither when it is created nor afterwards: no step runs before its turn.
+func TestEditorCannotReleaseSteps(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "privileged")
+	user := editor(t, namespace)
+	task, journal := pausingTask(t, namespace, "held", 2)
+	task.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
+	if err := user.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	awaitFirstStep(t, task)
+	key := client.ObjectKeyFromObject(task)
+
+	const release = `{"metadata":{"annotations":{"` + contract.OrderAnnotation + `":"2"}}}`
+	get := func() *corev1.Pod {
+		var pod corev1.Pod
+		if err := user.Get(t.Context(), key, &pod); err != nil {
+			t.Fatal(err)
+		}
+		return &pod
+	}
+	patch := func(kind types.PatchType, content string, options ...client.PatchOption) error {
+		return user.Patch(t.Context(), get(), client.RawPatch(kind, []byte(content)), options...)
+	}
+	through := func(subresource string) error {
+		return user.SubResource(subresource).Patch(t.Context(), get(), client.RawPatch(types.MergePatchType, []byte(release)))
+	}
+	const ofAnnotations, ofLabels = "are changed by taskflow alone", "count when a Pod is created"
+	const noRight = "cannot " // the API server's own words
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"a patch":             {patch(types.MergePatchType, release), ofAnnotations},
+		"a strategic patch":   {patch(types.StrategicMergePatchType, release), ofAnnotations},
+		"halt":                {patch(types.MergePatchType, strings.ReplaceAll(release, contract.OrderAnnotation, contract.HaltAnnotation)), ofAnnotations},
+		"a label":             {patch(types.MergePatchType, `{"metadata":{"labels":{"`+contract.SequentialLabel+`":null}}}`), ofLabels},
+		"the other label":     {patch(types.MergePatchType, `{"metadata":{"labels":{"`+contract.TaskLabel+`":"other"}}}`), ofLabels},
+		"status":              {through("status"), noRight},
+		"ephemeralcontainers": {through("ephemeralcontainers"), noRight},
+		"resize":              {through("resize"), noRight},
+		"apply":               {patch(types.ApplyPatchType, `{"apiVersion":"v1","kind":"Pod",`+release[1:], client.FieldOwner("editor"), client.ForceOwnership), ofAnnotations},
+		"update": {func() error {
+			pod := get()
+			pod.Annotations[contract.OrderAnnotation] = "2"
+			return user.Update(t.Context(), pod)
+		}(), ofAnnotations},
+		"binding": {user.SubResource("binding").Create(t.Context(), get(), &corev1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: task.Name, Annotations: map[string]string{contract.OrderAnnotation: "2"}},
+			Target:     corev1.ObjectReference{Kind: "Node", Name: "localhost"},
+		}), noRight},
+		"a Pod that is created so": {func() error {
+			pod := labelledPod(namespace)
+			pod.Annotations = map[string]string{contract.OrderAnnotation: "2"}
+			return user.Create(t.Context(), pod)
+		}(), contract.OrderAnnotation + " is set by taskflow alone: remove it"},
+		"a Task that is created so": {func() error {
+			preset := newTask(namespace, "preset", shell("first", "true"))
+			preset.Spec.Template = &v1alpha1.PodTemplate{Metadata: metav1.ObjectMeta{Annotations: map[string]string{contract.OrderAnnotation: "2"}}}
+			return user.Create(t.Context(), preset)
+		}(), "template.metadata.annotations can't have keys that start with taskflow.practice.com/"},
+		"the status of the Task": {user.Status().Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"status":{"order":2}}`))), noRight},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error with %q", name, c.err, c.want)
+		}
+	}
+
+	if diff := cmp.Diff("1", get().Annotations[contract.OrderAnnotation]); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+	if spans := readJournal(t, journal); len(spans) != 1 {
+		t.Errorf("the second step has begun: %v", spans)
+	}
+	resume(t, journal)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if wrong := disorder(readJournal(t, journal), 2); len(wrong) > 0 {
+		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
+	}
+}
+
+// TestEditorCannotReachTheNode proves that nobody makes the operator speak to its node or to a cloud's metadata by the name of an image,
+// however the address is written, and by a Task or by a Pod.
+func TestEditorCannotReachTheNode(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t, "baseline")
+	user := editor(t, namespace)
+	const blocked = "is at a loopback, link-local or metadata address"
+	for image, want := range map[string]string{
+		"169.254.169.254/latest/meta-data:v1":    blocked,
+		"169.254.169.254:80/latest/meta-data:v1": blocked,
+		"127.0.0.1:8081/healthz:v1":              blocked,
+		"localhost:8081/healthz:v1":              blocked,
+		"100.100.100.200/latest/meta-data:v1":    blocked,
+		"0.0.0.0:8081/healthz:v1":                blocked,
+		// Addresses to some programs, and to this one names that nobody has.
+		"2852039166:80/latest/meta-data:v1":  "can't be asked for its command",
+		"0xa9fea9fe:80/latest/meta-data:v1":  "can't be asked for its command",
+		"[::ffff:169.254.169.254]:80/app:v1": blocked,
+		"[fe80::1]:80/app:v1":                blocked,
+	} {
+		pod := labelledPod(namespace)
+		pod.Spec.Containers[0].Command, pod.Spec.Containers[0].Image = nil, image
+		err := user.Create(t.Context(), pod)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a Pod with the image %s: %v, want a refusal with %q", image, err, want)
+		}
+	}
+	task := newTask(namespace, "reaches-out", corev1.Container{Name: "only", Image: "169.254.169.254/latest/meta-data:v1"})
+	if err := user.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	status := awaitTask(t, task, "the Task to wait", func(status v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == v1alpha1.ReasonEntrypointUnresolved
+	})
+	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonEntrypointUnresolved, blocked)
+	wantNoPod(t, task)
+}
