@@ -92,17 +92,17 @@ func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 }
 
 // killLeader kills the leader's process, so that nothing of it ends well. What breaks are the calls that it was answering; and, until
-// its address has left the Service, those that are sent there. No Pod is refused before, or after. Another replica takes over.
+// its address has left the Service, those that are sent there. No Pod is refused before, or after. Another process takes over: the other replica's, or the one that comes after it.
 func killLeader(t *testing.T, namespace string) {
 	t.Helper()
 	var before string
 	wait.For(t, "a leader", func(context.Context) error {
-		if before = leader(t); before == "" {
+		if before = leaderIdentity(t); before == "" {
 			return errors.New("there is none")
 		}
 		return nil
 	})
-	key := client.ObjectKey{Namespace: operatorNamespace, Name: before}
+	key := client.ObjectKey{Namespace: operatorNamespace, Name: leader(t)}
 	var pod corev1.Pod
 	if err := cluster.Get(t.Context(), key, &pod); err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func killLeader(t *testing.T, namespace string) {
 	load.more(t)
 	wait.For(t, "the operator to be available", rolledOut)
 	wait.For(t, "another leader", func(context.Context) error {
-		if now := leader(t); now == before || now == "" {
+		if now := leaderIdentity(t); now == before || now == "" {
 			return fmt.Errorf("the leader is %q", now)
 		}
 		return nil
@@ -412,12 +412,18 @@ func renew(t *testing.T, name string) {
 // leader is the name of the Pod that runs the controllers.
 func leader(t *testing.T) string {
 	t.Helper()
+	name, _, _ := strings.Cut(leaderIdentity(t), "_")
+	return name
+}
+
+// leaderIdentity tells the leader from a process that ran in the same Pod before.
+func leaderIdentity(t *testing.T) string {
+	t.Helper()
 	var lease coordinationv1.Lease
 	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &lease); err != nil {
 		t.Fatal(err)
 	}
-	name, _, _ := strings.Cut(ptr.Deref(lease.Spec.HolderIdentity, ""), "_")
-	return name
+	return ptr.Deref(lease.Spec.HolderIdentity, "")
 }
 
 // losePods deletes all Pods of the operator at once.
