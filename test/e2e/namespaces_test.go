@@ -42,11 +42,11 @@ func TestSomeNamespaces(t *testing.T) {
 	for _, namespace := range []string{one, two} {
 		task := newTask(namespace, "watched", shell("only", "true"))
 		create(t, task)
+		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded)) // so the node has found the new replicas, too
 		pod := labelledPod(namespace)
 		if err := cluster.Create(t.Context(), pod); err != nil {
 			t.Fatal(err)
 		}
-		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
 			err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
 			if err == nil && pod.Status.Phase != corev1.PodSucceeded {
