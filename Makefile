@@ -38,6 +38,10 @@ deploy-local: up ## Build taskflow and install it into the test cluster.
 deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate. NAMESPACES=a,b: for these alone.
 	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)" "$(VARIANT)" "$(PLATFORMS)" "$(NAMESPACES)"
 
+.PHONY: sbom
+sbom: ## Write which modules are in the images' programs, as CycloneDX: dist/sbom/operator-linux-amd64.cdx.json and so on.
+	@hack/sbom.sh dist/sbom "$(PLATFORMS)"
+
 .PHONY: undeploy
 undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=remove also removes the kind Task, with all Tasks.
 	@hack/undeploy.sh "$(CRD)"

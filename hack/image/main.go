@@ -2,9 +2,11 @@
 // source gives the same digest.
 //
 //	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http [--platform linux/amd64,linux/arm64] [PACKAGE...]
+//	image --programs DIR [--platform linux/amd64,linux/arm64] [PACKAGE...]
 //
 // The packages are main packages; without any, those of the operator and the agent. It prints the images' full names, a line
-// each: docker.io/taskflow/operator@sha256:...
+// each: docker.io/taskflow/operator@sha256:... With --programs it writes what would be in the images, pushes nothing, and prints the names of
+// the files: DIR/operator-linux-amd64
 package main
 
 import (
@@ -38,7 +40,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	var imageName, pushTo, tag string
+	var imageName, pushTo, tag, programs string
 	var platforms []string
 	var plainHTTP bool
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
@@ -47,8 +49,16 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&tag, "tag", "latest", "tag that they get besides their digest")
 	flags.StringSliceVar(&platforms, "platform", []string{oci.HostPlatform().String()}, "platforms that they are built for, such as linux/amd64,linux/arm64")
 	flags.BoolVar(&plainHTTP, "plain-http", false, "the registry has no TLS")
+	flags.StringVar(&programs, "programs", "", "where the programs are written, instead of pushing images of them")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	packages := flags.Args()
+	if len(packages) == 0 {
+		packages = []string{"./cmd/operator", "./cmd/agent"}
+	}
+	if programs != "" {
+		return write(ctx, packages, platforms, programs)
 	}
 	if imageName == "" {
 		return errors.New("--name is missing: set it to what the images are called, up to the last part, such as ghcr.io/me")
@@ -59,10 +69,6 @@ func run(ctx context.Context, args []string) error {
 	var options []name.Option
 	if plainHTTP {
 		options = append(options, oci.PlainHTTP)
-	}
-	packages := flags.Args()
-	if len(packages) == 0 {
-		packages = []string{"./cmd/operator", "./cmd/agent"}
 	}
 	for _, pkg := range packages {
 		program := filepath.Base(pkg)
@@ -75,15 +81,44 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
+// write writes the programs that would be in the images.
+func write(ctx context.Context, packages, platforms []string, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, pkg := range packages {
+		for _, value := range platforms {
+			platform, err := parsePlatform(value)
+			if err != nil {
+				return err
+			}
+			file := filepath.Join(dir, fmt.Sprintf("%s-%s-%s", filepath.Base(pkg), platform.OS, platform.Architecture))
+			if err := compile(ctx, pkg, platform, file); err != nil {
+				return fmt.Errorf("building %s: %w", pkg, err)
+			}
+			fmt.Println(file)
+		}
+	}
+	return nil
+}
+
+func parsePlatform(value string) (v1.Platform, error) {
+	platform, err := v1.ParsePlatform(value)
+	if err != nil || platform.OS != "linux" || platform.Architecture == "" {
+		return v1.Platform{}, fmt.Errorf("--platform %q is unknown: write it as linux/amd64", value)
+	}
+	return *platform, nil
+}
+
 // buildAndPush makes one image, or an index of one for each platform.
 func buildAndPush(ctx context.Context, pkg string, platforms []string, ref string, options []name.Option) (v1.Hash, error) {
 	var images []v1.Image
 	for _, value := range platforms {
-		platform, err := v1.ParsePlatform(value)
-		if err != nil || platform.OS != "linux" || platform.Architecture == "" {
-			return v1.Hash{}, fmt.Errorf("--platform %q is unknown: write it as linux/amd64", value)
+		platform, err := parsePlatform(value)
+		if err != nil {
+			return v1.Hash{}, err
 		}
-		image, err := build(ctx, pkg, *platform)
+		image, err := build(ctx, pkg, platform)
 		if err != nil {
 			return v1.Hash{}, err
 		}
@@ -117,10 +152,7 @@ func build(ctx context.Context, pkg string, platform v1.Platform) (v1.Image, err
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, program)
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", binary, pkg)
-	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
-	command.Stdout, command.Stderr = os.Stderr, os.Stderr
-	if err := command.Run(); err != nil {
+	if err := compile(ctx, pkg, platform, binary); err != nil {
 		return nil, err
 	}
 	content, err := os.ReadFile(binary)
@@ -133,4 +165,12 @@ func build(ctx context.Context, pkg string, platform v1.Platform) (v1.Image, err
 	return oci.Image(platform,
 		[]oci.File{{Path: program, Mode: 0o555, Content: content}},
 		v1.Config{Entrypoint: []string{"/" + program}, User: user})
+}
+
+// compile builds a program such that nothing in it depends on where, when and by whom it is built.
+func compile(ctx context.Context, pkg string, platform v1.Platform, file string) error {
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", file, pkg)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
+	command.Stdout, command.Stderr = os.Stderr, os.Stderr
+	return command.Run()
 }
