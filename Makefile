@@ -38,6 +38,10 @@ deploy-local: up ## Build taskflow and install it into the test cluster.
 deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate. NAMESPACES=a,b: for these alone.
 	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)" "$(VARIANT)" "$(PLATFORMS)" "$(NAMESPACES)"
 
+.PHONY: images
+images: ## Build the two images, push them to IMAGES and write their names, by digest, into dist/images.yaml: values for the Helm chart.
+	@hack/images.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(PLATFORMS)"
+
 .PHONY: sbom
 sbom: ## Write which modules are in the images' programs, as CycloneDX: dist/sbom/operator-linux-amd64.cdx.json and so on.
 	@hack/sbom.sh dist/sbom "$(PLATFORMS)"
@@ -61,7 +65,7 @@ bench-quick: ## The same in three minutes, to standard output.
 	@hack/bench.sh --quick
 
 .PHONY: generate
-generate: ## Write the generated code, the CRD, the RBAC roles and cert-manager's objects.
+generate: ## Write the generated code, the CRD, the RBAC roles, cert-manager's objects and what the Helm chart has of all that.
 	$(CONTROLLER_GEN) object paths=./api/...
 	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:stdout | go run ./hack/crd > config/crd/tasks.yaml.new
 	mv config/crd/tasks.yaml.new config/crd/tasks.yaml
@@ -71,6 +75,7 @@ generate: ## Write the generated code, the CRD, the RBAC roles and cert-manager'
 	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-certificates,fileName=role.yaml paths=./certs output:rbac:dir=config/own-certificates
 	go run ./hack/certmanager > config/certmanager/certificates.yaml.new
 	mv config/certmanager/certificates.yaml.new config/certmanager/certificates.yaml
+	hack/chart.sh
 
 .PHONY: manifests
 manifests: ## Render what installs taskflow, in one file: dist/install.yaml and dist/install-certmanager.yaml.

@@ -4,12 +4,8 @@
 # digest, so that a second call changes what has changed, and no more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-images=${1:-} push_to=${2:-} plain_http=${3:-false} operator_flags=${4:-} config=${5:-} variant=${6:-default} platforms=${7:-linux/amd64,linux/arm64}
+operator_flags=${4:-} config=${5:-} variant=${6:-default}
 namespaces=${8:-} # to look after, separated by commas; all where there are none
-if [ -z "$images" ]; then
-	echo 'deploy: IMAGES is missing: set it to where the images are pushed, such as "make deploy IMAGES=ghcr.io/me"' >&2
-	exit 1
-fi
 case $variant in
 default | certmanager) ;;
 *)
@@ -18,8 +14,8 @@ default | certmanager) ;;
 	;;
 esac
 
-built=$(go run ./hack/image --name "$images" --push-to "$push_to" --plain-http="${plain_http:-false}" --platform "$platforms")
-operator=$(sed -n 1p <<<"$built") agent=$(sed -n 2p <<<"$built")
+hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
+operator=$(sed -n 's/^  operator: //p' dist/images.yaml) agent=$(sed -n 's/^  agent: //p' dist/images.yaml)
 
 overlay=dist/deploy
 mkdir -p $overlay

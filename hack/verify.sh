@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-generated=(api config/crd config/rbac config/own-certificates config/certmanager go.mod go.sum test/cluster/go.mod test/cluster/go.sum)
+generated=(api config/crd config/rbac config/own-certificates config/certmanager charts go.mod go.sum test/cluster/go.mod test/cluster/go.sum)
 tar -cf "$copy/before.tar" "${generated[@]}"
 mkdir "$copy/before"
 tar -xf "$copy/before.tar" -C "$copy/before"
