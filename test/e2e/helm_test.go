@@ -1,0 +1,225 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// largestRelease is half of what the Secret may have that Helm keeps a release in.
+const largestRelease = 512 * 1024
+
+// TestHelm proves that the chart installs with the README's command where there is no taskflow, and runs the sample Task; that an upgrade
+// refuses no Pod; that it goes without a trace, and is never asked for when it isn't there; that the kind Task and the Tasks stay until
+// somebody deletes that, and are the next release's; and that a kind Task that isn't Helm's can be made so.
+func TestHelm(t *testing.T) {
+	wait.For(t, "the operator to be available", rolledOut)
+	before, values := manifests(t, "default"), chartValues(t)
+	t.Cleanup(func() { // as it was, for the tests that follow
+		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", operatorNamespace, "--ignore-not-found").Run()
+		kubectl(t, before, "apply", "-f", "-")
+		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment/taskflow-operator")
+	})
+	undeploy(t, "remove")
+	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
+	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--wait", "--values", values}
+
+	helm(t, install...)
+	kubectl(t, nil, "apply", "-f", "../../config/samples/task.yaml")
+	awaitTask(t, sample, "the sample Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+
+	t.Run("upgrade", func(t *testing.T) {
+		load := createPods(t, newNamespace(t, "baseline"))
+		helm(t, "upgrade", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--wait", "--values", values, "--set", "log.level=debug")
+		wait.For(t, "the operator to be upgraded", rolledOut)
+		load.stop(t)
+		var releases corev1.SecretList
+		if err := cluster.List(t.Context(), &releases, client.InNamespace(operatorNamespace), client.MatchingLabels{"owner": "helm"}); err != nil {
+			t.Fatal(err)
+		}
+		if len(releases.Items) != 2 {
+			t.Errorf("Helm has %d releases, want 2", len(releases.Items))
+		}
+		for _, release := range releases.Items {
+			t.Logf("%s has %d bytes", release.Name, len(release.Data["release"]))
+			if size := len(release.Data["release"]); size > largestRelease {
+				t.Errorf("%s has %d bytes, want at most %d", release.Name, size, largestRelease)
+			}
+		}
+	})
+
+	t.Run("uninstall", func(t *testing.T) {
+		manifest := helm(t, "get", "manifest", "taskflow", "--namespace", operatorNamespace)
+		checked := askForPods(t, newNamespace(t, "baseline"))
+		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
+		checked()
+		leftovers(t, manifest, "CustomResourceDefinition")
+		wait.For(t, "the namespace to be empty", func(ctx context.Context) error { return nothingIn(ctx, operatorNamespace) })
+		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(sample), sample); err != nil {
+			t.Errorf("the Task is gone: %v", err)
+		}
+	})
+
+	uninstall := func() {
+		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
+		kubectl(t, nil, "delete", "namespace", operatorNamespace)
+	}
+	helm(t, install...)
+	again := newTask("default", "again", shell("only", "true"))
+	create(t, again)
+	awaitTask(t, again, "a Task of the next release to succeed", inPhase(v1alpha1.TaskSucceeded))
+	uninstall()
+	kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
+	leftovers(t, before, "")
+
+	kubectl(t, nil, "apply", "-k", "../../config/crd")
+	helm(t, append(install, "--take-ownership")...)
+	uninstall()
+	kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
+}
+
+// chartValues writes the values for the operator that is installed, and returns the file's name.
+func chartValues(t *testing.T) string {
+	t.Helper()
+	var deployment appsv1.Deployment
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	var file corev1.ConfigMap
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-config"}, &file); err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal([]byte(file.Data["config.yaml"]), &config); err != nil {
+		t.Fatal(err)
+	}
+	operator := deployment.Spec.Template.Spec.Containers[0]
+	agent, ok := strings.CutPrefix(operator.Args[0], "--agent-image=")
+	if !ok {
+		t.Fatalf("the operator's flags are %q, want the agent's image first", operator.Args)
+	}
+	content, err := yaml.Marshal(map[string]any{
+		"images": map[string]string{"operator": operator.Image, "agent": agent},
+		"args":   operator.Args[2:], // the second one is the configuration file
+		"config": config,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func helm(t *testing.T, args ...string) []byte {
+	t.Helper()
+	command := helmCommand(t.Context(), args...)
+	var errs bytes.Buffer
+	command.Stderr = &errs
+	output, err := command.Output()
+	if err != nil {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, &errs)
+	}
+	return output
+}
+
+func helmCommand(ctx context.Context, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, "go", append([]string{"tool", "-modfile=hack/helm.mod", "helm"}, args...)...)
+	command.Dir = "../.."
+	return command
+}
+
+// askForPods creates labelled Pods, one after another and in a dry run, until the function that it returns is called. The test fails
+// where the API server calls a webhook that isn't there, and where a Pod comes through unmutated while the policy is there which guards that.
+func askForPods(t *testing.T, namespace string) (stop func()) {
+	t.Helper()
+	const mutated, refused, alone = "mutated", "refused by the policy", "left alone without it"
+	ctx, cancel := context.WithCancel(t.Context())
+	ask := func() string {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: namespace, GenerateName: "asked-", Labels: map[string]string{contract.SequentialLabel: "true"},
+			},
+			Spec: corev1.PodSpec{
+				RestartPolicy: corev1.RestartPolicyNever,
+				Containers:    []corev1.Container{{Name: "step", Image: "busybox:1.28", Command: []string{"true"}}},
+			},
+		}
+		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
+			if strings.Contains(err.Error(), "taskflow-unmutated") {
+				return refused
+			}
+			return err.Error()
+		}
+		if pod.Annotations[contract.OrderAnnotation] != "" {
+			return mutated
+		}
+		err := cluster.Get(ctx, client.ObjectKey{Name: "taskflow-unmutated"}, &admissionregistrationv1.ValidatingAdmissionPolicy{})
+		if apierrors.IsNotFound(err) {
+			return alone
+		}
+		return fmt.Sprintf("a Pod came through unmutated (the policy: %v)", err)
+	}
+	if got := ask(); got != mutated {
+		t.Fatalf("the first Pod: %s", got)
+	}
+	outcomes := map[string]int{}
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			outcome := ask()
+			if ctx.Err() != nil {
+				return
+			}
+			outcomes[outcome]++
+		}
+	})
+	return func() {
+		t.Helper()
+		cancel()
+		done.Wait()
+		t.Logf("Pods were %s: %d, %s: %d, %s: %d", mutated, outcomes[mutated], refused, outcomes[refused], alone, outcomes[alone])
+		for outcome, times := range outcomes {
+			if outcome != mutated && outcome != refused && outcome != alone {
+				t.Errorf("%d times: %s", times, outcome)
+			}
+		}
+	}
+}
+
+// nothingIn says what a namespace still has of taskflow's, or of Helm's.
+func nothingIn(ctx context.Context, namespace string) error {
+	for _, list := range []client.ObjectList{&corev1.PodList{}, &corev1.SecretList{}, &coordinationv1.LeaseList{}, &corev1.ServiceList{}} {
+		if err := cluster.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		if count := meta.LenList(list); count > 0 {
+			return fmt.Errorf("there are %d objects of the %T", count, list)
+		}
+	}
+	return nil
+}
