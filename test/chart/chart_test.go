@@ -246,14 +246,23 @@ func TestValues(t *testing.T) {
 			[]string{"--set=agent.requests.memory=1Mi,agent.requests.cpu=1m,agent.limits.cpu=1"},
 			arg("--agent-limits=cpu=1", "--agent-requests=cpu=1m,memory=1Mi"),
 		},
-		"log":  {[]string{"--set=log.level=debug,log.format=console"}, arg("--log-level=debug", "--log-format=console")},
-		"args": {[]string{"--set=args={--start-grace-period=1m,--agent-medium=Memory}"}, arg("--start-grace-period=1m", "--agent-medium=Memory")},
+		"agent.delivery": {[]string{"--set=agent.delivery=auto"}, arg("--agent-delivery=auto")},
+		"log":            {[]string{"--set=log.level=debug,log.format=console"}, arg("--log-level=debug", "--log-format=console")},
+		"args":           {[]string{"--set=args={--start-grace-period=1m,--agent-medium=Memory}"}, arg("--start-grace-period=1m", "--agent-medium=Memory")},
 		"watchNamespaces": {
 			[]string{"--set=watchNamespaces={a,b}"},
 			func(all objects) {
 				arg("--watch-namespace=a,b")(all)
 				delete(all, "ClusterRoleBinding /taskflow-operator")
 				all["RoleBinding a/taskflow-operator"], all["RoleBinding b/taskflow-operator"] = bindingIn("a"), bindingIn("b")
+				for key, object := range overlay(t, "namespaced") {
+					if key == "ValidatingAdmissionPolicy /taskflow-unwatched" {
+						set(t, object, func(any) any {
+							return []any{map[string]any{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": []any{"a", "b"}}}
+						}, "spec", "matchConstraints", "namespaceSelector", "matchExpressions")
+					}
+					all[key] = object
+				}
 				for _, i := range []int{0, 1} {
 					set(t, all[webhook], added(map[string]any{"key": "kubernetes.io/metadata.name", "operator": "In", "values": []any{"a", "b"}}),
 						"webhooks", i, "namespaceSelector", "matchExpressions")
@@ -349,6 +358,7 @@ func TestRefused(t *testing.T) {
 		"replicas in words":    {append(usual, "--set=replicas=two"), "at '/replicas': got string, want integer"},
 		"unknown level":        {append(usual, "--set=log.level=loud"), "at '/log/level': value must be one of '', 'debug', 'info', 'warn', 'error'"},
 		"unknown format":       {append(usual, "--set=log.format=xml"), "at '/log/format': value must be one of '', 'json', 'console'"},
+		"unknown delivery":     {append(usual, "--set=agent.delivery=volume"), "at '/agent/delivery': value must be one of '', 'init', 'image', 'auto'"},
 		"not a namespace":      {append(usual, "--set=watchNamespaces={a b}"), "at '/watchNamespaces/0': 'a b' does not match pattern"},
 		"not a flag":           {append(usual, "--set=args={debug}"), "at '/args/0': 'debug' does not match pattern '^--[a-z]'"},
 		"not a quantity":       {append(usual, "--set=agent.requests.cpu=much"), "at '/agent/requests/cpu': 'much' does not match pattern"},
