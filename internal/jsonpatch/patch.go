@@ -44,9 +44,11 @@ func Add[T any](p *Patch, length int, elements []T, path ...string) {
 // Marshal returns the patch as it is sent.
 func (p Patch) Marshal() ([]byte, error) { return json.Marshal([]jsonpatch.Operation(p)) }
 
+// escape is made once: that takes longer than to use it.
+var escape = strings.NewReplacer("~", "~0", "/", "~1")
+
 // pointer is a JSON pointer (RFC 6901).
 func pointer(path []string) string {
-	escape := strings.NewReplacer("~", "~0", "/", "~1")
 	var text strings.Builder
 	for _, part := range path {
 		text.WriteString("/" + escape.Replace(part))
