@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,12 +41,13 @@ func observe(pod *corev1.Pod) sequence {
 		statuses[status.Name] = status
 	}
 	order := released(pod)
-	// The agents may then be ahead of the annotation, which follows. The first step has nobody but the annotation.
-	handsOver := pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController
+	// The annotation follows where the step before has ended: the agents may be ahead of it, and else it is about to be written. The first
+	// step has nobody but the annotation.
+	follows := pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController || s.halt == ""
 	// What can't be read stops at failures: the default.
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-		step := observeStep(name, statuses[name], pod, i < order || handsOver && i > 0 && i == s.done)
+		step := observeStep(name, statuses[name], pod, i < order || follows && i > 0 && i == s.done)
 		s.steps = append(s.steps, step)
 		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || contract.WasStopped(step.Reason))
 		switch {
@@ -167,9 +169,9 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v
 	}
 	step.Message = record.Message
 	step.Retries = int32(min(record.Retries, math.MaxInt32)) //nolint:gosec // bounded
-	step.FinishedAt = &metav1.MicroTime{Time: record.FinishedAt}
+	step.FinishedAt = exactTime(record.FinishedAt)
 	if step.StartedAt = nil; record.StartedAt != nil {
-		step.StartedAt = &metav1.MicroTime{Time: *record.StartedAt}
+		step.StartedAt = exactTime(*record.StartedAt)
 	}
 	// Exit codes are the kubelet's to report: a record that says otherwise was left before the container was killed.
 	if record.Reason != "" && record.ExitCode == int(end.ExitCode) {
@@ -187,6 +189,11 @@ func microTime(t metav1.Time) *metav1.MicroTime {
 		return nil
 	}
 	return &metav1.MicroTime{Time: t.Time}
+}
+
+// exactTime is as exact as a status keeps it: else each look would find that it has changed.
+func exactTime(t time.Time) *metav1.MicroTime {
+	return &metav1.MicroTime{Time: t.Truncate(time.Microsecond)}
 }
 
 // failure is one sentence about a step that has failed.

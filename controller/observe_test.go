@@ -84,7 +84,11 @@ func TestObserve(t *testing.T) {
 		},
 		"the first step has ended, and the annotation alone releases": {
 			sequential(byAnnotation, containers(succeeded("a"), running("b"), running("c"))),
-			seen{"Succeeded Waiting Waiting", 1, -1, 2, ""},
+			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
+		},
+		"the annotation alone releases, and the sequence is halted": {
+			sequential(byAnnotation, halt("mine"), containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Skipped Skipped", 1, -1, 1, "mine"},
 		},
 		"the second is released by the annotation alone": {
 			sequential(byAnnotation, order("2"), containers(succeeded("a"), running("b"), running("c"))),

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/ptr"
@@ -16,13 +17,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
 
-// OrderReconciler releases the steps of sequential Pods, one after another, and tells of them in events on the Pods.
+// OrderReconciler releases the steps of sequential Pods, one after another, and tells of them in events on the Pods that have no Task to
+// do so.
 type OrderReconciler struct {
 	client client.Client
 	events events.EventRecorder
@@ -49,6 +52,12 @@ func isSequential(object client.Object) bool {
 	return annotations[contract.StepsAnnotation] != "" && annotations[contract.OrderAnnotation] != ""
 }
 
+// isOfTask says whether the Pod is a Task's own.
+func isOfTask(pod *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.APIVersion == v1alpha1.GroupVersion.String()
+}
+
 // Reconcile writes the Pod's order and halt annotations, where they aren't what they should be.
 func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var pod corev1.Pod
@@ -63,9 +72,10 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 		return ctrl.Result{}, nil
 	}
 	seen := observe(&pod)
-	before := r.told.next(&pod, seen)
-	for _, e := range stepEvents(before, seen.steps) {
-		record(r.events, &pod, &pod, e)
+	if !isOfTask(&pod) { // else the Task tells
+		for _, e := range stepEvents(r.told.next(&pod, seen), seen.steps) {
+			record(r.events, &pod, &pod, e)
+		}
 	}
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return ctrl.Result{}, nil

@@ -27,14 +27,18 @@ const (
 
 // SetupWithManager registers both controllers.
 func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace time.Duration) error {
-	order := NewOrderReconciler(m.GetClient(), m.GetEventRecorder("taskflow"))
+	recorder := NewRecorder(m.GetClient())
+	if err := m.Add(recorder); err != nil {
+		return err
+	}
+	order := NewOrderReconciler(m.GetClient(), recorder)
 	if err := order.SetupWithManager(m); err != nil {
 		return err
 	}
 	task := &TaskReconciler{
 		Client:     m.GetClient(),
 		Live:       m.GetAPIReader(),
-		Events:     m.GetEventRecorder("taskflow"),
+		Events:     recorder,
 		Commands:   commands,
 		Now:        time.Now,
 		StartGrace: startGrace,
@@ -56,13 +60,22 @@ func options() controller.Options {
 func CacheOptions() cache.Options {
 	return cache.Options{
 		ByObject: map[client.Object]cache.ByObject{
-			&v1alpha1.Task{}: {Transform: cache.TransformStripManagedFields()},
+			&v1alpha1.Task{}: {Transform: stripTask},
 			&corev1.Pod{}: {
 				Label:     labels.SelectorFromSet(labels.Set{contract.SequentialLabel: "true"}),
 				Transform: stripPod,
 			},
 		},
 	}
+}
+
+// stripTask drops what kubectl and the API server keep of a Task for themselves: half of it.
+func stripTask(object any) (any, error) {
+	if task, ok := object.(*v1alpha1.Task); ok { // else it is a tombstone
+		task.ManagedFields = nil
+		delete(task.Annotations, corev1.LastAppliedConfigAnnotation)
+	}
+	return object, nil
 }
 
 // stripPod keeps of a Pod what observe and the reconcilers read.

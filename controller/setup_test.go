@@ -137,3 +137,23 @@ func TestCacheOptions(t *testing.T) {
 	}
 	t.Error("the cache has no options for Pods")
 }
+
+// TestStripTask proves what of a Task isn't kept, and that the rest is.
+func TestStripTask(t *testing.T) {
+	task := newTask(corev1.Container{Name: "a"})
+	task.Annotations = map[string]string{"team": "x"}
+	want := task.DeepCopy()
+	task.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+	task.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
+	got, err := stripTask(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(any(want), got); diff != "" {
+		t.Errorf("stripTask (-want +got):\n%s", diff)
+	}
+	tombstone := cache.DeletedFinalStateUnknown{Key: "default/example"}
+	if got, err := stripTask(tombstone); err != nil || got != tombstone {
+		t.Errorf("stripTask of a tombstone = %v, %v", got, err)
+	}
+}

@@ -259,8 +259,12 @@ func TestMirror(t *testing.T) {
 			mirrored(containers(succeeded("a"), running("b"), running("c"))),
 			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" runs`}),
 		},
-		"between two steps": {
+		"the annotation is about to release the next step": {
 			mirrored(byAnnotation, containers(succeeded("a"), running("b"), running("c"))),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" runs`}),
+		},
+		"between two steps": {
+			mirrored(containers(succeeded("a"), waiting("b", "ContainerCreating", ""), running("c"))),
 			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `True StepWaiting: step "b" is next`}),
 		},
 		"a failed step is started again": {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,9 +27,9 @@ import (
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups="",resources=secrets;serviceaccounts,verbs=get
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
-// staleRetry is how soon a Task is looked at again whose cached copy was too old to write its status.
+// staleRetry is how soon a Task is looked at again that somebody else has written to.
 const staleRetry = 50 * time.Millisecond
 
 // CommandResolver finds out which command an image runs (entrypoint.Resolver).
@@ -48,6 +49,8 @@ type TaskReconciler struct {
 	// StartGrace is how long a container may fail to be started (an image that can't be pulled, a ConfigMap that is missing)
 	// before the Task has failed.
 	StartGrace time.Duration
+	// written has the version of a Task that its status was written over, by the Task's name, until the cache has the next one.
+	written sync.Map
 }
 
 // SetupWithManager registers the controller.
@@ -64,7 +67,14 @@ func (r *TaskReconciler) SetupWithManager(manager ctrl.Manager) error {
 // changed.
 func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var task v1alpha1.Task
-	if err := r.Client.Get(ctx, request.NamespacedName, &task); err != nil {
+	err := r.Client.Get(ctx, request.NamespacedName, &task)
+	if before, ok := r.written.Load(request.NamespacedName); ok {
+		if err == nil && before == task.ResourceVersion {
+			return ctrl.Result{}, nil // the cache is behind: when it has what was written, the Task's turn comes again
+		}
+		r.written.Delete(request.NamespacedName)
+	}
+	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {
@@ -81,7 +91,7 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 		failure = r.halt(ctx, &task, status)
 	}
 	switch err := r.write(ctx, &task, status.TaskStatus); {
-	case apierrors.IsConflict(err): // the cache is behind what we wrote last
+	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: staleRetry}, nil
 	case err != nil:
 		return ctrl.Result{}, err
@@ -297,6 +307,9 @@ func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status 
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Status().Patch(ctx, task, patch); err != nil {
 		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
+	}
+	if task.ResourceVersion != before.ResourceVersion {
+		r.written.Store(client.ObjectKeyFromObject(task), before.ResourceVersion)
 	}
 	measure(before.Status, status)
 	for _, e := range transitions(before.Status, status) {

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -77,7 +78,9 @@ func run(m *testing.M) (code int, err error) {
 	hook := environment.WebhookInstallOptions
 	cached := controller.CacheOptions()
 	webhook.CacheNodes(cached.ByObject)
-	manager, err := ctrl.NewManager(config, ctrl.Options{
+	counted := rest.CopyConfig(config)
+	counted.Wrap(operatorsCalls.count)
+	manager, err := ctrl.NewManager(counted, ctrl.Options{
 		Scheme:  scheme,
 		Cache:   cached,
 		Metrics: metricsserver.Options{BindAddress: "0"},

@@ -1,0 +1,96 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// written keeps the events that are created.
+type written struct {
+	client.Client
+	mutex  sync.Mutex
+	events []*eventsv1.Event
+}
+
+func (*written) Scheme() *runtime.Scheme { return clientgoscheme.Scheme }
+
+func (w *written) Create(ctx context.Context, object client.Object, _ ...client.CreateOption) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	event := object.(*eventsv1.Event)
+	if event.Reason == "Refused" {
+		return errors.New("the namespace is being deleted")
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.events = append(w.events, event)
+	return nil
+}
+
+// TestRecorder proves that what was told is written, each as an event of its own, also when the operator ends meanwhile and when one can't
+// be written; and that a name is valid, however long the object's is.
+func TestRecorder(t *testing.T) {
+	w := &written{}
+	recorder := NewRecorder(w)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "pod"}}
+	long := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: strings.Repeat("x", 253), UID: "long"}}
+	record(recorder, pod, pod, event{kind: corev1.EventTypeNormal, reason: "StepStarted", action: "RunSteps", note: "100%", step: "a"})
+	record(recorder, pod, pod, event{kind: corev1.EventTypeNormal, reason: "StepStarted", action: "RunSteps", note: "100%", step: "a"})
+	record(recorder, pod, pod, event{kind: corev1.EventTypeNormal, reason: "Refused", action: "RunSteps"})
+	record(recorder, long, long, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps"})
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := recorder.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	var got []string
+	names := map[string]bool{}
+	for _, e := range w.events {
+		related := ""
+		if e.Related != nil {
+			related = e.Related.FieldPath
+		}
+		got = append(got, fmt.Sprint(e.Namespace, " ", e.Regarding.Kind, " ", e.Regarding.UID, " ", e.Type, " ", e.Reason, " ", e.Action, " ", e.Note, " ", related, " ", e.ReportingController))
+		names[e.Name] = true
+		if len(e.Name) > 253 || e.EventTime.IsZero() || e.ReportingInstance == "" {
+			t.Errorf("the API server refuses %+v", e)
+		}
+	}
+	want := []string{
+		"default Pod long Warning Halted RunSteps   taskflow",
+		"default Pod pod Normal StepStarted RunSteps 100% spec.containers{a} taskflow",
+		"default Pod pod Normal StepStarted RunSteps 100% spec.containers{a} taskflow",
+	}
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(got))); diff != "" {
+		t.Errorf("the events (-want +got):\n%s", diff)
+	}
+	if len(names) != len(want) {
+		t.Errorf("%d events have the names %v", len(want), names)
+	}
+}
+
+// TestRecorderNeverWaits proves that events in plenty hold up nobody, and are bounded.
+func TestRecorderNeverWaits(t *testing.T) {
+	recorder := NewRecorder(&written{}) // and is never started
+	for range eventQueue + 10 {
+		record(recorder, &corev1.Pod{}, nil, event{kind: corev1.EventTypeNormal})
+	}
+	if got := len(recorder.queue); got > eventQueue {
+		t.Errorf("%d events wait", got)
+	}
+}

@@ -1,0 +1,141 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// operatorsCalls are all that the operator has asked the API server for.
+var operatorsCalls calls
+
+// calls counts requests by their namespace, and by verb and resource. Those of the whole cluster have the namespace "".
+type calls struct {
+	mutex sync.Mutex
+	made  map[string]map[string]int
+}
+
+// count is for rest.Config.Wrap.
+func (c *calls) count(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(request *http.Request) (*http.Response, error) {
+		namespace, what := describe(request)
+		response, err := next.RoundTrip(request)
+		if err == nil && response.StatusCode >= http.StatusBadRequest {
+			what += fmt.Sprintf(" (%d)", response.StatusCode)
+		}
+		c.mutex.Lock()
+		defer c.mutex.Unlock()
+		if c.made == nil {
+			c.made = map[string]map[string]int{}
+		}
+		if c.made[namespace] == nil {
+			c.made[namespace] = map[string]int{}
+		}
+		c.made[namespace][what]++
+		return response, err
+	})
+}
+
+// in returns the requests for one namespace.
+func (c *calls) in(namespace string) map[string]int {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	made := map[string]int{}
+	for what, count := range c.made[namespace] {
+		made[what] = count
+	}
+	return made
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+// describe reads a path such as /api/v1/namespaces/default/pods/NAME/status.
+func describe(request *http.Request) (namespace, what string) {
+	parts := strings.Split(strings.Trim(request.URL.Path, "/"), "/")
+	switch {
+	case parts[0] == "api" && len(parts) > 2:
+		parts = parts[2:]
+	case parts[0] == "apis" && len(parts) > 3:
+		parts = parts[3:]
+	default:
+		return "", request.Method + " " + request.URL.Path // what the API server has
+	}
+	if parts[0] == "namespaces" && len(parts) > 2 {
+		namespace, parts = parts[1], parts[2:]
+	}
+	what = request.Method + " " + parts[0]
+	switch {
+	case len(parts) > 2:
+		what += "/" + parts[2]
+	case len(parts) == 1 && request.Method == http.MethodGet && request.URL.Query().Get("watch") == "":
+		what = "LIST " + parts[0]
+	}
+	return namespace, what
+}
+
+// What a Task of three steps costs the API server: one call makes the Pod; then there is at most one annotation and one status to write
+// for each end of a step, by whichever way the steps are handed over, and nothing is asked for that the cache has. This is what a
+// hundred Tasks a second depend on.
+func TestCallsPerStep(t *testing.T) {
+	for name, handoff := range map[string]string{"local": "", "controller": contract.HandoffController} {
+		t.Run(name, func(t *testing.T) {
+			lists := operatorsCalls.in("")
+			namespace := newNamespace(t)
+			task := taskOf(namespace, "counted", "a", "b", "c")
+			task.Spec.Template = &v1alpha1.PodTemplate{}
+			if handoff != "" {
+				task.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: handoff}
+			}
+			if err := cluster.Create(t.Context(), task); err != nil {
+				t.Fatal(err)
+			}
+			pod := awaitPod(t, task)
+			awaitStatus(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName == pod.Name })
+			setStates(t, pod, corev1.PodRunning, running(), running(), running())
+			awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
+			setStates(t, pod, corev1.PodRunning, ended(0), running(), running())
+			awaitOrder(t, pod, "2")
+			awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" })
+			setStates(t, pod, corev1.PodRunning, ended(0), ended(0), running())
+			awaitOrder(t, pod, "3")
+			awaitStatus(t, task, "step c", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "c" })
+			setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0), ended(0))
+			awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+
+			want := map[string]int{
+				"POST pods":          1,
+				"PATCH pods":         2, // a and b have ended
+				"PATCH tasks/status": 5, // the Pod is there; a runs; a, b and c have ended
+				"POST events":        8, // the Pod is there; three starts and three ends; complete
+			}
+			wait.For(t, "the events, which come last", func(context.Context) error {
+				if made := operatorsCalls.in(namespace); made["POST events"] < want["POST events"] {
+					return fmt.Errorf("the calls are %v", made)
+				}
+				return nil
+			})
+			if diff := cmp.Diff(want, operatorsCalls.in(namespace)); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+			for what, count := range operatorsCalls.in("") {
+				if strings.HasPrefix(what, "LIST ") && count > lists[what] {
+					t.Errorf("%s was called again: there were %d before the Task, and now %d", what, lists[what], count)
+				}
+			}
+		})
+	}
+}
