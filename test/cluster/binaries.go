@@ -41,6 +41,10 @@ var (
 		name:     "cert-manager",
 		packages: []string{"."},
 	}
+	kwokBuild = build{
+		name:     "kwok",
+		packages: []string{"sigs.k8s.io/kwok/cmd/kwok"},
+	}
 	containerdBuild = build{
 		name: "containerd",
 		packages: []string{
@@ -199,5 +203,15 @@ func (c *cluster) certManager(ctx context.Context) error {
 	}
 	fmt.Printf("export CERT_MANAGER=%q CERT_MANAGER_CRDS=%q\n",
 		filepath.Join(dir, "cert-manager"), filepath.Join(strings.TrimSpace(string(module)), "deploy", "crds"))
+	return nil
+}
+
+// kwok prints the path of kwok, which simulates nodes for a benchmark.
+func (c *cluster) kwok(ctx context.Context) error {
+	dir, err := c.binaries(ctx, kwokBuild)
+	if err != nil {
+		return err
+	}
+	fmt.Println(filepath.Join(dir, "kwok"))
 	return nil
 }

@@ -27,6 +27,7 @@ const usage = `usage: cluster COMMAND
   assets          build etcd, kube-apiserver and kubectl, and print their folder (KUBEBUILDER_ASSETS)
   cert-manager    build cert-manager's controllers, and print a shell command that sets CERT_MANAGER, the program, and
                   CERT_MANAGER_CRDS, the folder of its CRDs: eval "$(... cert-manager)"
+  kwok            build kwok, which simulates nodes, and print its path
 `
 
 func main() {
@@ -83,6 +84,8 @@ func run(ctx context.Context, args []string) error {
 		return c.assets(ctx)
 	case command == "cert-manager":
 		return c.certManager(ctx)
+	case command == "kwok":
+		return c.kwok(ctx)
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return errors.New("there is no such command")
