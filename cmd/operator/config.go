@@ -29,6 +29,7 @@ type config struct {
 	webhookPort    int
 	healthAddress  string
 	metricsAddress string
+	profileAddress string
 	watched        []string // namespaces; all where there are none
 	logLevel       string
 	logFormat      string
@@ -66,6 +67,7 @@ func parse(args []string) (config, error) {
 	flags.IntVar(&c.webhookPort, "webhook-port", 9443, "port of the webhook")
 	flags.StringVar(&c.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	flags.StringVar(&c.metricsAddress, "metrics-address", ":8443", "address of /metrics, with TLS, for those who may get it; 0 for none")
+	flags.StringVar(&c.profileAddress, "profile-address", "", "address of /debug/pprof, open to whoever reaches it, such as 127.0.0.1:6060 (default: none)")
 	flags.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&c.logFormat, "log-format", "json", "json or console")
 	if err := flags.Parse(args); err != nil {

@@ -124,9 +124,9 @@ func TestParse(t *testing.T) {
 			func(c *config) { c.watched = []string{"a", "b", "c"} },
 		},
 		"health and logs": {
-			[]string{"--health-address=:1", "--metrics-address=0", "--log-level=debug", "--log-format=console"},
+			[]string{"--health-address=:1", "--metrics-address=0", "--profile-address=:2", "--log-level=debug", "--log-format=console"},
 			func(c *config) {
-				c.healthAddress, c.metricsAddress, c.logLevel, c.logFormat = ":1", "0", "debug", "console"
+				c.healthAddress, c.metricsAddress, c.profileAddress, c.logLevel, c.logFormat = ":1", "0", ":2", "debug", "console"
 			},
 		},
 	}

@@ -164,6 +164,7 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 			TLSOpts:        []func(*tls.Config){keeper.TLS},
 			FilterProvider: metricsFilter,
 		},
+		PprofBindAddress:              c.profileAddress,
 		LeaderElection:                true,
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       c.namespace,
