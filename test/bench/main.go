@@ -27,16 +27,9 @@ type plan struct {
 	rounds  int
 	works   []work
 	hopPods int // Pods of hopSteps steps
-	load    time.Duration
 }
 
-const (
-	hopSteps         = 50
-	reviewsPerSecond = 200
-)
-
-// podSizes are the numbers of containers of the Pods that the webhook is asked about.
-var podSizes = []int{3, 50}
+const hopSteps = 50
 
 var full = plan{
 	rounds: 3,
@@ -45,14 +38,12 @@ var full = plan{
 		{"20 × sleep 0.3", "sleep 0.3", 20},
 	},
 	hopPods: 21, // 1,029 hops
-	load:    30 * time.Second,
 }
 
 var quick = plan{
 	rounds:  1,
 	works:   []work{{"1 × true", "true", 1}, {"20 × sleep 0.3", "sleep 0.3", 20}},
 	hopPods: 3,
-	load:    5 * time.Second,
 }
 
 func main() {
@@ -129,20 +120,6 @@ func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 	}
 	if err := b.measureHops(ctx, p, r); err != nil {
 		return nil, err
-	}
-	address, err := b.webhookAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, count := range podSizes {
-		body, err := review(count)
-		if err != nil {
-			return nil, err
-		}
-		if r.reviews[count], err = load(ctx, address, body, reviewsPerSecond, p.load); err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(os.Stderr, "webhook, %d containers: median %s, p99 %s\n", count, quantile(r.reviews[count], 0.5), quantile(r.reviews[count], 0.99))
 	}
 	return r, nil
 }

@@ -16,12 +16,10 @@ type results struct {
 	plan  plan
 	times map[string]map[string][]time.Duration
 	hops  map[string][]time.Duration
-	// reviews are the webhook's answers, by the number of the Pod's containers.
-	reviews map[int][]time.Duration
 }
 
 func newResults(p plan) *results {
-	return &results{plan: p, times: map[string]map[string][]time.Duration{}, hops: map[string][]time.Duration{}, reviews: map[int][]time.Duration{}}
+	return &results{plan: p, times: map[string]map[string][]time.Duration{}, hops: map[string][]time.Duration{}}
 }
 
 func (r *results) add(w work, s shape, took time.Duration) {
@@ -58,12 +56,6 @@ func (r *results) write(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.hops)) {
 		hops := r.hops[name]
 		fmt.Fprintf(&text, "| %s | %d | %s | %s | %s |\n", name, len(hops), milliseconds(quantile(hops, 0.5)), milliseconds(quantile(hops, 0.99)), milliseconds(quantile(hops, 1)))
-	}
-	fmt.Fprintf(&text, "\n## Webhook\n\nTo one of the operator's Pods, %d requests a second, for Pods whose steps have a command; from the moment when a request is due to its answer:\n\n", reviewsPerSecond)
-	text.WriteString("| containers | requests | p50 | p99 | greatest |\n|---|---|---|---|---|\n")
-	for _, count := range podSizes {
-		times := r.reviews[count]
-		fmt.Fprintf(&text, "| %d | %d | %s | %s | %s |\n", count, len(times), milliseconds(quantile(times, 0.5)), milliseconds(quantile(times, 0.99)), milliseconds(quantile(times, 1)))
 	}
 	_, err = io.WriteString(w, text.String())
 	return err

@@ -14,42 +14,24 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/contract"
 )
 
-const operatorNamespace = "taskflow-system"
-
-// webhookAddress is that of one of the operator's Pods. The Service would add the kernel's load balancing to what is measured.
-func (b *bench) webhookAddress(ctx context.Context) (string, error) {
-	var deployment appsv1.Deployment
-	if err := b.cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-		return "", err
-	}
-	var pods corev1.PodList
-	err := b.cluster.List(ctx, &pods, client.InNamespace(operatorNamespace), client.MatchingLabels(deployment.Spec.Selector.MatchLabels))
-	if err != nil {
-		return "", err
-	}
-	for _, pod := range pods.Items {
-		if pod.Status.PodIP != "" && pod.DeletionTimestamp == nil {
-			return "https://" + pod.Status.PodIP + ":9443/mutate-pods", nil
-		}
-	}
-	return "", errors.New("the operator has no Pod")
-}
-
 // review is what the API server asks the webhook for a Pod of so many containers.
 func review(containerCount int) ([]byte, error) {
-	p := pod(metav1.ObjectMeta{Name: "bench", Namespace: "bench", Labels: map[string]string{contract.SequentialLabel: "true"}},
-		nil, containers(work{command: "true", steps: containerCount}))
-	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
+	p := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: "bench", Namespace: taskNamespace, Labels: map[string]string{contract.SequentialLabel: "true"}},
+		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever},
+	}
+	for i := range containerCount {
+		p.Spec.Containers = append(p.Spec.Containers, stepContainer(i))
+	}
 	raw, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
@@ -60,7 +42,7 @@ func review(containerCount int) ([]byte, error) {
 			UID:       types.UID("bench"),
 			Kind:      metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
 			Resource:  metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
-			Namespace: "bench",
+			Namespace: taskNamespace,
 			Operation: admissionv1.Create,
 			Object:    runtime.RawExtension{Raw: raw},
 		},

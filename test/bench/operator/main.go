@@ -1,0 +1,258 @@
+// Command operator measures what taskflow's operator costs: its controllers with thousands of live Tasks on simulated nodes, and its
+// webhook on one core. The operator runs as its own program, beside an API server and an etcd that serve nobody else; kwok plays
+// the kubelets. It writes a part of the report in Markdown. `make bench` runs it, from the root of the repository.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// plan is what is measured.
+type plan struct {
+	live []int // Tasks that are at their first step, meanwhile
+	wave int   // Tasks that run to their end
+	load time.Duration
+}
+
+var (
+	full  = plan{live: []int{0, 1000, 10000}, wave: 500, load: 30 * time.Second}
+	quick = plan{live: []int{0, 500}, wave: 300, load: 5 * time.Second}
+)
+
+const reviewsPerSecond = 200
+
+// podSizes are the numbers of containers of the Pods that the webhook is asked about.
+var podSizes = []int{3, 50}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	logf.SetLogger(logr.Discard())
+	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
+	isQuick := flags.Bool("quick", false, "the least that says something, in a minute")
+	only := flags.Bool("only-controllers", false, "leave the webhook out")
+	program := flags.String("operator", "", "the operator's program")
+	kwok := flags.String("kwok", "", "kwok's program")
+	profiles := flags.String("profiles", "", "folder that the operator's profiles are written to, for `go tool pprof` (default: none)")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *program == "" || *kwok == "" {
+		return errors.New("--operator or --kwok is missing: run `make bench`, which builds them")
+	}
+	b := &bench{plan: full, program: *program, profiles: *profiles, only: *only}
+	if *isQuick {
+		b.plan = quick
+	}
+	r, err := b.run(ctx, *kwok)
+	if err != nil {
+		return err
+	}
+	return r.write(os.Stdout)
+}
+
+type bench struct {
+	plan     plan
+	program  string
+	profiles string
+	only     bool
+	cluster  *cluster
+}
+
+func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
+	if b.cluster, err = startCluster(ctx, kwok); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.cluster.stop()) }()
+	r = &results{plan: b.plan, reviews: map[int][]time.Duration{}, reviewCPU: map[int]time.Duration{}}
+	if err := b.controllers(ctx, r); err != nil {
+		return nil, err
+	}
+	if b.only {
+		return r, nil
+	}
+	return r, b.webhook(ctx, r)
+}
+
+// controllers measures one wave of Tasks after another, with more and more live ones.
+func (b *bench) controllers(ctx context.Context, r *results) (err error) {
+	o, err := b.cluster.startOperator(ctx, b.program)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.end()) }()
+	if err := b.cluster.warmUp(ctx); err != nil {
+		return err
+	}
+	live := 0
+	for _, count := range b.plan.live {
+		if err := b.cluster.hold(ctx, live, count); err != nil {
+			return err
+		}
+		live = count
+		m, err := b.measure(ctx, o, live)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "%d live Tasks: %.0f Tasks/s, %.1f MB, %.1f MB at most, CPU a Task %s\n",
+			live, m.perSecond(), megabytes(m.resident), megabytes(m.peak), m.perTask(operatorName))
+		r.waves = append(r.waves, m)
+	}
+	return nil
+}
+
+// wave is what was measured while Tasks ran to their end.
+type wave struct {
+	live     int
+	tasks    int
+	resident int64 // memory of the operator before the wave
+	peak     int64 // and at most, with the wave
+	took     time.Duration
+	cpu      map[string]time.Duration // by the name of the process
+	calls    calls
+}
+
+func (w wave) perSecond() float64 { return float64(w.tasks) / w.took.Seconds() }
+
+// perTask is the CPU time that a process has used for each Task.
+func (w wave) perTask(process string) time.Duration { return w.cpu[process] / time.Duration(w.tasks) }
+
+// operatorName is that of the operator's process.
+const operatorName = "operator"
+
+func (b *bench) measure(ctx context.Context, o *operator, live int) (wave, error) {
+	w := wave{live: live, tasks: b.plan.wave, cpu: map[string]time.Duration{}}
+	var err error
+	if w.resident, _, err = o.memory(); err != nil {
+		return w, err
+	}
+	if err := o.forgetPeak(); err != nil {
+		return w, err
+	}
+	if err := b.profile(ctx, o, "heap", live); err != nil {
+		return w, err
+	}
+	processes := append([]process{o.process, {name: "benchmark", pid: os.Getpid()}}, b.cluster.processes...)
+	before := map[string]time.Duration{}
+	for _, p := range processes {
+		if before[p.name], err = p.cpu(); err != nil {
+			return w, err
+		}
+	}
+	called, err := b.cluster.calls(ctx)
+	if err != nil {
+		return w, err
+	}
+	profiled := make(chan error, 1)
+	go func() { profiled <- b.profile(ctx, o, "cpu", live) }()
+	if w.took, err = b.cluster.runTasks(ctx, w.tasks); err != nil {
+		return w, err
+	}
+	if err := <-profiled; err != nil {
+		return w, err
+	}
+	if err := b.cluster.eventsSettle(ctx); err != nil {
+		return w, err
+	}
+	for _, p := range processes {
+		after, err := p.cpu()
+		if err != nil {
+			return w, err
+		}
+		w.cpu[p.name] = after - before[p.name]
+	}
+	now, err := b.cluster.calls(ctx)
+	if err != nil {
+		return w, err
+	}
+	w.calls = now.since(called)
+	if _, w.peak, err = o.memory(); err != nil {
+		return w, err
+	}
+	return w, b.cluster.deleteTasks(ctx)
+}
+
+// profileLength is shorter than a wave takes.
+const profileLength = 10
+
+// profile keeps the CPU profiles of the operator and of the API server, or the heap of the operator.
+func (b *bench) profile(ctx context.Context, o *operator, kind string, live int) error {
+	if b.profiles == "" {
+		return nil
+	}
+	write := func(name string, request *rest.Request) error {
+		content, err := request.DoRaw(ctx)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(b.profiles, fmt.Sprintf("%s-%d.pprof", name, live)), content, 0o600)
+	}
+	operator, err := rest.UnversionedRESTClientFor(&rest.Config{Host: o.profile, ContentConfig: rest.ContentConfig{NegotiatedSerializer: scheme.Codecs}})
+	if err != nil {
+		return err
+	}
+	if kind == "heap" {
+		return write("operator-heap", operator.Get().AbsPath("/debug/pprof/heap").Param("gc", "1"))
+	}
+	seconds := strconv.Itoa(profileLength)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return write("operator-cpu", operator.Get().AbsPath("/debug/pprof/profile").Param("seconds", seconds))
+	})
+	group.Go(func() error {
+		return write("apiserver-cpu", b.cluster.clientset.RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", seconds))
+	})
+	return group.Wait()
+}
+
+// webhook measures the answers of an operator on one core.
+func (b *bench) webhook(ctx context.Context, r *results) (err error) {
+	o, err := b.cluster.startOperator(ctx, b.program, "GOMAXPROCS=1")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.end()) }()
+	for _, count := range podSizes {
+		body, err := review(count)
+		if err != nil {
+			return err
+		}
+		before, err := o.cpu()
+		if err != nil {
+			return err
+		}
+		if r.reviews[count], err = load(ctx, o.webhook, body, reviewsPerSecond, b.plan.load); err != nil {
+			return err
+		}
+		after, err := o.cpu()
+		if err != nil {
+			return err
+		}
+		r.reviewCPU[count] = (after - before) / time.Duration(len(r.reviews[count]))
+		fmt.Fprintf(os.Stderr, "webhook, %d containers: median %s, p99 %s\n", count, quantile(r.reviews[count], 0.5), quantile(r.reviews[count], 0.99))
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+type results struct {
+	plan      plan
+	waves     []wave
+	reviews   map[int][]time.Duration // by the number of the Pod's containers
+	reviewCPU map[int]time.Duration   // of one
+}
+
+// controllersMethod and webhookMethod say how to read the tables.
+const (
+	controllersMethod = `## Controllers
+
+With so many live Tasks at their first step, %d more Tasks of %d steps are created as fast as the API server takes them, and run to their end.
+
+| live Tasks | memory | at most | Tasks a second | the operator's CPU for a Task | at most on one core | CPU of all others for a Task |
+|---|---|---|---|---|---|---|
+`
+	controllersReading = `
+*Memory* is what is resident of the operator before those Tasks, *at most* the peak while they run. *At most on one core* follows from the operator's CPU for a
+Task: so many Tasks a second would take all of one core. *Tasks a second* is what all of it reaches here, where etcd, the API server, the nodes, the
+operator and the benchmark share the machine's cores.
+
+The operator is its own program beside an API server and an etcd that serve nobody else. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes: it writes a Pod's
+status when the node has taken it, when the agent is there, when all containers are up, and at the end of each step, a second after the one before
+([kubelet.yaml](../test/bench/operator/kubelet.yaml)). A real kubelet looks at its containers once a second, and tells all that has happened since in one write: so this is
+the most that one asks of the operator. There are no scheduler (the Tasks name their nodes), no images and no containers. etcd doesn't wait for the disk.
+
+Calls to the API server for a Task, without those of the nodes:
+
+`
+	controllersTried = `
+A Task of %d steps needs one call to make its Pod, %d for the annotation (the first step is released at admission), and %d for its status (the Pod is there, the first step
+runs, each step has ended); the rest are events. ` + "`make test`" + ` counts them, too.
+
+What a profile or a count has shown, and is kept:
+
+- Events were 14 for a Task and are 8: those of a step are told of the Task, no longer of its Pod, too. And client-go's recorder keeps each event for 6 to 12 minutes, 1.7 kB
+  each, to tell repetitions: half of the heap, and without bound. The operator's own queue has a bound.
+- A second look at a Task whose status was written a moment ago, and isn't in the cache yet, ended in a conflict for every second Task. It now waits for the cache, without a call.
+- With ` + "`handoff: controller`" + ` the status was written twice for a step: when the one before had ended, and when the annotation was there. It is one write now.
+- A time finer than a status keeps made each look find a change: a write for every second look that changed nothing.
+- Of a cached Task, the managed fields and kubectl's last-applied annotation are dropped.
+- The webhook made its table of characters to escape anew for each field of a patch: 30%% of its time, and 70%% of its garbage.
+
+What was looked at and needed nothing: client-go's limit of calls a second is off in controller-runtime; the informers' lists are streamed, and come once.
+`
+	webhookMethod = `
+## Webhook
+
+The operator on one core (` + "`GOMAXPROCS=1`" + `), %d requests a second, for Pods whose steps have a command; from the moment when a request is due to its answer:
+
+| containers | requests | p50 | p99 | greatest | the operator's CPU for one |
+|---|---|---|---|---|---|
+`
+)
+
+// write makes this part of the report.
+func (r *results) write(w io.Writer) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "\n"+controllersMethod, r.plan.wave, steps)
+	for _, w := range r.waves {
+		fmt.Fprintf(&text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.perSecond(),
+			milliseconds(w.perTask(operatorName)), float64(time.Second)/float64(w.perTask(operatorName)), r.others(w))
+	}
+	fmt.Fprintf(&text, controllersReading, nodes)
+	text.WriteString("| live Tasks |")
+	shown := r.shownCalls()
+	for _, what := range shown {
+		fmt.Fprintf(&text, " %s |", what)
+	}
+	text.WriteString("\n|---|" + strings.Repeat("---|", len(shown)) + "\n")
+	for _, w := range r.waves {
+		fmt.Fprintf(&text, "| %d |", w.live)
+		for _, what := range shown {
+			fmt.Fprintf(&text, " %.2f |", w.calls[what]/float64(w.tasks))
+		}
+		text.WriteString("\n")
+	}
+	fmt.Fprintf(&text, controllersTried, steps, steps-1, steps+2)
+	if len(r.reviews) > 0 {
+		fmt.Fprintf(&text, webhookMethod, reviewsPerSecond)
+		for _, count := range podSizes {
+			times := r.reviews[count]
+			fmt.Fprintf(&text, "| %d | %d | %s | %s | %s | %s |\n", count, len(times), milliseconds(quantile(times, 0.5)), milliseconds(quantile(times, 0.99)),
+				milliseconds(quantile(times, 1)), milliseconds(r.reviewCPU[count]))
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// others says where the rest of the CPU went.
+func (r *results) others(w wave) string {
+	var all []string
+	for name := range w.cpu {
+		if name != operatorName {
+			all = append(all, fmt.Sprintf("%s %s", name, milliseconds(w.perTask(name))))
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// operatorsCalls are those that nobody but the operator makes here: kwok writes the status of Pods, and this program makes and lists Tasks.
+var operatorsCalls = []string{"POST pods", "PATCH pods", "PATCH tasks/status", "POST events", "GET pods", "GET tasks", "LIST pods"}
+
+// shownCalls are those of the operator, with the ones that failed.
+func (r *results) shownCalls() []string {
+	var shown []string
+	for _, what := range operatorsCalls {
+		shown = append(shown, what)
+		for _, w := range r.waves {
+			for failed := range w.calls {
+				if strings.HasPrefix(failed, what+" (") && w.calls[failed] > 0 && !slices.Contains(shown, failed) {
+					shown = append(shown, failed)
+				}
+			}
+		}
+	}
+	return shown
+}
+
+func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+// quantile of durations: 0 is the least, 0.5 the median, 1 the greatest.
+func quantile(durations []time.Duration, q float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(durations))
+	return sorted[int(q*float64(len(sorted)-1)+0.5)]
+}
