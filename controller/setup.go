@@ -94,7 +94,6 @@ func stripPod(object any) (any, error) {
 			CreationTimestamp: pod.CreationTimestamp,
 			DeletionTimestamp: pod.DeletionTimestamp,
 			OwnerReferences:   pod.OwnerReferences,
-			Labels:            pod.Labels,
 			Annotations:       taskflowAnnotations(pod),
 		},
 		Spec: corev1.PodSpec{
@@ -106,9 +105,9 @@ func stripPod(object any) (any, error) {
 			Phase:                 pod.Status.Phase,
 			Reason:                pod.Status.Reason,
 			Message:               pod.Status.Message,
-			Conditions:            pod.Status.Conditions,
-			InitContainerStatuses: pod.Status.InitContainerStatuses,
-			ContainerStatuses:     pod.Status.ContainerStatuses,
+			Conditions:            stripConditions(pod.Status.Conditions),
+			InitContainerStatuses: stripContainers(pod.Status.InitContainerStatuses),
+			ContainerStatuses:     stripContainers(pod.Status.ContainerStatuses),
 		},
 	}, nil
 }
@@ -121,6 +120,26 @@ func agentVolume(pod *corev1.Pod) []corev1.Volume {
 		}
 	}
 	return nil
+}
+
+// stripConditions keeps those that say why a Pod doesn't run.
+func stripConditions(all []corev1.PodCondition) []corev1.PodCondition {
+	var kept []corev1.PodCondition
+	for _, condition := range all {
+		if condition.Type == corev1.PodScheduled || condition.Type == corev1.DisruptionTarget {
+			kept = append(kept, condition)
+		}
+	}
+	return kept
+}
+
+// stripContainers drops most of all: a kubelet tells of each container its resources, and each of its mounts.
+func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
+	kept := make([]corev1.ContainerStatus, len(all))
+	for i, container := range all {
+		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID}
+	}
+	return kept
 }
 
 func taskflowAnnotations(pod *corev1.Pod) map[string]string {

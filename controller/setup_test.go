@@ -48,7 +48,6 @@ func TestStripPod(t *testing.T) {
 		ResourceVersion:   "7",
 		CreationTimestamp: metav1.Time{Time: created},
 		DeletionTimestamp: &metav1.Time{Time: lookedAt},
-		Labels:            map[string]string{contract.TaskLabel: "example", "team": "x"},
 		OwnerReferences:   []metav1.OwnerReference{{Kind: "Task", Name: "example", UID: "task", Controller: new(true)}},
 	}
 	want := &corev1.Pod{
@@ -71,11 +70,15 @@ func TestStripPod(t *testing.T) {
 	pod := want.DeepCopy()
 	pod.Annotations["example.com/large"] = "text"
 	pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+	pod.Labels = map[string]string{contract.TaskLabel: "example", "team": "x"}
 	pod.Finalizers = []string{"example.com/mine"}
 	pod.Spec.Containers = []corev1.Container{{Name: "a"}}
 	mountsAgent(want)
 	pod.Spec.Volumes = slices.Concat([]corev1.Volume{{Name: "work"}}, want.Spec.Volumes, []corev1.Volume{{Name: contract.RunVolume}})
 	pod.Spec.NodeName = "node"
+	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady})
+	pod.Status.ContainerStatuses[0].ContainerID, pod.Status.ContainerStatuses[0].RestartCount = "containerd://0", 3
+	pod.Status.ContainerStatuses[0].VolumeMounts = []corev1.VolumeMountStatus{{Name: "work"}}
 	pod.Status.PodIP, pod.Status.QOSClass = "10.0.0.1", corev1.PodQOSBestEffort
 	before := pod.DeepCopy()
 

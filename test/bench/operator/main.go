@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string) error {
 	logf.SetLogger(logr.Discard())
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	isQuick := flags.Bool("quick", false, "the least that says something, in a minute")
+	live := flags.IntSlice("live", nil, "numbers of live Tasks, instead of the usual ones")
 	only := flags.Bool("only-controllers", false, "leave the webhook out")
 	program := flags.String("operator", "", "the operator's program")
 	kwok := flags.String("kwok", "", "kwok's program")
@@ -66,6 +67,9 @@ func run(ctx context.Context, args []string) error {
 	b := &bench{plan: full, program: *program, profiles: *profiles, only: *only}
 	if *isQuick {
 		b.plan = quick
+	}
+	if len(*live) > 0 {
+		b.plan.live = *live
 	}
 	r, err := b.run(ctx, *kwok)
 	if err != nil {
