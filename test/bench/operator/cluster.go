@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -135,8 +136,8 @@ func (c *cluster) start(path string, environment []string, args ...string) (proc
 // stop ends all, the last first.
 func (c *cluster) stop() error {
 	var err error
-	for i := len(c.stops) - 1; i >= 0; i-- {
-		err = errors.Join(err, c.stops[i]())
+	for _, stop := range slices.Backward(c.stops) {
+		err = errors.Join(err, stop())
 	}
 	return err
 }
@@ -154,7 +155,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	var ports [3]string
 	for i := range ports {
 		var err error
-		if ports[i], err = freePort(); err != nil {
+		if ports[i], err = freePort(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +167,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	if err != nil {
 		return nil, err
 	}
-	o := &operator{process: p, webhook: "https://localhost:" + ports[0] + "/mutate-pods", profile: "http://127.0.0.1:" + ports[2], end: end}
+	o := &operator{process: process{name: operatorName, pid: p.pid}, webhook: "https://localhost:" + ports[0] + "/mutate-pods", profile: "http://127.0.0.1:" + ports[2], end: end}
 	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
 		return isOK(ctx, "http://127.0.0.1:"+ports[1]+"/readyz"), nil
 	})
@@ -221,8 +222,8 @@ func isOK(ctx context.Context, url string) bool {
 	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 }
 
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "localhost:0")
+func freePort(ctx context.Context) (string, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "localhost:0")
 	if err != nil {
 		return "", err
 	}

@@ -31,7 +31,7 @@ type plan struct {
 
 var (
 	full  = plan{live: []int{0, 1000, 10000}, wave: 500, load: 30 * time.Second}
-	quick = plan{live: []int{0, 500}, wave: 300, load: 5 * time.Second}
+	quick = plan{live: []int{0, 200}, wave: 150, load: 5 * time.Second}
 )
 
 const reviewsPerSecond = 200

@@ -21,7 +21,7 @@ type process struct {
 // stop ends what start has started.
 type stop func() error
 
-// start runs a program, whose process has the program's name, until it is stopped. What it says is in a file, whose end is part of the error where it ends by itself.
+// start runs a program until it is stopped. What it says is in a file, whose end is part of the error where it ends by itself.
 func start(dir, path string, environment []string, args ...string) (process, stop, error) {
 	name := filepath.Base(path)
 	file, err := os.CreateTemp(dir, name+"-*.log")
@@ -29,7 +29,7 @@ func start(dir, path string, environment []string, args ...string) (process, sto
 		return process{}, nil, err
 	}
 	defer file.Close()
-	command := exec.Command(path, args...)
+	command := exec.Command(path, args...) //nolint:noctx // stop ends it
 	command.Env = append(os.Environ(), environment...)
 	command.Stdout, command.Stderr = file, file
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -29,10 +29,10 @@ With so many live Tasks at their first step, %d more Tasks of %d steps are creat
 Task: so many Tasks a second would take all of one core. *Tasks a second* is what all of it reaches here, where etcd, the API server, the nodes, the
 operator and the benchmark share the machine's cores.
 
-The operator is its own program beside an API server and an etcd that serve nobody else. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes: it writes a Pod's
-status when the node has taken it, when the agent is there, when all containers are up, and at the end of each step, a second after the one before
-([kubelet.yaml](../test/bench/operator/kubelet.yaml)). A real kubelet looks at its containers once a second, and tells all that has happened since in one write: so this is
-the most that one asks of the operator. There are no scheduler (the Tasks name their nodes), no images and no containers. etcd doesn't wait for the disk.
+The operator is its own program beside an API server and an etcd that serve nobody else. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes. It writes a Pod's
+status as a real kubelet was seen to do it, nine times for three steps: the containers wait, the network is there, the init container runs, it has ended, all containers are up, each step
+has ended, the Pod is over ([kubelet.yaml](../test/bench/operator/kubelet.yaml)). A real kubelet looks at its containers once a second, and tells all that has happened since in one
+write; each step takes a second here, so that its end is a write of its own. There are no scheduler (the Tasks name their nodes), no images and no containers. etcd doesn't wait for the disk.
 
 Calls to the API server for a Task, without those of the nodes:
 
@@ -47,11 +47,13 @@ What a profile or a count has shown, and is kept:
   each, to tell repetitions: half of the heap, and without bound. The operator's own queue has a bound.
 - A second look at a Task whose status was written a moment ago, and isn't in the cache yet, ended in a conflict for every second Task. It now waits for the cache, without a call.
 - With ` + "`handoff: controller`" + ` the status was written twice for a step: when the one before had ended, and when the annotation was there. It is one write now.
-- A time finer than a status keeps made each look find a change: a write for every second look that changed nothing.
-- Of a cached Task, the managed fields and kubectl's last-applied annotation are dropped.
+- A time finer than a status keeps made each look find a change, and write. The agent's own times are not so fine; a message of the user's may be.
+- Of a cached Task, the managed fields and kubectl's last-applied annotation are dropped; of a Pod, of three steps 2 kB of 5.7: labels, conditions that nobody reads, and of each
+  container its resources, mounts and identifiers.
 - The webhook made its table of characters to escape anew for each field of a patch: 30%% of its time, and 70%% of its garbage.
 
-What was looked at and needed nothing: client-go's limit of calls a second is off in controller-runtime; the informers' lists are streamed, and come once.
+What was looked at and needed nothing: client-go's limit of calls a second is off in controller-runtime; the lists of the
+informers come once; the patches of a status are computed from two whole Tasks, which is 5%% of the operator's time, and stays since it is the library's.
 `
 	webhookMethod = `
 ## Webhook
