@@ -137,7 +137,7 @@ func stripConditions(all []corev1.PodCondition) []corev1.PodCondition {
 func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	kept := make([]corev1.ContainerStatus, len(all))
 	for i, container := range all {
-		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID}
+		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, Image: container.Image, ImageID: container.ImageID}
 	}
 	return kept
 }

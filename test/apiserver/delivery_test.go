@@ -148,10 +148,6 @@ func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel: see above
 	})
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
-
 // join makes a node, for as long as the test takes.
 func join(t *testing.T, name, kubelet, runtime string) *corev1.Node {
 	t.Helper()
