@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,29 +41,18 @@ func gateOf(flags contract.AgentFlags) gate {
 	return g
 }
 
-// wait blocks until the gate opens (halt is "") or closes (halt says why), or returns the context's
-// error. A file that is missing, unreadable or malformed means "not yet": the kubelet may be about to
-// write it.
-func (g gate) wait(ctx context.Context) (halt string, err error) {
-	var w *watcher
-	defer func() { w.close() }()
+// wait blocks until the gate opens (halt is "") or closes (halt says why). A file that is missing, unreadable or malformed means
+// "not yet": the kubelet may be about to write it.
+func (g gate) wait(w *watcher) (halt string) {
 	for {
-		// The watch is in place before the files are read, so that no change falls in between. It is
-		// renewed each time round, which costs one system call and copes with a replaced directory.
-		w = w.renew(ctx, g.watches())
+		// The watch is in place before the files are read, so that no change falls in between. It is renewed each time round, which
+		// costs one system call and copes with a replaced directory.
+		watched := w.watch(g.watches())
 		if halt, decided := g.read(); decided {
-			return halt, nil
+			return halt
 		}
-		if w.changed(recheckInterval) {
-			continue
-		}
-
-		w.close()
-		w = nil
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(pollInterval):
+		if !watched || !w.changed(recheckInterval) {
+			time.Sleep(pollInterval)
 		}
 	}
 }

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"math"
@@ -66,7 +65,8 @@ func (s step) leave(record contract.Record) {
 func (s step) waitAndExecute() contract.Record {
 	adoptOrphans()
 
-	halt, told := s.wait()
+	w := newWatcher()
+	halt, told := s.wait(w)
 	switch {
 	case told != 0:
 		return contract.Record{
@@ -78,21 +78,14 @@ func (s step) waitAndExecute() contract.Record {
 	case halt != "":
 		return contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: halt}
 	}
-	return s.execute()
+	return s.execute(w)
 }
 
 // wait returns when the step is released, with why it must not run if the gate has closed, or at once
 // with the signal that tells the container to stop.
-func (s step) wait() (halt string, told syscall.Signal) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-
+func (s step) wait(w *watcher) (halt string, told syscall.Signal) {
 	decided := make(chan string, 1)
-	go func() {
-		if halt, err := gateOf(s.flags).wait(ctx); err == nil {
-			decided <- halt
-		}
-	}()
+	go func() { decided <- gateOf(s.flags).wait(w) }()
 
 	for {
 		select {
@@ -115,10 +108,8 @@ const (
 )
 
 // execute runs the command to its end, and until nothing that it started is left; again where it fails and has retries.
-func (s step) execute() contract.Record {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	halted := s.watchHalt(ctx)
+func (s step) execute(w *watcher) contract.Record {
+	halted := s.watchHalt(w)
 
 	startedAt := s.now()
 	pause := firstPause
@@ -162,17 +153,13 @@ func (s step) try(halted <-chan string) (record contract.Record, again bool) {
 }
 
 // watchHalt sends the reason once when the sequence is halted.
-func (s step) watchHalt(ctx context.Context) <-chan string {
+func (s step) watchHalt(w *watcher) <-chan string {
 	halted := make(chan string, 1)
 	if s.flags.Halt == "" {
 		return halted
 	}
-	go func() {
-		g := gate{orderFile: s.flags.Wait, order: math.MaxInt, haltFile: s.flags.Halt} // an order that is never reached
-		if halt, err := g.wait(ctx); err == nil {
-			halted <- halt
-		}
-	}()
+	g := gate{orderFile: s.flags.Wait, order: math.MaxInt, haltFile: s.flags.Halt} // an order that is never reached
+	go func() { halted <- g.wait(w) }()
 	return halted
 }
 

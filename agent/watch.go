@@ -3,9 +3,6 @@
 package agent
 
 import (
-	"context"
-	"errors"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,69 +24,43 @@ const (
 	gone = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 )
 
-// watcher tells of changes in directories. A nil watcher can't: inotify is not to be had (a UID has
-// 128 instances by default, fs.inotify.max_user_instances) or a directory does not exist.
+// watcher tells of changes in directories. There is one for the life of the process, and it is not closed before its end: to close an
+// inotify instance takes the kernel 10 milliseconds (it waits for an SRCU grace period, fsnotify_wait_marks_destroyed in
+// fs/notify/mark.c), and that right between the release of a step and its start.
 type watcher struct {
-	inotify *os.File
+	inotify int        // -1: there is none
 	buffer  [4096]byte // more than the longest event, inotify(7)
-	release func() bool
 }
 
-// renew returns a watcher of all the directories, made from this one if it can be, or nil. Cancelling
-// the context of the call that made it ends changed.
-func (w *watcher) renew(ctx context.Context, watches []watch) *watcher {
-	if w == nil {
+func newWatcher() *watcher {
+	return &watcher{inotify: -1}
+}
+
+// watch makes changes in the directories wake changed. It returns false where it can't: inotify is not to be had (a UID has 128
+// instances by default, fs.inotify.max_user_instances) or a directory does not exist. For one that is already watched the kernel
+// changes nothing.
+func (w *watcher) watch(watches []watch) bool {
+	if w.inotify < 0 {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
-			return nil
+			return false
 		}
-		// Non-blocking, so Go's poller waits for it: that parks the goroutine and Close wakes it.
-		inotify := os.NewFile(uintptr(fd), "inotify")
-		w = &watcher{inotify: inotify}
-		w.release = context.AfterFunc(ctx, func() { inotify.Close() })
-	}
-	if err := w.add(watches); err != nil {
-		w.close()
-		return nil
-	}
-	return w
-}
-
-// add watches the directories. For one that is already watched the kernel changes nothing.
-func (w *watcher) add(watches []watch) error {
-	conn, err := w.inotify.SyscallConn()
-	if err != nil {
-		return err
+		w.inotify = fd
 	}
 	for _, watch := range watches {
-		var addErr error
-		err := conn.Control(func(fd uintptr) {
-			_, addErr = unix.InotifyAddWatch(int(fd), watch.dir, watch.events|gone|unix.IN_ONLYDIR)
-		})
-		if watch.mayBeMissing && errors.Is(addErr, unix.ENOENT) {
-			addErr = nil
-		}
-		if err := errors.Join(err, addErr); err != nil {
-			return err
+		_, err := unix.InotifyAddWatch(w.inotify, watch.dir, watch.events|gone|unix.IN_ONLYDIR)
+		if err != nil && !(watch.mayBeMissing && err == unix.ENOENT) {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
-// changed blocks until something may have changed: after an event or after the given time. It returns
-// false where the watcher is of no use, at once.
+// changed blocks until something may have changed: after an event, or after the given time. It returns false where the watcher is of no
+// use, at once.
 func (w *watcher) changed(within time.Duration) bool {
-	if w == nil || w.inotify.SetReadDeadline(time.Now().Add(within)) != nil {
-		return false
-	}
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}}, int(within.Milliseconds()))
 	// Which event it was does not matter, even an overflow: the files are read again.
-	_, err := w.inotify.Read(w.buffer[:])
-	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-func (w *watcher) close() {
-	if w != nil {
-		w.release()
-		w.inotify.Close()
-	}
+	_, _ = unix.Read(w.inotify, w.buffer[:])
+	return err == nil || err == unix.EINTR
 }
