@@ -4,7 +4,6 @@ package agent
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -67,16 +66,8 @@ func (p predecessor) read() (halt string, ended bool) {
 
 // readRecord reads the record of step n. It takes what it finds for any user's work: a link, a FIFO or an endless file is no record.
 func readRecord(runDir string, n int) (contract.Record, bool) {
-	file, err := os.OpenFile(filepath.Join(contract.StepDir(runDir, n), contract.RecordFile), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return contract.Record{}, false
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return contract.Record{}, false
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxRecord+1))
-	if err != nil || len(content) > maxRecord {
+	content, ok := read(filepath.Join(contract.StepDir(runDir, n), contract.RecordFile), unix.O_NOFOLLOW, maxRecord+1)
+	if !ok || len(content) > maxRecord {
 		return contract.Record{}, false
 	}
 	return contract.ParseRecord(string(content))
