@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -307,6 +308,68 @@ func TestHandOffWithoutInotify(t *testing.T) {
 	if diff := cmp.Diff(ran, p.wait()); diff != "" {
 		t.Errorf("step 2: -want +got:\n%s", diff)
 	}
+}
+
+// Both ways at once: a controller that follows the records, as the real one follows the containers, is now before the local hand-off and
+// now behind it. Each step runs once, in its turn, and none after one that has failed.
+func TestHandOffBesideTheOtherWay(t *testing.T) {
+	const steps = 20
+	for name, failing := range map[string]int{"all end well": steps + 1, "step 12 fails": 12, "the first step fails": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			info, runDir := newPodinfo(t), newRunDir(t, steps)
+			info.write(order("0"))
+			journal := filepath.Join(t.TempDir(), "journal")
+			var waiting []*process
+			for n := 1; n <= steps; n++ {
+				flags, code := info.sharing(runDir, n), 0
+				if n == failing {
+					code = 3
+				}
+				flags.Command = shell(fmt.Sprintf("echo begin %d >>%s; echo end %[1]d >>%[2]s; exit %d", n, journal, code))
+				waiting = append(waiting, container{args: flags.Args()}.start(t))
+			}
+
+			released := 0
+			eventually(t, "all steps end", func() bool {
+				records := 0
+				for records < steps && exists(recordPath(runDir, records+1)) {
+					records++
+				}
+				switch {
+				case records >= failing && released < failing+1:
+					released = failing + 1 // written once
+					info.write(halted(strconv.Itoa(failing), "the controller has seen it"))
+				case records < failing && released < records+1:
+					released = records + 1
+					info.write(order(strconv.Itoa(released)))
+				}
+				return records == steps
+			})
+
+			var want strings.Builder
+			for n := 1; n <= min(failing, steps); n++ {
+				fmt.Fprintf(&want, "begin %d\nend %[1]d\n", n)
+			}
+			if diff := cmp.Diff(want.String(), readFile(t, journal)); diff != "" {
+				t.Errorf("what ran: -want +got:\n%s", diff)
+			}
+			for i, p := range waiting {
+				want := result{}
+				if i+1 == failing {
+					want.Code = 3
+				}
+				if diff := cmp.Diff(want, p.wait()); diff != "" {
+					t.Errorf("step %d: -want +got:\n%s", i+1, diff)
+				}
+			}
+		})
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // A step that fails ends all that wait, each by the one before it, and all of them say whose fault it was.
