@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
@@ -21,6 +19,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/inotify"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -194,43 +193,16 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 func TestInotifyIsExhausted(t *testing.T) {
 	t.Parallel()
 	const uid = 45678
-	exhaustInotify(t, uid)
+	release, err := inotify.Exhaust(uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
 	task, journal := recordingTask(t, newNamespace(t, "privileged"), 5)
 	task.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(uid)), RunAsGroup: ptr.To(int64(uid))}
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 5); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
-	}
-}
-
-// exhaustInotify takes all inotify instances of a user until the test ends. They count for the user who opens them, which a thread may
-// be by itself (setresuid(2): "C library/kernel differences").
-func exhaustInotify(t *testing.T, uid int) {
-	t.Helper()
-	const same = ^uintptr(0)
-	var instances []int
-	err := func() error {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
-			return errno
-		}
-		defer func() { _, _, _ = unix.RawSyscall(unix.SYS_SETRESUID, same, 0, same) }()
-		for {
-			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-			if err != nil {
-				return err
-			}
-			instances = append(instances, fd)
-		}
-	}()
-	t.Cleanup(func() {
-		for _, fd := range instances {
-			_ = unix.Close(fd)
-		}
-	})
-	if !errors.Is(err, unix.EMFILE) {
-		t.Fatalf("after %d instances: %v, want %v", len(instances), err, unix.EMFILE)
 	}
 }
