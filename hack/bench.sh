@@ -23,7 +23,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-go test -run '^$' -bench . -benchmem ./entrypoint ./webhook
+go test -run '^$' -bench . -benchmem ./agent ./entrypoint ./webhook
 
 CGO_ENABLED=0 go build -o "$temp/operator" ./cmd/operator
 go build -o "$temp/bench" ./test/bench/operator
@@ -31,6 +31,5 @@ KUBEBUILDER_ASSETS=$($cluster assets) "$temp/bench" --operator "$temp/operator" 
 
 make --no-print-directory deploy-local
 eval "$($cluster env)"
-stamp=$(go run ./hack/image --name docker.io/taskflow --push-to "$($cluster registry)/taskflow" --plain-http ./test/bench/stamp)
-go run ./test/bench --stamp-image "$stamp" "${quick[@]}" --report "$temp/node.md"
+go run ./test/bench "${quick[@]}" --report "$temp/node.md"
 cat "$temp/node.md" "$temp/operator.md" >"$report"

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/kube"
 )
 
@@ -26,10 +26,16 @@ import (
 type plan struct {
 	rounds  int
 	works   []work
-	hopPods int // Pods of hopSteps steps
+	shapes  []shape
+	hops    []hopKind
+	waiting int // steps of the Pod whose agents are looked at
 }
 
-const hopSteps = 50
+// slowRounds are enough for sequences of manySteps and more in a slow shape: they take minutes, and vary little.
+const (
+	slowRounds = 1
+	manySteps  = 20
+)
 
 var full = plan{
 	rounds: 3,
@@ -37,13 +43,26 @@ var full = plan{
 		{"1 × true", "true", 1}, {"3 × true", "true", 3}, {"20 × true", "true", 20}, {"50 × true", "true", 50},
 		{"20 × sleep 0.3", "sleep 0.3", 20},
 	},
-	hopPods: 21, // 1,029 hops
+	shapes: shapes,
+	hops: []hopKind{
+		{name: "steps of 0.1 s", pods: 21, steps: 50, length: "0.1"}, // 1,029 hops
+		{name: "steps that do nothing", pods: 5, steps: 50},
+		{name: "steps of 0.1 s, no inotify instances left", pods: 2, steps: 50, length: "0.1", noInotify: true},
+		{name: "steps of 0.1 s, handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
+		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
+	},
+	waiting: 50,
 }
 
 var quick = plan{
-	rounds:  1,
-	works:   []work{{"1 × true", "true", 1}, {"20 × sleep 0.3", "sleep 0.3", 20}},
-	hopPods: 3,
+	rounds: 1,
+	works:  []work{{"1 × true", "true", 1}, {"20 × sleep 0.3", "sleep 0.3", 20}},
+	shapes: slices.DeleteFunc(slices.Clone(shapes), func(s shape) bool { return s.name == byController }),
+	hops: []hopKind{
+		{name: "steps of 0.1 s", pods: 1, steps: 50, length: "0.1"},
+		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
+	},
+	waiting: 20,
 }
 
 func main() {
@@ -62,12 +81,8 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	isQuick := flags.Bool("quick", false, "one round of the least that says something, in three minutes")
 	report := flags.String("report", "", "file that the report is written to (default: standard output)")
-	stamp := flags.String("stamp-image", "", "image of test/bench/stamp")
 	if err := flags.Parse(args); err != nil {
 		return err
-	}
-	if *stamp == "" {
-		return errors.New("--stamp-image is missing: run `make bench`, which builds it")
 	}
 	if *isQuick {
 		p = quick
@@ -76,7 +91,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("connecting to the cluster (is KUBECONFIG set? run `make bench`): %w", err)
 	}
-	b := &bench{cluster: cluster, clientset: clientset, stamp: *stamp}
+	b := &bench{cluster: cluster, clientset: clientset}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "bench-"}}
 	if err := b.cluster.Create(ctx, namespace); err != nil {
 		return err
@@ -103,8 +118,8 @@ func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 	r := newResults(p)
 	for round := range p.rounds + 1 {
 		for _, w := range p.works {
-			for _, s := range shapes {
-				if round == 0 && w.name != p.works[0].name {
+			for _, s := range p.shapes {
+				if round == 0 && w.name != p.works[0].name || s.slow && w.steps >= manySteps && round > slowRounds {
 					continue
 				}
 				took, err := b.sequence(ctx, s, w)
@@ -118,26 +133,15 @@ func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 			}
 		}
 	}
-	if err := b.measureHops(ctx, p, r); err != nil {
+	for _, kind := range p.hops {
+		var err error
+		if r.hops[kind.name], err = b.hops(ctx, kind); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if r.agents, err = b.measureAgents(ctx, p.waiting); err != nil {
 		return nil, err
 	}
 	return r, nil
-}
-
-func (b *bench) measureHops(ctx context.Context, p plan, r *results) error {
-	for _, handoff := range []string{"", contract.HandoffController} {
-		name, pods, annotations := taskflow, p.hopPods, map[string]string(nil)
-		if handoff != "" {
-			name, pods, annotations = taskflow+", handoff: "+handoff, 1, map[string]string{contract.HandoffAnnotation: handoff}
-		}
-		for range pods {
-			hops, err := b.hops(ctx, hopSteps, annotations)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(os.Stderr, "hops, %s: median %s, greatest %s\n", name, quantile(hops, 0.5), quantile(hops, 1))
-			r.hops[name] = append(r.hops[name], hops...)
-		}
-	}
-	return nil
 }

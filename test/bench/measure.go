@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -12,8 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/taskflow/taskflow-operator/contract"
 )
 
 // patience is how long one sequence may take.
@@ -22,9 +21,8 @@ const patience = 5 * time.Minute
 // bench runs sequences in a namespace of its own.
 type bench struct {
 	cluster   client.WithWatch
-	clientset *kubernetes.Clientset
+	clientset *kubernetes.Clientset // for logs
 	namespace string
-	stamp     string // image of test/bench/stamp
 	count     int
 }
 
@@ -33,8 +31,8 @@ type bench struct {
 func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Object, inspect func(*corev1.Pod) error) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	object := build(metav1.ObjectMeta{Name: b.nextName(), Namespace: b.namespace})
 	b.count++
-	object := build(metav1.ObjectMeta{Name: fmt.Sprintf("run-%d", b.count), Namespace: b.namespace})
 
 	watch, err := b.cluster.Watch(ctx, &corev1.PodList{}, client.InNamespace(b.namespace),
 		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", object.GetName())})
@@ -80,6 +78,11 @@ func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Ob
 	}
 }
 
+// nextName is that of the object that run creates next, and of its Pod.
+func (b *bench) nextName() string {
+	return fmt.Sprintf("run-%d", b.count+1)
+}
+
 // sequence measures one shape.
 func (b *bench) sequence(ctx context.Context, s shape, w work) (time.Duration, error) {
 	took, err := b.run(ctx,
@@ -91,46 +94,9 @@ func (b *bench) sequence(ctx context.Context, s shape, w work) (time.Duration, e
 	return took, nil
 }
 
-// allUp is longer than the kubelet takes to start the containers of a Pod of hopSteps.
-const allUp = 15 * time.Second
-
-// hops returns the times from the end of each step's command to the start of the next one's, by their own clocks. The first step takes
-// so long that the others' containers are all there: else it is the kubelet that is measured, which starts one after another.
-func (b *bench) hops(ctx context.Context, steps int, annotations map[string]string) ([]time.Duration, error) {
-	var hops []time.Duration
-	_, err := b.run(ctx,
-		func(meta metav1.ObjectMeta) client.Object {
-			t := task(meta, work{steps: steps}, annotations)
-			for i := range t.Spec.Steps {
-				t.Spec.Steps[i].Image, t.Spec.Steps[i].Command = b.stamp, []string{"/stamp"}
-			}
-			t.Spec.Steps[0].Args = []string{allUp.String()}
-			return t
-		},
-		func(pod *corev1.Pod) error {
-			var last int64
-			for _, step := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-				log, err := b.clientset.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: step}).DoRaw(ctx)
-				if err != nil {
-					return err
-				}
-				var start, end int64
-				if _, err := fmt.Sscan(string(log), &start, &end); err != nil {
-					return fmt.Errorf("log of %s: %q: %w", step, log, err)
-				}
-				if last != 0 {
-					hops = append(hops, time.Duration(start-last))
-				}
-				last = end
-			}
-			return nil
-		})
-	return hops, err
-}
-
-// quantile of durations: 0 is the least, 0.5 the median, 1 the greatest.
-func quantile(durations []time.Duration, q float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(durations))
+// quantile of what was measured: 0 is the least, 0.5 the median, 1 the greatest.
+func quantile[T cmp.Ordered](measured []T, q float64) T {
+	sorted := slices.Sorted(slices.Values(measured))
 	return sorted[int(q*float64(len(sorted)-1)+0.5)]
 }
 

@@ -25,10 +25,11 @@ type work struct {
 type shape struct {
 	name  string
 	build func(meta metav1.ObjectMeta, w work) client.Object
+	slow  bool // a step takes a second and more
 }
 
 // floor is what all shapes are compared with: nothing can be faster than one container that does everything.
-var floor = shape{"one container, one shell", func(meta metav1.ObjectMeta, w work) client.Object {
+var floor = shape{name: "one container, one shell", build: func(meta metav1.ObjectMeta, w work) client.Object {
 	commands := make([]string, w.steps)
 	for i := range commands {
 		commands[i] = w.command
@@ -39,23 +40,28 @@ var floor = shape{"one container, one shell", func(meta metav1.ObjectMeta, w wor
 // taskflow is the name of its shape, with the agent in an init container; the others of it say more behind a comma.
 const taskflow = "taskflow"
 
+// byController is the name of a shape.
+const byController = taskflow + ", handoff: controller"
+
+var controllerAlone = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
+
 var shapes = []shape{
 	floor,
-	{"all containers at once", func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: "all containers at once", build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return pod(meta, nil, containers(w))
 	}},
-	{"native init containers", func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: "native init containers", slow: true, build: func(meta metav1.ObjectMeta, w work) client.Object {
 		all := containers(w)
 		return pod(meta, all[:len(all)-1], all[len(all)-1:])
 	}},
-	{taskflow, func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: taskflow, build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return task(meta, w, map[string]string{contract.DeliveryAnnotation: contract.DeliveryInit})
 	}},
-	{taskflow + ", agent as an image volume", func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: taskflow + ", agent as an image volume", build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return task(meta, w, map[string]string{contract.DeliveryAnnotation: contract.DeliveryImage})
 	}},
-	{taskflow + ", handoff: controller", func(meta metav1.ObjectMeta, w work) client.Object {
-		return task(meta, w, map[string]string{contract.HandoffAnnotation: contract.HandoffController})
+	{name: byController, slow: true, build: func(meta metav1.ObjectMeta, w work) client.Object {
+		return task(meta, w, controllerAlone)
 	}},
 }
 

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/inotify"
+)
+
+// hopKind is a kind of Pod whose hops are measured: the times from the end of each step's command to the start of the next one.
+type hopKind struct {
+	name        string
+	pods, steps int
+	length      string // how long each step sleeps; empty: it only looks at the clock
+	annotations map[string]string
+	noInotify   bool // the steps' user has no inotify instances left
+	oneShell    bool // the commands run one after another in a shell, without taskflow: what the clock costs
+}
+
+// allUp is longer than the kubelet takes to start the containers of a Pod of 50 steps. The first step takes so long: else it is the
+// kubelet that is measured, which starts one after another.
+const allUp = "15"
+
+// lonelyUser is nobody's, so that all inotify instances of its can be taken.
+const lonelyUser = 45679
+
+// look prints the clock. It is a small C program that is in busybox, so that what is measured is not the start of the clock.
+const look = "adjtimex"
+
+// hops runs the Pods of a kind.
+func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error) {
+	if kind.noInotify {
+		release, err := inotify.Exhaust(lonelyUser)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	var hops []time.Duration
+	for range kind.pods {
+		var ofPod []time.Duration
+		_, err := b.run(ctx,
+			func(meta metav1.ObjectMeta) client.Object { return kind.object(meta) },
+			func(pod *corev1.Pod) (err error) {
+				ofPod, err = b.readHops(ctx, pod)
+				return err
+			})
+		if err != nil {
+			return nil, fmt.Errorf("hops, %s: %w", kind.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "hops, %s: median %s, greatest %s\n", kind.name, quantile(ofPod, 0.5), quantile(ofPod, 1))
+		hops = append(hops, ofPod...)
+	}
+	return hops, nil
+}
+
+// object is a Task, or a Pod of one container.
+func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
+	if k.oneShell {
+		return pod(meta, nil, []corev1.Container{container(0, strings.Repeat(look+"; ", k.steps))})
+	}
+	t := task(meta, work{steps: k.steps}, k.annotations)
+	for i := range t.Spec.Steps {
+		t.Spec.Steps[i].Command = k.command(i)
+	}
+	if k.noInotify {
+		t.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(lonelyUser)), RunAsGroup: new(int64(lonelyUser))}
+	}
+	return t
+}
+
+func (k hopKind) command(step int) []string {
+	length := k.length
+	if step == 0 {
+		length = allUp
+	}
+	if length == "" {
+		return []string{look}
+	}
+	return []string{"sh", "-c", look + "; sleep " + length + "; exec " + look}
+}
+
+// readHops returns the times between the last look of each step and the first of the next one; of a Pod that is not a sequence, between
+// looks.
+func (b *bench) readHops(ctx context.Context, pod *corev1.Pod) ([]time.Duration, error) {
+	var hops []time.Duration
+	var last time.Time
+	steps, isSequence := pod.Annotations[contract.StepsAnnotation]
+	if !isSequence {
+		steps = pod.Spec.Containers[0].Name
+	}
+	for _, step := range contract.ParseSteps(steps) {
+		log, err := b.clientset.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: step}).DoRaw(ctx)
+		if err != nil {
+			return nil, err
+		}
+		looks, err := parseLooks(string(log))
+		if err != nil {
+			return nil, fmt.Errorf("log of %s: %w", step, err)
+		}
+		for i, at := range looks {
+			if !last.IsZero() && (i == 0 || !isSequence) {
+				hops = append(hops, at.Sub(last))
+			}
+			last = at
+		}
+	}
+	return hops, nil
+}
+
+// clock is what adjtimex prints of it.
+var clock = regexp.MustCompile(`time\.tv_sec: +(\d+)\n +time\.tv_usec: +(\d+)`)
+
+func parseLooks(log string) ([]time.Time, error) {
+	var looks []time.Time
+	for _, match := range clock.FindAllStringSubmatch(log, -1) {
+		seconds, err := strconv.ParseInt(match[1], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		microseconds, err := strconv.ParseInt(match[2], 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		looks = append(looks, time.Unix(seconds, microseconds*int64(time.Microsecond)))
+	}
+	if len(looks) == 0 {
+		return nil, fmt.Errorf("there is no clock in %q", log)
+	}
+	return looks, nil
+}

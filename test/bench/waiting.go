@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// agents is what the agents of one Pod take while their steps wait, and what one takes to start a command.
+type agents struct {
+	size          int64           // bytes of the program
+	resident, own []int64         // KiB, of each: all its memory, and the part that is not a file's
+	cpu           []time.Duration // of each, in waitingTime
+	// alone and behind are the times from a program's start to its command's first sign of life, without an agent and with one whose gate is open.
+	alone, behind []time.Duration
+}
+
+const (
+	waitingTime = 10 * time.Second
+	starts      = 100
+)
+
+// measureAgents looks at the agents of a Pod, whose first step runs and whose others wait. The node is this machine.
+func (b *bench) measureAgents(ctx context.Context, steps int) (*agents, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	name := b.nextName()
+	var a *agents
+	looked := make(chan error, 1)
+	go func() {
+		var err error
+		a, err = lookAtAgents(ctx, name, steps-1)
+		looked <- err
+	}()
+	_, err := b.run(ctx,
+		func(meta metav1.ObjectMeta) client.Object {
+			t := task(meta, work{steps: steps, command: "true"}, nil)
+			// Longer than it takes until the other containers are up and have been looked at.
+			t.Spec.Steps[0].Command = []string{"sleep", strconv.Itoa(15 + steps/2)}
+			return t
+		},
+		func(*corev1.Pod) error { return nil })
+	if err != nil {
+		cancel()
+	}
+	return a, errors.Join(err, <-looked)
+}
+
+// lookAtAgents waits until so many steps of the Pod wait.
+func lookAtAgents(ctx context.Context, pod string, count int) (*agents, error) {
+	var pids []int
+	for len(pids) < count {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%d agents wait, and not %d: %w", len(pids), count, ctx.Err())
+		case <-time.After(time.Second):
+		}
+		var err error
+		if pids, err = waitingAgents(pod); err != nil {
+			return nil, err
+		}
+	}
+
+	time.Sleep(time.Second) // the last one may still have been on its way
+	a := &agents{}
+	before := make([]time.Duration, len(pids))
+	for i, pid := range pids {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return nil, err
+		}
+		a.resident = append(a.resident, kibibytes(string(status), "VmRSS:"))
+		a.own = append(a.own, kibibytes(string(status), "RssAnon:"))
+		if before[i], err = cpuTime(pid); err != nil {
+			return nil, err
+		}
+	}
+	time.Sleep(waitingTime)
+	for i, pid := range pids {
+		after, err := cpuTime(pid)
+		if err != nil {
+			return nil, err
+		}
+		a.cpu = append(a.cpu, after-before[i])
+	}
+	return a, a.start(pids[0])
+}
+
+// waitingAgents returns the agents of a Pod that have no child. Their containers' environment has the Pod's name.
+func waitingAgents(pod string) ([]int, error) {
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, dir := range processes {
+		// What can't be read has ended.
+		argv, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasPrefix(string(argv), contract.AgentPath+"\x00--wait\x00") || !strings.Contains("\x00"+string(environment), "\x00HOSTNAME="+pod+"\x00") {
+			continue
+		}
+		children, _ := filepath.Glob(filepath.Join(dir, "task/*/children"))
+		busy := false
+		for _, file := range children {
+			content, _ := os.ReadFile(file)
+			busy = busy || len(content) > 0
+		}
+		if !busy {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// kibibytes is a field of proc_pid_status(5).
+func kibibytes(status, field string) int64 {
+	_, after, _ := strings.Cut(status, field)
+	var value int64
+	_, _ = fmt.Sscan(after, &value)
+	return value
+}
+
+// cpuTime is that of all threads, by the scheduler's own account in nanoseconds (Documentation/scheduler/sched-stats.rst); that in
+// proc_pid_stat(5) has a hundredth of a second.
+func cpuTime(pid int) (time.Duration, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, file := range threads {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		var running time.Duration
+		if _, err := fmt.Sscan(string(content), &running); err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		sum += running
+	}
+	return sum, nil
+}
+
+// start measures how long it takes the agent of that process to start a command, on the host and away from the kubelet.
+func (a *agents) start(pid int) error {
+	dir, err := os.MkdirTemp("", "bench-agent-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program, err := os.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return err
+	}
+	a.size = int64(len(program))
+	agent, order := filepath.Join(dir, "agent"), filepath.Join(dir, contract.OrderFile)
+	if err := os.WriteFile(agent, program, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(order, []byte("1"), 0o600); err != nil {
+		return err
+	}
+	command := []string{"/bin/echo"}
+	flags := contract.AgentFlags{Wait: order, WaitContent: 1, TerminationLog: filepath.Join(dir, "log"), Command: command}
+	for range starts {
+		took, err := firstSign(command)
+		if err != nil {
+			return err
+		}
+		a.alone = append(a.alone, took)
+		if took, err = firstSign(append([]string{agent}, flags.Args()...)); err != nil {
+			return err
+		}
+		a.behind = append(a.behind, took)
+	}
+	return nil
+}
+
+// firstSign is how long it takes until a program's output begins.
+func firstSign(argv []string) (time.Duration, error) {
+	command := exec.Command(argv[0], argv[1:]...)
+	output, err := command.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := command.Start(); err != nil {
+		return 0, err
+	}
+	_, err = io.ReadFull(output, make([]byte, 1))
+	took := time.Since(start)
+	return took, errors.Join(err, command.Wait())
+}
