@@ -49,7 +49,7 @@ func (w *watcher) watch(watches []watch) bool {
 	}
 	for _, watch := range watches {
 		_, err := unix.InotifyAddWatch(w.inotify, watch.dir, watch.events|gone|unix.IN_ONLYDIR)
-		if err != nil && !(watch.mayBeMissing && err == unix.ENOENT) {
+		if err != nil && (err != unix.ENOENT || !watch.mayBeMissing) {
 			return false
 		}
 	}
@@ -59,7 +59,8 @@ func (w *watcher) watch(watches []watch) bool {
 // changed blocks until something may have changed: after an event, or after the given time. It returns false where the watcher is of no
 // use, at once.
 func (w *watcher) changed(within time.Duration) bool {
-	_, err := unix.Poll([]unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}}, int(within.Milliseconds()))
+	poll := []unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}} //nolint:gosec // file descriptors are small numbers
+	_, err := unix.Poll(poll, int(within.Milliseconds()))
 	// Which event it was does not matter, even an overflow: the files are read again.
 	_, _ = unix.Read(w.inotify, w.buffer[:])
 	return err == nil || err == unix.EINTR

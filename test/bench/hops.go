@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,8 +24,9 @@ type hopKind struct {
 	pods, steps int
 	length      string // how long each step sleeps; empty: it only looks at the clock
 	annotations map[string]string
-	noInotify   bool // the steps' user has no inotify instances left
-	oneShell    bool // the commands run one after another in a shell, without taskflow: what the clock costs
+	cpu         string // request of each step; empty: none
+	noInotify   bool   // the steps' user has no inotify instances left
+	oneShell    bool   // the commands run one after another in a shell, without taskflow: what the clock costs
 }
 
 // allUp is longer than the kubelet takes to start the containers of a Pod of 50 steps. The first step takes so long: else it is the
@@ -50,7 +52,7 @@ func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error)
 	for range kind.pods {
 		var ofPod []time.Duration
 		_, err := b.run(ctx,
-			func(meta metav1.ObjectMeta) client.Object { return kind.object(meta) },
+			kind.object,
 			func(pod *corev1.Pod) (err error) {
 				ofPod, err = b.readHops(ctx, pod)
 				return err
@@ -72,6 +74,9 @@ func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 	t := task(meta, work{steps: k.steps}, k.annotations)
 	for i := range t.Spec.Steps {
 		t.Spec.Steps[i].Command = k.command(i)
+		if k.cpu != "" {
+			t.Spec.Steps[i].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(k.cpu)}
+		}
 	}
 	if k.noInotify {
 		t.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(lonelyUser)), RunAsGroup: new(int64(lonelyUser))}

@@ -47,6 +47,7 @@ var full = plan{
 	hops: []hopKind{
 		{name: "steps of 0.1 s", pods: 21, steps: 50, length: "0.1"}, // 1,029 hops
 		{name: "steps that do nothing", pods: 5, steps: 50},
+		{name: "steps that do nothing, CPU request 10m", pods: 5, steps: 50, cpu: "10m"},
 		{name: "steps of 0.1 s, no inotify instances left", pods: 2, steps: 50, length: "0.1", noInotify: true},
 		{name: "steps of 0.1 s, handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
 		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},

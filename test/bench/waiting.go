@@ -96,7 +96,7 @@ func lookAtAgents(ctx context.Context, pod string, count int) (*agents, error) {
 		}
 		a.cpu = append(a.cpu, after-before[i])
 	}
-	return a, a.start(pids[0])
+	return a, a.start(ctx, pids[0])
 }
 
 // waitingAgents returns the agents of a Pod that have no child. Their containers' environment has the Pod's name.
@@ -161,7 +161,7 @@ func cpuTime(pid int) (time.Duration, error) {
 }
 
 // start measures how long it takes the agent of that process to start a command, on the host and away from the kubelet.
-func (a *agents) start(pid int) error {
+func (a *agents) start(ctx context.Context, pid int) error {
 	dir, err := os.MkdirTemp("", "bench-agent-")
 	if err != nil {
 		return err
@@ -182,12 +182,12 @@ func (a *agents) start(pid int) error {
 	command := []string{"/bin/echo"}
 	flags := contract.AgentFlags{Wait: order, WaitContent: 1, TerminationLog: filepath.Join(dir, "log"), Command: command}
 	for range starts {
-		took, err := firstSign(command)
+		took, err := firstSign(ctx, command)
 		if err != nil {
 			return err
 		}
 		a.alone = append(a.alone, took)
-		if took, err = firstSign(append([]string{agent}, flags.Args()...)); err != nil {
+		if took, err = firstSign(ctx, append([]string{agent}, flags.Args()...)); err != nil {
 			return err
 		}
 		a.behind = append(a.behind, took)
@@ -196,8 +196,8 @@ func (a *agents) start(pid int) error {
 }
 
 // firstSign is how long it takes until a program's output begins.
-func firstSign(argv []string) (time.Duration, error) {
-	command := exec.Command(argv[0], argv[1:]...)
+func firstSign(ctx context.Context, argv []string) (time.Duration, error) {
+	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	output, err := command.StdoutPipe()
 	if err != nil {
 		return 0, err
