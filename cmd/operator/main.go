@@ -89,7 +89,7 @@ func run(told context.Context, args []string) error {
 		case <-ctx.Done():
 			return nil
 		}
-		m.GetWebhookServer().Register(webhook.Path, drained(told, &ctrlwebhook.Admission{
+		m.GetWebhookServer().Register(webhook.Path, drained(told.Done(), &ctrlwebhook.Admission{
 			Handler: webhook.Handler{
 				Decoder:      admission.NewDecoder(m.GetScheme()),
 				Agent:        c.agent,
@@ -183,10 +183,12 @@ func outlast(told context.Context, delay time.Duration) (context.Context, contex
 // it is shut down (the webhook has a deadline of its own, and the server waits for it), and it closes connections at the very moment
 // that the API server, which keeps them for its next calls, may use one. So from the moment the operator is told to end,
 // each answer asks the API server to close the connection, and the next call goes to another replica.
-func drained(told context.Context, handler http.Handler) http.Handler {
+func drained(told <-chan struct{}, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if told.Err() != nil {
+		select {
+		case <-told:
 			w.Header().Set("Connection", "close")
+		default:
 		}
 		handler.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
 	})

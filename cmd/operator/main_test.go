@@ -13,7 +13,7 @@ import (
 func TestDrained(t *testing.T) {
 	told, tell := context.WithCancel(t.Context())
 	var shutDown func()
-	server := httptest.NewServer(drained(told, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(drained(told.Done(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		shutDown()
 		if err := r.Context().Err(); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

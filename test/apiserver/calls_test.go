@@ -5,6 +5,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -53,9 +54,7 @@ func (c *calls) in(namespace string) map[string]int {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	made := map[string]int{}
-	for what, count := range c.made[namespace] {
-		made[what] = count
-	}
+	maps.Copy(made, c.made[namespace])
 	return made
 }
 
