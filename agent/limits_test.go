@@ -4,7 +4,10 @@ package agent_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,6 +190,14 @@ func TestHaltWhileTheCommandRuns(t *testing.T) {
 				flags.Command, flags.Grace = shell(tc.script), tc.grace
 				p := container{args: flags.Args(), clone: clone, edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 				p.awaitOutput("ready")
+				if tc.script == isStopped {
+					eventually(t, "the command is stopped", func() bool {
+						return slices.ContainsFunc(childrenOf(t, p.cmd.Process.Pid), func(child int) bool {
+							status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", child)) // fails for one that has gone
+							return strings.Contains(string(status), "\nState:\tT")
+						})
+					})
+				}
 				info.write(halted("1", haltReason+"\n"))
 				if diff := cmp.Diff(result{Code: tc.code, Stdout: tc.stdout}, p.wait()); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)
