@@ -18,7 +18,10 @@ import (
 // Where the agent's image can't be pulled, the Task says so of either delivery, blames no step, and fails when the grace is over
 // (PEERS row 14).
 func TestAgentCannotBePulled(t *testing.T) {
-	useAgent(t, "nobody/has-this-agent:1")
+	changeOperator(t, func(operator *corev1.Container) {
+		setFlag(operator, "--agent-image", "nobody/has-this-agent:1")
+		setFlag(operator, "--start-grace-period", "10s")
+	})
 	namespace := newNamespace(t, "baseline")
 	tasks := map[*v1alpha1.Task]string{}
 	for delivery, says := range map[string]string{

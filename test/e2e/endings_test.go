@@ -35,6 +35,7 @@ const settleLimit = 2 * time.Second
 // Every way in which a step can end badly on one node: what the Task and the step say, that no later command runs, and that
 // it is said soon (PEERS rows 1, 2, 17 and 18).
 func TestEndings(t *testing.T) {
+	t.Parallel()
 	type outcome struct {
 		Phase    v1alpha1.TaskPhase
 		Failed   string // reason of the condition

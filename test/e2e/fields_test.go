@@ -224,6 +224,7 @@ func TestTTL(t *testing.T) {
 // A command behind the agent finds what it would find without it: arguments, environment, directory, user, groups, umask, open
 // files, limits, standard input and terminal (PEERS row 16).
 func TestTransparency(t *testing.T) {
+	t.Parallel()
 	const report = `
 i=0; for a in "$@"; do i=$((i+1)); printf 'arg %s=[%s]\n' $i "$a"; done
 env | grep -v -e ^HOSTNAME -e ^KUBERNETES -e ^SHLVL | sort

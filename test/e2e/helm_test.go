@@ -44,9 +44,10 @@ func TestHelm(t *testing.T) {
 	})
 	undeploy(t, "remove")
 	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
-	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--wait", "--values", values}
+	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values", values}
+	installAndWait := append(install, "--wait")
 
-	helm(t, install...)
+	helm(t, installAndWait...)
 	kubectl(t, nil, "apply", "-f", "../../config/samples/task.yaml")
 	awaitTask(t, sample, "the sample Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 
@@ -86,7 +87,7 @@ func TestHelm(t *testing.T) {
 		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
 		kubectl(t, nil, "delete", "namespace", operatorNamespace)
 	}
-	helm(t, install...)
+	helm(t, installAndWait...)
 	again := newTask("default", "again", shell("only", "true"))
 	create(t, again)
 	awaitTask(t, again, "a Task of the next release to succeed", inPhase(v1alpha1.TaskSucceeded))
@@ -122,7 +123,7 @@ func chartValues(t *testing.T) string {
 	}
 	content, err := yaml.Marshal(map[string]any{
 		"images": map[string]string{"operator": operator.Image, "agent": agent},
-		"args":   operator.Args[2:], // the second one is the configuration file
+		"args":   withoutFlag(operator.Args[2:], shutdownDelay), // the second one is the configuration file
 		"config": config,
 	})
 	if err != nil {

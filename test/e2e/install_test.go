@@ -49,15 +49,11 @@ import (
 const podsPerSecond = 20
 
 // TestNoPodIsRefusedOrUnmutated proves that while labelled Pods are created all the time, none is refused and none comes through without
-// its agent, whatever happens to the operator as long as one replica is alive. PEERS row 22.
+// its agent, whatever happens to the operator as long as one replica is alive. The operator has its own --shutdown-delay, not the short
+// one of the test cluster. PEERS row 22.
 func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
-	wait.For(t, "the operator to be available", rolledOut)
+	putBack := changeOperator(t, func(operator *corev1.Container) { operator.Args = withoutFlag(operator.Args, shutdownDelay) })
 	namespace := newNamespace(t, "baseline")
-	t.Run("rolling update", func(t *testing.T) {
-		load := createPods(t, namespace)
-		restartOperator(t)
-		load.stop(t)
-	})
 	t.Run("the leader is deleted", func(t *testing.T) {
 		load := createPods(t, namespace)
 		var before string
@@ -89,7 +85,14 @@ func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 		awaitServed(t)
 		load.stop(t)
 	})
+	t.Run("rolling update", func(t *testing.T) {
+		load := createPods(t, namespace)
+		putBack()
+		load.stop(t)
+	})
 }
+
+const shutdownDelay = "--shutdown-delay"
 
 // killLeader kills the leader's process, so that nothing of it ends well. What breaks are the calls that it was answering; and, until
 // its address has left the Service, those that are sent there. No Pod is refused before, or after. Another process takes over: the other replica's, or the one that comes after it.
@@ -432,13 +435,6 @@ func losePods(t *testing.T) {
 	if err := cluster.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(operatorNamespace), client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// restartOperator is `kubectl rollout restart`, and waits for its end.
-func restartOperator(t *testing.T) {
-	t.Helper()
-	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment/taskflow-operator")
-	wait.For(t, "the operator to be restarted", rolledOut)
 }
 
 // load creates labelled Pods, in a dry run: they go through admission as all do, and then nowhere.

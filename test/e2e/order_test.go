@@ -111,6 +111,7 @@ func disorder(spans map[int]span, steps int) []string {
 
 // The steps of a Task run one after another, in their order, and each once: by the clock of the steps themselves.
 func TestStepsRunOneAfterAnother(t *testing.T) {
+	t.Parallel()
 	test := func(steps int, delivery string) {
 		t.Run(fmt.Sprint(delivery, " ", steps), func(t *testing.T) {
 			t.Parallel()
@@ -145,7 +146,7 @@ func TestBrokenGateIsSeen(t *testing.T) {
 	if image == "" {
 		t.Fatal("BROKEN_AGENT_IMAGE is not set: run `make test`")
 	}
-	useAgent(t, image)
+	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
 	for _, steps := range []int{3, 20} {
 		task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
 		for i := range task.Spec.Steps { // long enough to overlap on a busy machine, whose kubelet starts one container after another
@@ -159,16 +160,14 @@ func TestBrokenGateIsSeen(t *testing.T) {
 	}
 }
 
-// useAgent makes the operator put another agent into Pods until the test ends.
-func useAgent(t *testing.T, image string) {
-	t.Helper()
-	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
-}
-
 // setFlag gives one of the operator's flags another value.
 func setFlag(operator *corev1.Container, flag, value string) {
-	operator.Args = slices.DeleteFunc(operator.Args, func(arg string) bool { return strings.HasPrefix(arg, flag+"=") })
-	operator.Args = append(operator.Args, flag+"="+value)
+	operator.Args = append(withoutFlag(operator.Args, flag), flag+"="+value)
+}
+
+// withoutFlag leaves a flag its default.
+func withoutFlag(args []string, flag string) []string {
+	return slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, flag+"=") })
 }
 
 // changeOperator rolls out an operator that is another until the test ends, or until it is put back.

@@ -74,6 +74,7 @@ func output(t *testing.T, namespace, prefix string, steps ...string) string {
 
 // Each sample does what it says. A sample without a case here fails the test.
 func TestSamples(t *testing.T) {
+	t.Parallel()
 	task := func(name string, phase v1alpha1.TaskPhase) func(context.Context, string) error {
 		return func(ctx context.Context, namespace string) error {
 			var task v1alpha1.Task

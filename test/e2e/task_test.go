@@ -178,6 +178,7 @@ func wantNoPod(t *testing.T, task *v1alpha1.Task) {
 
 // What can't run says so in one sentence, on the Task, in a condition and in an event.
 func TestWaitingTasks(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		step   corev1.Container
 		reason string

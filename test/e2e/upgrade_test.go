@@ -3,13 +3,13 @@
 package e2e
 
 import (
-	"bytes"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/oci"
 )
 
 // TestUpgrade proves that a Pod which one version of the operator has made ends well under another, in order, whoever releases its
@@ -83,20 +84,16 @@ func TestUpgrade(t *testing.T) {
 		}
 	}
 
-	images := otherImages(t)
-	var oldAgent string
 	before := begin(t, "before")
+	var oldAgent, newAgent string
 	putBack := changeOperator(t, func(operator *corev1.Container) {
 		for _, arg := range operator.Args {
 			if image, ok := strings.CutPrefix(arg, "--agent-image="); ok {
 				oldAgent = image
 			}
 		}
-		if operator.Image == images.operator || oldAgent == images.agent {
-			t.Fatal("the other version is the same")
-		}
-		operator.Image = images.operator
-		setFlag(operator, "--agent-image", images.agent)
+		operator.Image, newAgent = another(t, operator.Image), another(t, oldAgent)
+		setFlag(operator, "--agent-image", newAgent)
 		setFlag(operator, "--agent-requests", "cpu=20m,memory=16Mi")
 		setFlag(operator, "--agent-limits", "cpu=40m,memory=32Mi")
 	})
@@ -104,24 +101,31 @@ func TestUpgrade(t *testing.T) {
 	awaitTask(t, limited, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	after := begin(t, "after")
 	putBack()
-	end(t, after, images.agent)
+	end(t, after, newAgent)
 }
 
-type images struct{ operator, agent string }
-
-// otherImages builds the images once more, so that they are others: with a tag that no file asks for.
-func otherImages(t *testing.T) images {
+// another pushes an image of taskflow's once more, as one of another digest, and returns its name: the same program, with a label.
+func another(t *testing.T, image string) string {
 	t.Helper()
-	build := exec.CommandContext(t.Context(), "go", "run", "./hack/image",
-		"--name", "docker.io/taskflow", "--push-to", clusterRegistry+"/taskflow", "--plain-http", "--tag", "other")
-	build.Dir = "../.."
-	build.Env = append(os.Environ(), "GOFLAGS=-tags=other")
-	var errs bytes.Buffer
-	build.Stderr = &errs
-	output, err := build.Output()
+	there := strings.Replace(image, "docker.io", clusterRegistry, 1)
+	ref, err := name.ParseReference(there, oci.PlainHTTP)
 	if err != nil {
-		t.Fatalf("building other images: %v\n%s", err, &errs)
+		t.Fatal(err)
 	}
-	lines := strings.Fields(string(output))
-	return images{operator: lines[0], agent: lines[1]}
+	original, err := remote.Image(ref, remote.WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := original.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := *file.Config.DeepCopy()
+	config.Labels = map[string]string{"version": "another"}
+	changed, err := mutate.Config(original, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repository, _, _ := strings.Cut(there, "@")
+	return push(t, repository+":another", changed)
 }

@@ -12,6 +12,8 @@ const (
 	patience = 90 * time.Second
 	// interval is how often it looks.
 	interval = 100 * time.Millisecond
+	// worthMentioning is a time that the log of a test tells of.
+	worthMentioning = 2 * time.Second
 )
 
 // For polls until the check passes, and fails the test with what was missing when that takes too long.
@@ -19,11 +21,15 @@ func For(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	began := time.Now()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		err := check(ctx)
 		if err == nil {
+			if took := time.Since(began); took > worthMentioning {
+				t.Logf("waited %s for %s", took.Round(interval), what)
+			}
 			return
 		}
 		select {
