@@ -42,6 +42,10 @@ deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it
 images: ## Build the two images, push them to IMAGES and write their names, by digest, into dist/images.yaml: values for the Helm chart.
 	@hack/images.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(PLATFORMS)"
 
+.PHONY: manifests
+manifests: ## Build the two images, push them to IMAGES and render what installs taskflow with them, in one file: dist/install.yaml and dist/install-certmanager.yaml.
+	@hack/manifests.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(PLATFORMS)"
+
 .PHONY: sbom
 sbom: ## Write which modules are in the images' programs, as CycloneDX: dist/sbom/operator-linux-amd64.cdx.json and so on.
 	@hack/sbom.sh dist/sbom "$(PLATFORMS)"
@@ -76,12 +80,6 @@ generate: ## Write the generated code, the CRD, the RBAC roles, cert-manager's o
 	go run ./hack/certmanager > config/certmanager/certificates.yaml.new
 	mv config/certmanager/certificates.yaml.new config/certmanager/certificates.yaml
 	hack/chart.sh
-
-.PHONY: manifests
-manifests: ## Render what installs taskflow, in one file: dist/install.yaml and dist/install-certmanager.yaml.
-	@mkdir -p dist
-	$(KUSTOMIZE) build config/default -o dist/install.yaml
-	$(KUSTOMIZE) build config/certmanager -o dist/install-certmanager.yaml
 
 .PHONY: format
 format: ## Format the Go code.

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 operator_flags=${4:-} config=${5:-} variant=${6:-default}
 namespaces=${8:-} # to look after, separated by commas; all where there are none
+namespaces=${namespaces// /}
 case $variant in
 default | certmanager) ;;
 *)
@@ -15,20 +16,12 @@ default | certmanager) ;;
 esac
 
 hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
-operator=$(sed -n 's/^  operator: //p' dist/images.yaml) agent=$(sed -n 's/^  agent: //p' dist/images.yaml)
 
+source hack/overlay.sh
 overlay=dist/deploy
 mkdir -p $overlay
 {
-	cat <<-EOF
-		resources: [../../config/$variant${namespaces:+, ../../config/namespaced, bindings.yaml}]
-		images:
-		- {name: taskflow/operator, newName: ${operator%@*}, digest: ${operator#*@}}
-		patches:
-		- target: {kind: Deployment, name: taskflow-operator}
-		  patch: |
-		    - {op: replace, path: /spec/template/spec/containers/0/args/0, value: "--agent-image=$agent"}
-	EOF
+	overlay config/$variant ${namespaces:+config/namespaced dist/deploy/bindings.yaml}
 	for flag in $operator_flags; do
 		echo "    - {op: add, path: /spec/template/spec/containers/0/args/-, value: \"$flag\"}"
 	done
@@ -69,6 +62,15 @@ for namespace in ${namespaces//,/ }; do
 	EOF
 done >$overlay/bindings.yaml
 
+# What an installation of the other variant has left: two would keep the same Secret, and each mend what the other has written.
+if [ "$variant" = certmanager ]; then
+	kubectl delete --ignore-not-found -f config/own-certificates/bindings.yaml -f config/own-certificates/role.yaml
+elif kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
+	kubectl delete --ignore-not-found -f config/certmanager/certificates.yaml
+	kubectl -n taskflow-system delete --ignore-not-found secret taskflow-ca
+	# cert-manager's is of another type, which nobody can change; until there is a new one, the replicas go on with what they have.
+	kubectl -n taskflow-system delete secrets --field-selector metadata.name=taskflow-webhook-cert,type=kubernetes.io/tls
+fi
 kubectl apply -k $overlay
 # What an installation for other namespaces, or for all, has left.
 if [ -n "$namespaces" ]; then

@@ -11,14 +11,14 @@ keep | remove) ;;
 	exit 1
 	;;
 esac
-# First what the API server asks for each Pod: with the operator gone there would be nobody to answer. No Pod with steps may
-# be created from here on.
-kubectl delete --ignore-not-found -k config/namespaced
-kubectl delete --ignore-not-found -k config/policy
-kubectl delete --ignore-not-found -k config/webhook
-# Then what there is in the cluster, and last the namespace, with all that is in it.
-kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator
+# The API server calls the webhook for each Pod with steps: so the configuration goes before the program. And the policies go last, which
+# refuse a Pod that the webhook hasn't seen: its steps would run at once. In between, controllers that are still there only try again.
+kubectl delete --ignore-not-found mutatingwebhookconfiguration taskflow
+kubectl -n taskflow-system delete --ignore-not-found --cascade=foreground deployment taskflow-operator
 kubectl delete --ignore-not-found -k config/own-certificates
+kubectl delete --ignore-not-found -k config/policy
+kubectl delete --ignore-not-found -k config/namespaced
+kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/base
 if [ "$crd" = remove ]; then
 	kubectl delete --ignore-not-found -k config/crd

@@ -258,6 +258,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	}{
 		"not at all":               {create(unmutated, nil), unseen},
 		"names a Task":             {create(named, nil), unseen},
+		"names one, and says no":   {create(map[string]string{contract.TaskLabel: "task", sequential: "false"}, nil), unseen},
 		"no agent":                 {create(unmutated, order), unseen},
 		"an agent that isn't used": {create(unmutated, order, agent), unseen},
 		"no order":                 {create(unmutated, nil, agent, wrapped), unseen},

@@ -27,6 +27,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -54,18 +55,17 @@ const podsPerSecond = 20
 func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 	putBack := changeOperator(t, func(operator *corev1.Container) { operator.Args = withoutFlag(operator.Args, shutdownDelay) })
 	namespace := newNamespace(t, "baseline")
-	t.Run("the leader is deleted", func(t *testing.T) {
+	t.Run("the leader is drained", func(t *testing.T) {
 		load := createPods(t, namespace)
-		var before string
-		wait.For(t, "a leader", func(context.Context) error {
-			if before = leader(t); before == "" {
-				return errors.New("there is none")
-			}
-			return nil
-		})
-		if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: before}}); err != nil {
+		before, other := leaderAndOther(t)
+		released := watchReleased(t)
+		if err := evict(t, before); err != nil {
 			t.Fatal(err)
 		}
+		if err := evict(t, other); !apierrors.IsTooManyRequests(err) {
+			t.Errorf("while one replica is on its way out, the other one is evicted, too: %v", err)
+		}
+		released() // else the other one waits until the Lease has run out
 		wait.For(t, "another leader", func(context.Context) error {
 			if now := leader(t); now == before || now == "" {
 				return fmt.Errorf("the leader is %q", now)
@@ -93,6 +93,62 @@ func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 }
 
 const shutdownDelay = "--shutdown-delay"
+
+// leaderAndOther are the names of the operator's two Pods.
+func leaderAndOther(t *testing.T) (first, other string) {
+	t.Helper()
+	wait.For(t, "a leader and another replica", func(ctx context.Context) error {
+		first = leader(t)
+		var pods corev1.PodList
+		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+			return err
+		}
+		names := map[string]bool{}
+		for _, pod := range pods.Items {
+			names[pod.Name] = true
+			if pod.Name != first {
+				other = pod.Name
+			}
+		}
+		if len(names) != 2 || !names[first] {
+			return fmt.Errorf("the Pods are %v, and the leader is %q", names, first)
+		}
+		return nil
+	})
+	return first, other
+}
+
+// evict is what draining a node does with a Pod.
+func evict(t *testing.T, name string) error {
+	t.Helper()
+	return clientset.CoreV1().Pods(operatorNamespace).EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: operatorNamespace}})
+}
+
+// watchReleased waits until the leader gives its Lease back.
+func watchReleased(t *testing.T) func() {
+	t.Helper()
+	watch, err := cluster.Watch(t.Context(), &coordinationv1.LeaseList{}, client.InNamespace(operatorNamespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(watch.Stop)
+	return func() {
+		t.Helper()
+		timeout := time.After(time.Minute)
+		for {
+			select {
+			case event := <-watch.ResultChan():
+				lease, ok := event.Object.(*coordinationv1.Lease)
+				if ok && ptr.Deref(lease.Spec.HolderIdentity, "") == "" {
+					return
+				}
+			case <-timeout:
+				t.Error("the leader has gone without giving its Lease back")
+				return
+			}
+		}
+	}
+}
 
 // killLeader kills the leader's process, so that nothing of it ends well. What breaks are the calls that it was answering; and, until
 // its address has left the Service, those that are sent there. No Pod is refused before, or after. Another process takes over: the other replica's, or the one that comes after it.
@@ -202,13 +258,14 @@ func watchReady(t *testing.T) <-chan time.Time {
 }
 
 // TestInstallAndRemove proves that each variant installs with the documented command, runs a Task, and goes without a trace; that Tasks
-// stay unless told otherwise; and that cert-manager's real controllers renew the certificate without one call that fails. PEERS row 22.
+// stay unless told otherwise; that cert-manager's real controllers renew the certificate without one call that fails; and that
+// whoever kept the certificate in the variant before lets go of it. PEERS row 22.
 func TestInstallAndRemove(t *testing.T) {
 	if os.Getenv("CERT_MANAGER") == "" {
 		t.Skip(`CERT_MANAGER is not set: eval "$(go run -C test/cluster . cert-manager)"`)
 	}
 	wait.For(t, "the operator to be available", rolledOut)
-	own, withCertManager := manifests(t, "default"), manifests(t, "certmanager")
+	flags, own, withCertManager := operatorFlags(t), manifests(t, "default"), manifests(t, "certmanager")
 	t.Cleanup(func() { // as it was, for the tests that follow
 		kubectl(t, own, "apply", "-f", "-")
 		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment/taskflow-operator")
@@ -217,15 +274,16 @@ func TestInstallAndRemove(t *testing.T) {
 	kept := newTask("default", "kept", shell("only", "true"))
 	create(t, kept)
 	awaitTask(t, kept, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	checked := askForPods(t, newNamespace(t, "baseline"))
 	undeploy(t, "keep")
+	checked()
 	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(kept), kept); err != nil {
 		t.Errorf("the Task is gone: %v", err)
 	}
 	leftovers(t, own, "CustomResourceDefinition")
 
 	startCertManager(t)
-	kubectl(t, withCertManager, "apply", "-f", "-")
-	wait.For(t, "the operator to be available", rolledOut)
+	deploy(t, flags, "certmanager", "")
 	task := newTask(newNamespace(t, "baseline"), "certified", shell("only", "true"))
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
@@ -244,8 +302,42 @@ func TestInstallAndRemove(t *testing.T) {
 		load.stop(t)
 	})
 
+	deploy(t, flags, "default", "")
+	awaitOwnCertificate(t)
+	task = newTask(task.Namespace, "own", shell("only", "true"))
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	deploy(t, flags, "certmanager", "")
+	var role rbacv1.ClusterRole
+	if err := cluster.Get(t.Context(), client.ObjectKey{Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
+		t.Errorf("the operator may still write the certificate that cert-manager keeps: %v", err)
+	}
+
 	undeploy(t, "remove")
 	leftovers(t, withCertManager, "")
+}
+
+// awaitOwnCertificate waits until both replicas serve what the operator has made, and fails where cert-manager writes the Secret again.
+func awaitOwnCertificate(t *testing.T) {
+	t.Helper()
+	var secret corev1.Secret
+	wait.For(t, "an authority of the operator's own", func(ctx context.Context) error {
+		if err := cluster.Get(ctx, certificateSecret, &secret); err != nil {
+			return err
+		}
+		if len(secret.Data["ca.key"]) == 0 {
+			return errors.New("there is no ca.key")
+		}
+		return nil
+	})
+	awaitServed(t)
+	made := secret.Data["ca.key"]
+	if err := cluster.Get(t.Context(), certificateSecret, &secret); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(made, secret.Data["ca.key"]) {
+		t.Error("the authority was made once more: somebody else writes the Secret, too")
+	}
 }
 
 // manifests renders an overlay of config/ with the image, the flags and the configuration of the operator that is installed.

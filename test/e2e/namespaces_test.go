@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,14 +29,15 @@ import (
 // business. Installed for all again, it is as it was. PEERS rows 21 and 23.
 func TestSomeNamespaces(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
+	flags := operatorFlags(t)
 	one, two, other := newNamespace(t, "baseline"), newNamespace(t, "baseline"), newNamespace(t, "baseline")
 	t.Cleanup(func() {
-		deploy(t, "")
+		deploy(t, flags, "default", "")
 		if diff := cmp.Diff(rights{true, true, true}, operatorsRights(t, other)); diff != "" {
 			t.Errorf("rights of the operator when it was installed for all namespaces again (-want +got):\n%s", diff)
 		}
 	})
-	deploy(t, one+","+two)
+	deploy(t, flags, "default", one+", "+two)
 	// The replicas may have begun while they had all rights.
 	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment/taskflow-operator")
 	wait.For(t, "the operator to be restarted", rolledOut)
@@ -110,24 +112,29 @@ func operatorsRights(t *testing.T, namespace string) rights {
 	return rights{may("", "pods"), may("", "secrets"), may(v1alpha1.GroupVersion.Group, "tasks")}
 }
 
-// deploy is `make deploy` for some namespaces, or for all, with the flags of the operator that is installed.
-func deploy(t *testing.T, namespaces string) {
+// operatorFlags are those of the operator that is installed, but for the ones that deploy sets.
+func operatorFlags(t *testing.T) []string {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
 	var deployment appsv1.Deployment
-	if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
 		t.Fatal(err)
 	}
 	var flags []string
 	for _, arg := range deployment.Spec.Template.Spec.Containers[0].Args {
 		name, _, _ := strings.Cut(arg, "=")
-		if name != "--agent-image" && name != "--config" && name != "--watch-namespace" { // deploy sets these
+		if !slices.Contains([]string{"--agent-image", "--config", "--watch-namespace", "--cert-source"}, name) {
 			flags = append(flags, arg)
 		}
 	}
-	command := exec.CommandContext(ctx, "../../hack/deploy.sh", "docker.io/taskflow", clusterRegistry+"/taskflow", "true",
-		strings.Join(flags, " "), "test/e2e/operator.yaml", "default", oci.HostPlatform().String(), namespaces)
+	return flags
+}
+
+// deploy is `make deploy` of a variant, for some namespaces or for all.
+func deploy(t *testing.T, flags []string, variant, namespaces string) {
+	t.Helper()
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "docker.io/taskflow", clusterRegistry+"/taskflow", "true",
+		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, oci.HostPlatform().String(), namespaces)
 	if output, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("deploying for %q: %v\n%s", namespaces, err, output)
+		t.Fatalf("deploying %s for %q: %v\n%s", variant, namespaces, err, output)
 	}
 }
