@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -52,13 +53,25 @@ func (h Handler) Handle(ctx context.Context, request admission.Request) admissio
 	}
 	d := &draft{pod: &pod}
 	if err := h.mutate(ctx, request, d); err != nil {
-		logf.FromContext(ctx).Info("Refused a Pod", "why", err.Error())
+		logf.FromContext(ctx).Info("Refused a Pod", append(identity(&pod), "why", err.Error())...)
 		return admission.Denied(err.Error())
 	}
 	response := admission.Allowed("")
 	response.Patches = d.patch
 	response.Warnings = d.warnings
 	return response
+}
+
+// identity is what tells a Pod that has no name yet: the prefix of its name, and who makes it.
+func identity(pod *corev1.Pod) []any {
+	var values []any
+	if pod.Name == "" {
+		values = append(values, "generateName", pod.GenerateName)
+	}
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		values = append(values, "ownerKind", owner.Kind, "owner", owner.Name)
+	}
+	return values
 }
 
 func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft) error {

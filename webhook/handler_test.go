@@ -13,6 +13,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -115,6 +116,23 @@ func handleWith(t *testing.T, raw []byte, cache, live tasks) (admission.Response
 	}
 	slices.SortFunc(commands.asked, func(a, b entrypoint.Request) int { return strings.Compare(a.Image, b.Image) })
 	return response, commands.asked
+}
+
+// TestIdentity proves that the log tells which Pod was refused, also one that a Job makes, which has no name yet.
+func TestIdentity(t *testing.T) {
+	job := []metav1.OwnerReference{{Kind: "Job", Name: "nightly-1", Controller: new(true)}}
+	for name, c := range map[string]struct {
+		meta metav1.ObjectMeta
+		want []any
+	}{
+		"a name":              {metav1.ObjectMeta{Name: "pod"}, nil}, // controller-runtime tells it
+		"a prefix":            {metav1.ObjectMeta{GenerateName: "pod-"}, []any{"generateName", "pod-"}},
+		"a prefix, and a Job": {metav1.ObjectMeta{GenerateName: "nightly-1-", OwnerReferences: job}, []any{"generateName", "nightly-1-", "ownerKind", "Job", "owner", "nightly-1"}},
+	} {
+		if diff := cmp.Diff(c.want, identity(&corev1.Pod{ObjectMeta: c.meta})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
 }
 
 // newHandler knows no Task and no command.

@@ -6,13 +6,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -61,7 +64,7 @@ func run(told context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	ctrl.SetLogger(logger)
+	logWith(logger)
 	ctx, cancel := outlast(told, c.shutdownDelay)
 	defer cancel()
 
@@ -137,6 +140,13 @@ func run(told context.Context, args []string) error {
 		}
 	}
 	return m.Start(ctx)
+}
+
+// logWith makes all that is logged look alike, also what libraries tell by other ways: such as a server, of a connection that isn't TLS.
+func logWith(logger logr.Logger) {
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
+	slog.SetDefault(slog.New(logr.ToSlogHandler(logger))) // package log, too
 }
 
 func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {

@@ -2,10 +2,16 @@ package main
 
 import (
 	"context"
+	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/klog/v2"
 )
 
 // TestDrained proves that a call is answered which is under way when the server is shut down, though the server cancels its context
@@ -59,5 +65,27 @@ func TestOutlast(t *testing.T) {
 	}
 	if long.Err() != nil {
 		t.Error("it ends at once")
+	}
+}
+
+// TestLogWith proves that what libraries log by other ways than ours comes out like everything else.
+func TestLogWith(t *testing.T) {
+	flags, output, before := log.Flags(), log.Writer(), slog.Default()
+	t.Cleanup(func() {
+		slog.SetDefault(before)
+		log.SetFlags(flags)
+		log.SetOutput(output)
+		klog.ClearLogger()
+	})
+	var lines []string
+	logWith(funcr.NewJSON(func(line string) { lines = append(lines, line) }, funcr.Options{}))
+	log.Print("http: TLS handshake error")
+	klog.Info("from client-go")
+	want := []string{
+		`{"logger":"","level":0,"msg":"http: TLS handshake error"}`,
+		`{"logger":"","level":0,"msg":"from client-go"}`,
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("what is logged (-want +got):\n%s", diff)
 	}
 }
