@@ -147,7 +147,7 @@ func TestTimeoutKillsLeftovers(t *testing.T) {
 	}
 }
 
-// Whoever else holds the output, out of the agent's reach, does not delay it either.
+// Whoever else holds the output, out of the agent's reach, does not delay it either (PEERS row 18).
 func TestTimeoutDoesNotWaitForTheOutput(t *testing.T) {
 	t.Parallel()
 	input, _ := pipe(t)

@@ -13,9 +13,8 @@ import (
 )
 
 // maxRecord is the size of a record in bytes. The kubelet takes 4096 from one container, and cuts the
-// messages of a Pod to 12 KiB divided by the number of its containers (MaxPodTerminationMessageLogLength,
-// normalizeStatus in pkg/kubelet/status/status_manager.go); JSON that is cut can't be read. This fits a
-// Pod of 24 containers, and a record without a message one of 100.
+// messages of a Pod to 12 KiB divided by the number of its containers (contract.ParseRecord). This fits a
+// Pod of 24 containers; in one of 100, what is cut is the message, and of the longest records the start.
 const maxRecord = 512
 
 // leave writes the record as the container's termination message, unless the command wrote one. The

@@ -30,7 +30,7 @@ func readRecord(t *testing.T, flags contract.AgentFlags) contract.Record {
 	return record
 }
 
-// The record's times are those of the command: not of the container, which may have waited for hours.
+// The record's times are those of the command: not of the container, which may have waited for hours (PEERS row 19).
 func TestRecordTimes(t *testing.T) {
 	t.Parallel()
 	info := newPodinfo(t)

@@ -195,15 +195,15 @@ func TestNoRetriesAfterTheCommandWasToldToEnd(t *testing.T) {
 	}{
 		"SIGTERM": {
 			tell:   func(p *process, _ *podinfo) { p.signal(unix.SIGTERM) },
-			record: contract.Record{ExitCode: 7},
+			record: contract.Record{ExitCode: 7, Reason: contract.ReasonStopped},
 		},
 		"SIGINT": {
 			tell:   func(p *process, _ *podinfo) { p.signal(unix.SIGINT) },
-			record: contract.Record{ExitCode: 7},
+			record: contract.Record{ExitCode: 7, Reason: contract.ReasonStopped},
 		},
 		"SIGQUIT, the stop signal of nginx": {
 			tell:   func(p *process, _ *podinfo) { p.signal(unix.SIGQUIT) },
-			record: contract.Record{ExitCode: 7},
+			record: contract.Record{ExitCode: 7, Reason: contract.ReasonStopped},
 		},
 		"a halt": {
 			tell:   func(_ *process, info *podinfo) { info.write(halted("1", haltReason)) },
@@ -246,21 +246,28 @@ func TestRetriesAfterAnotherSignal(t *testing.T) {
 	}
 }
 
-// In a pause there is no command to tell. The agent ends, at once, with the result of the try before.
+// In a pause there is no command to tell. The agent ends, at once, with the exit code of the try before, and says why there is no other.
 func TestNoRetriesAfterAPauseThatWasCutShort(t *testing.T) {
-	tests := map[string]func(*process, *podinfo){
-		"SIGTERM": func(p *process, _ *podinfo) { p.signal(unix.SIGTERM) },
-		"SIGQUIT": func(p *process, _ *podinfo) { p.signal(unix.SIGQUIT) },
-		"a halt":  func(_ *process, info *podinfo) { info.write(halted("1", haltReason)) },
-		"harmless signals, and then SIGTERM": func(p *process, _ *podinfo) {
+	stopped := contract.Record{ExitCode: 42, Retries: 2, Reason: contract.ReasonStopped}
+	tests := map[string]struct {
+		tell   func(*process, *podinfo)
+		record contract.Record
+	}{
+		"SIGTERM": {func(p *process, _ *podinfo) { p.signal(unix.SIGTERM) }, stopped},
+		"SIGQUIT": {func(p *process, _ *podinfo) { p.signal(unix.SIGQUIT) }, stopped},
+		"a halt": {
+			func(_ *process, info *podinfo) { info.write(halted("1", haltReason)) },
+			contract.Record{ExitCode: 42, Retries: 2, Reason: contract.ReasonCancelled, Message: haltReason},
+		},
+		"harmless signals, and then SIGTERM": {func(p *process, _ *podinfo) {
 			for _, sig := range []syscall.Signal{unix.SIGWINCH, unix.SIGCONT, unix.SIGCHLD} {
 				p.signal(sig)
 			}
 			p.signal(unix.SIGTERM)
-		},
+		}, stopped},
 	}
 	for place, clone := range placements {
-		for name, tell := range tests {
+		for name, tc := range tests {
 			t.Run(place+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				info := newPodinfo(t)
@@ -270,12 +277,12 @@ func TestNoRetriesAfterAPauseThatWasCutShort(t *testing.T) {
 				// The third pause is 4 s: long enough to come in time.
 				third := announced(3, longRetries+1, 42, "4s")
 				eventually(t, "the third pause", func() bool { return strings.Contains(p.stderr.String(), third) })
-				tell(p, info)
+				tc.tell(p, info)
 				want := result{Code: 42, Stderr: announced(1, longRetries+1, 42, "1s") + announced(2, longRetries+1, 42, "2s") + third}
 				if diff := cmp.Diff(want, p.wait()); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)
 				}
-				if diff := cmp.Diff(contract.Record{ExitCode: 42, Retries: 2}, readRecord(t, flags), ignoreTimes); diff != "" {
+				if diff := cmp.Diff(tc.record, readRecord(t, flags), ignoreTimes); diff != "" {
 					t.Errorf("record: -want +got:\n%s", diff)
 				}
 			})

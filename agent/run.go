@@ -42,7 +42,8 @@ func (p predecessor) watches() []watch {
 }
 
 // read looks whether the step has ended, so that the next one may run, or why none may. Neither means: not yet. A step whose
-// record can't be read is one without: the order will tell.
+// record can't be read is one without: the order will tell. So it is with one that was told to stop: whoever stops it is about to stop
+// the next one, or, where it was somebody in the container, the order will follow.
 func (p predecessor) read() (halt string, ended bool) {
 	if p.number == 0 {
 		return "", false
@@ -50,7 +51,7 @@ func (p predecessor) read() (halt string, ended bool) {
 	record, ok := readRecord(p.runDir, p.number)
 	failed := record.ExitCode != 0
 	switch {
-	case !ok:
+	case !ok, record.Reason == contract.ReasonStopped:
 		return "", false
 	case record.Reason == contract.ReasonSkipped && !failed:
 		return record.Message, false // the reason of the step that was the first to end so

@@ -71,7 +71,7 @@ func TestSIGTERMWhileTheCommandRuns(t *testing.T) {
 				if diff := cmp.Diff(result{Code: tc.want, Stdout: "ready\n"}, p.wait()); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)
 				}
-				want := contract.Record{ExitCode: tc.want} // it did run: no reason
+				want := contract.Record{ExitCode: tc.want, Reason: contract.ReasonStopped}
 				if diff := cmp.Diff(want, readRecord(t, flags), ignoreTimes); diff != "" {
 					t.Errorf("record: -want +got:\n%s", diff)
 				}
@@ -80,7 +80,45 @@ func TestSIGTERMWhileTheCommandRuns(t *testing.T) {
 	}
 }
 
-// A step that waits has nothing to finish: it ends at once, by whichever signal its image names for
+// A command that is told to stop, and ends in whatever way, doesn't release the next step, whose container may be told later: the order
+// would, if it is only this container. PEERS row 15.
+func TestSIGTERMReleasesNobody(t *testing.T) {
+	tests := map[string]struct {
+		script string
+		after  string
+	}{
+		"ends well":      {`trap 'exit 0' TERM; echo ready; while :; do read line; done`, contract.AfterFailureStop},
+		"fails, and may": {`echo ready; read line`, contract.AfterFailureContinue},
+		"fails":          {`echo ready; read line`, contract.AfterFailureStop},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			info, runDir := newPodinfo(t), newRunDir(t, 2)
+			info.write(order("1"))
+			second := info.sharing(runDir, 2)
+			second.AfterFailure, second.Command = tc.after, shell("echo second has run")
+			waiting := container{args: second.Args()}.start(t)
+			input, _ := pipe(t)
+			first := info.sharing(runDir, 1)
+			first.Command = shell(tc.script)
+			p := container{args: first.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
+			p.awaitOutput("ready")
+			p.signal(unix.SIGTERM)
+			p.wait()
+			if got := recordOf(t, runDir, 1).Reason; got != contract.ReasonStopped {
+				t.Errorf("the reason of the first step is %q", got)
+			}
+			info.awaitRejection() // the second step has looked at the record
+			waiting.signal(unix.SIGTERM)
+			if diff := cmp.Diff(result{Code: 128 + 15}, waiting.wait()); diff != "" {
+				t.Errorf("the second step (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A step that waits has nothing to finish (PEERS row 17): it ends at once, by whichever signal its image names for
 // that, and says in its record that the command did not run.
 func TestSignalsWhileTheStepWaits(t *testing.T) {
 	tests := map[string]struct {

@@ -6,16 +6,43 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/taskflow/taskflow-operator/contract"
 )
 
-// notStarted is the exit code of a probe of a step that still waits.
+// notStarted is the exit code of a probe of a step that still waits, or has just begun.
 const notStarted = 1
 
-// started is a step's startupProbe: it fails until the step is released. Where there is a probe of the user's, it becomes
-// that; it returns only if it doesn't.
+// markStart writes down that the command of step n starts now. Where it can't, a probe with a delay goes on failing, and the probes
+// behind it don't run.
+func markStart(runDir string, n int) {
+	const mode = 0o644
+	fd, err := unix.Open(startedFile(runDir, n), unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+}
+
+func startedFile(runDir string, n int) string {
+	return filepath.Join(contract.StepDir(runDir, n), contract.StartedFile)
+}
+
+// startedFor says for how long the command has been started, and 0 where it hasn't.
+func startedFor(flags contract.AgentFlags) time.Duration {
+	info, err := os.Stat(startedFile(flags.Run, flags.WaitContent))
+	if err != nil {
+		return 0
+	}
+	return time.Since(info.ModTime())
+}
+
+// started is a step's startupProbe: it fails until the step is released, and for the delay after that. Where there is a probe of the
+// user's, it becomes that; it returns only if it doesn't.
 func started(args []string, stderr io.Writer) int {
 	flags, err := contract.ParseStartedFlags(args)
 	if err != nil {
@@ -24,6 +51,10 @@ func started(args []string, stderr io.Writer) int {
 	}
 	if halt, decided := gateOf(flags).read(); !decided || halt != "" {
 		fmt.Fprintln(stderr, "agent: the step still waits for its turn")
+		return notStarted
+	}
+	if flags.Delay > 0 && startedFor(flags) < flags.Delay {
+		fmt.Fprintf(stderr, "agent: the command started less than %s ago\n", flags.Delay)
 		return notStarted
 	}
 	if len(flags.Command) == 0 {

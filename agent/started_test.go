@@ -3,8 +3,10 @@
 package agent_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -37,6 +39,45 @@ func TestStarted(t *testing.T) {
 			info.write(tc.contents)
 			if diff := cmp.Diff(tc.want, container{args: info.step(4).StartedArgs(nil)}.run(t)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// The kubelet counts the initialDelaySeconds of probes from the start of the container: so it is waited for here, from the start of the
+// command on, also of one that is started again.
+func TestStartedAfterADelay(t *testing.T) {
+	const delay = time.Hour
+	justNow := result{Code: 1, Stderr: "agent: the command started less than 1h0m0s ago\n"}
+	tests := map[string]struct {
+		ago  time.Duration // 0: not yet
+		want result
+	}{
+		"not yet":  {0, justNow},
+		"just now": {time.Second, justNow},
+		"long ago": {delay + time.Minute, result{}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			info, runDir := newPodinfo(t), newRunDir(t, 1)
+			info.write(order("1"))
+			flags := info.sharing(runDir, 1)
+			flags.Delay = delay
+			if tc.ago > 0 {
+				at := time.Now().Add(-tc.ago)
+				must(t, os.Chtimes(writeFile(t, filepath.Join(contract.StepDir(runDir, 1), contract.StartedFile), ""), at, at))
+			}
+			if diff := cmp.Diff(tc.want, container{args: flags.StartedArgs(nil)}.run(t)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			if tc.ago > delay { // the container is started again
+				again := info.sharing(runDir, 1)
+				again.Command = []string{"true"}
+				container{args: again.Args()}.run(t)
+				if diff := cmp.Diff(justNow, container{args: flags.StartedArgs(nil)}.run(t)); diff != "" {
+					t.Errorf("once the command was started again (-want +got):\n%s", diff)
+				}
 			}
 		})
 	}

@@ -55,9 +55,9 @@ func (s step) endedBefore() (record contract.Record, over bool) {
 	return record, ok && (record.ExitCode == 0 || !s.flags.Again)
 }
 
-// leave leaves the record as the termination message, where that is its place.
+// leave leaves the record as the termination message, where that is its place. Of a command that never ran, there is no log to fall back to.
 func (s step) leave(record contract.Record) {
-	if !s.flags.FallbackToLogs || record.ExitCode == 0 {
+	if !s.flags.FallbackToLogs || record.ExitCode == 0 || record.Reason == contract.ReasonTerminated {
 		_ = leave(s.flags.TerminationLog, record)
 	}
 }
@@ -112,6 +112,9 @@ func (s step) execute(w *watcher) contract.Record {
 	halted := s.watchHalt(w)
 
 	startedAt := s.now()
+	if s.flags.Run != "" {
+		markStart(s.flags.Run, s.flags.WaitContent)
+	}
 	pause := firstPause
 	for try := 0; ; try++ {
 		record, again := s.try(halted)
@@ -123,7 +126,8 @@ func (s step) execute(w *watcher) contract.Record {
 			return record
 		}
 		fmt.Fprintf(s.stderr, "agent: try %d of %d ended with exit code %d; the next is in %s\n", try+1, s.flags.Retries+1, record.ExitCode, pause)
-		if !s.pause(pause, halted) {
+		if reason, halt := s.pause(pause, halted); reason != "" {
+			record.Reason, record.Message = reason, halt
 			return record
 		}
 		pause = min(2*pause, longestPause)
@@ -145,8 +149,11 @@ func (s step) try(halted <-chan string) (record contract.Record, again bool) {
 	}
 	end := s.signals.supervise(pid, limits{timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace})
 	record = contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
-	if end.reason == contract.ReasonTimedOut {
+	switch {
+	case end.reason == contract.ReasonTimedOut:
 		record.Message = fmt.Sprintf("took longer than its timeout of %s", s.flags.Timeout)
+	case end.reason == "" && end.terminated:
+		record.Reason = contract.ReasonStopped
 	}
 	killLeftovers(s.signals.child, leftoverLimit)
 	return record, record.ExitCode != 0 && end.halt == "" && !end.terminated
@@ -163,18 +170,18 @@ func (s step) watchHalt(w *watcher) <-chan string {
 	return halted
 }
 
-// pause returns false when there is to be no further try: the container is told to stop, or the sequence has been halted.
-func (s step) pause(length time.Duration, halted <-chan string) bool {
+// pause returns a reason when there is to be no further try: the container is told to stop, or the sequence has been halted.
+func (s step) pause(length time.Duration, halted <-chan string) (reason, halt string) {
 	over := time.After(length)
 	for {
 		select {
 		case <-over:
-			return true
-		case <-halted:
-			return false
+			return "", ""
+		case halt := <-halted:
+			return contract.ReasonCancelled, halt
 		case got := <-s.signals.forward:
 			if endsByDefault(got.(syscall.Signal)) {
-				return false
+				return contract.ReasonStopped, ""
 			}
 		case <-s.signals.child:
 			reap(0)

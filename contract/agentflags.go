@@ -73,6 +73,8 @@ type AgentFlags struct {
 	Grace time.Duration
 	// Retries is how often the command is run again after it has failed. Default: 0.
 	Retries int
+	// Delay is how long after the start of the command StartedCommand still says no. Default: 0.
+	Delay time.Duration
 	// Command is the step's command and its arguments, verbatim. At least one.
 	Command []string
 }
@@ -128,6 +130,9 @@ func (f AgentFlags) runArgs() []string {
 func (f AgentFlags) StartedArgs(probe []string) []string {
 	args := []string{StartedCommand, "--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent)}
 	args = append(args, f.runArgs()...)
+	if f.Delay != 0 {
+		args = append(args, "--delay", f.Delay.String())
+	}
 	if len(probe) > 0 {
 		args = append(append(args, commandFlag), probe...)
 	}
@@ -168,6 +173,7 @@ func parseFlags(args []string) (AgentFlags, error) {
 	set.DurationVar(&f.Timeout, "timeout", 0, "")
 	set.DurationVar(&f.Grace, "grace", DefaultGrace, "")
 	set.IntVar(&f.Retries, "retries", 0, "")
+	set.DurationVar(&f.Delay, "delay", 0, "")
 	set.BoolVar(&f.FallbackToLogs, "fallback-to-logs", false, "")
 	if err := set.Parse(own); err != nil {
 		return AgentFlags{}, err
@@ -189,6 +195,8 @@ func parseFlags(args []string) (AgentFlags, error) {
 		return AgentFlags{}, fmt.Errorf("--timeout %s is below 0: leave it out for none", f.Timeout)
 	case f.Grace <= 0:
 		return AgentFlags{}, fmt.Errorf("--grace %s must be above 0", f.Grace)
+	case f.Delay < 0:
+		return AgentFlags{}, fmt.Errorf("--delay %s is below 0: leave it out for none", f.Delay)
 	case f.Retries < 0:
 		return AgentFlags{}, fmt.Errorf("--retries %d is below 0: leave it out for none", f.Retries)
 	}

@@ -79,7 +79,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 	step := contract.AgentFlags{
 		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
 		Timeout: time.Hour, Grace: time.Second, Retries: 3, Command: []string{"the", "step"},
-		Run: "/a b/run", Alone: true, AfterFailure: contract.AfterFailureContinue, Again: true,
+		Run: "/a b/run", Alone: true, AfterFailure: contract.AfterFailureContinue, Again: true, Delay: 90 * time.Second,
 	}
 	for name, probe := range map[string][]string{
 		"no probe":                     nil,
@@ -97,7 +97,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 			}
 			want := contract.AgentFlags{
 				Wait: step.Wait, WaitContent: step.WaitContent, Command: probe,
-				Run: step.Run, Alone: step.Alone, AfterFailure: step.AfterFailure,
+				Run: step.Run, Alone: step.Alone, AfterFailure: step.AfterFailure, Delay: step.Delay,
 				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -213,6 +213,10 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		"grace without a unit": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--grace", "30", "--command", "true"},
 			want: `invalid value "30" for flag -grace: parse error`,
+		},
+		"negative delay": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--delay", "-1s", "--command", "true"},
+			want: "--delay -1s is below 0: leave it out for none",
 		},
 		"negative retries": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--retries", "-1", "--command", "true"},

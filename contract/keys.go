@@ -84,6 +84,8 @@ const (
 	RunVolume = "taskflow-run"
 	// RunDir is where it is mounted: all of it read-only, for the records of others, and the step's own directory over it.
 	RunDir = OwnDir + "/run"
+	// StartedFile is in a step's directory from the start of its command on.
+	StartedFile = "started"
 	// RecordFile is the record of a step in its directory: there once the step has ended, and nothing of it runs any more.
 	RecordFile = "record"
 )

@@ -2,6 +2,9 @@ package contract
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
+	"strings"
 	"time"
 )
 
@@ -28,23 +31,28 @@ const (
 	ReasonTimedOut = "TimedOut"
 	// ReasonCancelled: the command was ended since the sequence was halted while it ran.
 	ReasonCancelled = "Cancelled"
+	// ReasonStopped: the container was told to stop while the command ran, as when its Pod is deleted or evicted. Whatever the exit
+	// code, the record releases no step: the containers of the Pod are being stopped side by side, and the next may be told later.
+	ReasonStopped = "Stopped"
 	// ReasonAgentError: the agent failed before it could run the command.
 	ReasonAgentError = "AgentError"
 )
 
 // Record is how a step has ended. The agent leaves it in the run directory, for the agents of its Pod; and as the
 // container's termination message, for the controllers, where the command itself left none.
+//
+// A termination message may be cut short, so what matters most comes first.
 type Record struct {
-	// StartedAt is when the command was started, for the first time; nil where it was not.
-	StartedAt *time.Time `json:"startedAt,omitempty"`
 	// FinishedAt is when the command ended, or when the agent gave up.
 	FinishedAt time.Time `json:"finishedAt"`
 	// ExitCode is the container's exit code.
 	ExitCode int `json:"exitCode"`
-	// Retries is how often the command was run again.
-	Retries int `json:"retries,omitempty"`
 	// Reason is one of the Reason constants, or empty.
 	Reason string `json:"reason,omitempty"`
+	// StartedAt is when the command was started, for the first time; nil where it was not.
+	StartedAt *time.Time `json:"startedAt,omitempty"`
+	// Retries is how often the command was run again.
+	Retries int `json:"retries,omitempty"`
 	// Message is one sentence for people.
 	Message string `json:"message,omitempty"`
 }
@@ -52,7 +60,7 @@ type Record struct {
 // WasStopped says whether a Reason means that the step was told to stop, and did not end by itself: nothing follows it, even where its
 // failure would not matter.
 func WasStopped(reason string) bool {
-	return reason == ReasonTerminated || reason == ReasonCancelled
+	return reason == ReasonTerminated || reason == ReasonCancelled || reason == ReasonStopped
 }
 
 // envelope tells the agent's record from a message of the user's that happens to be JSON.
@@ -67,10 +75,42 @@ func (r Record) Marshal() ([]byte, error) {
 
 // ParseRecord reads a termination message. It returns false for one that the agent did not write; the
 // agent never leaves FinishedAt out.
+//
+// The kubelet cuts the messages of a Pod to 12 KiB divided by the number of its containers (MaxPodTerminationMessageLogLength,
+// normalizeStatus in pkg/kubelet/status/status_manager.go). Of a record that was cut, the fields that are whole count.
 func ParseRecord(message string) (Record, bool) {
-	var e envelope
-	if json.Unmarshal([]byte(message), &e) != nil || e.Taskflow == nil || e.Taskflow.FinishedAt.IsZero() {
-		return Record{}, false
+	const between, end = `,"`, `}}`
+	record, err := parse(message)
+	cut := message
+	for errors.Is(err, io.ErrUnexpectedEOF) {
+		last := strings.LastIndex(cut, between)
+		if last < 0 {
+			break
+		}
+		cut = message[:last]
+		record, err = parse(cut + end)
 	}
-	return *e.Taskflow, true
+	return record, err == nil
+}
+
+var errNoRecord = errors.New("no record")
+
+// parse returns io.ErrUnexpectedEOF for a message that was cut.
+func parse(message string) (Record, error) {
+	var e struct {
+		Taskflow *struct {
+			Record
+			ExitCode *int `json:"exitCode"`
+		} `json:"taskflow"`
+	}
+	decoder := json.NewDecoder(strings.NewReader(message))
+	if err := decoder.Decode(&e); err != nil {
+		return Record{}, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) || e.Taskflow == nil || e.Taskflow.FinishedAt.IsZero() || e.Taskflow.ExitCode == nil {
+		return Record{}, errNoRecord
+	}
+	record := e.Taskflow.Record
+	record.ExitCode = *e.Taskflow.ExitCode
+	return record, nil
 }

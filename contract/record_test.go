@@ -60,8 +60,8 @@ func TestRecordForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"taskflow":{"startedAt":"2025-03-01T12:00:00Z","finishedAt":"2025-03-01T12:00:01Z",` +
-		`"exitCode":126,"reason":"StartError","message":"m"}}`
+	want := `{"taskflow":{"finishedAt":"2025-03-01T12:00:01Z","exitCode":126,"reason":"StartError",` +
+		`"startedAt":"2025-03-01T12:00:00Z","message":"m"}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("Marshal: -want +got:\n%s", diff)
 	}
@@ -84,7 +84,7 @@ func TestParseRecordRefusesWhatTheAgentDidNotWrite(t *testing.T) {
 		"our key with text":             `{"taskflow":"failed"}`,
 		"our key with an empty object":  `{"taskflow":{}}`,
 		"our key with a user's object":  `{"taskflow":{"reason":"Skipped","files":3}}`,
-		"a record that was cut":         `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCo`,
+		"a record that was cut early":   `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCo`,
 		"a record with text behind":     `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0}} done`,
 		"a record with text in front":   `done {"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0}}`,
 		"a record with a wrong time":    `{"taskflow":{"finishedAt":"yesterday","exitCode":0}}`,
@@ -101,6 +101,33 @@ func TestParseRecordRefusesWhatTheAgentDidNotWrite(t *testing.T) {
 				t.Errorf("record beside false: -want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// The kubelet leaves of a message what a Pod of so many containers may have. A record of a Pod of 100 steps keeps what decides the
+// state of its step.
+func TestParseRecordThatWasCut(t *testing.T) {
+	at := time.Date(2025, 3, 1, 12, 0, 0, 123e6, time.UTC)
+	whole := contract.Record{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError, StartedAt: &at, Retries: 3, Message: `a "message", of some length`}
+	content, err := whole.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := string(content)
+	const ofHundred = 12 * 1024 / 101
+	cut := whole
+	cut.Message = ""
+	least := contract.Record{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError}
+	for text, want := range map[string]contract.Record{
+		message:                  whole,
+		message[:len(message)-1]: cut,
+		message[:len(message)-9]: cut,
+		message[:ofHundred]:      least,
+	} {
+		got, ok := contract.ParseRecord(text)
+		if diff := cmp.Diff(want, got); diff != "" || !ok {
+			t.Errorf("ParseRecord(%q) is %t (-want +got):\n%s", text, ok, diff)
+		}
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *history) forget(key types.NamespacedName) {
 // toldBefore are the steps of a Pod that an earlier operator has told of: all of one that has ended, and else those before the one that
 // was released last.
 func toldBefore(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if isTerminal(pod.Status.Phase) {
 		return now.steps
 	}
 	steps := slices.Clone(now.steps)

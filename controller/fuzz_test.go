@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,8 @@ const (
 	ranOutOfMemory
 	cantExecute
 	wroteAMessage
+	wasStopped0 // while it ran
+	wasStopped143
 	isGone
 	storyStates
 )
@@ -294,6 +297,10 @@ func (s *teller) state() *corev1.ContainerState {
 		return exit(137, "OOMKilled", &contract.Record{})
 	case cantExecute:
 		return exit(127, "Error", &contract.Record{ExitCode: 127, Reason: contract.ReasonStartError, Message: "not found"})
+	case wasStopped0:
+		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonStopped})
+	case wasStopped143:
+		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonStopped})
 	case wroteAMessage:
 		return new(exited("", 0, "Completed", `{"taskflow":{"reason":"Skipped"}}`).State)
 	}
@@ -362,16 +369,32 @@ func isPast(pod *corev1.Pod, name string) bool {
 			Taskflow struct{ FinishedAt, Reason string }
 		}
 		_ = json.Unmarshal([]byte(end.Message), &message) // a message of the user's is no record
-		reason := message.Taskflow.Reason
-		if message.Taskflow.FinishedAt == "" {
+		recorded, reason := message.Taskflow.FinishedAt != "", message.Taskflow.Reason
+		if !recorded {
 			reason = ""
 		}
 		if end.ExitCode == 0 {
 			return reason != "Skipped"
 		}
-		return options[name].ContinueOnError && reason != "Cancelled" && reason != "Terminated"
+		stopped := slices.Contains([]string{"Cancelled", "Terminated", "Stopped"}, reason) ||
+			!recorded && isEnded(pod) && end.Reason == "Error" && (end.ExitCode == 137 || end.ExitCode == 143)
+		return options[name].ContinueOnError && !stopped
 	}
 	return false
+}
+
+// isEnded says whether the Pod doesn't end by itself.
+func isEnded(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil || pod.Status.Reason != "" || slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue
+	})
+}
+
+// wasInterrupted says whether the last step was told to stop, by whoever ends the Pod: it may have ended well, and hasn't done its work.
+func wasInterrupted(pod *corev1.Pod, last string) bool {
+	return isEnded(pod) && slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.Name == last && c.State.Terminated != nil && strings.Contains(c.State.Terminated.Message, `"reason":"Stopped"`)
+	})
 }
 
 // lookAtTask is what the Task controller does.
@@ -441,6 +464,7 @@ func assertFinal(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, gone bool, 
 	for _, step := range task.Spec.Steps {
 		allPast = allPast && isPast(pod, step.Name)
 	}
+	allPast = allPast && !wasInterrupted(pod, task.Spec.Steps[len(task.Spec.Steps)-1].Name)
 	if complete := status.Phase == v1alpha1.TaskSucceeded; complete != allPast {
 		t.Errorf("the Task is complete: %t, and all of its steps are past: %t", complete, allPast)
 	}

@@ -22,7 +22,8 @@ type sequence struct {
 	// done is how many steps the sequence is past, counted from the first: those that have ended well, and those whose failure
 	// doesn't matter.
 	done int
-	// failed is the index of the first step whose failure ends the sequence, or -1.
+	// failed is the index of the first step whose failure ends the sequence, or -1. A step that fails before its turn, since its container
+	// can't be started or its agent was killed, does so when its turn has come: what runs meanwhile goes on.
 	failed int
 	// order and halt are what the Pod's annotations should be. They follow from the steps, and never take back what
 	// the annotations already say.
@@ -47,15 +48,27 @@ func observe(pod *corev1.Pod) sequence {
 	// What can't be read stops at failures: the default.
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-		step := observeStep(name, statuses[name], pod, i < order || follows && i > 0 && i == s.done)
-		s.steps = append(s.steps, step)
-		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || contract.WasStopped(step.Reason))
+		step, recorded := observeStep(name, statuses[name], pod, i < order || follows && i > 0 && i == s.done)
+		if !recorded { // the command's own message is where the record would be, or the agent was killed
+			if i > 0 {
+				step.StartedAt = later(step.StartedAt, s.steps[i-1].FinishedAt)
+			}
+			if options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
+				step.Reason = contract.ReasonTimedOut
+			}
+		}
+		stopped := contract.WasStopped(step.Reason) || !recorded && isBeingStopped(pod) && wasKilled(step)
+		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || stopped)
 		switch {
-		case failed && s.failed < 0:
+		case s.failed >= 0 && step.State == v1alpha1.StepSucceeded:
+			// Its record is cut, or it has none: but nothing runs after the end of the sequence.
+			step.State, step.Reason, step.ExitCode, step.StartedAt = v1alpha1.StepSkipped, contract.ReasonSkipped, nil, nil
+		case failed && s.done == i && s.failed < 0:
 			s.failed = i
 		case !failed && hasEnded(step) && s.done == i:
 			s.done++
 		}
+		s.steps = append(s.steps, step)
 	}
 	if s.failed >= 0 && s.halt == "" {
 		s.halt = failure(s.steps[s.failed])
@@ -66,7 +79,7 @@ func observe(pod *corev1.Pod) sequence {
 		s.halt = failed
 	}
 	if s.halt == "" {
-		if order > 0 || ready {
+		if (order > 0 || ready) && pod.DeletionTimestamp == nil {
 			s.order = max(order, min(s.done+1, len(s.steps)))
 		}
 	} else {
@@ -102,6 +115,25 @@ func helpers(pod *corev1.Pod) (ready bool, failed string) {
 	return ready, ""
 }
 
+// isTerminal says whether a Pod is over: nothing of it runs, or will.
+func isTerminal(phase corev1.PodPhase) bool {
+	return phase == corev1.PodFailed || phase == corev1.PodSucceeded
+}
+
+// later is the start of a step that has started, which is not before the end of the step before: where there is no record, all that is
+// known is since when its container has been waiting.
+func later(startedAt, before *metav1.MicroTime) *metav1.MicroTime {
+	if startedAt == nil || before == nil || startedAt.After(before.Time) {
+		return startedAt
+	}
+	return before
+}
+
+// isBeingStopped says whether somebody ends the Pod: it is deleted, or the cluster has a reason.
+func isBeingStopped(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil || pod.Status.Reason != "" || disruption(pod) != nil
+}
+
 // hasEnded says whether the step has run, well or not.
 func hasEnded(step v1alpha1.StepStatus) bool {
 	return step.State == v1alpha1.StepSucceeded || step.State == v1alpha1.StepFailed
@@ -116,24 +148,25 @@ func released(pod *corev1.Pod) int {
 	return order
 }
 
-func observeStep(name string, container corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) v1alpha1.StepStatus {
-	step := v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
+// observeStep also says whether the step has left a record.
+func observeStep(name string, container corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) (step v1alpha1.StepStatus, recorded bool) {
+	step = v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
 	terminated := container.State.Terminated
 	switch {
 	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
 		step.Reason = terminated.Reason // the kubelet is about to start it again
 	case terminated != nil:
-		step = observeEnd(step, *terminated)
+		step, recorded = observeEnd(step, *terminated)
 		if step.Reason == contract.ReasonStartError {
 			step.Message = withRemedy(pod, step.Message)
 		}
-		return step
+		return step, recorded
 	case container.State.Running != nil && isReleased:
 		step.State = v1alpha1.StepRunning
 	case container.State.Waiting != nil && container.State.Waiting.Reason != "PodInitializing":
 		step.Reason, step.Message = container.State.Waiting.Reason, container.State.Waiting.Message
 	}
-	return step
+	return step, false
 }
 
 // withRemedy puts in front of a container runtime's message what helps where it can't run the agent from the agent's image.
@@ -148,11 +181,11 @@ func withRemedy(pod *corev1.Pod, message string) string {
 // restarts says whether the kubelet starts a container of the Pod again that has failed, and its command will run again: after a halt it
 // won't.
 func restarts(pod *corev1.Pod) bool {
-	over := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+	over := isTerminal(pod.Status.Phase)
 	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] == ""
 }
 
-func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v1alpha1.StepStatus {
+func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) (ended v1alpha1.StepStatus, recorded bool) {
 	step.ExitCode = new(end.ExitCode)
 	step.Reason = end.Reason
 	step.StartedAt = microTime(end.StartedAt)
@@ -165,7 +198,7 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v
 	record, ok := contract.ParseRecord(end.Message)
 	if !ok {
 		step.Message = end.Message // the command's own
-		return step
+		return step, false
 	}
 	step.Message = record.Message
 	step.Retries = int32(min(record.Retries, math.MaxInt32)) //nolint:gosec // bounded
@@ -180,7 +213,7 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v
 	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
 		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // the command has none
 	}
-	return step
+	return step, true
 }
 
 // microTime is nil for a time that isn't known. For a container that was never started, the kubelet says 1970.

@@ -104,7 +104,7 @@ func TestObserve(t *testing.T) {
 		},
 		"an agent is ahead of the kubelet, and its step has failed": {
 			sequential(containers(running("a"), failedWith("b", 1), running("c"))),
-			seen{"Running Failed Skipped", 0, 1, 1, `step "b" failed with exit code 1`},
+			seen{"Running Failed Waiting", 0, -1, 1, ""},
 		},
 		"the second is released": {
 			sequential(order("2"), containers(succeeded("a"), running("b"), running("c"))),
@@ -168,9 +168,25 @@ func TestObserve(t *testing.T) {
 			sequential(mountsAgent, containers(exited("a", 128, contract.ReasonStartError, `chdir to "/nowhere": no such file`), running("b"), running("c"))),
 			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): chdir to "/nowhere": no such file`},
 		},
-		"a step fails while it waits, and the first runs on": {
+		"a step fails while it waits, and the first runs on": { // a halt would end what runs
 			sequential(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
-			seen{"Running Failed Skipped", 0, 1, 1, `step "b" failed with exit code 137 (OOMKilled)`},
+			seen{"Running Failed Waiting", 0, -1, 1, ""},
+		},
+		"and its turn comes": {
+			sequential(containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
+			seen{"Succeeded Failed Skipped", 1, 1, 1, `step "b" failed with exit code 137 (OOMKilled)`},
+		},
+		"a step can't be started, and another one before it is still to come": {
+			sequential(order("1"), containers(succeeded("a"), running("b"), exited("c", 128, "StartError", ""))),
+			seen{"Succeeded Running Failed", 1, -1, 2, ""},
+		},
+		"records are cut, and steps that were skipped have none": {
+			sequential(order("2"), containers(succeeded("a"), failedWith("b", 3), exited("c", 0, "Completed", `{"taskflow":{"finish`))),
+			seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 3`},
+		},
+		"a step has ended well in a Pod that is being deleted": {
+			sequential(order("1"), deleted, containers(succeeded("a"), running("b"), running("c"))),
+			seen{"Succeeded Running Waiting", 1, -1, 1, ""},
 		},
 		"then the first ends": {
 			sequential(halt("mine"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))),

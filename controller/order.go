@@ -77,7 +77,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 			record(r.events, &pod, &pod, e)
 		}
 	}
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if isTerminal(pod.Status.Phase) {
 		return ctrl.Result{}, nil
 	}
 	patch := orderPatch(&pod, seen)

@@ -194,19 +194,20 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	switch {
 	case len(seen.steps) != len(n.task.Spec.Steps):
 		n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("somebody has changed the annotation %s of the Pod %q", contract.StepsAnnotation, pod.Name), now)
-	case seen.done == len(seen.steps):
+	case seen.done == len(seen.steps) && !(isBeingStopped(pod) && seen.steps[seen.done-1].Reason == contract.ReasonStopped):
 		n.complete(latest(seen.steps, now))
 	case n.task.Spec.Cancel && (pod.DeletionTimestamp != nil || isOver(pod)):
 		n.cancelled(now)
 	case pod.DeletionTimestamp != nil:
 		n.podDeleted(pod, now) // the timestamp lies ahead: it is when the grace period ends
-	case seen.failed >= 0 && pod.Status.Reason == "" && !running && !n.task.Spec.Cancel: // a step may fail while it waits; the one that runs goes on
+	case seen.failed >= 0 && !isBeingStopped(pod) && !n.task.Spec.Cancel:
 		step := seen.steps[seen.failed]
 		n.podFailed(v1alpha1.ReasonStepFailed, failure(step), latest(seen.steps[seen.failed:seen.failed+1], now))
-	case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
+	case isTerminal(pod.Status.Phase):
 		reason, message, at := podFailure(pod, now)
 		n.stopped(reason)
 		n.podFailed(reason, message, at)
+	case current < 0: // the last step was stopped, and the end of the Pod follows
 	default:
 		n.progress(pod, seen.steps[current], now)
 	}
@@ -214,7 +215,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 
 // isOver says whether nothing of the Pod runs, and nothing will: its steps have ended, or can't start.
 func isOver(pod *corev1.Pod) bool {
-	if pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded || unscheduled(pod) != nil {
+	if isTerminal(pod.Status.Phase) || unscheduled(pod) != nil {
 		return true
 	}
 	initStuck := slices.ContainsFunc(pod.Status.InitContainerStatuses, cantStart)
@@ -249,8 +250,11 @@ func (n *next) stopped(reason string) {
 		switch {
 		case step.Reason == contract.ReasonTerminated:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
+		case step.Reason == contract.ReasonStopped: // whatever its exit code: it was not done
+			step.State, step.Reason = v1alpha1.StepFailed, reason
+			return
 		case step.State == v1alpha1.StepFailed:
-			if step.ExitCode != nil && wasKilled(step.Reason, *step.ExitCode) {
+			if wasKilled(*step) {
 				step.Reason = reason
 			}
 			return
@@ -292,23 +296,37 @@ func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.
 // Pod: it may tell how the containers have ended a moment before it tells that it evicted the Pod (mergePodStatus in pkg/kubelet/status).
 func isStopped(pod *corev1.Pod) bool {
 	if pod.Spec.RestartPolicy != corev1.RestartPolicyNever || pod.DeletionTimestamp != nil ||
-		pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
+		isTerminal(pod.Status.Phase) {
 		return false
 	}
 	killed := false
 	for _, container := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		end := container.State.Terminated
-		if end == nil {
+		if container.State.Terminated == nil {
 			return false
 		}
-		killed = killed || wasKilled(end.Reason, end.ExitCode)
+		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated)
+		killed = killed || wasKilled(end) || isToldToStop(end)
 	}
 	return killed
 }
 
+// isUnsettled says whether a Pod is over, and the kubelet may still have another word about it. On a busy node it may tell that a Pod has
+// failed and, of its containers, what it knew before it stopped them; their ends follow in a moment. (The status is made before, and the
+// phase held back until all has stopped: syncBatch and mergePodStatus in pkg/kubelet/status.) For containers that never started, and
+// for those of a node that is lost, nothing follows.
+func isUnsettled(pod *corev1.Pod) bool {
+	return isTerminal(pod.Status.Phase) &&
+		slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Terminated == nil })
+}
+
 // wasKilled is true for what the kubelet ends a container with, though a command may end so by itself.
-func wasKilled(reason string, exitCode int32) bool {
-	return reason == "Error" && (exitCode == exitSIGTERM || exitCode == exitSIGKILL)
+func wasKilled(step v1alpha1.StepStatus) bool {
+	return step.Reason == "Error" && step.ExitCode != nil && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL)
+}
+
+// isToldToStop is true for a step whose agent says so, whether or not its command has run.
+func isToldToStop(step v1alpha1.StepStatus) bool {
+	return step.Reason == contract.ReasonStopped || step.Reason == contract.ReasonTerminated
 }
 
 // The exit codes of a container that the kubelet has stopped.

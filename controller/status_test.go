@@ -273,7 +273,7 @@ func TestMirror(t *testing.T) {
 		},
 		"a step failed while it waited: the one that runs goes on": {
 			mirrored(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Failed Skipped", Progressing: `True StepRunning: step "a" runs`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Failed Waiting", Progressing: `True StepRunning: step "a" runs`}),
 		},
 
 		"all steps have ended": {
@@ -437,6 +437,70 @@ func TestMirrorWaitsForThePodsReason(t *testing.T) {
 			was, is := statusAfter(before), statusAfter(before, c.pod)
 			if waits := states(was.Steps) == states(is.Steps) && is.Phase == was.Phase; waits != c.want {
 				t.Errorf("it waits: %t, want %t; the steps are %s, the phase is %s", waits, c.want, states(is.Steps), is.Phase)
+			}
+		})
+	}
+}
+
+// TestIsUnsettled proves which Pods the kubelet may still have another word about.
+func TestIsUnsettled(t *testing.T) {
+	killed := exited("b", 143, "Error", "")
+	for name, c := range map[string]struct {
+		pod  *corev1.Pod
+		want bool
+	}{
+		"it runs":                    {sequential(phase(corev1.PodRunning), containers(succeeded("a"), running("b"))), false},
+		"over, and one runs":         {sequential(phase(corev1.PodFailed), containers(succeeded("a"), running("b"))), true},
+		"over, and one waits":        {sequential(phase(corev1.PodFailed), containers(waiting("a", "PodInitializing", ""), killed)), true},
+		"over, and all have ended":   {sequential(phase(corev1.PodFailed), containers(succeeded("a"), killed)), false},
+		"over, and nothing is known": {sequential(phase(corev1.PodFailed)), false},
+	} {
+		if got := isUnsettled(c.pod); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+// TestMirrorStopped proves that a Pod which was stopped isn't taken for one whose steps have all ended well, whatever they end with when
+// they are told to stop: the exit code 0, or a failure that doesn't matter (PEERS row 15).
+func TestMirrorStopped(t *testing.T) {
+	may := annotated(contract.OptionsAnnotation, `{"c":{"continueOnError":true}}`)
+	told := func(code int32) corev1.ContainerStatus {
+		return exited("c", code, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: int(code), Reason: contract.ReasonStopped}))
+	}
+	evicted := func(pod *corev1.Pod) { pod.Status.Reason = "Evicted" }
+	preempted := func(pod *corev1.Pod) {
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "PreemptionByScheduler"}}
+	}
+	pod := func(last corev1.ContainerStatus, edits ...edit) bring {
+		return mirrored(append([]edit{order("3"), phase(corev1.PodFailed), containers(succeeded("a"), succeeded("b"), last)}, edits...)...)
+	}
+	own := func(code int32) corev1.ContainerStatus { return exited("c", code, "Error", "a message of its own") }
+	cases := map[string]struct {
+		pod  bring
+		want string // reason of the condition, state and reason of the last step
+	}{
+		"ends with 0":                          {pod(told(0), evicted), "Evicted Failed Evicted"},
+		"fails, and may":                       {pod(told(143), may, evicted), "Evicted Failed Evicted"},
+		"fails by another code, and may":       {pod(told(1), may, evicted), "Evicted Failed Evicted"},
+		"fails, and may, without a record":     {pod(own(143), may, evicted), "Evicted Failed Evicted"},
+		"fails, and may, preempted":            {pod(told(143), may, preempted), "PreemptionByScheduler Failed PreemptionByScheduler"},
+		"ends with 0, deleted":                 {pod(told(0), phase(corev1.PodRunning), deleted), "PodDeleted Failed PodDeleted"},
+		"had failed by itself before, and may": {pod(failedWith("c", 1), may, evicted), "StepsSucceeded Failed Error"},
+		"told by somebody in the container":    {pod(told(0), phase(corev1.PodSucceeded)), "StepsSucceeded Succeeded Stopped"},
+		"and fails":                            {pod(told(143), may), "StepFailed Failed Stopped"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			status := statusAfter(c.pod)
+			got := "not at its end"
+			for _, condition := range status.Conditions {
+				if condition.Type != v1alpha1.ConditionProgressing && condition.Status == metav1.ConditionTrue {
+					got = fmt.Sprintf("%s %s %s", condition.Reason, status.Steps[2].State, status.Steps[2].Reason)
+				}
+			}
+			if got != c.want {
+				t.Errorf("the Task: %s, want %s", got, c.want)
 			}
 		})
 	}

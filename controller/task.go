@@ -29,6 +29,9 @@ import (
 // +kubebuilder:rbac:groups="",resources=secrets;serviceaccounts,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
+// settling is how long a kubelet may take to tell how the containers of a Pod have ended which it has said to be over.
+const settling = time.Second
+
 // staleRetry is how soon a Task is looked at again that somebody else has written to.
 const staleRetry = 50 * time.Millisecond
 
@@ -51,6 +54,8 @@ type TaskReconciler struct {
 	StartGrace time.Duration
 	// written has the version of a Task that its status was written over, by the Task's name, until the cache has the next one.
 	written sync.Map
+	// unsettled has when a Task's Pod was first seen to be over although the kubelet may have another word about it, by the Task's name.
+	unsettled sync.Map
 }
 
 // SetupWithManager registers the controller.
@@ -75,6 +80,7 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 		r.written.Delete(request.NamespacedName)
 	}
 	if err != nil {
+		r.unsettled.Delete(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {
@@ -169,9 +175,10 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 		if err := r.Live.Get(ctx, key, pod); err != nil {
 			return status, err // it has gone again
 		}
-		return status, r.follow(task, pod, status)
-	}
-	if err != nil {
+		if !metav1.IsControlledBy(pod, task) {
+			return status, r.follow(task, pod, status)
+		}
+	} else if err != nil {
 		return status, r.refused(status, err)
 	}
 	if !isSequential(pod) {
@@ -217,7 +224,9 @@ func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *ne
 	owner := metav1.GetControllerOf(pod)
 	switch {
 	case owner != nil && owner.UID == task.UID:
-		status.mirror(pod, r.Now())
+		if status.again = r.settles(task, pod); status.again == 0 {
+			status.mirror(pod, r.Now())
+		}
 		return nil
 	case owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == task.Name && task.Status.PodName == "":
 		// Of a Task of the same name that was deleted a moment ago: the garbage collector removes it.
@@ -227,6 +236,21 @@ func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *ne
 		status.failed(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("a Pod named %q exists and isn't this Task's: delete or rename it, then create the Task again", pod.Name), r.Now())
 		return nil
 	}
+}
+
+// settles is how long to wait before a Pod that is over may be judged.
+func (r *TaskReconciler) settles(task *v1alpha1.Task, pod *corev1.Pod) time.Duration {
+	key := client.ObjectKeyFromObject(task)
+	if !isUnsettled(pod) {
+		r.unsettled.Delete(key)
+		return 0
+	}
+	since, _ := r.unsettled.LoadOrStore(key, r.Now())
+	if left := since.(time.Time).Add(settling).Sub(r.Now()); left > 0 {
+		return left
+	}
+	r.unsettled.Delete(key)
+	return 0
 }
 
 // commands are those of the steps that set none, by the steps' names.

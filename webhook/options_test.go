@@ -109,13 +109,25 @@ func TestPlanProbes(t *testing.T) {
 		TimeoutSeconds:   5,
 		FailureThreshold: forever,
 	}
+	delayed := func(delay string) *corev1.Probe {
+		probe := isStarted.DeepCopy()
+		probe.Exec.Command = append(probe.Exec.Command, "--delay", delay)
+		return probe
+	}
 	cases := map[string]struct {
 		edit func(*corev1.Container)
 		want *corev1.Probe
 	}{
-		"no probe":          {func(*corev1.Container) {}, nil},
-		"a preStop hook":    {func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}} }, nil},
-		"a liveness probe":  {func(c *corev1.Container) { c.LivenessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 3} }, isStarted},
+		"no probe":         {func(*corev1.Container) {}, nil},
+		"a preStop hook":   {func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}} }, nil},
+		"a liveness probe": {func(c *corev1.Container) { c.LivenessProbe = &corev1.Probe{ProbeHandler: http} }, isStarted},
+		"a delay": {func(c *corev1.Container) {
+			c.ReadinessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 90}
+		}, delayed("1m30s")},
+		"delays of both": {func(c *corev1.Container) { // what is killed too early is worse than what is ready too late
+			c.LivenessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 3}
+			c.ReadinessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 1}
+		}, delayed("3s")},
 		"a readiness probe": {func(c *corev1.Container) { c.ReadinessProbe = &corev1.Probe{ProbeHandler: exec("ready")} }, isStarted},
 		"both": {func(c *corev1.Container) {
 			c.LivenessProbe, c.ReadinessProbe = &corev1.Probe{ProbeHandler: http}, &corev1.Probe{ProbeHandler: http}
@@ -132,12 +144,13 @@ func TestPlanProbes(t *testing.T) {
 		},
 		"a startup probe that runs a program": {
 			func(c *corev1.Container) {
-				c.StartupProbe = &corev1.Probe{ProbeHandler: exec("up", "--command", ""), PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: 30, TerminationGracePeriodSeconds: new(int64(4))}
+				c.StartupProbe = &corev1.Probe{ProbeHandler: exec("up", "--command", ""), InitialDelaySeconds: 5, PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: 30, TerminationGracePeriodSeconds: new(int64(4))}
 				c.LivenessProbe = &corev1.Probe{ProbeHandler: http}
 			},
 			&corev1.Probe{
-				ProbeHandler:  exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--run", "/taskflow/run", "--command", "up", "--command", ""),
-				PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: forever, TerminationGracePeriodSeconds: new(int64(4)),
+				ProbeHandler: exec("/taskflow/bin/agent", "started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--run", "/taskflow/run",
+					"--delay", "5s", "--command", "up", "--command", ""),
+				InitialDelaySeconds: 5, PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: forever, TerminationGracePeriodSeconds: new(int64(4)),
 			},
 		},
 		// Nobody answers before the command has started.

@@ -228,11 +228,13 @@ func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
 
 // gateProbes makes the probes of a step count from its release. The kubelet runs no other probe of a container before its
 // startupProbe has succeeded: so one that fails while the step waits comes first, and a startupProbe of the user's becomes part
-// of it. It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
+// of it. It goes on failing for the initialDelaySeconds of the others, which the kubelet counts from the start of the container
+// (doProbe in pkg/kubelet/prober/worker.go). It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
 // startupProbe that asks the network is left as it is, since nobody listens before the command has started.
 func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) {
 	const never = math.MaxInt32
 	probe := container.StartupProbe
+	flags.Delay = probeDelay(container)
 	switch {
 	case probe == nil && container.LivenessProbe == nil && container.ReadinessProbe == nil:
 	case probe == nil:
@@ -251,6 +253,21 @@ func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags con
 		}
 		p.Set(never, "spec", "containers", strconv.Itoa(i), "startupProbe", "failureThreshold")
 	}
+}
+
+// probeDelay is how long after the start of the command the probes of a container are to begin.
+func probeDelay(container corev1.Container) time.Duration {
+	var seconds int32
+	switch {
+	case container.LivenessProbe != nil:
+		seconds = container.LivenessProbe.InitialDelaySeconds
+	case container.ReadinessProbe != nil:
+		seconds = container.ReadinessProbe.InitialDelaySeconds
+	}
+	if container.StartupProbe != nil {
+		seconds = max(seconds, container.StartupProbe.InitialDelaySeconds)
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 func mountsAgent(container corev1.Container) bool {

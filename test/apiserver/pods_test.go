@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -319,21 +320,39 @@ func TestLimitRange(t *testing.T) {
 }
 
 // A Task in a namespace that the webhook is not called for has failed, and says so: nothing of it runs, where all its steps would run at
-// once.
+// once. So it is with a Pod that an operator has left which was ended before it could delete it.
 func TestTaskWithoutTheWebhook(t *testing.T) {
-	task := newTask(t, "kube-system", "nowhere", "a", "b")
-	t.Cleanup(func() {
-		if err := cluster.Delete(context.WithoutCancel(t.Context()), task); err != nil {
-			t.Error(err)
-		}
-	})
-	failed := awaitFailed(t, task)
-	want := "the API server has not called taskflow's webhook for the Pod, whose steps would all run at once: " +
-		"create the Task in another namespace than kube-system, or install taskflow's MutatingWebhookConfiguration again"
-	if diff := cmp.Diff([]string{v1alpha1.ReasonPodRefused, want}, []string{failed.Reason, failed.Message}); diff != "" {
-		t.Errorf("condition (-want +got):\n%s", diff)
+	for name, left := range map[string]bool{"nothing-there": false, "a-pod-left": true} {
+		t.Run(name, func(t *testing.T) {
+			task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "kube-system"}}
+			task.Spec.Steps = []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
+			task.Spec.Suspend = left
+			if err := cluster.Create(t.Context(), task); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := cluster.Delete(context.WithoutCancel(t.Context()), task); err != nil {
+					t.Error(err)
+				}
+			})
+			if left {
+				pod := plainPod(task.Namespace, name, nil, echo("a"), echo("b"))
+				pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
+				createPod(t, pod)
+				patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":false}}`))
+				if err := cluster.Patch(t.Context(), task, patch); err != nil {
+					t.Fatal(err)
+				}
+			}
+			failed := awaitFailed(t, task)
+			want := "the API server has not called taskflow's webhook for the Pod, whose steps would all run at once: " +
+				"create the Task in another namespace than kube-system, or install taskflow's MutatingWebhookConfiguration again"
+			if diff := cmp.Diff([]string{v1alpha1.ReasonPodRefused, want}, []string{failed.Reason, failed.Message}); diff != "" {
+				t.Errorf("condition (-want +got):\n%s", diff)
+			}
+			wantNoPod(t, task)
+		})
 	}
-	wantNoPod(t, task)
 }
 
 // A debugger can be put into a Pod as ever: an ephemeral container is no step, and nobody waits for it.

@@ -51,6 +51,7 @@ func TestEndings(t *testing.T) {
 		meanwhile func(*testing.T, *v1alpha1.Task)
 		want      outcome
 		message   string // or a part of it
+		logs      string // a part of what can still be read of the step
 		podGoes   bool
 		// both deliveries of the agent make a difference, if anything does.
 		both bool
@@ -122,15 +123,16 @@ func TestEndings(t *testing.T) {
 		"timeout of the Task": {
 			step: shell("ends", "sleep 1000"),
 			edit: func(task *v1alpha1.Task) {
-				task.Spec.Timeout = &metav1.Duration{Duration: 5 * time.Second}
+				task.Spec.Timeout = &metav1.Duration{Duration: 10 * time.Second} // on a busy node, a Pod may take half of it to begin
 			},
 			want: outcome{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", 143},
 		},
-		"cancelled": {
-			step:      shell("ends", "sleep 1000"),
+		"cancelled": { // PEERS row 5
+			step:      shell("ends", "echo at work; sleep 1000"),
 			meanwhile: cancelTask,
 			want:      outcome{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 143},
 			message:   "spec.cancel is true",
+			logs:      "at work",
 		},
 		"cancelled, and deaf to SIGTERM": {
 			step:      shell("ends", "trap '' TERM; while :; do sleep 0.1; done"),
@@ -223,7 +225,7 @@ func TestEndings(t *testing.T) {
 			}
 			wantEvent(t, task, test.want.Failed, test.message)
 			if !test.podGoes {
-				wait.For(t, "the Pod to end, with its logs", func(ctx context.Context) error {
+				wait.For(t, "the Pod to end", func(ctx context.Context) error {
 					var pod corev1.Pod
 					if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
 						return err
@@ -233,6 +235,12 @@ func TestEndings(t *testing.T) {
 					}
 					return nil
 				})
+			}
+			if test.logs != "" {
+				log, err := clientset.CoreV1().Pods(task.Namespace).GetLogs(task.Name, &corev1.PodLogOptions{Container: "ends"}).DoRaw(t.Context())
+				if err != nil || !strings.Contains(string(log), test.logs) {
+					t.Errorf("the step's log is %q, and not %q (%v)", log, test.logs, err)
+				}
 			}
 			if spans := readJournal(t, journal); len(spans) > 0 {
 				t.Errorf("the next step has run: %v", spans)
@@ -244,6 +252,56 @@ func TestEndings(t *testing.T) {
 		if test.both {
 			run(t, name, contract.DeliveryImage)
 		}
+	}
+}
+
+// A step that is told to stop along with its Pod, and ends well, doesn't release the next one, which is told later since it has a hook to
+// run before. And the Task is not complete, though its last step ends with 0 when it is told to stop (PEERS row 15).
+func TestStoppedStepReleasesNobody(t *testing.T) {
+	t.Parallel()
+	hold := &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}}
+	for name, stepsAfter := range map[string]int{"one follows": 1, "it is the last": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task, journal := recordingTask(t, newNamespace(t, "privileged"), 1+stepsAfter)
+			task.Spec.Steps[0] = v1alpha1.Step{Container: shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait")}
+			for i := range task.Spec.Steps[1:] {
+				task.Spec.Steps[1+i].Lifecycle = hold
+			}
+			task.Spec.Timeout = &metav1.Duration{Duration: 10 * time.Second}
+			create(t, task)
+			status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
+			got := []string{string(status.Phase), string(status.Steps[0].State), status.Steps[0].Reason}
+			if diff := cmp.Diff([]string{"Failed", "Failed", "DeadlineExceeded"}, got); diff != "" && stepsAfter == 0 {
+				t.Errorf("the Task, its step, and why (-want +got):\n%s\n%+v", diff, status)
+			}
+			wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, "DeadlineExceeded", "longer than the specified deadline")
+			if spans := readJournal(t, journal); len(spans) > 0 {
+				t.Errorf("the next step has run: %v", spans)
+			}
+		})
+	}
+}
+
+// A step whose container can't be started has failed when its turn comes: those before it run to their end.
+func TestLaterStepCantStart(t *testing.T) {
+	t.Parallel()
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 4)
+	task.Spec.Steps[0] = recordingStep(0, "sleep 5")
+	task.Spec.Steps[2].WorkingDir = "/etc/passwd/below"
+	create(t, task)
+	status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
+	got := []v1alpha1.StepState{}
+	for _, step := range status.Steps {
+		got = append(got, step.State)
+	}
+	want := []v1alpha1.StepState{v1alpha1.StepSucceeded, v1alpha1.StepSucceeded, v1alpha1.StepFailed, v1alpha1.StepSkipped}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the steps (-want +got):\n%s", diff)
+	}
+	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonStepFailed, `step "step-3" failed with exit code 128 (StartError)`)
+	if wrong := disorder(readJournal(t, journal), 2); len(wrong) > 0 {
+		t.Errorf("the steps before it: %s", strings.Join(wrong, "\n"))
 	}
 }
 

@@ -173,7 +173,10 @@ func TestProbes(t *testing.T) {
 	third := shell("third", "sleep 1; touch /tmp/alive; sleep 3")
 	third.StartupProbe = probe.DeepCopy()
 	third.LivenessProbe = probe
-	task := newTask(newNamespace(t, "baseline"), "probed", shell("first", "sleep 5"), second, third)
+	delayed := shell("delayed", "sleep 2; touch /tmp/alive; sleep 4")
+	delayed.LivenessProbe = probe.DeepCopy()
+	delayed.LivenessProbe.InitialDelaySeconds = 4
+	task := newTask(newNamespace(t, "baseline"), "probed", shell("first", "sleep 5"), second, third, delayed)
 	create(t, task)
 	ready := false
 	awaitTask(t, task, "the Task to succeed", func(status v1alpha1.TaskStatus) bool {
