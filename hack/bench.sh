@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs the benchmarks: first those that need no cluster, which fail where they find a bound exceeded; then what the operator costs
-# (test/bench/operator), beside an API server of its own; then sequences on the test cluster (test/bench), with taskflow as it stands here.
+# Runs the benchmarks: first those that need no cluster; then what the operator costs (test/bench/operator), beside an API server of its
+# own; then sequences on the test cluster (test/bench), with taskflow as it stands here. What each has found is in dist/bench, also where a
+# later one fails. It fails where a bound is exceeded or a goal is missed, after the report is written.
 # bench.sh [--quick] [--report FILE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cluster="go run -C test/cluster ."
-quick=() report=/dev/stdout
+quick=() report=
 while (($#)); do
 	case $1 in
 	--quick) quick=(--quick) ;;
@@ -14,22 +15,41 @@ while (($#)); do
 	esac
 	shift
 done
-temp=$(mktemp -d)
 found_up=false
 if $cluster status >/dev/null 2>&1; then found_up=true; fi
-cleanup() {
-	rm -rf "$temp"
-	$found_up || $cluster down
-}
-trap cleanup EXIT
+trap '$found_up || $cluster down' EXIT
 
-go test -run '^$' -bench . -benchmem ./agent ./entrypoint ./webhook
+out=dist/bench
+rm -rf $out
+mkdir -p $out
+CGO_ENABLED=0 go build -o $out/operator ./cmd/operator
+go build -o $out/bench-operator ./test/bench/operator
+go build -o $out/bench-node ./test/bench
+assets=$($cluster assets) kwok=$($cluster kwok)
 
-CGO_ENABLED=0 go build -o "$temp/operator" ./cmd/operator
-go build -o "$temp/bench" ./test/bench/operator
-KUBEBUILDER_ASSETS=$($cluster assets) "$temp/bench" --operator "$temp/operator" --kwok "$($cluster kwok)" "${quick[@]}" >"$temp/operator.md"
+exceeded=false
+if ((${#quick[@]} == 0)); then
+	go test -run '^$' -bench . -benchmem ./agent ./entrypoint ./webhook | tee $out/functions.txt || exceeded=true
+	{
+		printf '\n## Functions\n\n`go test -bench`: a hop between agents without containers, look-ups of images, the webhook by the number of containers. '
+		printf 'It fails where a cached look-up takes more than 20 µs or asks the registry, where 1,000 first look-ups of one image ask for it more than once, and where one of 100 containers costs the webhook twice what one of 10 does.\n\n```\n'
+		grep -E '^(pkg:|cpu:|Benchmark|---|ok|FAIL)' $out/functions.txt
+		printf '```\n'
+	} >$out/functions.md
+fi
+KUBEBUILDER_ASSETS=$assets $out/bench-operator --operator $out/operator --kwok "$kwok" "${quick[@]}" >$out/operator.md
 
 make --no-print-directory deploy-local
-eval "$($cluster env)"
-go run ./test/bench "${quick[@]}" --report "$temp/node.md"
-cat "$temp/node.md" "$temp/operator.md" >"$report"
+environment=$($cluster env)
+eval "$environment"
+$out/bench-node "${quick[@]}" --report $out/node.md
+
+parts=($out/node.md $out/operator.md)
+if [ -e $out/functions.md ]; then parts+=($out/functions.md); fi
+cat "${parts[@]}"
+if [ -n "$report" ]; then cat "${parts[@]}" >"$report"; fi
+# One round on a machine that others use, too, says little about goals.
+if ((${#quick[@]} == 0)) && grep -h -F '**missed**' "${parts[@]}" >&2 || $exceeded; then
+	echo "bench: not all goals are met, or not all bounds kept: see above" >&2
+	exit 1
+fi

@@ -118,6 +118,17 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed Evicted 137", "c Skipped Skipped"}, "2",
 			},
 		},
+		// A busy kubelet sends what it knew of the containers before it stopped them, together with their end.
+		"evicted by the kubelet, and the ends of the containers follow": {
+			status: []func(*corev1.Pod){
+				all(failed("Evicted", lowOnMemory), disrupted("TerminationByKubelet", lowOnMemory)),
+				all(killed, toldToStop),
+			},
+			want: outcome{
+				v1alpha1.TaskFailed, "Evicted: the Pod failed: " + strings.TrimSpace(lowOnMemory),
+				[]string{"a Succeeded Completed 0", "b Failed Evicted 137", "c Skipped Skipped"}, "2",
+			},
+		},
 		// The kubelet keeps phase and reason back until it is sure that nothing runs (mergePodStatus), and may tell of the containers first.
 		"evicted by the kubelet, in two writes": {
 			status: []func(*corev1.Pod){

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/bench/report"
 	"github.com/taskflow/taskflow-operator/test/inotify"
 )
 
@@ -29,9 +30,9 @@ type hopKind struct {
 	oneShell    bool   // the commands run one after another in a shell, without taskflow: what the clock costs
 }
 
-// allUp is longer than the kubelet takes to start the containers of a Pod of 50 steps. The first step takes so long: else it is the
-// kubelet that is measured, which starts one after another.
-const allUp = "15"
+// allUp is longer than the kubelet takes to start the containers of a Pod of so many steps, in seconds. The first step takes so long:
+// else it is the kubelet that is measured, which starts one after another.
+func allUp(steps int) string { return strconv.Itoa(5 + steps/5) }
 
 // lonelyUser is nobody's, so that all inotify instances of its can be taken.
 const lonelyUser = 45679
@@ -60,7 +61,7 @@ func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error)
 		if err != nil {
 			return nil, fmt.Errorf("hops, %s: %w", kind.name, err)
 		}
-		fmt.Fprintf(os.Stderr, "hops, %s: median %s, greatest %s\n", kind.name, quantile(ofPod, 0.5), quantile(ofPod, 1))
+		fmt.Fprintf(os.Stderr, "hops, %s: median %s, greatest %s\n", kind.name, report.Quantile(ofPod, 0.5), report.Quantile(ofPod, 1))
 		hops = append(hops, ofPod...)
 	}
 	return hops, nil
@@ -87,7 +88,7 @@ func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 func (k hopKind) command(step int) []string {
 	length := k.length
 	if step == 0 {
-		length = allUp
+		length = allUp(k.steps)
 	}
 	if length == "" {
 		return []string{look}
@@ -123,21 +124,27 @@ func (b *bench) readHops(ctx context.Context, pod *corev1.Pod) ([]time.Duration,
 	return hops, nil
 }
 
-// clock is what adjtimex prints of it.
-var clock = regexp.MustCompile(`time\.tv_sec: +(\d+)\n +time\.tv_usec: +(\d+)`)
+// clock is what adjtimex prints of it: its status, the seconds, and what is below one.
+var clock = regexp.MustCompile(`(?s)status: +(\d+).*?time\.tv_sec: +(\d+)\n +time\.tv_usec: +(\d+)`)
+
+// inNanoseconds is the bit of the clock's status that says so of tv_usec: adjtimex(2), STA_NANO.
+const inNanoseconds = 0x2000
 
 func parseLooks(log string) ([]time.Time, error) {
 	var looks []time.Time
 	for _, match := range clock.FindAllStringSubmatch(log, -1) {
-		seconds, err := strconv.ParseInt(match[1], 10, 64)
-		if err != nil {
-			return nil, err
+		var numbers [3]int64 // status, seconds, below
+		for i := range numbers {
+			var err error
+			if numbers[i], err = strconv.ParseInt(match[i+1], 10, 64); err != nil {
+				return nil, err
+			}
 		}
-		microseconds, err := strconv.ParseInt(match[2], 10, 64)
-		if err != nil {
-			return nil, err
+		unit := time.Microsecond
+		if numbers[0]&inNanoseconds != 0 {
+			unit = time.Nanosecond
 		}
-		looks = append(looks, time.Unix(seconds, microseconds*int64(time.Microsecond)))
+		looks = append(looks, time.Unix(numbers[1], numbers[2]*int64(unit)))
 	}
 	if len(looks) == 0 {
 		return nil, fmt.Errorf("there is no clock in %q", log)

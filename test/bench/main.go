@@ -4,9 +4,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"slices"
@@ -24,31 +26,37 @@ import (
 
 // plan is what is measured.
 type plan struct {
-	rounds  int
 	works   []work
 	shapes  []shape
 	hops    []hopKind
 	waiting int // steps of the Pod whose agents are looked at
 }
 
-// slowRounds are enough for sequences of manySteps and more in a slow shape: they take minutes, and vary little.
+// What the goals are about.
+var (
+	oneTrue      = work{name: "1 × true", command: "true", steps: 1, rounds: 8, slowRounds: 8}
+	twentySleeps = work{name: "20 × sleep 0.3", command: "sleep 0.3", steps: 20, rounds: 4, slowRounds: 2}
+)
+
 const (
-	slowRounds = 1
-	manySteps  = 20
+	shortSteps     = "steps of 0.1 s"
+	withoutInotify = shortSteps + ", no inotify instances left"
 )
 
 var full = plan{
-	rounds: 3,
 	works: []work{
-		{"1 × true", "true", 1}, {"3 × true", "true", 3}, {"20 × true", "true", 20}, {"50 × true", "true", 50},
-		{"20 × sleep 0.3", "sleep 0.3", 20},
+		oneTrue,
+		{name: "3 × true", command: "true", steps: 3, rounds: 4, slowRounds: 3},
+		{name: "20 × true", command: "true", steps: 20, rounds: 3, slowRounds: 1},
+		{name: "50 × true", command: "true", steps: 50, rounds: 3, slowRounds: 1},
+		twentySleeps,
 	},
 	shapes: shapes,
 	hops: []hopKind{
-		{name: "steps of 0.1 s", pods: 21, steps: 50, length: "0.1"}, // 1,029 hops
+		{name: shortSteps, pods: 21, steps: 50, length: "0.1"}, // 1,029 hops
 		{name: "steps that do nothing", pods: 5, steps: 50},
 		{name: "steps that do nothing, CPU request 10m", pods: 5, steps: 50, cpu: "10m"},
-		{name: "steps of 0.1 s, no inotify instances left", pods: 2, steps: 50, length: "0.1", noInotify: true},
+		{name: withoutInotify, pods: 2, steps: 50, length: "0.1", noInotify: true},
 		{name: "steps of 0.1 s, handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
 		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
 	},
@@ -56,14 +64,12 @@ var full = plan{
 }
 
 var quick = plan{
-	rounds: 1,
-	works:  []work{{"1 × true", "true", 1}, {"20 × sleep 0.3", "sleep 0.3", 20}},
+	works:  []work{oneTrue.once(), twentySleeps.once()},
 	shapes: slices.DeleteFunc(slices.Clone(shapes), func(s shape) bool { return s.name == byController }),
 	hops: []hopKind{
-		{name: "steps of 0.1 s", pods: 1, steps: 50, length: "0.1"},
-		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
+		{name: shortSteps, pods: 1, steps: 20, length: "0.1"},
 	},
-	waiting: 20,
+	waiting: 10,
 }
 
 func main() {
@@ -81,7 +87,7 @@ func run(ctx context.Context, args []string) (err error) {
 	p := full
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	isQuick := flags.Bool("quick", false, "one round of the least that says something, in three minutes")
-	report := flags.String("report", "", "file that the report is written to (default: standard output)")
+	file := flags.String("report", "", "file that the report is written to (default: standard output)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -105,8 +111,8 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	output := os.Stdout
-	if *report != "" {
-		if output, err = os.Create(*report); err != nil {
+	if *file != "" {
+		if output, err = os.Create(*file); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, output.Close()) }()
@@ -114,15 +120,25 @@ func run(ctx context.Context, args []string) (err error) {
 	return results.write(output)
 }
 
-// measure runs everything once to warm up, and then round by round, so that what disturbs the machine for a while disturbs all alike.
+// measure runs everything once to warm up, and then round by round, so that what disturbs the machine for a while disturbs all alike. The
+// shapes come in another order each time, since what one leaves to be cleaned up is the next one's to bear.
 func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
-	r := newResults(p)
-	for round := range p.rounds + 1 {
+	r, err := b.newResults(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	most := slices.MaxFunc(p.works, func(a, b work) int { return cmp.Compare(a.rounds, b.rounds) }).rounds
+	const seed = 1
+	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // the same order in each run
+	for round := range most + 1 {
 		for _, w := range p.works {
-			for _, s := range p.shapes {
-				if round == 0 && w.name != p.works[0].name || s.slow && w.steps >= manySteps && round > slowRounds {
+			for _, i := range random.Perm(len(p.shapes)) {
+				s := p.shapes[i]
+				if round == 0 && w.name != p.works[0].name || round > w.rounds || s.slow && round > w.slowRounds {
 					continue
 				}
+				// The kubelet looks at its containers once a second: it is chance how long it takes to see an end, and so it must be.
+				time.Sleep(time.Duration(random.Int64N(int64(time.Second))))
 				took, err := b.sequence(ctx, s, w)
 				if err != nil {
 					return nil, err
@@ -140,7 +156,6 @@ func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 			return nil, err
 		}
 	}
-	var err error
 	if r.agents, err = b.measureAgents(ctx, p.waiting); err != nil {
 		return nil, err
 	}

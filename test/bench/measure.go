@@ -1,11 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -92,15 +89,4 @@ func (b *bench) sequence(ctx context.Context, s shape, w work) (time.Duration, e
 		return 0, fmt.Errorf("%s, %d x %s: %w", s.name, w.steps, w.command, err)
 	}
 	return took, nil
-}
-
-// quantile of what was measured: 0 is the least, 0.5 the median, 1 the greatest.
-func quantile[T cmp.Ordered](measured []T, q float64) T {
-	sorted := slices.Sorted(slices.Values(measured))
-	return sorted[int(q*float64(len(sorted)-1)+0.5)]
-}
-
-// kernel is that of this machine, in one line.
-func kernel(version string) string {
-	return strings.Join(strings.Fields(version)[:3], " ")
 }

@@ -1,25 +1,67 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
 // results are durations by work and shape.
 type results struct {
-	plan  plan
-	times map[string]map[string][]time.Duration
-	hops  map[string][]time.Duration
+	plan plan
+	// machine and versions.
+	machine string
+	times   map[string]map[string][]time.Duration
+	hops    map[string][]time.Duration
 	// agents are those that wait.
 	agents *agents
 }
 
-func newResults(p plan) *results {
-	return &results{plan: p, times: map[string]map[string][]time.Duration{}, hops: map[string][]time.Duration{}}
+func (b *bench) newResults(ctx context.Context, p plan) (*results, error) {
+	machine, err := b.describe(ctx)
+	return &results{plan: p, machine: machine, times: map[string]map[string][]time.Duration{}, hops: map[string][]time.Duration{}}, err
+}
+
+// describe says where and what of is measured.
+func (b *bench) describe(ctx context.Context) (string, error) {
+	nodes, err := b.clientset.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", err
+	}
+	if len(nodes.Items) != 1 {
+		return "", fmt.Errorf("the cluster has %d nodes, and not the one of test/cluster", len(nodes.Items))
+	}
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", err
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "", err
+	}
+	_, model, _ := strings.Cut(string(cpu), "model name\t: ")
+	model, _, _ = strings.Cut(model, "\n")
+	node := nodes.Items[0].Status
+	text := fmt.Sprintf("%d cores (%s), %d MiB of memory, Linux %s %s, Kubernetes %s, %s, %s; load average before: %s",
+		runtime.NumCPU(), model, node.Capacity.Memory().Value()>>20, node.NodeInfo.KernelVersion, node.NodeInfo.Architecture,
+		node.NodeInfo.KubeletVersion, node.NodeInfo.ContainerRuntimeVersion, runtime.Version(), strings.Fields(string(load))[0])
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" || setting.Key == "vcs.modified" && setting.Value == "true" {
+				text += fmt.Sprintf("; %s %s", setting.Key, setting.Value)
+			}
+		}
+	}
+	return text, nil
 }
 
 func (r *results) add(w work, s shape, took time.Duration) {
@@ -31,14 +73,10 @@ func (r *results) add(w work, s shape, took time.Duration) {
 
 // write makes the report.
 func (r *results) write(w io.Writer) error {
-	version, err := os.ReadFile("/proc/version")
-	if err != nil {
-		return err
-	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "# How fast it is\n\nMeasured %s by `make bench`, in one run, on %d cores (%s, %s) with the node of [test/cluster](../test/cluster).\n",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOARCH, kernel(string(version)))
-	fmt.Fprintf(&text, "Each cell is the time from `create` to the Pod's `Succeeded`: the median of %d rounds (least–greatest), and its ratio to the first row.\n\n", r.plan.rounds)
+	fmt.Fprintf(&text, "# How fast it is\n\nMeasured %s by `make bench`, in one run, with the node of [test/cluster](../test/cluster) and taskflow as `make deploy-local` installs it: %s.\n\n",
+		time.Now().UTC().Format(time.DateOnly), r.machine)
+	text.WriteString(method)
 	text.WriteString("| |")
 	for _, w := range r.plan.works {
 		fmt.Fprintf(&text, " %s |", w.name)
@@ -53,8 +91,42 @@ func (r *results) write(w io.Writer) error {
 	}
 	r.writeHops(&text)
 	r.agents.write(&text)
-	_, err = io.WriteString(w, text.String())
+	text.WriteString(tried)
+	text.WriteString("\n## Goals\n")
+	if err := report.WriteGoals(&text, r.goals()); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+// goals are those of which the plan has measured something.
+func (r *results) goals() []report.Goal {
+	var goals []report.Goal
+	ratio := func(w work, shape string, make func(string, float64, float64, string) report.Goal, bound float64) {
+		if times := r.times[w.name]; len(times[shape]) > 0 {
+			goals = append(goals, make(w.name+": "+shape+", beside "+floor.name, report.Ratio(times[shape], times[floor.name]), bound, "×"))
+		}
+	}
+	ratio(twentySleeps, byImage, report.AtMost, 1.15)
+	ratio(twentySleeps, taskflow, report.AtMost, 1.35)
+	ratio(twentySleeps, initContainers, report.AtLeast, 2.5)
+	ratio(oneTrue, byImage, report.AtMost, 1.15)
+	if hops := r.hops[shortSteps]; len(hops) > 0 {
+		goals = append(goals,
+			report.Within("from step to step, "+shortSteps+": p50", report.Quantile(hops, 0.5), 5*time.Millisecond),
+			report.Within("from step to step, "+shortSteps+": p99", report.Quantile(hops, 0.99), 25*time.Millisecond))
+	}
+	if hops := r.hops[withoutInotify]; len(hops) > 0 {
+		goals = append(goals, report.Within("from step to step, "+withoutInotify+": greatest", report.Quantile(hops, 1), 250*time.Millisecond))
+	}
+	a := r.agents
+	const megabyte = 1e6
+	return append(goals,
+		report.AtMost("agent on disk", float64(a.size)/megabyte, 3, " MB"),
+		report.AtMost("agent resident while it waits: greatest", float64(report.Quantile(a.resident, 1))*1024/megabyte, 3, " MB"),
+		report.Within("CPU time of an agent in "+waitingTime.String()+" of waiting: median", report.Quantile(a.cpu, 0.5), time.Millisecond),
+		report.Within("from exec of the agent to the command: median, less that of the command alone", report.Quantile(a.behind, 0.5)-report.Quantile(a.alone, 0.5), 5*time.Millisecond))
 }
 
 // writeHops makes the table of hops.
@@ -64,8 +136,8 @@ func (r *results) writeHops(text *strings.Builder) {
 	text.WriteString("| | hops | p50 | p90 | p99 | greatest |\n|---|---|---|---|---|---|\n")
 	for _, kind := range r.plan.hops {
 		hops := r.hops[kind.name]
-		fmt.Fprintf(text, "| %s | %d | %s | %s | %s | %s |\n", kind.name, len(hops), milliseconds(quantile(hops, 0.5)),
-			milliseconds(quantile(hops, 0.9)), milliseconds(quantile(hops, 0.99)), milliseconds(quantile(hops, 1)))
+		fmt.Fprintf(text, "| %s | %d | %s | %s | %s | %s |\n", kind.name, len(hops), report.Milliseconds(report.Quantile(hops, 0.5)),
+			report.Milliseconds(report.Quantile(hops, 0.9)), report.Milliseconds(report.Quantile(hops, 0.99)), report.Milliseconds(report.Quantile(hops, 1)))
 	}
 }
 
@@ -75,11 +147,11 @@ func (a *agents) write(text *strings.Builder) {
 		len(a.resident), len(a.behind))
 	text.WriteString("| | median | greatest |\n|---|---|---|\n")
 	fmt.Fprintf(text, "| on disk | %.2f MiB | |\n", float64(a.size)/(1<<20))
-	fmt.Fprintf(text, "| resident while it waits | %s | %s |\n", mebibytes(quantile(a.resident, 0.5)), mebibytes(quantile(a.resident, 1)))
-	fmt.Fprintf(text, "| of that, not of its file | %s | %s |\n", mebibytes(quantile(a.own, 0.5)), mebibytes(quantile(a.own, 1)))
-	fmt.Fprintf(text, "| CPU time in %s of waiting | %s | %s |\n", waitingTime, milliseconds(quantile(a.cpu, 0.5)), milliseconds(quantile(a.cpu, 1)))
-	fmt.Fprintf(text, "| `echo` alone | %s | %s |\n", milliseconds(quantile(a.alone, 0.5)), milliseconds(quantile(a.alone, 1)))
-	fmt.Fprintf(text, "| `echo` behind an open gate | %s | %s |\n", milliseconds(quantile(a.behind, 0.5)), milliseconds(quantile(a.behind, 1)))
+	fmt.Fprintf(text, "| resident while it waits | %s | %s |\n", mebibytes(report.Quantile(a.resident, 0.5)), mebibytes(report.Quantile(a.resident, 1)))
+	fmt.Fprintf(text, "| of that, not of its file | %s | %s |\n", mebibytes(report.Quantile(a.own, 0.5)), mebibytes(report.Quantile(a.own, 1)))
+	fmt.Fprintf(text, "| CPU time in %s of waiting | %s | %s |\n", waitingTime, report.Milliseconds(report.Quantile(a.cpu, 0.5)), report.Milliseconds(report.Quantile(a.cpu, 1)))
+	fmt.Fprintf(text, "| `echo` alone | %s | %s |\n", report.Milliseconds(report.Quantile(a.alone, 0.5)), report.Milliseconds(report.Quantile(a.alone, 1)))
+	fmt.Fprintf(text, "| `echo` behind an open gate | %s | %s |\n", report.Milliseconds(report.Quantile(a.behind, 0.5)), report.Milliseconds(report.Quantile(a.behind, 1)))
 }
 
 func mebibytes(kibibytes int64) string {
@@ -90,14 +162,10 @@ func cell(times, floor []time.Duration) string {
 	if len(times) == 0 {
 		return "–"
 	}
-	median := quantile(times, 0.5)
+	median := report.Quantile(times, 0.5)
 	text := fmt.Sprintf("%.2f s", median.Seconds())
 	if len(times) > 1 {
-		text += fmt.Sprintf(" (%.2f–%.2f)", quantile(times, 0).Seconds(), quantile(times, 1).Seconds())
+		text += fmt.Sprintf(" (%.2f–%.2f, n=%d)", report.Quantile(times, 0).Seconds(), report.Quantile(times, 1).Seconds(), len(times))
 	}
-	return text + fmt.Sprintf(", %.2f×", median.Seconds()/quantile(floor, 0.5).Seconds())
-}
-
-func milliseconds(d time.Duration) string {
-	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	return text + fmt.Sprintf(", %.2f×", median.Seconds()/report.Quantile(floor, 0.5).Seconds())
 }

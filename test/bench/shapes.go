@@ -19,6 +19,14 @@ type work struct {
 	name    string
 	command string // of a shell
 	steps   int
+	// rounds are how often it is measured, and slowRounds in a slow shape: where there are many steps, that takes minutes, and varies little.
+	rounds, slowRounds int
+}
+
+// once is the work, measured but once.
+func (w work) once() work {
+	w.rounds, w.slowRounds = 1, 1
+	return w
 }
 
 // shape is a way to run a sequence. It returns the object to create, whose Pod has the same name.
@@ -40,8 +48,12 @@ var floor = shape{name: "one container, one shell", build: func(meta metav1.Obje
 // taskflow is the name of its shape, with the agent in an init container; the others of it say more behind a comma.
 const taskflow = "taskflow"
 
-// byController is the name of a shape.
-const byController = taskflow + ", handoff: controller"
+// More names of shapes.
+const (
+	initContainers = "native init containers"
+	byImage        = taskflow + ", agent as an image volume"
+	byController   = taskflow + ", handoff: controller"
+)
 
 var controllerAlone = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
 
@@ -50,14 +62,14 @@ var shapes = []shape{
 	{name: "all containers at once", build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return pod(meta, nil, containers(w))
 	}},
-	{name: "native init containers", slow: true, build: func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: initContainers, slow: true, build: func(meta metav1.ObjectMeta, w work) client.Object {
 		all := containers(w)
 		return pod(meta, all[:len(all)-1], all[len(all)-1:])
 	}},
 	{name: taskflow, build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return task(meta, w, map[string]string{contract.DeliveryAnnotation: contract.DeliveryInit})
 	}},
-	{name: taskflow + ", agent as an image volume", build: func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: byImage, build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return task(meta, w, map[string]string{contract.DeliveryAnnotation: contract.DeliveryImage})
 	}},
 	{name: byController, slow: true, build: func(meta metav1.ObjectMeta, w work) client.Object {

@@ -163,7 +163,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 		return nil, err
 	}
 	p, end, err := start(c.dir, path, append(environment, "KUBECONFIG="+c.kubeconfig), "--namespace="+operatorNamespace,
-		"--webhook-port="+ports[0], "--health-address=127.0.0.1:"+ports[1], "--profile-address=127.0.0.1:"+ports[2], "--metrics-address=0")
+		"--webhook-port="+ports[0], "--health-address=127.0.0.1:"+ports[1], "--profile-address=127.0.0.1:"+ports[2], "--metrics-address=0", "--shutdown-delay=0s")
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +175,18 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 		return nil, errors.Join(fmt.Errorf("the operator isn't ready: %w", err), end())
 	}
 	return o, nil
+}
+
+// idle waits until the operator has nothing to do: it takes less than a tenth of a core for two seconds.
+func (o *operator) idle(ctx context.Context) error {
+	const interval = 2 * time.Second
+	var before time.Duration
+	return wait.PollUntilContextTimeout(ctx, interval, patience, true, func(context.Context) (bool, error) {
+		now, err := o.cpu()
+		used := now - before
+		before = now
+		return now != used && used < interval/10, err // not the first time
+	})
 }
 
 // routeWebhook makes the API server call the operator at this machine. The certificate is the operator's own, for the Service's name.

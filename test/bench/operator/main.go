@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
 // plan is what is measured.
@@ -30,8 +32,8 @@ type plan struct {
 }
 
 var (
-	full  = plan{live: []int{0, 1000, 10000}, wave: 500, load: 30 * time.Second}
-	quick = plan{live: []int{0, 200}, wave: 150, load: 5 * time.Second}
+	full  = plan{live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second}
+	quick = plan{live: []int{0, 100}, wave: 60, load: 2 * time.Second}
 )
 
 const reviewsPerSecond = 200
@@ -91,14 +93,31 @@ func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.cluster.stop()) }()
-	r = &results{plan: b.plan, reviews: map[int][]time.Duration{}, reviewCPU: map[int]time.Duration{}}
+	r = &results{plan: b.plan, reviews: map[int]reviews{}}
+	if !b.only { // first, while the controllers have nothing to do
+		if err := b.webhook(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.controllers(ctx, r); err != nil {
 		return nil, err
 	}
-	if b.only {
-		return r, nil
+	r.restarted, err = b.restart(ctx)
+	return r, err
+}
+
+// restart measures the memory of an operator that begins with all those Tasks.
+func (b *bench) restart(ctx context.Context) (peak int64, err error) {
+	o, err := b.cluster.startOperator(ctx, b.program)
+	if err != nil {
+		return 0, err
 	}
-	return r, b.webhook(ctx, r)
+	defer func() { err = errors.Join(err, o.end()) }()
+	if err := o.idle(ctx); err != nil {
+		return 0, err
+	}
+	_, peak, err = o.memory()
+	return peak, err
 }
 
 // controllers measures one wave of Tasks after another, with more and more live ones.
@@ -122,7 +141,7 @@ func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "%d live Tasks: %.0f Tasks/s, %.1f MB, %.1f MB at most, CPU a Task %s\n",
-			live, m.perSecond(), megabytes(m.resident), megabytes(m.peak), m.perTask(operatorName))
+			live, m.steady, megabytes(m.resident), megabytes(m.peak), m.perTask(operatorName))
 		r.waves = append(r.waves, m)
 	}
 	return nil
@@ -135,14 +154,16 @@ type wave struct {
 	resident int64 // memory of the operator before the wave
 	peak     int64 // and at most, with the wave
 	took     time.Duration
+	steady   float64                  // Tasks a second, from the end of the first fifth to that of the fourth
 	cpu      map[string]time.Duration // by the name of the process
 	calls    calls
 }
 
-func (w wave) perSecond() float64 { return float64(w.tasks) / w.took.Seconds() }
-
 // perTask is the CPU time that a process has used for each Task.
 func (w wave) perTask(process string) time.Duration { return w.cpu[process] / time.Duration(w.tasks) }
+
+// onOneCore is how many Tasks a second would take the operator all of one core.
+func (w wave) onOneCore() float64 { return float64(time.Second) / float64(w.perTask(operatorName)) }
 
 // operatorName is that of the operator's process.
 const operatorName = "operator"
@@ -172,7 +193,7 @@ func (b *bench) measure(ctx context.Context, o *operator, live int) (wave, error
 	}
 	profiled := make(chan error, 1)
 	go func() { profiled <- b.profile(ctx, o, "cpu", live) }()
-	if w.took, err = b.cluster.runTasks(ctx, w.tasks); err != nil {
+	if w.took, w.steady, err = b.cluster.runTasks(ctx, w.tasks); err != nil {
 		return w, err
 	}
 	if err := <-profiled; err != nil {
@@ -248,15 +269,19 @@ func (b *bench) webhook(ctx context.Context, r *results) (err error) {
 		if err != nil {
 			return err
 		}
-		if r.reviews[count], err = load(ctx, o.webhook, body, reviewsPerSecond, b.plan.load); err != nil {
+		began := time.Now()
+		var asked reviews
+		if asked.times, err = load(ctx, o.webhook, body, reviewsPerSecond, b.plan.load); err != nil {
 			return err
 		}
+		asked.perSecond = float64(len(asked.times)) / time.Since(began).Seconds()
 		after, err := o.cpu()
 		if err != nil {
 			return err
 		}
-		r.reviewCPU[count] = (after - before) / time.Duration(len(r.reviews[count]))
-		fmt.Fprintf(os.Stderr, "webhook, %d containers: median %s, p99 %s\n", count, quantile(r.reviews[count], 0.5), quantile(r.reviews[count], 0.99))
+		asked.cpu = (after - before) / time.Duration(len(asked.times))
+		r.reviews[count] = asked
+		fmt.Fprintf(os.Stderr, "webhook, %d containers: median %s, p99 %s\n", count, report.Quantile(asked.times, 0.5), report.Quantile(asked.times, 0.99))
 	}
 	return nil
 }

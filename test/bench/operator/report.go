@@ -6,13 +6,23 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
 type results struct {
-	plan      plan
-	waves     []wave
-	reviews   map[int][]time.Duration // by the number of the Pod's containers
-	reviewCPU map[int]time.Duration   // of one
+	plan  plan
+	waves []wave
+	// restarted is the most memory that an operator takes which begins with all live Tasks.
+	restarted int64
+	reviews   map[int]reviews // by the number of the Pod's containers
+}
+
+// reviews are what the webhook was asked.
+type reviews struct {
+	times     []time.Duration
+	perSecond float64
+	cpu       time.Duration // of one
 }
 
 // controllersMethod and webhookMethod say how to read the tables.
@@ -27,7 +37,8 @@ With so many live Tasks at their first step, %d more Tasks of %d steps are creat
 	controllersReading = `
 *Memory* is what is resident of the operator before those Tasks, *at most* the peak while they run. *At most on one core* follows from the operator's CPU for a
 Task: so many Tasks a second would take all of one core. *Tasks a second* is what all of it reaches here, where etcd, the API server, the nodes, the
-operator and the benchmark share the machine's cores.
+operator and the benchmark share the machine's cores: counted between the end of the first fifth of the Tasks and that of the fourth. An operator that is started anew with
+%d live Tasks takes %.0f MB at most, until it has looked at all of them.
 
 The operator is its own program beside an API server and an etcd that serve nobody else. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes. It writes a Pod's
 status as a real kubelet was seen to do it, nine times for three steps: the containers wait, the network is there, the init container runs, it has ended, all containers are up, each step
@@ -58,10 +69,10 @@ informers come once; the patches of a status are computed from two whole Tasks, 
 	webhookMethod = `
 ## Webhook
 
-The operator on one core (` + "`GOMAXPROCS=1`" + `), %d requests a second, for Pods whose steps have a command; from the moment when a request is due to its answer:
+The operator on one core (` + "`GOMAXPROCS=1`" + `), %d requests a second, for Pods whose steps have a command; from the moment when a request is due to its answer. There are no Tasks meanwhile:
 
-| containers | requests | p50 | p99 | greatest | the operator's CPU for one |
-|---|---|---|---|---|---|
+| containers | requests | a second | p50 | p99 | greatest | the operator's CPU for one |
+|---|---|---|---|---|---|---|
 `
 )
 
@@ -70,10 +81,10 @@ func (r *results) write(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "\n"+controllersMethod, r.plan.wave, steps)
 	for _, w := range r.waves {
-		fmt.Fprintf(&text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.perSecond(),
-			milliseconds(w.perTask(operatorName)), float64(time.Second)/float64(w.perTask(operatorName)), r.others(w))
+		fmt.Fprintf(&text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.steady,
+			report.Milliseconds(w.perTask(operatorName)), w.onOneCore(), r.others(w))
 	}
-	fmt.Fprintf(&text, controllersReading, nodes)
+	fmt.Fprintf(&text, controllersReading, r.plan.live[len(r.plan.live)-1], megabytes(r.restarted), nodes)
 	text.WriteString("| live Tasks |")
 	shown := r.shownCalls()
 	for _, what := range shown {
@@ -91,21 +102,57 @@ func (r *results) write(w io.Writer) error {
 	if len(r.reviews) > 0 {
 		fmt.Fprintf(&text, webhookMethod, reviewsPerSecond)
 		for _, count := range podSizes {
-			times := r.reviews[count]
-			fmt.Fprintf(&text, "| %d | %d | %s | %s | %s | %s |\n", count, len(times), milliseconds(quantile(times, 0.5)), milliseconds(quantile(times, 0.99)),
-				milliseconds(quantile(times, 1)), milliseconds(r.reviewCPU[count]))
+			asked := r.reviews[count]
+			times := asked.times
+			fmt.Fprintf(&text, "| %d | %d | %.0f | %s | %s | %s | %s |\n", count, len(times), asked.perSecond, report.Milliseconds(report.Quantile(times, 0.5)), report.Milliseconds(report.Quantile(times, 0.99)),
+				report.Milliseconds(report.Quantile(times, 1)), report.Milliseconds(asked.cpu))
 		}
+	}
+	text.WriteString("\n## Goals of the operator\n")
+	if err := report.WriteGoals(&text, r.goals()); err != nil {
+		return err
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
 }
+
+// goals are those of which the plan has measured something.
+func (r *results) goals() []report.Goal {
+	var goals []report.Goal
+	least, most := r.waves[0], r.waves[len(r.waves)-1]
+	if most.live >= goalLive {
+		goals = append(goals,
+			report.AtMost(fmt.Sprintf("memory with %d live Tasks, at most", most.live), megabytes(most.peak), 300, " MB"),
+			report.AtMost(fmt.Sprintf("memory of an operator that begins with %d live Tasks, at most", most.live), megabytes(r.restarted), 300, " MB"))
+	}
+	goals = append(goals,
+		report.AtLeast(fmt.Sprintf("Tasks of %d steps a second, with %d live Tasks, that take all of one core by the operator's CPU for each (all of it together reached %.0f on this machine)",
+			steps, most.live, most.steady), most.onOneCore(), 100, ""),
+		report.AtMost(fmt.Sprintf("the operator's CPU for a Task with %d live Tasks, beside that with %d", most.live, least.live),
+			most.perTask(operatorName).Seconds()/least.perTask(operatorName).Seconds(), mostGrowth, "×"))
+	for _, count := range podSizes {
+		if asked := r.reviews[count]; len(asked.times) > 0 {
+			goals = append(goals,
+				report.Within(fmt.Sprintf("webhook, %d containers: p99", count), report.Quantile(asked.times, 0.99), 5*time.Millisecond),
+				report.AtLeast(fmt.Sprintf("webhook, %d containers: requests a second", count), asked.perSecond, 0.98*reviewsPerSecond, ""))
+		}
+	}
+	return goals
+}
+
+const (
+	// goalLive is the number of live Tasks that the goal for memory is about.
+	goalLive = 10000
+	// mostGrowth is what the same cost may seem to grow by on a machine that others use, too.
+	mostGrowth = 1.25
+)
 
 // others says where the rest of the CPU went.
 func (r *results) others(w wave) string {
 	var all []string
 	for name := range w.cpu {
 		if name != operatorName {
-			all = append(all, fmt.Sprintf("%s %s", name, milliseconds(w.perTask(name))))
+			all = append(all, fmt.Sprintf("%s %s", name, report.Milliseconds(w.perTask(name))))
 		}
 	}
 	slices.Sort(all)
@@ -132,13 +179,3 @@ func (r *results) shownCalls() []string {
 }
 
 func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }
-
-func milliseconds(d time.Duration) string {
-	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
-}
-
-// quantile of durations: 0 is the least, 0.5 the median, 1 the greatest.
-func quantile(durations []time.Duration, q float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(durations))
-	return sorted[int(q*float64(len(sorted)-1)+0.5)]
-}
