@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -62,14 +61,9 @@ func merge(base, over fields) (fields, error) {
 	ofBase, _ := base["securityContext"].(fields)
 	ofOver, _ := over["securityContext"].(fields)
 	giveWay(ofBase, ofOver, "seccompProfile", "appArmorProfile")
-	elementsGiveWay(base, over, "volumeMounts", "mountPath")
-	position := elementsGiveWay(base, over, "env", "name")
-	merged, err := strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
-	if env, ok := merged["env"].([]any); ok && err == nil {
-		// A variable may be made of those before it: those of the base come first.
-		slices.SortStableFunc(env, func(a, b any) int { return position[a.(fields)["name"]] - position[b.(fields)["name"]] })
-	}
-	return merged, err
+	mergeList(base, over, "env", "name")
+	mergeList(base, over, "volumeMounts", "mountPath")
+	return strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
 }
 
 // giveWay removes those fields that the other object has too.
@@ -81,24 +75,37 @@ func giveWay(base, over fields, keys ...string) {
 	}
 }
 
-// elementsGiveWay empties those elements of a list that the other list has too, but for their place. It returns the places of all: first
-// those of the base.
-func elementsGiveWay(base, over fields, list, key string) map[any]int {
-	position := map[any]int{}
+// mergeList moves the elements of a list over those of the other that have the same key: into their place, and what the other one hasn't to the end.
+// A variable may be made of those before it: so the order stays, and so do variables of one name, of which the last counts.
+func mergeList(base, over fields, list, key string) {
 	ofBase, _ := base[list].([]any)
 	ofOver, _ := over[list].([]any)
-	for i, element := range ofBase {
-		position[element.(fields)[key]] = i
+	if len(ofOver) == 0 {
+		return
 	}
-	for i, element := range ofOver {
-		value := element.(fields)[key]
-		if at, both := position[value]; both {
-			ofBase[at] = fields{key: value}
+	left := map[any][]any{}
+	for _, element := range ofOver {
+		k := element.(fields)[key]
+		left[k] = append(left[k], element)
+	}
+	var merged []any
+	for _, element := range ofBase {
+		k := element.(fields)[key]
+		own, both := left[k]
+		if !both {
+			own = []any{element}
 		} else {
-			position[value] = len(ofBase) + i
+			left[k] = nil
+		}
+		merged = append(merged, own...)
+	}
+	for _, element := range ofOver {
+		if left[element.(fields)[key]] != nil {
+			merged = append(merged, element)
 		}
 	}
-	return position
+	base[list] = merged
+	delete(over, list)
 }
 
 // isDefault says whether a field of a container is what the API server writes where it is missing.

@@ -128,7 +128,7 @@ func TestNamedTask(t *testing.T) {
 		"env": [{"name": "DEPTH", "value": "1"}, {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "t"}}}],
 		"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}, "terminationMessagePolicy": "FallbackToLogsOnError",
 		"volumeMounts": [
-			{"name": "work", "mountPath": "/work", "subPathExpr": "$(DEPTH)"}, {"name": "token", "mountPath": "/var/run/x", "unknown": true},
+			{"name": "token", "mountPath": "/var/run/x", "unknown": true}, {"name": "work", "mountPath": "/work", "subPathExpr": "$(DEPTH)"},
 			{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true},
 			{"name": "taskflow-run", "mountPath": "/taskflow/run/1", "subPath": "1"}
 		]}`))
@@ -184,12 +184,36 @@ func TestNamedTaskOverrides(t *testing.T) {
 			"fetch", "env",
 			`[{"name":"DEPTH","valueFrom":{"fieldRef":{"fieldPath":"x"}}},{"name":"TOKEN","value":"mine","unknown":1},{"name":"NEW","value":"n"}]`,
 		},
+		"a variable twice, which the Task hasn't": {
+			`{"name":"report","image":"task","env":[{"name":"A","value":"1"},{"name":"B","value":"$(A)"},{"name":"A","value":"2"}]}`, "report", "env",
+			`[{"name":"A","value":"1"},{"name":"B","value":"$(A)"},{"name":"A","value":"2"}]`,
+		},
+		"a variable twice, beside others of the Task's": {
+			`{"name":"fetch","image":"task","env":[{"name":"A","value":"1"},{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]}`, "fetch", "env",
+			`[{"name":"DEPTH","value":"1"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}},` +
+				`{"name":"A","value":"1"},{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]`,
+		},
+		"a variable twice, which the Task has": {
+			`{"name":"fetch","image":"task","env":[{"name":"DEPTH","value":"2"},{"name":"A","value":"a"},{"name":"DEPTH","value":"$(DEPTH)0"}]}`, "fetch", "env",
+			`[{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"$(DEPTH)0"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}},` +
+				`{"name":"A","value":"a"}]`,
+		},
+		"a variable twice in what keeps the place": {
+			`{"name":"task","image":"task","env":[{"name":"A","value":"1"},{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"3"},{"name":"A","value":"2"}]}`, "fetch", "env",
+			`[{"name":"A","value":"1"},{"name":"DEPTH","value":"1"},{"name":"A","value":"2"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}}]`,
+		},
 		"mounts merge by path": {
 			`{"name":"fetch","image":"task","volumeMounts":[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"}]}`,
 			"fetch", "volumeMounts",
 			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
 				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
 				`{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
+		},
+		"a mount twice, which the API server refuses in its own words": {
+			`{"name":"report","image":"task","volumeMounts":[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"}]}`, "report", "volumeMounts",
+			`[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"},` +
+				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
+				`{"name":"taskflow-run","mountPath":"/taskflow/run","readOnly":true},{"name":"taskflow-run","mountPath":"/taskflow/run/3","subPath":"3"}]`,
 		},
 		"a probe is one of its kinds": {
 			`{"name":"report","image":"task","livenessProbe":{"exec":{"command":["x"]}}}`, "report", "livenessProbe", `{"exec":{"command":["x"]}}`,
