@@ -3,6 +3,8 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 
@@ -61,8 +63,9 @@ func merge(base, over fields) (fields, error) {
 	ofBase, _ := base["securityContext"].(fields)
 	ofOver, _ := over["securityContext"].(fields)
 	giveWay(ofBase, ofOver, "seccompProfile", "appArmorProfile")
-	mergeList(base, over, "env", "name")
-	mergeList(base, over, "volumeMounts", "mountPath")
+	for _, list := range []string{"env", "envFrom", "ports", "volumeMounts"} {
+		mergeList(base, over, list)
+	}
 	return strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
 }
 
@@ -75,37 +78,67 @@ func giveWay(base, over fields, keys ...string) {
 	}
 }
 
-// mergeList moves the elements of a list over those of the other that have the same key: into their place, and what the other one hasn't to the end.
+// mergeList moves the elements of a list over those of the other that are the same: into their place, and what the other one hasn't to the end.
 // A variable may be made of those before it: so the order stays, and so do variables of one name, of which the last counts.
-func mergeList(base, over fields, list, key string) {
+func mergeList(base, over fields, list string) {
 	ofBase, _ := base[list].([]any)
 	ofOver, _ := over[list].([]any)
 	if len(ofOver) == 0 {
 		return
 	}
-	left := map[any][]any{}
+	left := map[string][]any{}
 	for _, element := range ofOver {
-		k := element.(fields)[key]
-		left[k] = append(left[k], element)
+		key := elementKey(list, element.(fields))
+		left[key] = append(left[key], element)
 	}
 	var merged []any
 	for _, element := range ofBase {
-		k := element.(fields)[key]
-		own, both := left[k]
+		key := elementKey(list, element.(fields))
+		own, both := left[key]
 		if !both {
 			own = []any{element}
 		} else {
-			left[k] = nil
+			left[key] = nil
 		}
-		merged = append(merged, own...)
+		for _, o := range own {
+			if list == "ports" {
+				o = withMissing(o.(fields), element.(fields))
+			}
+			merged = append(merged, o)
+		}
 	}
 	for _, element := range ofOver {
-		if left[element.(fields)[key]] != nil {
+		if left[elementKey(list, element.(fields))] != nil {
 			merged = append(merged, element)
 		}
 	}
 	base[list] = merged
 	delete(over, list)
+}
+
+// elementKey tells which elements of a list are the same. A strategic patch has no key for envFrom, whose whole list it would replace, and
+// for ports one that takes UDP for TCP.
+func elementKey(list string, element fields) string {
+	switch list {
+	case "env":
+		return fmt.Sprint(element["name"])
+	case "volumeMounts":
+		return fmt.Sprint(element["mountPath"])
+	case "ports":
+		protocol := element["protocol"]
+		if protocol == nil {
+			protocol = corev1.ProtocolTCP
+		}
+		return fmt.Sprint(element["containerPort"], "/", protocol)
+	}
+	return fmt.Sprintf("%#v", element)
+}
+
+// withMissing is an object with those fields of the other's that it lacks.
+func withMissing(object, other fields) fields {
+	all := maps.Clone(other)
+	maps.Copy(all, object)
+	return all
 }
 
 // isDefault says whether a field of a container is what the API server writes where it is missing.

@@ -39,6 +39,8 @@ spec:
   - name: report
     image: busybox:1.28
     command: [echo]
+    envFrom: [{configMapRef: {name: settings}}, {prefix: T_, secretRef: {name: token}}]
+    ports: [{containerPort: 53, name: dns, protocol: UDP}, {containerPort: 80, name: web}]
     livenessProbe: {httpGet: {port: 80}}
     securityContext: {runAsGroup: 1, seccompProfile: {type: Localhost, localhostProfile: x}}
   sidecars:
@@ -201,6 +203,23 @@ func TestNamedTaskOverrides(t *testing.T) {
 		"a variable twice in what keeps the place": {
 			`{"name":"task","image":"task","env":[{"name":"A","value":"1"},{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"3"},{"name":"A","value":"2"}]}`, "fetch", "env",
 			`[{"name":"A","value":"1"},{"name":"DEPTH","value":"1"},{"name":"A","value":"2"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}}]`,
+		},
+		"what variables come from is appended: the last counts": {
+			`{"name":"report","image":"task","envFrom":[{"secretRef":{"name":"token"},"prefix":"T_"},{"configMapRef":{"name":"mine"},"unknown":1},{"secretRef":{"name":"token"}}]}`,
+			"report", "envFrom",
+			`[{"configMapRef":{"name":"settings"}},{"prefix":"T_","secretRef":{"name":"token"}},` +
+				`{"configMapRef":{"name":"mine"},"unknown":1},{"secretRef":{"name":"token"}}]`,
+		},
+		"what variables of the place come from stays": {
+			`{"name":"task","image":"task","envFrom":[{"configMapRef":{"name":"mine"}}]},{"name":"fetch","image":"task"},{"name":"compile","image":"task"}`,
+			"report", "envFrom",
+			`[{"configMapRef":{"name":"mine"}},{"configMapRef":{"name":"settings"}},{"prefix":"T_","secretRef":{"name":"token"}}]`,
+		},
+		"ports merge by number and protocol": {
+			`{"name":"report","image":"task","ports":[{"containerPort":53,"protocol":"TCP"},{"containerPort":80,"protocol":"TCP","hostPort":8080},{"containerPort":81,"protocol":"TCP"}]}`,
+			"report", "ports",
+			`[{"containerPort":53,"name":"dns","protocol":"UDP"},{"containerPort":80,"name":"web","protocol":"TCP","hostPort":8080},` +
+				`{"containerPort":53,"protocol":"TCP"},{"containerPort":81,"protocol":"TCP"}]`,
 		},
 		"mounts merge by path": {
 			`{"name":"fetch","image":"task","volumeMounts":[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"}]}`,
