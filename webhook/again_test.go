@@ -124,24 +124,36 @@ func TestPlanOfACopy(t *testing.T) {
 	}
 }
 
-// TestPlanTwiceRefuses proves that a step which would start at once, since another webhook has taken its agent away, is refused.
+// TestPlanTwiceRefuses proves that what would be refused in a new Pod is so when another webhook has put it there, as is a step which would
+// start at once, since that one has taken its agent away.
 func TestPlanTwiceRefuses(t *testing.T) {
-	const want = `the container "b" has lost its agent to another webhook and would start at once: let that webhook keep command and args`
-	cases := map[string]func(b *corev1.Container){
-		"command and args are the user's again": func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c"}, []string{"echo b"} },
-		"another command":                       func(b *corev1.Container) { b.Command = []string{"/vault/env"} },
-		"no command and args":                   func(b *corev1.Container) { b.Command, b.Args = nil, nil },
-		"a shell around it":                     func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c", "exec /taskflow/bin/agent"}, nil },
+	const lost = `the container "b" has lost its agent to another webhook and would start at once: let that webhook keep command and args`
+	cases := map[string]struct {
+		between func(b *corev1.Container)
+		want    string
+	}{
+		"command and args are the user's again": {func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c"}, []string{"echo b"} }, lost},
+		"another command":                       {func(b *corev1.Container) { b.Command = []string{"/vault/env"} }, lost},
+		"no command and args":                   {func(b *corev1.Container) { b.Command, b.Args = nil, nil }, lost},
+		"a shell around it":                     {func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c", "exec /taskflow/bin/agent"}, nil }, lost},
+		"a hook before the step's turn (PEERS row 28)": {
+			func(b *corev1.Container) { b.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}} },
+			`the step "b" has lifecycle.postStart, which would run before its turn: put it into the command`,
+		},
+		"a restart policy": {
+			func(b *corev1.Container) { b.RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },
+			`the step "b" has a restartPolicy of its own, which isn't supported: set spec.restartPolicy`,
+		},
 	}
-	for name, between := range cases {
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			once := mutatePod(t, taskPod(step("a"), step("b"), step("c")))
-			between(&once.Spec.Containers[1])
+			c.between(&once.Spec.Containers[1])
 			patch, err := planRaw(t, encode(t, once))
 			if err == nil {
 				t.Fatalf("plan = %v, want a refusal", patch)
 			}
-			if diff := cmp.Diff(want, err.Error()); diff != "" {
+			if diff := cmp.Diff(c.want, err.Error()); diff != "" {
 				t.Errorf("the refusal (-want +got):\n%s", diff)
 			}
 		})

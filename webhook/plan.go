@@ -73,15 +73,20 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		return nil, err
 	}
 
+	for i, container := range pod.Spec.Containers {
+		check := checkHelper
+		if slices.Contains(steps, i) {
+			check = checkStep
+		}
+		if err := check(container); err != nil {
+			return nil, err
+		}
+	}
+
 	var p jsonpatch.Patch
 	var before contract.StepOptions
 	for number, i := range steps {
 		container := pod.Spec.Containers[i]
-		if !planned {
-			if err := checkStep(container); err != nil {
-				return nil, err
-			}
-		}
 		flags := stepFlags(pod, number+1, options[container.Name], before)
 		before = options[container.Name]
 		if err := wrap(&p, i, container, flags); err != nil {

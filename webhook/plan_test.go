@@ -473,6 +473,7 @@ func TestPlanRefuses(t *testing.T) {
 		anotherName   = " starts with taskflow-, which is for taskflow's own: choose another name"
 		anotherPath   = ", which is for taskflow's own: choose another mountPath"
 		anotherVolume = ", and volume names that start with taskflow- are for taskflow's own: choose another volume"
+		noPolicy      = `the container "b" is no step and has a restartPolicy of its own, which isn't supported: remove it, or make it an init container with restartPolicy: Always`
 	)
 	cases := map[string]struct {
 		edit func(*corev1.Pod)
@@ -626,6 +627,20 @@ func TestPlanRefuses(t *testing.T) {
 				pod.Spec.Containers[1].RestartPolicy = new(corev1.ContainerRestartPolicyOnFailure)
 			},
 			`the step "b" has a restartPolicy of its own, which isn't supported: set spec.restartPolicy`,
+		},
+		"a helper with a restart policy": {
+			func(pod *corev1.Pod) {
+				annotation(contract.StepsAnnotation, "a,c")(pod)
+				pod.Spec.Containers[1].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+			},
+			noPolicy,
+		},
+		"a helper with rules when to start it again": {
+			func(pod *corev1.Pod) {
+				annotation(contract.StepsAnnotation, "a,c")(pod)
+				pod.Spec.Containers[1].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestart}}
+			},
+			noPolicy,
 		},
 		"a device at /taskflow": {
 			func(pod *corev1.Pod) {

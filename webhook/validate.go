@@ -118,6 +118,16 @@ func checkStep(container corev1.Container) error {
 	return nil
 }
 
+// checkHelper refuses a container beside the steps that doesn't end, or isn't started again, as the Pod says: what it means for the first step,
+// and for the end of the Pod, couldn't be told from the Pod's restartPolicy.
+func checkHelper(container corev1.Container) error {
+	if container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0 {
+		return fmt.Errorf("the container %q is no step and has a restartPolicy of its own, which isn't supported: remove it, or make it an init container with restartPolicy: Always",
+			container.Name)
+	}
+	return nil
+}
+
 // checkContinue refuses a failure that doesn't matter and is run again for ever. In a Task the API server refuses it.
 func checkContinue(pod *corev1.Pod) error {
 	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
