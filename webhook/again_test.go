@@ -74,6 +74,9 @@ func TestPlanTwice(t *testing.T) {
 		"all of it in the command": front(func(c *corev1.Container) {
 			c.Command, c.Args = slices.Concat(c.Command, c.Args), nil
 		}),
+		"flags of a newer operator": front(func(c *corev1.Container) {
+			c.Args, c.LivenessProbe = slices.Insert(c.Args, 0, "--new", "x"), &corev1.Probe{}
+		}),
 		"all of it in args, for an image whose entrypoint is a front program": front(func(c *corev1.Container) {
 			c.Command, c.Args = nil, slices.Concat(c.Command, c.Args)
 		}),
@@ -86,6 +89,50 @@ func TestPlanTwice(t *testing.T) {
 				once := mutatePod(t, pod)
 				between(once)
 				assertNothingToAdd(t, encode(t, once))
+			})
+		}
+	}
+}
+
+// TestPlanTwiceProbes proves that probes which another webhook has added between two calls count from the start of the command, as if they had been
+// there at the first one: else the kubelet would kill a step that waits.
+func TestPlanTwiceProbes(t *testing.T) {
+	exec := func(command ...string) *corev1.Probe {
+		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}, InitialDelaySeconds: 5}
+	}
+	http := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/"}}, FailureThreshold: 3}
+	cases := map[string]func(*corev1.Container){
+		"a livenessProbe":           func(c *corev1.Container) { c.LivenessProbe = exec("live") },
+		"a readinessProbe":          func(c *corev1.Container) { c.ReadinessProbe = http },
+		"a startupProbe":            func(c *corev1.Container) { c.StartupProbe = exec("started", "--wait", "x") },
+		"one that asks the network": func(c *corev1.Container) { c.StartupProbe = http },
+		"all": func(c *corev1.Container) {
+			c.LivenessProbe, c.ReadinessProbe, c.StartupProbe = exec("live"), http, exec("up")
+		},
+	}
+	pods := map[string]func(*corev1.Pod){
+		"plain": func(*corev1.Pod) {},
+		"released by the controller alone": func(pod *corev1.Pod) {
+			pod.Annotations[contract.HandoffAnnotation] = contract.HandoffController
+		},
+		"with failures that don't matter, and a mount at /etc/podinfo": func(pod *corev1.Pod) {
+			pod.Annotations[contract.OptionsAnnotation] = contract.Options{"a": {ContinueOnError: true}}.Marshal()
+			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{mount("work", "/etc")}
+		},
+	}
+	for name, probe := range cases {
+		for kind, edit := range pods {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				pod := taskPod(step("a"), step("b"))
+				edit(pod)
+				once := mutatePod(t, pod)
+				probe(&pod.Spec.Containers[1])
+				probe(&once.Spec.Containers[1])
+				want, got := mutatePod(t, pod), mutatePod(t, once)
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("the Pod after two calls (-after one +got):\n%s", diff)
+				}
+				assertNothingToAdd(t, encode(t, got))
 			})
 		}
 	}

@@ -179,12 +179,7 @@ func stepContainers(pod *corev1.Pod) ([]int, error) {
 // wrap puts the agent before the command of the container at index i. The flags have what the container itself doesn't say.
 func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) error {
 	if mountsAgent(container) {
-		// It was wrapped before. Another webhook may have put a program of its own in front, which does no harm.
-		if !slices.Contains(slices.Concat(container.Command, container.Args), contract.AgentPath) {
-			return fmt.Errorf("the container %q has lost its agent to another webhook and would start at once: let that webhook keep command and args",
-				container.Name)
-		}
-		return nil
+		return wrapAgain(p, i, container)
 	}
 	if len(container.Command) == 0 {
 		return fmt.Errorf("the container %q has no command: set command", container.Name)
@@ -220,6 +215,22 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.
 	return nil
 }
 
+// wrapAgain looks at a container that was wrapped before: another webhook may have put a program of its own in front, which does no harm, or
+// have added probes.
+func wrapAgain(p *jsonpatch.Patch, i int, container corev1.Container) error {
+	argv := slices.Concat(container.Command, container.Args)
+	agent := slices.Index(argv, contract.AgentPath)
+	if agent < 0 {
+		return fmt.Errorf("the container %q has lost its agent to another webhook and would start at once: let that webhook keep command and args",
+			container.Name)
+	}
+	// During an upgrade of the operator the first call may have come to a newer one, with flags that aren't known here.
+	if flags, err := contract.ParseAgentFlags(argv[agent+1:]); err == nil {
+		gateProbes(p, i, container, flags)
+	}
+	return nil
+}
+
 // runMounts give a step the run directory: what others leave there to read, and its own directory to write to.
 func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
 	own := corev1.VolumeMount{
@@ -235,7 +246,8 @@ func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
 // startupProbe has succeeded: so one that fails while the step waits comes first, and a startupProbe of the user's becomes part
 // of it. It goes on failing for the initialDelaySeconds of the others, which the kubelet counts from the start of the container
 // (doProbe in pkg/kubelet/prober/worker.go). It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
-// startupProbe that asks the network is left as it is, since nobody listens before the command has started.
+// startupProbe that asks the network is left as it is, since nobody listens before the command has started. What is as it should be stays: this
+// may be the second call.
 func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) {
 	const never = math.MaxInt32
 	probe := container.StartupProbe
@@ -252,11 +264,13 @@ func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags con
 			FailureThreshold: never,
 		}, "spec", "containers", strconv.Itoa(i), "startupProbe")
 	default:
-		if probe.Exec != nil {
+		if probe.Exec != nil && !slices.Contains(probe.Exec.Command, contract.AgentPath) {
 			p.Set(append([]string{contract.AgentPath}, flags.StartedArgs(probe.Exec.Command)...),
 				"spec", "containers", strconv.Itoa(i), "startupProbe", "exec", "command")
 		}
-		p.Set(never, "spec", "containers", strconv.Itoa(i), "startupProbe", "failureThreshold")
+		if probe.FailureThreshold != never {
+			p.Set(never, "spec", "containers", strconv.Itoa(i), "startupProbe", "failureThreshold")
+		}
 	}
 }
 
