@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -20,7 +21,7 @@ import (
 // the template of a Job must have a container.
 const taskImage = "task"
 
-// useTask puts the Task that the Pod names into it: steps, sidecars, volumes and pull secrets. What the Pod itself has comes before
+// useTask puts the Task that the Pod names into it: steps, sidecars, volumes, pull secrets, and how steps are run. What the Pod itself has comes before
 // what the Task says.
 //
 // The containers are merged as the API server would merge a strategic patch, on the Pod's own JSON, which is raw: so fields
@@ -64,7 +65,7 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 
 	annotations := map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)}
 	for key, value := range template.Annotations {
-		if key != contract.StepsAnnotation {
+		if _, own := d.pod.Annotations[key]; !own && key != contract.StepsAnnotation {
 			annotations[key] = value
 		}
 	}
@@ -76,6 +77,12 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 func notForOthers(task *v1alpha1.Task) []string {
 	var ignored []string
 	if template := task.Spec.Template; template != nil {
+		if annotations := template.Metadata.Annotations; len(annotations) > len(forAll(annotations)) {
+			ignored = append(ignored, "template.metadata.annotations")
+		}
+		if len(template.Metadata.Labels) > 0 {
+			ignored = append(ignored, "template.metadata.labels")
+		}
 		spec := template.Spec.DeepCopy()
 		spec.Volumes, spec.ImagePullSecrets, spec.Containers, spec.RestartPolicy = nil, nil, nil, ""
 		for _, field := range slices.Sorted(maps.Keys(fieldsOf(spec))) {
@@ -90,14 +97,24 @@ func notForOthers(task *v1alpha1.Task) []string {
 	return ignored
 }
 
+// forAll are those annotations of a Task's template that say how steps are run, in whichever Pod.
+func forAll(annotations map[string]string) map[string]string {
+	annotations = maps.Clone(annotations)
+	maps.DeleteFunc(annotations, func(key, _ string) bool {
+		return key != contract.HandoffAnnotation && key != contract.DeliveryAnnotation
+	})
+	return annotations
+}
+
 // part is of a Task what a Pod takes from it: the named steps. A command of the Pod's own takes the place of a step's command, args
 // and script, which belong together.
 func part(task *v1alpha1.Task, pod *corev1.Pod, names []string) *v1alpha1.Task {
 	task = task.DeepCopy()
 	if template := task.Spec.Template; template != nil {
-		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{
-			Volumes: template.Spec.Volumes, ImagePullSecrets: template.Spec.ImagePullSecrets,
-		}}
+		task.Spec.Template = &v1alpha1.PodTemplate{
+			Metadata: metav1.ObjectMeta{Annotations: forAll(template.Metadata.Annotations)},
+			Spec:     corev1.PodSpec{Volumes: template.Spec.Volumes, ImagePullSecrets: template.Spec.ImagePullSecrets},
+		}
 	}
 	task.Spec.Steps = slices.DeleteFunc(task.Spec.Steps, func(step v1alpha1.Step) bool { return !slices.Contains(names, step.Name) })
 	for i := range task.Spec.Steps {

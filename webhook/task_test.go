@@ -355,6 +355,8 @@ func TestNamedTaskUnderALimitRange(t *testing.T) {
 // is said.
 func TestNamedTaskKeepsThePods(t *testing.T) {
 	task := readTask(t, build, func(task *v1alpha1.Task) {
+		task.Spec.Template.Metadata.Labels = map[string]string{"team": "x"}
+		task.Spec.Template.Metadata.Annotations = map[string]string{"mine": "x", contract.HandoffAnnotation: contract.HandoffController}
 		task.Spec.Template.Spec.NodeSelector = map[string]string{"disk": "ssd"}
 		task.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 		task.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "prepare"}}
@@ -371,9 +373,57 @@ func TestNamedTaskKeepsThePods(t *testing.T) {
 	if diff := cmp.Diff(pod.Spec.ImagePullSecrets, admitted.Spec.ImagePullSecrets); diff != "" {
 		t.Errorf("pull secrets (-was +is):\n%s", diff)
 	}
-	want := []string{`not taken from the Task "build", since it is for the Task's own Pod: template.spec.initContainers, template.spec.nodeSelector, timeout`}
+	want := []string{`not taken from the Task "build", since it is for the Task's own Pod: ` +
+		`template.metadata.annotations, template.metadata.labels, template.spec.initContainers, template.spec.nodeSelector, timeout`}
 	if diff := cmp.Diff(want, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+// TestNamedTaskAnnotations proves that those annotations of a Task's template which say how steps are run count in a Pod that names the Task, too,
+// unless it has its own.
+func TestNamedTaskAnnotations(t *testing.T) {
+	type run struct {
+		Alone    bool
+		Delivery string // as annotated
+		ByInit   bool
+		Other    string
+		Warnings []string
+	}
+	const handoff, delivery = contract.HandoffAnnotation, contract.DeliveryAnnotation
+	cases := map[string]struct {
+		ofTask, ofPod map[string]string
+		want          run
+	}{
+		"none":                 {nil, nil, run{false, "", true, "", nil}},
+		"the Task's":           {map[string]string{handoff: "controller", delivery: "image"}, nil, run{true, "image", false, "", nil}},
+		"beside the Pod's":     {map[string]string{handoff: "controller"}, map[string]string{"other": "x"}, run{true, "", true, "x", nil}},
+		"the Pod's come first": {map[string]string{delivery: "image"}, map[string]string{delivery: "init"}, run{false, "init", true, "", nil}},
+		"others": {map[string]string{"other": "x"}, nil, run{false, "", true, "", []string{
+			`not taken from the Task "build", since it is for the Task's own Pod: template.metadata.annotations`,
+		}}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := decodePod(t, []byte(naming(placeholder)))
+			pod.Annotations = c.ofPod
+			raw, warnings := admit(t, encode(t, pod), readTask(t, build, func(task *v1alpha1.Task) { task.Spec.Template.Metadata.Annotations = c.ofTask }))
+			admitted := decodePod(t, raw)
+			flags, err := contract.ParseAgentFlags(admitted.Spec.Containers[0].Args)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := run{flags.Alone, admitted.Annotations[delivery], slices.ContainsFunc(admitted.Spec.InitContainers, isAgentContainer), admitted.Annotations["other"], warnings}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the Pod (-want +got):\n%s", diff)
+			}
+			if (admitted.Annotations[handoff] == contract.HandoffController) != flags.Alone {
+				t.Errorf("the agents are alone: %t, and the annotation is %q", flags.Alone, admitted.Annotations[handoff])
+			}
+			if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+				t.Errorf("the second answer is %+v, want none", again)
+			}
+		})
 	}
 }
 
