@@ -59,7 +59,7 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 }
 
 // history is what has been told of Pods, so that nothing is told twice. It is lost when the operator ends: what the annotations of a Pod
-// say, or the end of it, has been told by then.
+// say, or the end of it, is taken to have been told by then.
 type history struct {
 	mutex sync.Mutex
 	steps map[types.NamespacedName]told
@@ -90,8 +90,10 @@ func (s *history) forget(key types.NamespacedName) {
 	delete(s.steps, key)
 }
 
-// toldBefore are the steps of a Pod that an earlier operator has told of: all of one that has ended, and else those before the one that
-// was released last.
+// toldBefore are the steps of a Pod that an earlier operator is taken to have told of: all of one that has ended, and else those before the
+// one that was released last. A Pod that has ended doesn't say whether anybody looked while it ran: its agents release each other's steps, and the
+// order of one that is over is not written any more. So nothing is told of a Pod that ran wholly while no operator was alive, rather than all of it
+// twice after each restart.
 func toldBefore(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
 	if isTerminal(pod.Status.Phase) {
 		return now.steps

@@ -93,7 +93,7 @@ func TestTransitions(t *testing.T) {
 }
 
 // TestHistory proves that an event of a step is told once, also by an operator that was started while the Pod ran: what the annotations
-// or the end of a Pod say, the one before it has told.
+// or the end of a Pod say, the one before it is taken to have told.
 func TestHistory(t *testing.T) {
 	another := func(pod *corev1.Pod) { pod.UID = "another" }
 	const (
@@ -126,6 +126,9 @@ func TestHistory(t *testing.T) {
 		},
 		"a new operator, and the Pod has ended": {
 			[]*corev1.Pod{sequential(order("3"), phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c")))}, nil,
+		},
+		"a new operator, and the Pod has ended with its first order, as a short one does that was told of": {
+			[]*corev1.Pod{sequential(phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c")))}, nil,
 		},
 		"another Pod of the name": {
 			[]*corev1.Pod{fresh, aRuns, sequential(another, phase(corev1.PodPending)), sequential(another, containers(running("a"), running("b"), running("c")))},
