@@ -246,8 +246,8 @@ func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
 // startupProbe has succeeded: so one that fails while the step waits comes first, and a startupProbe of the user's becomes part
 // of it. It goes on failing for the initialDelaySeconds of the others, which the kubelet counts from the start of the container
 // (doProbe in pkg/kubelet/prober/worker.go). It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
-// startupProbe that asks the network is left as it is, since nobody listens before the command has started. What is as it should be stays: this
-// may be the second call.
+// startupProbe that asks the network is left as it is, since nothing of the step listens before its command has started. What is as it should be
+// stays: this may be the second call.
 func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) {
 	const never = math.MaxInt32
 	probe := container.StartupProbe
