@@ -217,34 +217,35 @@ func cgroupHierarchies() ([]string, error) {
 	return roots, nil
 }
 
-// removeCgroups removes the cluster's cgroups, innermost first. A group stays busy for a moment after its last
-// process has ended.
-func removeCgroups(ctx context.Context) error {
-	roots, err := cgroupHierarchies()
-	if err != nil {
-		return err
-	}
-	for _, root := range roots {
-		var dirs []string
-		err := filepath.WalkDir(filepath.Join(root, cgroupRoot), func(path string, entry fs.DirEntry, err error) error {
+// clusterCgroups are the folders of the cluster's cgroups in the hierarchies, each before those in it.
+func clusterCgroups(hierarchies []string) []string {
+	var dirs []string
+	for _, hierarchy := range hierarchies {
+		_ = filepath.WalkDir(filepath.Join(hierarchy, cgroupRoot), func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.IsDir() {
 				dirs = append(dirs, path)
 			}
 			return nil // what is gone is gone
 		})
-		if err != nil {
-			return err
-		}
-		slices.Reverse(dirs)
-		for _, dir := range dirs {
-			var err error
-			removed := poll(ctx, 5*time.Second, func() bool {
-				err = syscall.Rmdir(dir)
-				return err == nil || errors.Is(err, syscall.ENOENT)
-			})
-			if !removed {
-				return fmt.Errorf("removing the cgroup %s: %w", dir, err)
-			}
+	}
+	return dirs
+}
+
+// removeCgroups removes the cluster's cgroups, innermost first. A group stays busy for a moment after its last
+// process has ended.
+func removeCgroups(ctx context.Context) error {
+	hierarchies, err := cgroupHierarchies()
+	if err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(clusterCgroups(hierarchies)) {
+		var err error
+		removed := poll(ctx, 5*time.Second, func() bool {
+			err = syscall.Rmdir(dir)
+			return err == nil || errors.Is(err, syscall.ENOENT)
+		})
+		if !removed {
+			return fmt.Errorf("removing the cgroup %s: %w", dir, err)
 		}
 	}
 	return nil

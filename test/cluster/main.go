@@ -20,6 +20,7 @@ const usage = `usage: cluster COMMAND
   up              start the cluster; builds and installs what it needs, repairs what has died
   down            end it and remove all that it made
   status          a line per component; exit code 1 when something is wrong
+  running         print true where a process of a cluster lives on this machine, healthy or not, else false
   kubeconfig      print the path of the administrator's kubeconfig
   env             print a shell command that sets KUBECONFIG, PATH and NO_PROXY: eval "$(... env)"
   registry        print the address of the registry, as the host and the Pods reach it
@@ -68,6 +69,12 @@ func run(ctx context.Context, args []string) error {
 		return c.down(ctx)
 	case command == "status":
 		return c.status(ctx)
+	case command == "running":
+		pids, err := clusterProcesses()
+		if err != nil {
+			return err
+		}
+		fmt.Println(len(pids) > 0)
 	case command == "kubeconfig":
 		fmt.Println(c.kubeconfig())
 	case command == "env":

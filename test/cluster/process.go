@@ -1,14 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,25 +108,50 @@ func poll(ctx context.Context, limit time.Duration, yes func() bool) bool {
 // clusterProcesses are all processes in the cluster's network namespace (its daemons, the shims, Pods with
 // hostNetwork) and all in its cgroups (its containers), whoever started them.
 func clusterProcesses() ([]int, error) {
+	hierarchies, err := cgroupHierarchies()
+	if err != nil {
+		return nil, err
+	}
+	pids, err := cgroupProcesses(hierarchies)
+	if err != nil {
+		return nil, err
+	}
 	namespaceInode := inode(namespacePath())
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	var pids []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		cgroups, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cgroup"))
-		if err != nil {
-			continue // it has ended
-		}
-		inCgroup := bytes.Contains(cgroups, []byte(":/"+cgroupRoot+"/"))
-		inNamespace := namespaceInode != 0 && inode(filepath.Join("/proc", entry.Name(), "ns/net")) == namespaceInode
-		if inCgroup || inNamespace {
+		if err == nil && namespaceInode != 0 && inode(filepath.Join("/proc", entry.Name(), "ns/net")) == namespaceInode {
 			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return slices.DeleteFunc(slices.Compact(pids), func(pid int) bool { return pid == os.Getpid() }), nil
+}
+
+// cgroupProcesses are the processes in the cluster's cgroups, each as often as there are hierarchies that have it. The groups are
+// asked, not the processes: /proc/PID/cgroup names a group as its reader's cgroup namespace does, which need not be
+// how it is named here (cgroup_namespaces(7)).
+func cgroupProcesses(hierarchies []string) ([]int, error) {
+	var pids []int
+	for _, dir := range clusterCgroups(hierarchies) {
+		content, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+			continue // the group has gone meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		for field := range strings.FieldsSeq(string(content)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				return nil, fmt.Errorf("reading the processes of the cgroup %s: %w", dir, err)
+			}
+			if pid > 0 { // 0 is one of another PID namespace (cgroups(7))
+				pids = append(pids, pid)
+			}
 		}
 	}
 	return pids, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,5 +72,38 @@ func TestStartTimeOfKernel(t *testing.T) {
 	want := strings.Fields(string(stat))[21]
 	if diff := cmp.Diff(want, startTime(os.Getpid())); diff != "" {
 		t.Errorf("start time (-want +got):\n%s", diff)
+	}
+}
+
+// TestCgroupProcesses proves that the processes of all the cluster's cgroups are found, however deep, in each hierarchy,
+// and those of no other group: neither of one beside it, nor of one of the same name in another group.
+func TestCgroupProcesses(t *testing.T) {
+	root := t.TempDir()
+	for group, procs := range map[string]string{
+		"memory/taskflow-test":               "",
+		"memory/taskflow-test/kubepods":      "11\n",
+		"memory/taskflow-test/kubepods/pod1": "12\n13\n0\n",
+		"pids/taskflow-test/kubepods/pod1":   "12\n14\n",
+		"pids":                               "1\n",
+		"pids/taskflow-test-2":               "2\n",
+		"pids/docker/taskflow-test":          "3\n",
+	} {
+		dir := filepath.Join(root, group)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(procs), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(root, "pids/taskflow-test/gone"), 0o755); err != nil { // as one that is being removed
+		t.Fatal(err)
+	}
+	got, err := cgroupProcesses([]string{filepath.Join(root, "memory"), filepath.Join(root, "pids"), filepath.Join(root, "none")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{11, 12, 13, 12, 14}, got); diff != "" {
+		t.Errorf("processes (-want +got):\n%s", diff)
 	}
 }
