@@ -28,7 +28,7 @@ cluster-status: ## Say how the test cluster is.
 
 .PHONY: deploy-local
 deploy-local: up ## Build taskflow and install it into the test cluster.
-	@eval "$$($(CLUSTER) env)" && registry="$$($(CLUSTER) registry)" && \
+	@environment="$$($(CLUSTER) env)" && eval "$$environment" && registry="$$($(CLUSTER) registry)" && \
 	$(MAKE) --no-print-directory deploy IMAGES=docker.io/taskflow PUSH_TO="$$registry/taskflow" PLAIN_HTTP=true \
 	  OPERATOR_FLAGS="--start-grace-period=30s --shutdown-delay=2s --cert-lifetime=5m --log-level=debug" CONFIG=test/e2e/operator.yaml PLATFORMS=linux/$$(go env GOARCH)
 

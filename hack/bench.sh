@@ -15,8 +15,7 @@ while (($#)); do
 	esac
 	shift
 done
-found_up=false
-if $cluster status >/dev/null 2>&1; then found_up=true; fi
+found_up=$($cluster running)
 trap '$found_up || $cluster down' EXIT
 
 out=dist/bench

@@ -6,7 +6,8 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say "1. A Kubernetes cluster on this machine"
 make --no-print-directory up
-eval "$(go run -C test/cluster . env)"
+environment=$(go run -C test/cluster . env)
+eval "$environment"
 
 say "2. taskflow in it"
 make --no-print-directory deploy-local
@@ -17,22 +18,22 @@ kubectl apply -f config/samples/task.yaml
 kubectl get tasks --watch &
 watch=$!
 trap 'kill $watch 2>/dev/null || true' EXIT
-ended=true
-kubectl wait --for=condition=Complete --timeout=120s task/example-taskflow >/dev/null || ended=false
-kill $watch
+kubectl wait --for=jsonpath='{.status.completionTime}' --timeout=120s task/example-taskflow >/dev/null || true
+kill $watch 2>/dev/null || true
 wait $watch 2>/dev/null || true
 
+if [ "$(kubectl get task example-taskflow -o jsonpath='{.status.phase}')" != Succeeded ]; then
+	kubectl describe task example-taskflow
+	kubectl logs example-taskflow --all-containers --prefix --tail=20 || true # there may be no Pod
+	echo "demo: the Task didn't succeed within two minutes: its conditions, events and logs are above" >&2
+	exit 1
+fi
 for step in step1 step2 step3; do
 	say "kubectl logs example-taskflow -c $step"
 	kubectl logs example-taskflow -c $step --tail=5
 done
 say "kubectl get tasks"
 kubectl get tasks
-if ! $ended; then
-	kubectl describe task example-taskflow
-	echo "demo: the Task isn't complete after two minutes: its conditions and events are above" >&2
-	exit 1
-fi
 
 cat <<'EOF'
 
