@@ -39,8 +39,8 @@ var (
 func TestMain(m *testing.M) {
 	logf.SetLogger(logr.Discard())
 	var err error
-	if cluster, clientset, err = kube.Connect(); err != nil {
-		fmt.Fprintf(os.Stderr, "connecting to the cluster (is KUBECONFIG set? run `make test`): %v\n", err)
+	if cluster, clientset, err = kube.ConnectToTestCluster(); err != nil {
+		fmt.Fprintf(os.Stderr, "connecting to the test cluster (`make test` does it all): %v\n", err)
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
