@@ -138,7 +138,14 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := c.checkPath(); err != nil {
 		return err
 	}
+	if err := c.setPath(); err != nil { // else a package whose program isn't on the user's PATH looks missing
+		return err
+	}
 	if err := installPackages(ctx); err != nil {
+		return err
+	}
+	busybox, err := staticBusybox(ctx)
+	if err != nil {
 		return err
 	}
 	var dirs [3]string
@@ -191,7 +198,7 @@ func (c *cluster) up(ctx context.Context) error {
 	}
 	// Asked of the registry, since an earlier up may have been killed before this, or the registry have died.
 	if !imagesPushed(ctx) {
-		if err := c.pushImages(ctx); err != nil {
+		if err := c.pushImages(ctx, busybox); err != nil {
 			return err
 		}
 	}

@@ -55,12 +55,12 @@ func imagesPushed(ctx context.Context) bool {
 
 // pushImages makes the images that the cluster and its tests use, and pushes them to the registry, under the paths
 // that they have on Docker Hub.
-func (c *cluster) pushImages(ctx context.Context) error {
+func (c *cluster) pushImages(ctx context.Context, staticBusybox string) error {
 	pause, err := c.pauseImage(ctx)
 	if err != nil {
 		return fmt.Errorf("making the pause image: %w", err)
 	}
-	busybox, err := busyboxFiles(ctx)
+	busybox, err := busyboxFiles(ctx, staticBusybox)
 	if err != nil {
 		return fmt.Errorf("making the busybox image: %w", err)
 	}
@@ -111,23 +111,11 @@ func (c *cluster) pauseImage(ctx context.Context) ([]oci.File, error) {
 	return []oci.File{{Path: "pause", Mode: 0o555, Content: content}}, err
 }
 
-// busyboxFiles are the static busybox of Debian, with a link for each of its applets, and what a base image has besides.
-func busyboxFiles(ctx context.Context) ([]oci.File, error) {
-	binary := "/usr/bin/busybox"
+// busyboxFiles are a static busybox, with a link for each of its applets, and what a base image has besides.
+func busyboxFiles(ctx context.Context, binary string) ([]oci.File, error) {
 	content, err := os.ReadFile(binary)
-	if os.IsNotExist(err) {
-		binary = "/bin/busybox"
-		content, err = os.ReadFile(binary)
-	}
 	if err != nil {
 		return nil, err
-	}
-	static, err := isStatic(content)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", binary, err)
-	}
-	if !static { // Debian's package busybox
-		return nil, fmt.Errorf("%s needs shared libraries, which the image doesn't have: install the package busybox-static in its place", binary)
 	}
 	files := []oci.File{
 		{Path: "bin/busybox", Mode: 0o755, Content: content},
