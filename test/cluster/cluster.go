@@ -166,7 +166,7 @@ func (c *cluster) up(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if len(r.aliveComponents()) == 0 || r.State != c.state {
+	if !c.repairable(r) {
 		if r, err = c.prepare(ctx, r); err != nil {
 			return err
 		}
@@ -211,6 +211,13 @@ func (c *cluster) up(ctx context.Context) error {
 		fmt.Fprintln(os.Stderr, "the cluster is up already")
 	}
 	return nil
+}
+
+// repairable says whether what runs can go on with what of it has died started again. Without its files, which `git clean -fdx` removes
+// under it, it can't.
+func (c *cluster) repairable(r record) bool {
+	_, err := os.Stat(c.kubeconfig())
+	return err == nil && r.State == c.state && len(r.aliveComponents()) > 0
 }
 
 // prepare removes what an earlier cluster has left and makes what the components need.

@@ -70,6 +70,34 @@ func TestAliveComponents(t *testing.T) {
 	}
 }
 
+// TestRepairable proves that `up` goes on with a cluster of this clone's that runs, and makes a new one in place of any other: also
+// where one runs whose files are gone.
+func TestRepairable(t *testing.T) {
+	c, empty := newCluster(t.TempDir(), ""), newCluster(t.TempDir(), "")
+	if err := writeFiles(filepath.Join(c.state, "config"), settings{State: c.state, Run: runDir}); err != nil {
+		t.Fatal(err)
+	}
+	alive := map[string]process{"etcd": {os.Getpid(), startTime(os.Getpid())}, "kubelet": {}}
+	dead := map[string]process{"etcd": {1 << 30, "1"}}
+	for name, test := range map[string]struct {
+		cluster *cluster
+		record  record
+		want    bool
+	}{
+		"one has died":        {c, record{State: c.state, Processes: alive}, true},
+		"all have died":       {c, record{State: c.state, Processes: dead}, false},
+		"another clone's":     {c, record{State: empty.state, Processes: alive}, false},
+		"its files are gone":  {empty, record{State: empty.state, Processes: alive}, false},
+		"there has been none": {c, record{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := test.cluster.repairable(test.record); got != test.want {
+				t.Errorf("repairable: got %t, want %t", got, test.want)
+			}
+		})
+	}
+}
+
 // TestAwait proves that waiting ends when the condition holds, when a component has died (with the end of its log), and
 // when the command is interrupted.
 func TestAwait(t *testing.T) {

@@ -137,6 +137,27 @@ func TestLifecycle(t *testing.T) {
 		}
 		must("up")
 		must("status")
+		runPod()
+	})
+
+	t.Run("up after the files were removed under a cluster that runs", func(t *testing.T) {
+		before := components()
+		for _, dir := range []string{"config", "pki", "logs", "etcd", "registry"} { // not what holds mounts, which git clean can't remove either
+			if err := os.RemoveAll(filepath.Join(root, ".cluster", dir)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must("up")
+		after := components()
+		for name := range before {
+			if before[name] == after[name] {
+				t.Errorf("%s still is process %d, without its files", name, after[name].PID)
+			}
+		}
+		must("status")
+		if got := must("running"); got != "true\n" {
+			t.Errorf("running: got %q, want true", got)
+		}
 		runPod() // and leave it to down
 	})
 
@@ -147,6 +168,9 @@ func TestLifecycle(t *testing.T) {
 				t.Fatal(err)
 			}
 			must("down")
+			if got := must("running"); got != "false\n" {
+				t.Errorf("running: got %q, want false", got)
+			}
 			wantNothingLeft(t, filepath.Join(root, ".cluster"), record.MadeFolders)
 		})
 	}

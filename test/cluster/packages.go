@@ -76,11 +76,11 @@ func staticBusybox(ctx context.Context) (string, error) {
 	}
 	fmt.Fprintf(os.Stderr, "unpacking the Debian package busybox-static into %s\n", dir)
 	if err := unpackPackage(ctx, "busybox-static", dir); err != nil {
-		return "", fmt.Errorf("unpacking busybox-static: %w: put a static busybox at %s by hand", err, busyboxes(dir)[0])
+		return "", fmt.Errorf("unpacking busybox-static: %w: put a static busybox at %s by hand", err, filepath.Join(dir, "bin/busybox"))
 	}
 	busybox, err := firstStatic(busyboxes(dir))
 	if err == nil && busybox == "" {
-		err = fmt.Errorf("the package busybox-static has no static busybox: put one at %s by hand", busyboxes(dir)[0])
+		err = fmt.Errorf("the package busybox-static has no static busybox: put one at %s by hand", filepath.Join(dir, "bin/busybox"))
 	}
 	return busybox, err
 }
