@@ -164,7 +164,7 @@ func makeCgroups() error {
 			return fmt.Errorf("making a cgroup: %w", err)
 		}
 		if root == "/sys/fs/cgroup" { // version 2: controllers are handed down level by level
-			if err := delegateControllers(root, dir); err != nil {
+			if err := delegateControllers(root, cgroupRoot); err != nil {
 				return err
 			}
 		}
@@ -182,18 +182,64 @@ func makeCgroups() error {
 	return nil
 }
 
-// delegateControllers lets each of the nested version 2 groups hand all its controllers down.
-func delegateControllers(dirs ...string) error {
-	for _, dir := range dirs {
-		controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-		if err != nil {
-			return err
+// podControllers are those of version 2 that the kubelet needs for its groups, as far as the kernel has them: see
+// getSupportedUnifiedControllers in k8s.io/kubernetes/pkg/kubelet/cm.
+var podControllers = []string{"cpu", "cpuset", "hugetlb", "memory", "pids"}
+
+// delegateControllers lets the root and a group in it, of version 2, hand down the controllers that the kubelet needs. A root that is
+// none to the kernel, as that of a container, can't do so while it has processes (cgroups(7), "no internal processes"): they
+// move to a group of their own, which stays. The entrypoints of kind and k3d do the same.
+func delegateControllers(root, group string) error {
+	const leaf, attempts = "init", 10
+	err := enableControllers(root)
+	for attempt := 0; errors.Is(err, syscall.EBUSY) && attempt < attempts; attempt++ { // again, since those that move may have started others
+		if err := moveProcesses(root, filepath.Join(root, leaf)); err != nil {
+			return fmt.Errorf("moving the processes of %s to the group %s: %w", root, leaf, err)
 		}
-		for controller := range strings.FieldsSeq(string(controllers)) {
-			file := filepath.Join(dir, "cgroup.subtree_control")
-			if err := os.WriteFile(file, []byte("+"+controller), 0o644); err != nil {
-				return fmt.Errorf("enabling the controller %s in %s: %w", controller, dir, err)
-			}
+		err = enableControllers(root)
+	}
+	if err != nil {
+		return err
+	}
+	return enableControllers(filepath.Join(root, group))
+}
+
+// enableControllers lets a group hand down what it has of podControllers.
+func enableControllers(dir string) error {
+	controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	var enabled []string
+	for _, controller := range strings.Fields(string(controllers)) {
+		if slices.Contains(podControllers, controller) {
+			enabled = append(enabled, "+"+controller)
+		}
+	}
+	request := strings.Join(enabled, " ") // all or none
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(request), 0o644); err != nil {
+		return fmt.Errorf("enabling the controllers %q in %s: %w", request, dir, err)
+	}
+	return nil
+}
+
+// moveProcesses moves all processes of a group to another one, which it makes.
+func moveProcesses(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	pids, err := os.ReadFile(filepath.Join(from, "cgroup.procs"))
+	if err != nil {
+		return err
+	}
+	procs, err := os.OpenFile(filepath.Join(to, "cgroup.procs"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer procs.Close()
+	for pid := range strings.Lines(string(pids)) { // one a write
+		if _, err := procs.WriteString(pid); err != nil && !errors.Is(err, syscall.ESRCH) { // it may have ended
+			return err
 		}
 	}
 	return nil

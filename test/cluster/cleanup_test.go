@@ -121,3 +121,61 @@ func TestSettingsOfOldRecord(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDelegateControllers proves that the root and the cluster's group hand down what the kubelet needs of the controllers that each has,
+// in one request, and that no process moves where the kernel takes it. That the kernel refuses it is beyond a folder of files.
+func TestDelegateControllers(t *testing.T) {
+	root := t.TempDir()
+	writeGroup(t, root, "cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n")
+	writeGroup(t, root, "cgroup.procs", "1\n")
+	writeGroup(t, filepath.Join(root, "ours"), "cgroup.controllers", "cpu memory pids\n")
+	if err := delegateControllers(root, "ours"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"cgroup.controllers":          "cpuset cpu io memory hugetlb pids rdma misc\n",
+		"cgroup.procs":                "1\n",
+		"cgroup.subtree_control":      "+cpuset +cpu +memory +hugetlb +pids",
+		"ours/cgroup.controllers":     "cpu memory pids\n",
+		"ours/cgroup.subtree_control": "+cpu +memory +pids",
+	}
+	got := map[string]string{}
+	for _, file := range filesBelow(t, root) {
+		content, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[file] = string(content)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+// TestMoveProcesses proves that all processes of a group are written to the other one, each with a line feed of its own.
+func TestMoveProcesses(t *testing.T) {
+	root := t.TempDir()
+	leaf := filepath.Join(root, "init")
+	writeGroup(t, root, "cgroup.procs", "1\n12\n345\n")
+	writeGroup(t, leaf, "cgroup.procs", "") // the kernel makes it with the group
+	if err := moveProcesses(root, leaf); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(leaf, "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("1\n12\n345\n", string(got)); diff != "" {
+		t.Errorf("processes (-want +got):\n%s", diff)
+	}
+}
+
+func writeGroup(t *testing.T, dir, file, content string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
