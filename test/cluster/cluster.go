@@ -144,6 +144,9 @@ func (c *cluster) up(ctx context.Context) error {
 	if err := installPackages(ctx); err != nil {
 		return err
 	}
+	if err := checkNetwork(ctx); err != nil {
+		return err
+	}
 	busybox, err := staticBusybox(ctx)
 	if err != nil {
 		return err

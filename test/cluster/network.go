@@ -29,6 +29,30 @@ const (
 	hostRegistryAddress = hostAddress + ":" + registryPort
 )
 
+// checkNetwork says where an interface or a route of somebody else's has some of the cluster's addresses. VPNs and proxies do that: the
+// made-up addresses of Clash are from 198.18.0.0/16.
+func checkNetwork(ctx context.Context) error {
+	// All routes inside of the range. An address has its route too, in the table "local".
+	routes, err := exec.CommandContext(ctx, "ip", "-4", "route", "show", "table", "all", "root", clusterRange).Output()
+	if err != nil {
+		return fmt.Errorf("listing the routes of this machine: %w", err)
+	}
+	if route := foreignRoute(string(routes)); route != "" {
+		return fmt.Errorf("the cluster's addresses, %s, are in use on this machine (%s): end the VPN or proxy that made this route, or remove it", clusterRange, route)
+	}
+	return nil
+}
+
+// foreignRoute returns the first of the routes, as ip-route(8) prints them, that isn't the cluster's, or "".
+func foreignRoute(routes string) string {
+	for line := range strings.Lines(routes) {
+		if !strings.Contains(strings.TrimSpace(line)+" ", " dev "+hostInterface+" ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
 // makeNetwork makes the namespace, its interfaces and routes.
 func makeNetwork(ctx context.Context) error {
 	return script(ctx, [][]string{
