@@ -2,6 +2,7 @@ package entrypoint
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -41,8 +43,20 @@ const (
 	maxDepth = 3
 	// parallel is how many platforms of an index are read at a time.
 	parallel = 4
+	// maxEntries bounds an index, of which those that aren't for linux and the attestations are a part. Whoever writes 4 MiB of
+	// "{}," has written a million of them.
+	maxEntries = 1000
 	// maxWords bounds what is kept in mind of one image, in bytes. The longest argument that Linux takes is twice as long.
 	maxWords = 64 << 10
+	// wordSize is what a word takes beside its text, an empty one too.
+	wordSize = 16
+	// maxEscape is how many bytes of JSON there are at most to one of a text: \u0001.
+	maxEscape = 6
+	// maxPlatformName bounds the architecture and the variant, which are kept in mind, too.
+	maxPlatformName = 64
+	// maxBodies is how many documents are being read at a time, of all look-ups together: each may take twice maxResponse for as
+	// long as that lasts.
+	maxBodies = 16
 )
 
 var (
@@ -50,19 +64,90 @@ var (
 	errWrongDigest = errors.New("the content isn't that of the digest")
 )
 
+var errTooLong = &unfitError{ReasonUnfit, fmt.Sprintf("has a command of more than %d KiB", maxWords>>10), setCommand}
+
+// The parts of an index, of an image's manifest, and of its configuration that are needed. Whoever writes a Pod chooses who wrote
+// these: what isn't named here takes no memory, and what is named is bounded.
+type (
+	indexDocument struct {
+		Manifests descriptors `json:"manifests"`
+	}
+	manifestDocument struct {
+		Config descriptor `json:"config"`
+	}
+	configDocument struct {
+		platform
+		Config struct {
+			Entrypoint words `json:"Entrypoint"`
+			Cmd        words `json:"Cmd"`
+		} `json:"config"`
+	}
+	descriptor struct {
+		MediaType types.MediaType `json:"mediaType"`
+		Digest    v1.Hash         `json:"digest"`
+		Platform  *platform       `json:"platform"`
+	}
+	platform struct {
+		OS           string `json:"os"`
+		Architecture string `json:"architecture"`
+		Variant      string `json:"variant"`
+	}
+	descriptors []descriptor
+	words       []string
+)
+
+// isLinux is true where nothing is said, too, as it is for containerd on linux (containerd/platforms, normalizeOS).
+func (p platform) isLinux() bool { return p.OS == "" || p.OS == "linux" }
+
+func (p platform) fits() bool {
+	return len(p.Architecture) <= maxPlatformName && len(p.Variant) <= maxPlatformName
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It stops at the first entry too many.
+func (d *descriptors) UnmarshalJSON(content []byte) error {
+	*d = nil
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	if _, err := decoder.Token(); err != nil {
+		return err
+	}
+	for decoder.More() {
+		if len(*d) == maxEntries {
+			return errUnreadable
+		}
+		var entry descriptor
+		if err := decoder.Decode(&entry); err != nil {
+			return err
+		}
+		*d = append(*d, entry)
+	}
+	return nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It doesn't begin with what is too long however it is written.
+func (w *words) UnmarshalJSON(content []byte) error {
+	if len(content) > maxEscape*maxWords {
+		return errTooLong
+	}
+	return json.Unmarshal(content, (*[]string)(w))
+}
+
 // session reads from a repository, with one credential.
 type session struct {
 	client     *http.Client
 	repository name.Repository
+	bodies     chan struct{} // has one for each document that is being read
 }
 
-// newSession asks the registry how it wants to be shown a credential, and gets a token if that is how.
-func newSession(ctx context.Context, repository name.Repository, auth authn.Authenticator, t http.RoundTripper) (*session, error) {
-	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, t, []string{repository.Scope(transport.PullScope)})
+// open asks the registry how it wants to be shown a credential, and gets a token if that is how.
+func (r *Resolver) open(ctx context.Context, repository name.Repository, auth authn.Authenticator) (*session, error) {
+	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, r.transport, []string{repository.Scope(transport.PullScope)})
+	if refused, ok := errors.AsType[*transport.Error](err); ok {
+		refused.Request = nil // has the credential, and would be kept with the failure
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &session{&http.Client{Transport: authorised}, repository}, nil
+	return &session{&http.Client{Transport: authorised}, repository, r.bodies}, nil
 }
 
 // digest asks for that of a tag, or whether there is what has this digest: with a HEAD, which is all that registries count least; or
@@ -84,12 +169,27 @@ func (s *session) digest(ctx context.Context, identifier string) (v1.Hash, error
 	default:
 		return v1.Hash{}, err
 	}
-	content, _, err := s.read(ctx, "manifests", identifier, want)
-	if err != nil || want != (v1.Hash{}) {
-		return want, err
+	response, err = s.do(ctx, http.MethodGet, "manifests", identifier)
+	if err != nil {
+		return v1.Hash{}, err
 	}
-	digest, _, err := v1.SHA256(bytes.NewReader(content))
-	return digest, err
+	defer response.Body.Close()
+	got, err := hashOf(cmp.Or(want.Algorithm, "sha256"), response.Body)
+	if err == nil && want != (v1.Hash{}) && got != want {
+		err = errWrongDigest
+	}
+	return got, err
+}
+
+func hashOf(algorithm string, content io.Reader) (v1.Hash, error) {
+	hasher, err := v1.Hasher(algorithm)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	if _, err := io.Copy(hasher, content); err != nil {
+		return v1.Hash{}, err
+	}
+	return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(hasher.Sum(nil))}, nil
 }
 
 // isHeadless is for the answers of registries, and of proxies before them, that know no HEAD.
@@ -101,26 +201,27 @@ func isHeadless(status int) bool {
 	return false
 }
 
-// read returns content, which is that of the digest, unless that is empty.
-func (s *session) read(ctx context.Context, kind, identifier string, want v1.Hash) ([]byte, types.MediaType, error) {
-	response, err := s.do(ctx, http.MethodGet, kind, identifier)
+// read returns the content that has the digest. It waits for others to have read theirs.
+func (s *session) read(ctx context.Context, kind string, digest v1.Hash) ([]byte, types.MediaType, error) {
+	response, err := s.do(ctx, http.MethodGet, kind, digest.String())
 	if err != nil {
 		return nil, "", err
 	}
 	defer response.Body.Close()
+	select {
+	case s.bodies <- struct{}{}:
+		defer func() { <-s.bodies }()
+	case <-ctx.Done():
+		return nil, "", ctx.Err()
+	}
 	content, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, "", err
 	}
-	if want != (v1.Hash{}) {
-		hasher, err := v1.Hasher(want.Algorithm)
-		if err != nil {
-			return nil, "", err
-		}
-		_, _ = hasher.Write(content)
-		if hex.EncodeToString(hasher.Sum(nil)) != want.Hex {
-			return nil, "", errWrongDigest
-		}
+	if got, err := hashOf(digest.Algorithm, bytes.NewReader(content)); err != nil {
+		return nil, "", err
+	} else if got != digest {
+		return nil, "", errWrongDigest
 	}
 	// It is a Content-Type header, to which some registries add a charset.
 	mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
@@ -148,9 +249,9 @@ func (s *session) do(ctx context.Context, method, kind, identifier string) (*htt
 	if err != nil {
 		return nil, err
 	}
-	if err := transport.CheckError(response, http.StatusOK); err != nil {
+	if response.StatusCode != http.StatusOK {
 		_ = response.Body.Close()
-		return nil, err
+		return nil, &transport.Error{StatusCode: response.StatusCode}
 	}
 	return response, nil
 }
@@ -172,9 +273,6 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	entries, err := s.entries(ctx, content, maxDepth, &nested)
 	if err != nil {
 		return image{}, err
-	}
-	if len(entries) > maxPlatforms {
-		return image{}, &unfitError{ReasonUnfit, fmt.Sprintf("is for more than %d platforms", maxPlatforms), setCommand}
 	}
 	found := make([][]platformCommand, len(entries))
 	group, ctx := errgroup.WithContext(ctx)
@@ -199,20 +297,24 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	return all, bounded(all.platforms)
 }
 
+// bounded counts what is kept in mind.
 func bounded(platforms []platformCommand) error {
 	size := 0
 	for _, p := range platforms {
-		size += len(strings.Join(p.command.Entrypoint, " ")) + len(strings.Join(p.command.Cmd, " "))
+		size += len(p.Architecture) + len(p.Variant)
+		for _, word := range slices.Concat(p.command.Entrypoint, p.command.Cmd) {
+			size += wordSize + len(word)
+		}
 	}
 	if size > maxWords {
-		return &unfitError{ReasonUnfit, fmt.Sprintf("has a command of more than %d KiB", maxWords>>10), setCommand}
+		return errTooLong
 	}
 	return nil
 }
 
 // manifest is that of an image, or an index.
 func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, types.MediaType, error) {
-	content, mediaType, err := s.read(ctx, "manifests", digest.String(), digest)
+	content, mediaType, err := s.read(ctx, "manifests", digest)
 	if err != nil {
 		return nil, "", err
 	}
@@ -234,21 +336,25 @@ func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, types.M
 
 // entries are an index's images that may be for linux, without those of which a container runtime makes nothing: attestations
 // (which are of platform unknown/unknown), signatures. Indexes may be nested, as deep as depth, and as many as are left.
-func (s *session) entries(ctx context.Context, content []byte, depth int, left *int) ([]v1.Descriptor, error) {
-	index, err := v1.ParseIndexManifest(bytes.NewReader(content))
+func (s *session) entries(ctx context.Context, content []byte, depth int, left *int) ([]descriptor, error) {
+	var index indexDocument
+	err := json.Unmarshal(content, &index)
 	if *left--; err != nil || depth == 0 || *left < 0 {
 		return nil, errUnreadable
 	}
-	var all []v1.Descriptor
+	var all []descriptor
 	for _, entry := range index.Manifests {
-		if entry.Platform != nil && entry.Platform.OS != "linux" {
+		if entry.Platform != nil && !entry.Platform.isLinux() {
 			continue
 		}
 		switch {
 		case entry.MediaType.IsImage():
+			if entry.Platform != nil && !entry.Platform.fits() {
+				return nil, errUnreadable
+			}
 			all = append(all, entry)
 		case entry.MediaType.IsIndex():
-			nested, _, err := s.read(ctx, "manifests", entry.Digest.String(), entry.Digest)
+			nested, _, err := s.read(ctx, "manifests", entry.Digest)
 			if err != nil {
 				return nil, err
 			}
@@ -258,38 +364,46 @@ func (s *session) entries(ctx context.Context, content []byte, depth int, left *
 			}
 			all = append(all, deeper...)
 		}
+		if len(all) > maxPlatforms {
+			return nil, &unfitError{ReasonUnfit, fmt.Sprintf("is for more than %d platforms", maxPlatforms), setCommand}
+		}
 	}
 	return all, nil
 }
 
 // platform is empty for an image that isn't for linux. Where an index doesn't say an image's platform, container runtimes take that
 // of its configuration; that of an image outside an index they pass over, but for the operating system.
-func (s *session) platform(ctx context.Context, content []byte, listed *v1.Platform) ([]platformCommand, error) {
-	manifest, err := v1.ParseManifest(bytes.NewReader(content))
-	if err != nil || manifest.Config.Digest == (v1.Hash{}) {
+func (s *session) platform(ctx context.Context, content []byte, listed *platform) ([]platformCommand, error) {
+	var manifest manifestDocument
+	if err := json.Unmarshal(content, &manifest); err != nil || manifest.Config.Digest == (v1.Hash{}) {
 		return nil, errUnreadable
 	}
 	if listed == nil && manifest.Config.MediaType != "" && !manifest.Config.MediaType.IsConfig() {
 		return nil, nil // a chart, a signature
 	}
-	content, _, err = s.read(ctx, "blobs", manifest.Config.Digest.String(), manifest.Config.Digest)
+	content, _, err := s.read(ctx, "blobs", manifest.Config.Digest)
 	if err != nil {
 		return nil, err
 	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(content))
-	if err != nil {
+	var config configDocument
+	if err := json.Unmarshal(content, &config); errors.Is(err, errTooLong) {
+		return nil, errTooLong
+	} else if err != nil {
 		return nil, errUnreadable
 	}
-	p := platformCommand{contract.Platform{Architecture: config.Architecture, Variant: config.Variant}, commandOf(config)}
-	if listed != nil {
-		p.Platform = contract.Platform{Architecture: listed.Architecture, Variant: listed.Variant}
-	} else if config.OS != "" && config.OS != "linux" {
+	if listed == nil {
+		listed = &config.platform
+	}
+	if !listed.isLinux() {
 		return nil, nil
 	}
-	return []platformCommand{p}, nil
+	if !listed.fits() {
+		return nil, errUnreadable
+	}
+	return []platformCommand{{contract.Platform{Architecture: listed.Architecture, Variant: listed.Variant}, commandOf(config)}}, nil
 }
 
-func commandOf(config *v1.ConfigFile) Command {
+func commandOf(config configDocument) Command {
 	command := Command{Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd}
 	if len(command.Entrypoint) == 1 && command.Entrypoint[0] == "" {
 		command.Entrypoint = nil

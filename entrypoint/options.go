@@ -97,6 +97,7 @@ func New(o Options) (*Resolver, error) {
 		failures:   cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
 		contents:   cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
 		flights:    &singleflight.Group{},
+		bodies:     make(chan struct{}, maxBodies),
 	}
 	if err := r.addMirrors(o.Mirrors); err != nil {
 		return nil, err

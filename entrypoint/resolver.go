@@ -34,6 +34,7 @@ type Resolver struct {
 	failures           *cache.LRUExpireCache // of question: error
 	contents           *cache.LRUExpireCache // of contentKey: image
 	flights            *singleflight.Group
+	bodies             chan struct{} // see session
 }
 
 // question is which digest a reference has for somebody. As a key of failures, the reference may be a registry alone.
@@ -223,7 +224,7 @@ func (r *Resolver) remember(asked question, source name.Reference, err error) {
 func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys keychain) (answer, error) {
 	var failure error
 	for i, authenticator := range keys.authenticators() {
-		opened, err := newSession(ctx, source.Context(), authenticator, r.transport)
+		opened, err := r.open(ctx, source.Context(), authenticator)
 		if err == nil {
 			var digest v1.Hash
 			if digest, err = opened.digest(ctx, source.Identifier()); err == nil {
@@ -256,7 +257,7 @@ func (r *Resolver) content(ctx context.Context, source name.Reference, keys keyc
 		opened := a.session
 		if opened == nil {
 			var err error
-			if opened, err = newSession(ctx, source.Context(), keys.authenticators()[a.by], r.transport); err != nil {
+			if opened, err = r.open(ctx, source.Context(), keys.authenticators()[a.by]); err != nil {
 				return image{}, err
 			}
 		}

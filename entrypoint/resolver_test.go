@@ -2,6 +2,7 @@ package entrypoint_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -277,9 +279,36 @@ func TestResolve(t *testing.T) {
 			content: indexOf(slices.Repeat([]entry{{"linux/amd64", dockerImage(t, "linux/amd64", app)}}, 65)...),
 			want:    outcome{Sentence: `image "IMAGE" is for more than 64 platforms: ` + setCommand, Permanent: true},
 		},
-		"a command of 64 KiB": {
-			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 64<<10)}}),
-			want:    outcome{Command: entrypoint.Command{Cmd: []string{strings.Repeat("x", 64<<10)}}},
+		"a command of nearly 64 KiB": {
+			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 65_500)}}),
+			want:    outcome{Command: entrypoint.Command{Cmd: []string{strings.Repeat("x", 65_500)}}},
+		},
+		"a command of words without text, which take memory, too": {
+			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: make([]string, 4<<10)}),
+			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB: ` + setCommand, Permanent: true},
+		},
+		"a command that is too long to be read": {
+			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 1<<20)}}),
+			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB: ` + setCommand, Permanent: true},
+		},
+		"an architecture that is none": {
+			content: dockerImage(t, "linux/"+strings.Repeat("x", 65), app),
+			want:    outcome{Sentence: unreadable},
+		},
+		"an architecture in an index that is none": {
+			content: indexOf(entry{"linux/" + strings.Repeat("x", 65), dockerImage(t, "linux/amd64", app)}),
+			want:    outcome{Sentence: unreadable},
+		},
+		"a variant that is none": {
+			content: dockerImage(t, "linux/arm/"+strings.Repeat("x", 65), app),
+			want:    outcome{Sentence: unreadable},
+		},
+		"index that leaves the operating system out": {
+			content: mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+				Add: dockerImage(t, "linux/amd64", app), Descriptor: v1.Descriptor{Platform: &v1.Platform{Architecture: "amd64"}},
+			}),
+			architecture: "amd64",
+			want:         outcome{Command: appCommand},
 		},
 		"a longer command": {
 			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 64<<10), "y"}}),
@@ -629,6 +658,78 @@ func TestResolveEndlessConfig(t *testing.T) {
 			await(t, done, "the end of the response")
 			if sent.Load() > enough {
 				t.Errorf("the registry got rid of %d bytes, want at most %d", sent.Load(), enough)
+			}
+		})
+	}
+}
+
+// TestResolveMemory proves that documents that are small, and would be large in memory, aren't read in full: 4 MiB of "{}," are a
+// million structures of whoever decodes all that could be in them.
+func TestResolveMemory(t *testing.T) {
+	const (
+		size   = 4<<20 - 1<<10
+		enough = 64 << 20 // to read and to serve a document of 4 MiB, buffers that are thrown away counted
+		config = "application/vnd.oci.image.config.v1+json"
+
+		unreadable = "answers with something that can't be read as an image"
+	)
+	many := func(one string) string { return "[" + strings.Repeat(one+",", size/len(one+",")) + one + "]" }
+	sum := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
+	tooLong := func(image string) outcome {
+		return outcome{Sentence: fmt.Sprintf("image %q has a command of more than 64 KiB: %s", image, setCommand), Permanent: true}
+	}
+	cases := map[string]struct {
+		index, manifest, config string // the manifest has the configuration's digest at SUM
+		want                    func(image string) outcome
+	}{
+		"entries of an index": {
+			index: `{"manifests": ` + many("{}") + `}`,
+			want: func(image string) outcome {
+				return outcome{Sentence: unasked(image, strings.Split(image, "/")[0], unreadable)}
+			},
+		},
+		"layers of a manifest": {
+			manifest: `{"config": {"digest": "SUM"}, "layers": ` + many("{}") + `}`,
+			config:   `{"config": {"Entrypoint": ["/other"]}}`,
+			want:     func(string) outcome { return outcome{Command: entrypoint.Command{Entrypoint: []string{"/other"}}} },
+		},
+		"history of a configuration": {
+			manifest: `{"config": {"digest": "SUM"}}`,
+			config:   `{"config": {"Entrypoint": ["/other"]}, "history": ` + many("{}") + `}`,
+			want:     func(string) outcome { return outcome{Command: entrypoint.Command{Entrypoint: []string{"/other"}}} },
+		},
+		"words of a configuration": {
+			manifest: `{"config": {"digest": "SUM"}}`,
+			config:   `{"config": {"Entrypoint": ` + many(`""`) + `}}`,
+			want:     tooLong,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			manifest, mediaType := strings.Replace(c.manifest, "SUM", sum(c.config), 1), types.OCIManifestSchema1
+			if c.index != "" {
+				manifest, mediaType = c.index, types.OCIImageIndex
+			}
+			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case strings.Contains(r.URL.Path, "/blobs/"):
+					content(config, c.config)(w, r)
+				case strings.Contains(r.URL.Path, "/manifests/"):
+					w.Header().Set("Docker-Content-Digest", sum(manifest))
+					content(mediaType, manifest)(w, r)
+				}
+			}))
+			image := host + "/app:v1"
+			resolver := newResolver(t, entrypoint.Options{})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			got := resolve(t, resolver, entrypoint.Request{Image: image})
+			runtime.ReadMemStats(&after)
+			if diff := cmp.Diff(c.want(image), got); diff != "" {
+				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
+			}
+			if allocated := after.TotalAlloc - before.TotalAlloc; allocated > enough {
+				t.Errorf("Resolve has taken %d MiB, want at most %d", allocated>>20, enough>>20)
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,6 +25,8 @@ const (
 	// maxResponse bounds what is read of one response. Whoever writes a Pod chooses the registry, which could send without end;
 	// 4 MiB is also how much of a manifest the distribution specification wants registries to take.
 	maxResponse = 4 << 20
+	// maxRefusal bounds what is read of a response that is a refusal, only so that its connection can be used again.
+	maxRefusal = 64 << 10
 	// maxRedirects is how often a registry may send on one request. The content of large ones is a redirect away, seldom two.
 	maxRedirects = 5
 	// maxRetryAfter bounds how long a registry can make us leave it alone.
@@ -126,6 +129,13 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && wait != "" {
 		_ = response.Body.Close()
 		return nil, &busyError{status, retryAfter(wait, g.now())}
+	}
+	if response.StatusCode >= http.StatusBadRequest {
+		// What a registry says of its refusal would be kept with the failure, and is told to nobody.
+		_, _ = io.CopyN(io.Discard, response.Body, maxRefusal)
+		_ = response.Body.Close()
+		response.Body = http.NoBody
+		return response, nil
 	}
 	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
 	return response, nil
