@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -216,6 +217,137 @@ func TestRateLimit(t *testing.T) {
 	if err := ask("v1"); err != nil || !asked {
 		t.Errorf("after that time: asked %t, %v", asked, err)
 	}
+}
+
+// TestRateLimitLeft proves that the time that is left is told, that images that are known stay so while their registry wants to be left
+// alone, and that one that can't be read until then isn't asked for.
+func TestRateLimitLeft(t *testing.T) {
+	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
+	behind := newRegistry()
+	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
+	push(t, serve(t, behind)+"/app:v2", dockerImage(t, "linux/amd64", other))
+	var limited string
+	var asked int
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		if limited != "" && strings.Contains(r.URL.Path, limited) {
+			w.Header().Set("Retry-After", "600")
+			status(http.StatusTooManyRequests)(w, r)
+			return
+		}
+		behind.ServeHTTP(w, r)
+	}))
+	resolver := newResolver(t, entrypoint.Options{Clock: clock, TagTTL: metav1.Duration{Duration: 10 * time.Minute}})
+	busy := fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests", host)
+	refused := func(tag string, left time.Duration) error {
+		return &entrypoint.Error{Image: host + "/app:" + tag, Reason: entrypoint.ReasonRateLimited, Cause: busy, Remedy: setCommand, RetryAfter: left}
+	}
+	for _, step := range []struct {
+		name    string
+		limited string
+		later   time.Duration
+		tag     string
+		asked   bool
+		want    error
+	}{
+		{name: "before", tag: "v1", asked: true},
+		{name: "its digest is known, its content is limited", limited: "/blobs/", tag: "v2", asked: true, want: refused("v2", 10*time.Minute)},
+		{name: "its content isn't asked for", tag: "v2", want: refused("v2", 10*time.Minute)},
+		{name: "another one isn't either", tag: "v3", want: refused("v3", 10*time.Minute)},
+		{name: "one that is known", tag: "v1"},
+		{name: "a second before the end", later: 599 * time.Second, tag: "v3", want: refused("v3", time.Second)},
+		{name: "afterwards", later: 2 * time.Second, tag: "v2", asked: true},
+	} {
+		clock.SetTime(clock.Now().Add(step.later))
+		limited, asked = step.limited, 0
+		_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:" + step.tag})
+		if diff := cmp.Diff(step.want, err); diff != "" {
+			t.Errorf("%s: the error (-want +got):\n%s", step.name, diff)
+		}
+		if asked > 0 != step.asked {
+			t.Errorf("%s: the registry is asked %d times", step.name, asked)
+		}
+	}
+}
+
+// TestRateLimitOfMirror proves that a mirror's wish to be left alone keeps nobody from the registry itself.
+func TestRateLimitOfMirror(t *testing.T) {
+	mirror := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "600")
+		status(http.StatusTooManyRequests)(w, r)
+	}))
+	origin := serve(t, newRegistry())
+	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{origin: {"http://" + mirror}}})
+	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: origin + "/app:v1"})
+	want := &entrypoint.Error{
+		Image: origin + "/app:v1", Reason: entrypoint.ReasonNotFound, Remedy: "correct the image, or set command",
+		Cause: fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests, and the registry %s has no such image", mirror, origin),
+	}
+	if diff := cmp.Diff(error(want), err); diff != "" {
+		t.Errorf("the error (-want +got):\n%s", diff)
+	}
+}
+
+// TestOutage proves that a registry that is out costs the first who asks the time that a look-up may take, and nobody else any,
+// for whichever of its images and also under Always; that later one asks again, while the others still don't wait; and that it is
+// asked as ever once it answers, whatever it says.
+func TestOutage(t *testing.T) {
+	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
+	behind := newRegistry()
+	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
+	var dead atomic.Bool
+	var thinking sync.RWMutex // locked while the registry is
+	arrived := make(chan struct{}, 100)
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/" {
+			arrived <- struct{}{}
+		}
+		if dead.Load() && r.URL.Path != "/v2/" {
+			thinking.RLock()
+			defer thinking.RUnlock()
+			panic(http.ErrAbortHandler) // closes the connection
+		}
+		behind.ServeHTTP(w, r)
+	}))
+	resolver := newResolver(t, entrypoint.Options{Clock: clock})
+	ask := func(tag string) outcome {
+		return resolve(t, resolver, entrypoint.Request{Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways})
+	}
+	out := func(tag string) outcome {
+		return outcome{Sentence: unasked(host+"/app:"+tag, host, "can't be reached")}
+	}
+	check := func(what string, asked bool, want, got outcome) {
+		t.Helper()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: Resolve (-want +got):\n%s", what, diff)
+		}
+		if len(arrived) > 0 != asked {
+			t.Errorf("%s: the registry is asked %d times", what, len(arrived))
+		}
+		for len(arrived) > 0 {
+			<-arrived
+		}
+	}
+	dead.Store(true)
+	check("the first", true, out("v1"), ask("v1"))
+	check("again", false, out("v1"), ask("v1"))
+	check("another image", false, out("v2"), ask("v2"))
+
+	clock.SetTime(clock.Now().Add(entrypoint.DefaultFailureTTL + time.Second))
+	one := make(chan outcome, 1)
+	thinking.Lock()
+	go func() { one <- ask("v1") }()
+	await(t, arrived, "the one request")
+	check("while one asks", false, out("v2"), ask("v2"))
+	thinking.Unlock()
+	if diff := cmp.Diff(out("v1"), await(t, one, "the end of its look-up")); diff != "" {
+		t.Errorf("the one who asks: Resolve (-want +got):\n%s", diff)
+	}
+
+	dead.Store(false)
+	clock.SetTime(clock.Now().Add(entrypoint.DefaultFailureTTL + time.Second))
+	check("one that it hasn't", true, outcome{Sentence: unasked(host+"/app:v2", host, "has no such image")}, ask("v2"))
+	check("back again", true, outcome{Command: appCommand}, ask("v1"))
 }
 
 // TestHeadless proves that a registry that knows no HEAD, or answers it without a digest, is asked all the same.

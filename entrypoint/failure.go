@@ -26,7 +26,7 @@ type Error struct {
 	Remedy string
 	// Permanent says that only another image or another Pod mends it; otherwise the next try may do.
 	Permanent bool
-	// RetryAfter is how long the registry wants to be left alone. 0: it hasn't said.
+	// RetryAfter is how long the registry still wants to be left alone. 0: it hasn't said, or it was a mirror's wish alone.
 	RetryAfter time.Duration
 }
 
@@ -69,7 +69,7 @@ type failure struct {
 }
 
 // explain makes one sentence of what went wrong with all sources. The last is the registry itself, whose failure has the remedy.
-func explain(image string, keys keychain, failures ...failure) *Error {
+func explain(image string, keys keychain, now time.Time, failures ...failure) *Error {
 	e := &Error{Image: image}
 	var causes []string
 	for _, f := range failures {
@@ -84,8 +84,9 @@ func explain(image string, keys keychain, failures ...failure) *Error {
 		}
 		var why string
 		e.Reason, why, e.Remedy = describe(f, keys)
+		e.RetryAfter = 0
 		if busy, ok := asBusy(f.err); ok {
-			e.RetryAfter = busy.after
+			e.RetryAfter = max(busy.until.Sub(now), time.Second)
 		}
 		causes = append(causes, fmt.Sprintf("the registry %s %s", host(f.source), why))
 	}
@@ -140,6 +141,12 @@ func describe(f failure, keys keychain) (reason, why, remedy string) {
 		return ReasonUnreachable, "can't be reached", setCommand
 	}
 	return ReasonUnreadable, "answers with something that can't be read as an image", setCommand
+}
+
+// isOut is true where nobody would hear anything of the registry now, whichever image and credentials he has.
+func isOut(f failure) bool {
+	reason, _, _ := describe(f, keychain{})
+	return reason == ReasonTimeout || reason == ReasonUnreachable
 }
 
 func whyForbidden(keys keychain) string {

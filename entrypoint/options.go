@@ -42,8 +42,8 @@ type Options struct {
 	// TagTTL is how long it is taken for granted that a tag has the digest that it had, and that those who could read it still can;
 	// never where imagePullPolicy is Always. Default: DefaultTagTTL.
 	TagTTL metav1.Duration `json:"tagTTL,omitzero"`
-	// FailureTTL is how long a failure is the answer without asking again; never where imagePullPolicy is Always. Default:
-	// DefaultFailureTTL.
+	// FailureTTL is how long a failure is the answer without asking again. Where imagePullPolicy is Always, only that of a registry that
+	// doesn't answer at all. Default: DefaultFailureTTL.
 	FailureTTL metav1.Duration `json:"failureTTL,omitzero"`
 	// CacheSize is how many images are kept in mind. Default: DefaultCacheSize.
 	CacheSize int `json:"cacheSize,omitempty"`

@@ -31,7 +31,7 @@ type Resolver struct {
 	transport          http.RoundTripper
 	clock              clock.PassiveClock
 	answers            *cache.LRUExpireCache // of question: answer
-	failures           *cache.LRUExpireCache // of question: error
+	failures           *cache.LRUExpireCache // of question: error, or outage
 	contents           *cache.LRUExpireCache // of contentKey: image
 	flights            *singleflight.Group
 	bodies             chan struct{} // see session
@@ -90,7 +90,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	defer cancel()
 	keys, err := r.keychainFor(ctx, request, ref)
 	if err != nil {
-		return Command{}, explain(request.Image, keys, failure{ref, err})
+		return Command{}, explain(request.Image, keys, r.clock.Now(), failure{ref, err})
 	}
 	always := alwaysPulls(request, ref)
 	sources := r.sources(ref)
@@ -105,7 +105,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 			break
 		}
 	}
-	return Command{}, explain(request.Image, keys, failures...)
+	return Command{}, explain(request.Image, keys, r.clock.Now(), failures...)
 }
 
 // bound leaves a tenth of the time that ctx has, for those who ask to say what was the matter.
@@ -182,9 +182,6 @@ func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Refer
 // answer asks which digest a reference has for those who have these keys.
 func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keychain, always bool) (answer, error) {
 	asked := question{source.Name(), keys.fingerprint()}
-	if known, ok := r.failures.Get(asked.ofRegistry(source)); ok {
-		return answer{}, known.(error)
-	}
 	if !always {
 		if known, ok := r.failures.Get(asked); ok {
 			return answer{}, known.(error)
@@ -194,29 +191,66 @@ func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keych
 			return known.(answer), nil
 		}
 	}
+	if err := r.outage(asked.ofRegistry(source)); err != nil {
+		return answer{}, err
+	}
 	cacheHits.WithLabelValues("digest", "miss").Inc()
 	return fly(ctx, r, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
 		got, err := r.authorise(ctx, source, keys)
 		if err != nil {
-			r.remember(asked, source, err)
+			r.remember(asked, source, err, isOut(failure{source, err}))
 			return answer{}, err
 		}
+		r.failures.Remove(asked.ofRegistry(source))
 		r.answers.Add(asked, answer{digest: got.digest, by: got.by}, r.tagTTL)
 		return got, nil
 	})
 }
 
-// ofRegistry is the question that has a registry's wish to be left alone as its answer.
+// ofRegistry is the question that has an outage as its answer.
 func (q question) ofRegistry(source name.Reference) question {
 	return question{source.Context().RegistryStr(), q.who}
 }
 
-// remember keeps a failure; but none that only says that there was no time.
-func (r *Resolver) remember(asked question, source name.Reference, err error) {
+// outage is why nobody who has the same credentials asks a registry, whatever image it is about, and until when: it has said that it
+// wants to be left alone, or it doesn't answer.
+type outage struct {
+	err   error
+	until time.Time
+}
+
+// outageTTL is how long an outage that is over is kept for the sake of the next one who asks. It is longer than a registry can make us
+// leave it alone.
+const outageTTL = 2 * maxRetryAfter
+
+// outage returns nil for those who are to ask. Once an outage is over that is one of them, and the others hear the same as before for as
+// long as that takes him: a registry that is dead would else hold all of them for the time that a look-up may take, again and again.
+func (r *Resolver) outage(q question) error {
+	known, ok := r.failures.Get(q)
+	if !ok {
+		return nil
+	}
+	last, now := known.(outage), r.clock.Now()
+	if !now.After(last.until) {
+		return last.err
+	}
+	r.failures.Add(q, outage{last.err, now.Add(r.timeout)}, outageTTL)
+	return nil
+}
+
+// remember keeps a failure; as one of the whole registry where that is busy, or out. Whoever hasn't waited for the end of a look-up
+// (the error of its own context) is none.
+func (r *Resolver) remember(asked question, source name.Reference, err error, out bool) {
+	registry := asked.ofRegistry(source)
 	if busy, ok := asBusy(err); ok {
-		r.failures.Add(asked.ofRegistry(source), err, busy.after)
+		r.failures.Add(registry, outage{err, busy.until}, outageTTL)
 		return
 	}
+	if out {
+		r.failures.Add(registry, outage{err, r.clock.Now().Add(r.failureTTL)}, outageTTL)
+		return
+	}
+	r.failures.Remove(registry)
 	r.failures.Add(asked, err, r.failureTTL)
 }
 
@@ -244,10 +278,13 @@ func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys ke
 
 // content is what the answer's digest stands for.
 func (r *Resolver) content(ctx context.Context, source name.Reference, keys keychain, a answer) (image, error) {
-	key := contentKey{source.Context().Name(), a.digest}
+	key, asked := contentKey{source.Context().Name(), a.digest}, question{source.Name(), keys.fingerprint()}
 	if known, ok := r.contents.Get(key); ok {
 		cacheHits.WithLabelValues("command", "hit").Inc()
 		return known.(image), nil
+	}
+	if err := r.outage(asked.ofRegistry(source)); err != nil {
+		return image{}, err
 	}
 	cacheHits.WithLabelValues("command", "miss").Inc()
 	return fly(ctx, r, fmt.Sprintf("command %s %s", key.repository, key.digest), func(ctx context.Context) (image, error) {
@@ -263,9 +300,11 @@ func (r *Resolver) content(ctx context.Context, source name.Reference, keys keyc
 		}
 		found, err := opened.image(ctx, a.digest)
 		if err != nil {
-			r.remember(question{source.Name(), keys.fingerprint()}, source, err)
+			// One image that takes too long says nothing of others: whoever made it may have wanted that.
+			r.remember(asked, source, err, false)
 			return image{}, err
 		}
+		r.failures.Remove(asked.ofRegistry(source))
 		r.contents.Add(key, found, contentTTL)
 		return found, nil
 	})

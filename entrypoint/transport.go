@@ -50,11 +50,11 @@ func (e *blockedError) Error() string {
 // busyError is an answer of status 429, or of 503 with Retry-After: the registry wants fewer requests.
 type busyError struct {
 	status int
-	after  time.Duration
+	until  time.Time
 }
 
 func (e *busyError) Error() string {
-	return fmt.Sprintf("status %d, try again in %s", e.status, e.after)
+	return fmt.Sprintf("status %d, to be left alone until %s", e.status, e.until.Format(time.RFC3339))
 }
 
 // guard is the transport to registries, which whoever may create a Pod can point at any address, by the image's name, by a
@@ -128,7 +128,8 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	wait := response.Header.Get("Retry-After")
 	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && wait != "" {
 		_ = response.Body.Close()
-		return nil, &busyError{status, retryAfter(wait, g.now())}
+		now := g.now()
+		return nil, &busyError{status, now.Add(retryAfter(wait, now))}
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		// What a registry says of its refusal would be kept with the failure, and is told to nobody.
