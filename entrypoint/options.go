@@ -1,7 +1,9 @@
 package entrypoint
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -241,8 +243,19 @@ func parseBundle(bundle string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
 	}
-	if !pool.AppendCertsFromPEM([]byte(bundle)) {
-		return nil, errors.New("caBundle: there is no certificate in it: set it to certificates in PEM")
+	for rest := []byte(bundle); ; {
+		block, after := pem.Decode(rest)
+		switch {
+		case block == nil && len(bytes.TrimSpace(rest)) > 0:
+			return nil, errors.New("caBundle: there is something else in it than certificates: set it to certificates in PEM")
+		case block == nil:
+			return pool, nil
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("caBundle: a certificate can't be read: set it to certificates in PEM: %w", err)
+		}
+		pool.AddCert(cert)
+		rest = after
 	}
-	return pool, nil
 }

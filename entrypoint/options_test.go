@@ -36,7 +36,7 @@ func TestNewRefuses(t *testing.T) {
 		"an allowed name":       {entrypoint.Options{AllowedAddresses: []string{"localhost"}}, `allowedAddresses: "localhost" must be an address or a range, such as 127.0.0.0/8`},
 		"no image":              {entrypoint.Options{Commands: []entrypoint.StaticCommand{{Cmd: []string{"a"}}}}, `commands: "" isn't the name of an image: correct it`},
 		"no command":            {entrypoint.Options{Commands: []entrypoint.StaticCommand{{Image: "a"}}}, `commands: "a" has neither entrypoint nor cmd: set one of them`},
-		"no certificate":        {entrypoint.Options{CABundle: "/etc/ssl/ca.pem"}, "caBundle: there is no certificate in it: set it to certificates in PEM"},
+		"no certificate":        {entrypoint.Options{CABundle: "/etc/ssl/ca.pem"}, "caBundle: there is something else in it than certificates: set it to certificates in PEM"},
 		"a long timeout":        {entrypoint.Options{Timeout: seconds(10)}, "timeout: 10s must be above 0s and at most 9s"},
 		"a negative timeout":    {entrypoint.Options{Timeout: seconds(-1)}, "timeout: -1s must be above 0s and at most 9s"},
 		"a long tag TTL":        {entrypoint.Options{TagTTL: seconds(601)}, "tagTTL: 10m1s must be above 0s and at most 10m0s"},

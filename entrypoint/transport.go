@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,6 +30,8 @@ const (
 	maxRefusal = 64 << 10
 	// maxRedirects is how often a registry may send on one request. The content of large ones is a redirect away, seldom two.
 	maxRedirects = 5
+	// lookupTimeout bounds how long a name is looked up that a proxy will look up, too.
+	lookupTimeout = time.Second
 	// maxRetryAfter bounds how long a registry can make us leave it alone.
 	maxRetryAfter = 10 * time.Minute
 	// minRetryAfter is for registries that don't say how long.
@@ -108,6 +111,7 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("fd00:ec2::/32"),      // metadata of AWS
 	netip.MustParsePrefix("fd20:ce::254/128"),   // metadata of Google Cloud
 	netip.MustParsePrefix("64:ff9b::/96"),       // IPv4 behind NAT64
+	netip.MustParsePrefix("64:ff9b:1::/48"),     // and behind one of the network's own
 	netip.MustParsePrefix("2002::/16"),          // IPv4 behind 6to4
 }
 
@@ -152,9 +156,30 @@ func (g *guard) refuse(request *http.Request) error {
 			return errRedirects
 		}
 	}
-	// With a proxy between, control sees the proxy's address alone.
-	if address, err := netip.ParseAddr(request.URL.Hostname()); err == nil {
+	return g.refuseBehindProxy(request)
+}
+
+// refuseBehindProxy checks what control would, which sees the proxy's address alone where there is one between. A name that can't be looked
+// up here is left to the proxy.
+func (g *guard) refuseBehindProxy(request *http.Request) error {
+	if proxy, err := g.inner.Proxy(request); proxy == nil || err != nil {
+		return err
+	}
+	name := request.URL.Hostname()
+	if address, err := netip.ParseAddr(name); err == nil {
 		return g.check(address)
+	}
+	// Numbers such as 2852039166 are addresses to some: no other name has a digit first in its last label.
+	if last := name[strings.LastIndexByte(name, '.')+1:]; last != "" && last[0] >= '0' && last[0] <= '9' {
+		return &blockedError{}
+	}
+	ctx, cancel := context.WithTimeout(request.Context(), lookupTimeout)
+	defer cancel()
+	addresses, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	for _, address := range addresses {
+		if err := g.check(address); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ type commands struct {
 	file    string
 	secrets entrypoint.SecretReader
 	content []byte // that was read last
+	valid   bool   // whether it can be used
+	missing string // why nothing could be read, the last time
 	current atomic.Pointer[entrypoint.Resolver]
 }
 
@@ -84,27 +86,33 @@ func (c *commands) start(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// reread begins anew, with nothing in mind, where the file has changed. It says of one content once what is wrong with it.
+// reread begins anew, with nothing in mind, where the file has changed. It says once of one content what is wrong with it, or why there is none.
 func (c *commands) reread(first bool) error {
 	var content []byte
 	if c.file != "" {
 		var err error
 		if content, err = os.ReadFile(c.file); err != nil {
 			fileValid.Set(0)
+			said := c.missing == err.Error()
+			if c.missing = err.Error(); said {
+				return nil
+			}
 			return fmt.Errorf("reading the configuration: %w", err)
 		}
 	}
-	if !first && bytes.Equal(content, c.content) {
-		return nil
+	c.missing = ""
+	if first || !bytes.Equal(content, c.content) {
+		resolver, err := resolverOf(content, c.secrets)
+		c.content, c.valid = content, err == nil
+		if err != nil {
+			fileValid.Set(0)
+			return fmt.Errorf("%s: %w", c.file, err)
+		}
+		c.current.Store(resolver)
 	}
-	c.content = content
-	resolver, err := resolverOf(content, c.secrets)
-	if err != nil {
-		fileValid.Set(0)
-		return fmt.Errorf("%s: %w", c.file, err)
+	if c.valid {
+		fileValid.Set(1)
 	}
-	c.current.Store(resolver)
-	fileValid.Set(1)
 	return nil
 }
 

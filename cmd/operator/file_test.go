@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/taskflow/taskflow-operator/entrypoint"
 	"github.com/taskflow/taskflow-operator/test/wait"
@@ -99,6 +100,27 @@ func TestReread(t *testing.T) {
 		t.Errorf("the second error of the same content: %v", err)
 	}
 
+	write("v1", "first")
+	if err := c.reread(false); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.reread(false); err == nil {
+		t.Error("reading a file that is gone has no error")
+	}
+	if err := c.reread(false); err != nil {
+		t.Errorf("the second error of the file that is gone: %v", err)
+	}
+	wantValid(t, 0)
+	wantCommand("with the file gone", "first")
+	write("v1", "first")
+	if err := c.reread(false); err != nil {
+		t.Fatal(err)
+	}
+	wantValid(t, 1)
+
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.start(ctx, time.Millisecond) }()
@@ -113,6 +135,18 @@ func TestReread(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Start: %v", err)
+	}
+}
+
+// wantValid checks what the metric says of the file.
+func wantValid(t *testing.T, want float64) {
+	t.Helper()
+	var metric dto.Metric
+	if err := fileValid.Write(&metric); err != nil {
+		t.Fatal(err)
+	}
+	if got := metric.GetGauge().GetValue(); got != want {
+		t.Errorf("taskflow_config_valid is %v, want %v", got, want)
 	}
 }
 
