@@ -455,7 +455,8 @@ func TestHandOffAfterLeftovers(t *testing.T) {
 	}
 }
 
-// The record in the run directory is there whatever becomes of the termination message, for steps that other users run, and alone.
+// The record in the run directory is there whatever becomes of the termination message, for steps that other users run, and beside nothing but the
+// mark of the start.
 func TestRecordInTheRunDirectory(t *testing.T) {
 	t.Parallel()
 	runDir := newRunDir(t, 1)
@@ -479,7 +480,7 @@ func TestRecordInTheRunDirectory(t *testing.T) {
 	if diff := cmp.Diff(os.FileMode(0o444), info.Mode()); diff != "" {
 		t.Errorf("mode: -want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"record ----------"}, list(t, contract.StepDir(runDir, 1))); diff != "" {
+	if diff := cmp.Diff([]string{"record ----------", "started ----------"}, list(t, contract.StepDir(runDir, 1))); diff != "" {
 		t.Errorf("files: -want +got:\n%s", diff)
 	}
 }

@@ -6,7 +6,78 @@ import (
 	"net/netip"
 	"net/url"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
+
+// TestCheck proves which addresses aren't spoken to, in all their spellings, and that the configuration can say otherwise.
+func TestCheck(t *testing.T) {
+	cases := map[string]bool{ // whether it is spoken to
+		"93.184.216.34":          true,
+		"10.0.0.1":               true, // registries in the cluster
+		"172.16.0.1":             true,
+		"192.168.1.1":            true,
+		"198.18.0.1":             true,
+		"2001:db8::1":            true,
+		"fd00::1":                true,
+		"127.0.0.1":              false,
+		"127.255.255.254":        false,
+		"0.0.0.0":                false,
+		"0.1.2.3":                false,
+		"169.254.169.254":        false, // metadata of most clouds
+		"169.254.0.1":            false,
+		"100.100.100.200":        false,
+		"168.63.129.16":          false,
+		"192.0.0.192":            false,
+		"224.0.0.1":              false,
+		"255.255.255.255":        false,
+		"::":                     false,
+		"::1":                    false,
+		"fe80::1":                false,
+		"fe80::1%eth0":           false,
+		"ff02::1":                false,
+		"fd00:ec2::254":          false,
+		"fd20:ce::254":           false,
+		"::ffff:127.0.0.1":       false,
+		"::ffff:169.254.169.254": false,
+		"::ffff:10.0.0.1":        true,
+		"64:ff9b::a9fe:a9fe":     false,
+		"2002:a9fe:a9fe::":       false,
+	}
+	for address, want := range cases {
+		if got := (&guard{}).check(netip.MustParseAddr(address)) == nil; got != want {
+			t.Errorf("%s is spoken to: %t, want %t", address, got, want)
+		}
+	}
+	loopback := &guard{allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	for address, want := range map[string]bool{"127.0.0.1": true, "::ffff:127.0.0.1": true, "::1": false, "169.254.169.254": false} {
+		if got := loopback.check(netip.MustParseAddr(address)) == nil; got != want {
+			t.Errorf("%s is spoken to where 127.0.0.0/8 is allowed: %t, want %t", address, got, want)
+		}
+	}
+}
+
+// TestRetryAfter proves how long a registry is left alone: as it asks for, within bounds.
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"":                              10 * time.Second,
+		"soon":                          10 * time.Second,
+		"30":                            30 * time.Second,
+		"0":                             time.Second,
+		"-1":                            time.Second,
+		"999999999999":                  10 * time.Minute,
+		"99999999999999999999999999":    10 * time.Second,
+		"Mon, 23 Nov 2026 12:01:00 GMT": time.Minute,
+		"Mon, 23 Nov 2026 11:00:00 GMT": time.Second,
+		"Tue, 24 Nov 2026 12:00:00 GMT": 10 * time.Minute,
+	} {
+		if diff := cmp.Diff(want, retryAfter(header, now)); diff != "" {
+			t.Errorf("Retry-After: %s (-want +got):\n%s", header, diff)
+		}
+	}
+}
 
 // TestRefuseBehindProxy proves that what must not be spoken to isn't asked of a proxy either, which would look up the name itself; without
 // a proxy, all of these are left to control.
