@@ -194,7 +194,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	switch {
 	case len(seen.steps) != len(n.task.Spec.Steps):
 		n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("somebody has changed the annotation %s of the Pod %q", contract.StepsAnnotation, pod.Name), now)
-	case seen.done == len(seen.steps) && !(isBeingStopped(pod) && seen.steps[seen.done-1].Reason == contract.ReasonStopped):
+	case seen.done == len(seen.steps) && (!isBeingStopped(pod) || seen.steps[seen.done-1].Reason != contract.ReasonStopped):
 		n.complete(latest(seen.steps, now))
 	case n.task.Spec.Cancel && (pod.DeletionTimestamp != nil || isOver(pod)):
 		n.cancelled(now)

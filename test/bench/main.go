@@ -34,8 +34,8 @@ type plan struct {
 
 // What the goals are about.
 var (
-	oneTrue      = work{name: "1 × true", command: "true", steps: 1, rounds: 8, slowRounds: 8}
-	twentySleeps = work{name: "20 × sleep 0.3", command: "sleep 0.3", steps: 20, rounds: 4, slowRounds: 2}
+	oneTrue      = work{name: "1 × true", command: "true", steps: 1, rounds: 6, slowRounds: 6}
+	twentySleeps = work{name: "20 × sleep 0.3", command: "sleep 0.3", steps: 20, rounds: 3, slowRounds: 1}
 )
 
 const (
@@ -46,16 +46,16 @@ const (
 var full = plan{
 	works: []work{
 		oneTrue,
-		{name: "3 × true", command: "true", steps: 3, rounds: 4, slowRounds: 3},
-		{name: "20 × true", command: "true", steps: 20, rounds: 3, slowRounds: 1},
-		{name: "50 × true", command: "true", steps: 50, rounds: 3, slowRounds: 1},
+		{name: "3 × true", command: "true", steps: 3, rounds: 3, slowRounds: 3},
+		{name: "20 × true", command: "true", steps: 20, rounds: 2, slowRounds: 1},
+		{name: "50 × true", command: "true", steps: 50, rounds: 2, slowRounds: 1},
 		twentySleeps,
 	},
 	shapes: shapes,
 	hops: []hopKind{
 		{name: shortSteps, pods: 21, steps: 50, length: "0.1"}, // 1,029 hops
-		{name: "steps that do nothing", pods: 5, steps: 50},
-		{name: "steps that do nothing, CPU request 10m", pods: 5, steps: 50, cpu: "10m"},
+		{name: "steps that do nothing", pods: 3, steps: 50},
+		{name: "steps that do nothing, CPU request 10m", pods: 2, steps: 50, cpu: "10m"},
 		{name: withoutInotify, pods: 2, steps: 50, length: "0.1", noInotify: true},
 		{name: "steps of 0.1 s, handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
 		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},

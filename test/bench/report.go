@@ -51,17 +51,17 @@ func (b *bench) describe(ctx context.Context) (string, error) {
 	_, model, _ := strings.Cut(string(cpu), "model name\t: ")
 	model, _, _ = strings.Cut(model, "\n")
 	node := nodes.Items[0].Status
-	text := fmt.Sprintf("%d cores (%s), %d MiB of memory, Linux %s %s, Kubernetes %s, %s, %s; load average before: %s",
+	facts := []string{fmt.Sprintf("%d cores (%s), %d MiB of memory, Linux %s %s, Kubernetes %s, %s, %s; load average before: %s",
 		runtime.NumCPU(), model, node.Capacity.Memory().Value()>>20, node.NodeInfo.KernelVersion, node.NodeInfo.Architecture,
-		node.NodeInfo.KubeletVersion, node.NodeInfo.ContainerRuntimeVersion, runtime.Version(), strings.Fields(string(load))[0])
+		node.NodeInfo.KubeletVersion, node.NodeInfo.ContainerRuntimeVersion, runtime.Version(), strings.Fields(string(load))[0])}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, setting := range info.Settings {
 			if setting.Key == "vcs.revision" || setting.Key == "vcs.modified" && setting.Value == "true" {
-				text += fmt.Sprintf("; %s %s", setting.Key, setting.Value)
+				facts = append(facts, setting.Key+" "+setting.Value)
 			}
 		}
 	}
-	return text, nil
+	return strings.Join(facts, "; "), nil
 }
 
 func (r *results) add(w work, s shape, took time.Duration) {
@@ -103,9 +103,9 @@ func (r *results) write(w io.Writer) error {
 // goals are those of which the plan has measured something.
 func (r *results) goals() []report.Goal {
 	var goals []report.Goal
-	ratio := func(w work, shape string, make func(string, float64, float64, string) report.Goal, bound float64) {
+	ratio := func(w work, shape string, goal func(string, float64, float64, string) report.Goal, bound float64) {
 		if times := r.times[w.name]; len(times[shape]) > 0 {
-			goals = append(goals, make(w.name+": "+shape+", beside "+floor.name, report.Ratio(times[shape], times[floor.name]), bound, "×"))
+			goals = append(goals, goal(w.name+": "+shape+", beside "+floor.name, report.Ratio(times[shape], times[floor.name]), bound, "×"))
 		}
 	}
 	ratio(twentySleeps, byImage, report.AtMost, 1.15)

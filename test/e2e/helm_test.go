@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +46,7 @@ func TestHelm(t *testing.T) {
 	undeploy(t, "remove")
 	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
 	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values", values}
-	installAndWait := append(install, "--wait")
+	installAndWait := slices.Concat(install, []string{"--wait"})
 
 	helm(t, installAndWait...)
 	kubectl(t, nil, "apply", "-f", "../../config/samples/task.yaml")
