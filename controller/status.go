@@ -245,9 +245,16 @@ func (n *next) podDeleted(pod *corev1.Pod, at time.Time) {
 // stopped says why the steps ended that were told to end along with their Pod, since they are not at fault: the one that
 // ran, which is the last that isn't waiting, and those that waited for their turn.
 func (n *next) stopped(reason string) {
+	const lost = "ContainerStatusUnknown" // the kubelet doesn't know how it ended, or whether it ever ran
+	first := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State != v1alpha1.StepSucceeded })
 	for i := len(n.Steps) - 1; i >= 0; i-- {
 		step := &n.Steps[i]
 		switch {
+		case step.Reason == lost && i > first:
+			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
+		case step.Reason == lost:
+			step.Reason = reason
+			return
 		case step.Reason == contract.ReasonTerminated:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
 		case step.Reason == contract.ReasonStopped: // whatever its exit code: it was not done

@@ -480,12 +480,17 @@ func TestMirrorStopped(t *testing.T) {
 		pod  bring
 		want string // reason of the condition, state and reason of the last step
 	}{
-		"ends with 0":                          {pod(told(0), evicted), "Evicted Failed Evicted"},
-		"fails, and may":                       {pod(told(143), may, evicted), "Evicted Failed Evicted"},
-		"fails by another code, and may":       {pod(told(1), may, evicted), "Evicted Failed Evicted"},
-		"fails, and may, without a record":     {pod(own(143), may, evicted), "Evicted Failed Evicted"},
-		"fails, and may, preempted":            {pod(told(143), may, preempted), "PreemptionByScheduler Failed PreemptionByScheduler"},
-		"ends with 0, deleted":                 {pod(told(0), phase(corev1.PodRunning), deleted), "PodDeleted Failed PodDeleted"},
+		"ends with 0":                      {pod(told(0), evicted), "Evicted Failed Evicted"},
+		"fails, and may":                   {pod(told(143), may, evicted), "Evicted Failed Evicted"},
+		"fails by another code, and may":   {pod(told(1), may, evicted), "Evicted Failed Evicted"},
+		"fails, and may, without a record": {pod(own(143), may, evicted), "Evicted Failed Evicted"},
+		"fails, and may, preempted":        {pod(told(143), may, preempted), "PreemptionByScheduler Failed PreemptionByScheduler"},
+		"ends with 0, deleted":             {pod(told(0), phase(corev1.PodRunning), deleted), "PodDeleted Failed PodDeleted"},
+		"nobody knows how it ended": {
+			mirrored(phase(corev1.PodFailed), evicted, containers(
+				succeeded("a"), exited("b", 137, "ContainerStatusUnknown", "could not be located"), exited("c", 137, "ContainerStatusUnknown", "could not be located"))),
+			"Evicted Skipped Skipped",
+		},
 		"had failed by itself before, and may": {pod(failedWith("c", 1), may, evicted), "StepsSucceeded Failed Error"},
 		"told by somebody in the container":    {pod(told(0), phase(corev1.PodSucceeded)), "StepsSucceeded Succeeded Stopped"},
 		"and fails":                            {pod(told(143), may), "StepFailed Failed Stopped"},

@@ -152,12 +152,12 @@ func TestEndings(t *testing.T) {
 			podGoes: true,
 		},
 		"evicted by the kubelet": { // PEERS row 15
-			step: shell("ends", "head -c 8000000 /dev/zero >/tmp/too-much; sleep 1000"),
-			edit: func(task *v1alpha1.Task) {
-				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("1Mi")}
+			step: shell("ends", "head -c 20000000 /dev/zero >/tmp/too-much; sleep 1000"),
+			edit: func(task *v1alpha1.Task) { // more than the copy of the agent takes, which counts, too
+				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("8Mi")}
 			},
 			want:    outcome{v1alpha1.TaskFailed, "Evicted", v1alpha1.StepFailed, "Evicted", 143},
-			message: "the Pod failed: Pod ephemeral local storage usage exceeds the total limit of containers 1Mi",
+			message: "the Pod failed: Pod ephemeral local storage usage exceeds the total limit of containers 8Mi",
 		},
 		"preempted by another Pod": { // PEERS row 15
 			step: shell("ends", "sleep 1000"),
@@ -269,6 +269,7 @@ func TestStoppedStepReleasesNobody(t *testing.T) {
 				task.Spec.Steps[1+i].Lifecycle = hold
 			}
 			task.Spec.Timeout = &metav1.Duration{Duration: 10 * time.Second}
+			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(8))
 			create(t, task)
 			status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
 			got := []string{string(status.Phase), string(status.Steps[0].State), status.Steps[0].Reason}
