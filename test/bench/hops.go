@@ -32,7 +32,7 @@ type hopKind struct {
 
 // allUp is longer than the kubelet takes to start the containers of a Pod of so many steps, in seconds. The first step takes so long:
 // else it is the kubelet that is measured, which starts one after another.
-func allUp(steps int) string { return strconv.Itoa(5 + steps/5) }
+func allUp(steps int) string { return strconv.Itoa(4 + steps/6) }
 
 // lonelyUser is nobody's, so that all inotify instances of its can be taken.
 const lonelyUser = 45679

@@ -90,7 +90,9 @@ func (r *results) write(w io.Writer) error {
 		text.WriteString("\n")
 	}
 	r.writeHops(&text)
-	r.agents.write(&text)
+	if r.agents != nil {
+		r.agents.write(&text)
+	}
 	text.WriteString(tried)
 	text.WriteString("\n## Goals\n")
 	if err := report.WriteGoals(&text, r.goals()); err != nil {
@@ -121,6 +123,9 @@ func (r *results) goals() []report.Goal {
 		goals = append(goals, report.Within("from step to step, "+withoutInotify+": greatest", report.Quantile(hops, 1), 250*time.Millisecond))
 	}
 	a := r.agents
+	if a == nil {
+		return goals
+	}
 	const megabyte = 1e6
 	return append(goals,
 		report.AtMost("agent on disk", float64(a.size)/megabyte, 3, " MB"),
@@ -136,6 +141,9 @@ func (r *results) writeHops(text *strings.Builder) {
 	text.WriteString("| | hops | p50 | p90 | p99 | greatest |\n|---|---|---|---|---|---|\n")
 	for _, kind := range r.plan.hops {
 		hops := r.hops[kind.name]
+		if len(hops) == 0 {
+			continue
+		}
 		fmt.Fprintf(text, "| %s | %d | %s | %s | %s | %s |\n", kind.name, len(hops), report.Milliseconds(report.Quantile(hops, 0.5)),
 			report.Milliseconds(report.Quantile(hops, 0.9)), report.Milliseconds(report.Quantile(hops, 0.99)), report.Milliseconds(report.Quantile(hops, 1)))
 	}
