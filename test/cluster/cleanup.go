@@ -211,7 +211,7 @@ func enableControllers(dir string) error {
 		return err
 	}
 	var enabled []string
-	for _, controller := range strings.Fields(string(controllers)) {
+	for controller := range strings.FieldsSeq(string(controllers)) {
 		if slices.Contains(podControllers, controller) {
 			enabled = append(enabled, "+"+controller)
 		}
