@@ -5,7 +5,6 @@ SHELL := /bin/bash
 
 CLUSTER := go run -C test/cluster .
 CONTROLLER_GEN := go tool -modfile=hack/controller-gen.mod controller-gen
-KUSTOMIZE := go tool -modfile=hack/kustomize.mod kustomize
 GOLANGCI_LINT := go tool -modfile=hack/golangci-lint.mod golangci-lint
 
 ##@ Try it

@@ -63,7 +63,7 @@ func observe(pod *corev1.Pod) sequence {
 		case s.failed >= 0 && step.State == v1alpha1.StepSucceeded:
 			// Its record is cut, or it has none: but nothing runs after the end of the sequence.
 			step.State, step.Reason, step.ExitCode, step.StartedAt = v1alpha1.StepSkipped, contract.ReasonSkipped, nil, nil
-		case failed && s.done == i && s.failed < 0:
+		case failed && s.done == i: // behind a failure, done stays behind
 			s.failed = i
 		case !failed && hasEnded(step) && s.done == i:
 			s.done++

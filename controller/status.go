@@ -250,14 +250,9 @@ func (n *next) stopped(reason string) {
 	for i := len(n.Steps) - 1; i >= 0; i-- {
 		step := &n.Steps[i]
 		switch {
-		case step.Reason == lost && i > first:
+		case step.Reason == contract.ReasonTerminated, step.Reason == lost && i > first:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
-		case step.Reason == lost:
-			step.Reason = reason
-			return
-		case step.Reason == contract.ReasonTerminated:
-			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
-		case step.Reason == contract.ReasonStopped: // whatever its exit code: it was not done
+		case step.Reason == contract.ReasonStopped, step.Reason == lost: // whatever its exit code: it was not done
 			step.State, step.Reason = v1alpha1.StepFailed, reason
 			return
 		case step.State == v1alpha1.StepFailed:
