@@ -326,13 +326,15 @@ func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status 
 	if equality.Semantic.DeepEqual(task.Status, status) {
 		return nil
 	}
-	before := task.DeepCopy()
+	// Without the spec, which is most of what both sides would be encoded and decoded for, to find what has changed.
+	before := &v1alpha1.Task{ObjectMeta: task.ObjectMeta, Status: task.Status}
+	after := &v1alpha1.Task{ObjectMeta: task.ObjectMeta, Status: status}
 	task.Status = status
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, task, patch); err != nil {
+	if err := r.Client.Status().Patch(ctx, after, patch); err != nil {
 		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
 	}
-	if task.ResourceVersion != before.ResourceVersion {
+	if after.ResourceVersion != before.ResourceVersion {
 		r.written.Store(client.ObjectKeyFromObject(task), before.ResourceVersion)
 	}
 	measure(before.Status, status)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,8 +58,14 @@ func (h Handler) Handle(ctx context.Context, request admission.Request) admissio
 		return admission.Denied(err.Error())
 	}
 	response := admission.Allowed("")
-	response.Patches = d.patch
 	response.Warnings = d.warnings
+	if len(d.patch) > 0 {
+		patch, err := d.patch.Marshal()
+		if err != nil {
+			return admission.Errored(http.StatusInternalServerError, err)
+		}
+		response.Patch, response.PatchType = patch, new(admissionv1.PatchTypeJSONPatch)
+	}
 	return response
 }
 

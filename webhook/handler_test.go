@@ -49,7 +49,7 @@ func TestHandle(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			response := handle(t, c.raw)
-			got := answer{Allowed: response.Allowed, Code: response.Result.Code, Message: response.Result.Message, Patched: len(response.Patches) > 0}
+			got := answer{Allowed: response.Allowed, Code: response.Result.Code, Message: response.Result.Message, Patched: len(response.Patch) > 0}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("the answer (-want +got):\n%s", diff)
 			}
@@ -90,7 +90,7 @@ func TestHandleMalformed(t *testing.T) {
 	for name, raw := range cases {
 		t.Run(name, func(t *testing.T) {
 			response := handle(t, []byte(raw))
-			if response.Allowed || response.Result.Code != http.StatusBadRequest || response.Result.Message == "" || len(response.Patches) > 0 {
+			if response.Allowed || response.Result.Code != http.StatusBadRequest || response.Result.Message == "" || len(response.Patch) > 0 {
 				t.Errorf("the answer to %s is %+v, want code 400 with a message", raw, response)
 			}
 		})

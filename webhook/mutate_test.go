@@ -99,6 +99,15 @@ func apply(t *testing.T, raw []byte, patch jsonpatch.Patch) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return applyJSON(t, raw, content)
+}
+
+// applyJSON is apply for a patch as the API server gets it: none for a Pod that stays as it is.
+func applyJSON(t *testing.T, raw, content []byte) []byte {
+	t.Helper()
+	if len(content) == 0 {
+		return raw
+	}
 	decoded, err := rfc6902.DecodePatch(content)
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func admit(t *testing.T, raw []byte, known ...*v1alpha1.Task) (admitted []byte, 
 	if !response.Allowed {
 		t.Fatalf("the Pod was refused: %s", response.Result.Message)
 	}
-	return apply(t, raw, response.Patches), response.Warnings
+	return applyJSON(t, raw, response.Patch), response.Warnings
 }
 
 // ran is what an agent is told to run, and when.
@@ -135,7 +135,7 @@ func TestUsersPod(t *testing.T) {
 					t.Errorf("the annotation %s is gone", key)
 				}
 			}
-			if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+			if again := handle(t, raw); !again.Allowed || len(again.Patch)+len(again.Warnings) > 0 {
 				t.Errorf("the second answer is %+v, want none", again)
 			}
 		})
@@ -195,7 +195,7 @@ func TestUsersPodRefuses(t *testing.T) {
 			pod := userPod(step("a"), step("b"))
 			c.edit(pod)
 			response := handle(t, encode(t, pod))
-			if response.Allowed || len(response.Patches) > 0 {
+			if response.Allowed || len(response.Patch) > 0 {
 				t.Fatalf("the answer is %+v, want a refusal", response)
 			}
 			if diff := cmp.Diff(c.want, response.Result.Message); diff != "" {
@@ -209,7 +209,7 @@ func TestUsersPodRefuses(t *testing.T) {
 func TestSequentialFalse(t *testing.T) {
 	pod := userPod(step("a"))
 	pod.Labels[contract.SequentialLabel] = "false"
-	if response := handle(t, encode(t, pod)); !response.Allowed || len(response.Patches)+len(response.Warnings) > 0 {
+	if response := handle(t, encode(t, pod)); !response.Allowed || len(response.Patch)+len(response.Warnings) > 0 {
 		t.Errorf("the answer is %+v, want none", response)
 	}
 }
@@ -227,7 +227,7 @@ func TestUsersPodCommands(t *testing.T) {
 	pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "secret"}}
 	pod.Spec.NodeSelector = map[string]string{"kubernetes.io/arch": "arm64"}
 	response, asked := handleWith(t, encode(t, pod), nil, nil)
-	admitted := decodePod(t, apply(t, encode(t, pod), response.Patches))
+	admitted := decodePod(t, applyJSON(t, encode(t, pod), response.Patch))
 	want := map[string]ran{
 		"args":    {1, []string{"/entry", "x", "$(A)"}},
 		"own":     {2, []string{"sh", "-c", "echo own"}},
@@ -351,7 +351,7 @@ func TestHandleDelivery(t *testing.T) {
 		handler.Agent.Delivery = c.delivery
 		handler.ImageVolumes = func() bool { got.Asked = true; return c.can }
 		response := handler.Handle(t.Context(), requestFor(encode(t, taskPod(step("a")))))
-		got.ByInit = strings.Contains(string(encode(t, response.Patches)), contract.AgentContainer)
+		got.ByInit = strings.Contains(string(response.Patch), contract.AgentContainer)
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s, and the nodes can: %t (-want +got):\n%s", c.delivery, c.can, diff)
 		}

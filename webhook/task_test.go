@@ -137,7 +137,7 @@ func TestNamedTask(t *testing.T) {
 	if diff := cmp.Diff(wantFirst, any(first)); diff != "" {
 		t.Errorf("the first step (-want +got):\n%s", diff)
 	}
-	if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+	if again := handle(t, raw); !again.Allowed || len(again.Patch)+len(again.Warnings) > 0 {
 		t.Errorf("the second answer is %+v, want none", again)
 	}
 }
@@ -258,7 +258,7 @@ func TestNamedTaskOverrides(t *testing.T) {
 			if diff := cmp.Diff(decode(t, []byte(c.want)), get(raw, c.of)[c.field]); diff != "" {
 				t.Errorf("%s of %s (-want +got):\n%s", c.field, c.of, diff)
 			}
-			if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+			if again := handle(t, raw); !again.Allowed || len(again.Patch)+len(again.Warnings) > 0 {
 				t.Errorf("the second answer is %+v, want none", again)
 			}
 		})
@@ -420,7 +420,7 @@ func TestNamedTaskAnnotations(t *testing.T) {
 			if (admitted.Annotations[handoff] == contract.HandoffController) != flags.Alone {
 				t.Errorf("the agents are alone: %t, and the annotation is %q", flags.Alone, admitted.Annotations[handoff])
 			}
-			if again := handle(t, raw); !again.Allowed || len(again.Patches)+len(again.Warnings) > 0 {
+			if again := handle(t, raw); !again.Allowed || len(again.Patch)+len(again.Warnings) > 0 {
 				t.Errorf("the second answer is %+v, want none", again)
 			}
 		})
@@ -463,7 +463,7 @@ func TestNamedTaskRefuses(t *testing.T) {
 				c.edit(pod)
 			}
 			response := handle(t, encode(t, pod), readTask(t, build))
-			if response.Allowed || len(response.Patches) > 0 {
+			if response.Allowed || len(response.Patch) > 0 {
 				t.Fatalf("the answer is %+v, want a refusal", response)
 			}
 			if diff := cmp.Diff(c.want, response.Result.Message); diff != "" {
@@ -483,7 +483,7 @@ func TestTaskIsReadLive(t *testing.T) {
 		"created just now": {nil, tasks{task}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if response, _ := handleWith(t, raw, c.cache, c.live); !response.Allowed || len(response.Patches) == 0 {
+			if response, _ := handleWith(t, raw, c.cache, c.live); !response.Allowed || len(response.Patch) == 0 {
 				t.Errorf("the answer is %+v, want a patch", response)
 			}
 		})

@@ -160,6 +160,8 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server: %w", err)
 	}
+	// Both ends of a cluster's own network would compress each event of a watch, for nothing but their time.
+	cluster.DisableCompression = true
 	return ctrl.NewManager(cluster, ctrl.Options{
 		Scheme: scheme,
 		Cache:  c.cacheOptions(),

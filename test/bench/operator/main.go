@@ -141,7 +141,7 @@ func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "%d live Tasks: %.0f Tasks/s, %.1f MB, %.1f MB at most, CPU a Task %s\n",
-			live, m.steady, megabytes(m.resident), megabytes(m.peak), m.perTask(operatorName))
+			live, m.perSecond(), megabytes(m.resident), megabytes(m.peak), m.perTask(operatorName))
 		r.waves = append(r.waves, m)
 	}
 	return nil
@@ -151,13 +151,15 @@ func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 type wave struct {
 	live     int
 	tasks    int
-	resident int64 // memory of the operator before the wave
-	peak     int64 // and at most, with the wave
-	took     time.Duration
-	steady   float64                  // Tasks a second, from the end of the first fifth to that of the fourth
+	resident int64                    // memory of the operator before the wave
+	peak     int64                    // and at most, with the wave
+	took     time.Duration            // from the creation of the first to the end of the last
 	cpu      map[string]time.Duration // by the name of the process
 	calls    calls
 }
+
+// perSecond is how many Tasks ended a second.
+func (w wave) perSecond() float64 { return float64(w.tasks) / w.took.Seconds() }
 
 // perTask is the CPU time that a process has used for each Task.
 func (w wave) perTask(process string) time.Duration { return w.cpu[process] / time.Duration(w.tasks) }
@@ -193,7 +195,7 @@ func (b *bench) measure(ctx context.Context, o *operator, live int) (wave, error
 	}
 	profiled := make(chan error, 1)
 	go func() { profiled <- b.profile(ctx, o, "cpu", live) }()
-	if w.took, w.steady, err = b.cluster.runTasks(ctx, w.tasks); err != nil {
+	if w.took, err = b.cluster.runTasks(ctx, w.tasks); err != nil {
 		return w, err
 	}
 	if err := <-profiled; err != nil {
@@ -220,8 +222,8 @@ func (b *bench) measure(ctx context.Context, o *operator, live int) (wave, error
 	return w, b.cluster.deleteTasks(ctx)
 }
 
-// profileLength is shorter than a wave takes.
-const profileLength = 10
+// profileLength, in seconds, is shorter than a wave takes.
+const profileLength = 30
 
 // profile keeps the CPU profiles of the operator and of the API server, or the heap of the operator.
 func (b *bench) profile(ctx context.Context, o *operator, kind string, live int) error {

@@ -43,7 +43,7 @@ func stepContainer(i int) corev1.Container {
 
 // hold brings the number of live Tasks from one number to another, and returns when all are at their first step.
 func (c *cluster) hold(ctx context.Context, from, to int) error {
-	_, _, err := c.follow(ctx, to-from, v1alpha1.TaskRunning, func(i int) *v1alpha1.Task {
+	_, err := c.follow(ctx, to-from, v1alpha1.TaskRunning, func(i int) *v1alpha1.Task {
 		task := newTask(fmt.Sprintf("live-%d", from+i), i)
 		task.Spec.Template.Metadata.Annotations = map[string]string{heldAnnotation: "true"}
 		return task
@@ -56,7 +56,7 @@ func (c *cluster) hold(ctx context.Context, from, to int) error {
 
 // warmUp runs a few Tasks to their end.
 func (c *cluster) warmUp(ctx context.Context) error {
-	if _, _, err := c.runTasks(ctx, 20); err != nil {
+	if _, err := c.runTasks(ctx, 20); err != nil {
 		return err
 	}
 	if err := c.eventsSettle(ctx); err != nil {
@@ -65,8 +65,8 @@ func (c *cluster) warmUp(ctx context.Context) error {
 	return c.deleteTasks(ctx)
 }
 
-// runTasks runs Tasks to their end, and returns how long that took, and how many ended a second in the middle of it.
-func (c *cluster) runTasks(ctx context.Context, count int) (took time.Duration, steady float64, err error) {
+// runTasks runs Tasks to their end, and returns how long that took, from the creation of the first to the end of the last.
+func (c *cluster) runTasks(ctx context.Context, count int) (took time.Duration, err error) {
 	return c.follow(ctx, count, v1alpha1.TaskSucceeded, func(i int) *v1alpha1.Task {
 		task := newTask(fmt.Sprintf("wave-%d", i), i)
 		task.Labels = map[string]string{waveLabel: "true"}
@@ -74,22 +74,22 @@ func (c *cluster) runTasks(ctx context.Context, count int) (took time.Duration, 
 	})
 }
 
-// follow creates Tasks and waits until all are in a phase. The rate is that between the first fifth and the fourth.
-func (c *cluster) follow(ctx context.Context, count int, phase v1alpha1.TaskPhase, build func(int) *v1alpha1.Task) (took time.Duration, steady float64, err error) {
+// follow creates Tasks and waits until all are in a phase.
+func (c *cluster) follow(ctx context.Context, count int, phase v1alpha1.TaskPhase, build func(int) *v1alpha1.Task) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if count == 0 {
-		return 0, 0, nil
+		return 0, nil
 	}
 	var none v1alpha1.TaskList
 	if err := c.List(ctx, &none, client.Limit(1)); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	watch, err := c.Watch(ctx, &v1alpha1.TaskList{}, &client.ListOptions{
 		Namespace: taskNamespace, Raw: &metav1.ListOptions{ResourceVersion: none.ResourceVersion},
 	})
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	defer watch.Stop()
 
@@ -109,35 +109,27 @@ func (c *cluster) follow(ctx context.Context, count int, phase v1alpha1.TaskPhas
 	}
 	defer group.Wait()
 	reached := map[string]bool{}
-	var firstFifth, fourthFifth time.Time
 	for len(reached) < count {
 		select {
 		case err := <-failed:
-			return 0, 0, err
+			return 0, err
 		case event, ok := <-watch.ResultChan():
 			if !ok {
-				return 0, 0, fmt.Errorf("%d of %d Tasks are %s: %w", len(reached), count, phase, ctx.Err())
+				return 0, fmt.Errorf("%d of %d Tasks are %s: %w", len(reached), count, phase, ctx.Err())
 			}
 			task, ok := event.Object.(*v1alpha1.Task)
 			if !ok {
-				return 0, 0, fmt.Errorf("watching Tasks: %v", event.Object)
+				return 0, fmt.Errorf("watching Tasks: %v", event.Object)
 			}
 			switch task.Status.Phase {
 			case phase:
 				reached[task.Name] = true
-				if len(reached) == count/5 {
-					firstFifth = time.Now()
-				}
-				if len(reached) == count*4/5 {
-					fourthFifth = time.Now()
-				}
 			case v1alpha1.TaskFailed:
-				return 0, 0, fmt.Errorf("the Task %s has failed: %+v", task.Name, task.Status)
+				return 0, fmt.Errorf("the Task %s has failed: %+v", task.Name, task.Status)
 			}
 		}
 	}
-	steady = float64(count*4/5-count/5) / fourthFifth.Sub(firstFifth).Seconds()
-	return time.Since(began), steady, nil
+	return time.Since(began), nil
 }
 
 // eventsSettle waits until the operator has written its last events: they come behind.
