@@ -48,11 +48,15 @@ func platformArgv(args []string, node contract.Platform) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	argv, found := commands.Pick(node)
-	if !found {
+	picked, found := commands.Pick(node)
+	switch {
+	case !found:
 		return nil, fmt.Errorf("the image isn't made for linux/%s: set an image that is, or a nodeSelector on kubernetes.io/arch", node.Architecture)
+	case picked.Missing:
+		return nil, fmt.Errorf("the image's command on linux/%s isn't known, since its registry lists that platform and didn't have it when the Pod was created: "+
+			"set command, or a nodeSelector on kubernetes.io/arch", node.Architecture)
 	}
-	argv = slices.Concat(argv, args[1:])
+	argv := slices.Concat(picked.Argv, args[1:])
 	if len(argv) == 0 {
 		return nil, errors.New("the image has neither ENTRYPOINT nor CMD on this platform: set command")
 	}

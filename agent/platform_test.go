@@ -17,6 +17,7 @@ func TestPlatformArgv(t *testing.T) {
 		{Platform: contract.Platform{Architecture: "arm64"}, Argv: []string{"/arm", "fixed"}},
 		{Platform: contract.Platform{Architecture: "amd64"}, Argv: []string{"/amd", "fixed"}},
 		{Platform: contract.Platform{Architecture: "s390x"}},
+		{Platform: contract.Platform{Architecture: "ppc64le"}, Missing: true},
 	}.Marshal()
 	cases := map[string]struct {
 		args    []string
@@ -29,7 +30,9 @@ func TestPlatformArgv(t *testing.T) {
 		"args alone":       {args: []string{commands, "/app"}, node: "s390x", want: []string{"/app"}},
 		"nothing":          {args: []string{commands}, node: "s390x", refused: "the image has neither ENTRYPOINT nor CMD on this platform: set command"},
 		"another platform": {args: []string{commands}, node: "riscv64", refused: "the image isn't made for linux/riscv64: set an image that is, or a nodeSelector on kubernetes.io/arch"},
-		"no commands":      {node: "amd64", refused: "platform takes the commands of the platforms as its first argument"},
+		"not known": {args: []string{commands, "/app"}, node: "ppc64le", refused: "the image's command on linux/ppc64le isn't known, since its registry lists that platform " +
+			"and didn't have it when the Pod was created: set command, or a nodeSelector on kubernetes.io/arch"},
+		"no commands": {node: "amd64", refused: "platform takes the commands of the platforms as its first argument"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

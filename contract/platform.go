@@ -21,6 +21,8 @@ type PlatformCommands []PlatformArgv
 type PlatformArgv struct {
 	Platform
 	Argv []string `json:"argv"`
+	// Missing says that the image is made for the platform, and that nobody could tell its command there.
+	Missing bool `json:"missing,omitempty"`
 }
 
 // Platform is linux on an architecture and a variant of it, in the spelling of OCI.
@@ -49,17 +51,17 @@ func ParsePlatformCommands(text string) (PlatformCommands, error) {
 	return c, nil
 }
 
-// Pick returns the command of the image that a node's container runtime takes from the index.
-func (c PlatformCommands) Pick(node Platform) (argv []string, found bool) {
+// Pick returns what there is of the image that a node's container runtime takes from the index.
+func (c PlatformCommands) Pick(node Platform) (picked PlatformArgv, found bool) {
 	all := make([]Platform, len(c))
 	for i := range c {
 		all[i] = c[i].Platform
 	}
 	i := node.Best(all)
 	if i < 0 {
-		return nil, false
+		return PlatformArgv{}, false
 	}
-	return c[i].Argv, true
+	return c[i], true
 }
 
 // Best is the index of the platform of an image that a node prefers, or -1. A node has a variant on arm only.

@@ -14,6 +14,7 @@ func TestPlatformCommands(t *testing.T) {
 		{Platform: contract.Platform{Architecture: "amd64"}, Argv: []string{"/app", "", "two words", "\"'\\", "<&>", "$(A) $$", "two\nlines", "ü\u2028"}},
 		{Platform: contract.Platform{Architecture: "arm", Variant: "v7"}, Argv: []string{"/app"}},
 		{Platform: contract.Platform{Architecture: "arm64"}},
+		{Platform: contract.Platform{Architecture: "s390x"}, Missing: true},
 	}
 	got, err := contract.ParsePlatformCommands(want.Marshal())
 	if err != nil {

@@ -70,7 +70,8 @@ func escape(words []string) []string {
 const maxPlatformsArgument = 100 << 10
 
 // choose finds the one command of all the platforms on which the container may land. Where they have several, it is all of them, and
-// the image pinned. Only one of an index has several.
+// the image pinned. Only one of an index has several. Where some of them are missing, nobody can say that these have the same: what is known
+// goes to the agent, which refuses on the others.
 func choose(found image, request Request, pin func() string) (Command, error) {
 	fit := landing(found, request.Architecture)
 	if len(fit) == 0 {
@@ -81,8 +82,12 @@ func choose(found image, request Request, pin func() string) (Command, error) {
 			fit[i].command.Cmd = nil // args take its place
 		}
 	}
-	first := fit[0].command
-	if !slices.ContainsFunc(fit, func(p platformCommand) bool { return !p.command.equal(first) }) {
+	known := slices.DeleteFunc(slices.Clone(fit), platformCommand.isMissing)
+	if len(known) == 0 {
+		return Command{}, &missingError{request.platform()}
+	}
+	first := known[0].command
+	if len(known) == len(fit) && !slices.ContainsFunc(known, func(p platformCommand) bool { return !p.command.equal(first) }) {
 		if first.isEmpty() && !request.HasArgs {
 			return Command{}, unfit(request, "has neither ENTRYPOINT nor CMD", setCommand)
 		}
@@ -91,7 +96,7 @@ func choose(found image, request Request, pin func() string) (Command, error) {
 	command := Command{Image: pin()}
 	for _, p := range fit {
 		command.Platforms = append(command.Platforms, contract.PlatformArgv{
-			Platform: p.Platform, Argv: slices.Concat(p.command.Entrypoint, p.command.Cmd),
+			Platform: p.Platform, Argv: slices.Concat(p.command.Entrypoint, p.command.Cmd), Missing: p.missing,
 		})
 	}
 	if len(command.Platforms.Marshal()) > maxPlatformsArgument {
@@ -128,10 +133,11 @@ func unfit(request Request, cause, remedy string) *Error {
 }
 
 func lacks(request Request) *Error {
-	if request.Architecture == "" {
-		return unfit(request, "isn't made for linux", "set one that is")
+	remedy := "set one that is"
+	if request.Architecture != "" {
+		remedy += ", or another nodeSelector on kubernetes.io/arch"
 	}
-	return unfit(request, "isn't made for linux/"+request.Architecture, "set one that is, or another nodeSelector on kubernetes.io/arch")
+	return unfit(request, "isn't made for "+request.platform(), remedy)
 }
 
 // alwaysPulls says whether the kubelet asks the registry each time. Where the container leaves it open, the tag decides

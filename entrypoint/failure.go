@@ -62,6 +62,11 @@ type unfitError struct {
 
 func (e *unfitError) Error() string { return e.cause + ": " + e.remedy }
 
+// missingError says that an index lists a platform, and that the registry hasn't what it lists.
+type missingError struct{ platform string }
+
+func (e *missingError) Error() string { return "it lists " + e.platform + " and doesn't have that" }
+
 // failure is what went wrong with one source.
 type failure struct {
 	source name.Reference
@@ -100,6 +105,7 @@ func describe(f failure, keys keychain) (reason, why, remedy string) {
 	var certificate *tls.CertificateVerificationError
 	var refused *transport.Error
 	var blocked *blockedError
+	var missing *missingError
 	var network net.Error
 	var connection *net.OpError
 	var dns *net.DNSError
@@ -116,6 +122,8 @@ func describe(f failure, keys keychain) (reason, why, remedy string) {
 		return ReasonUnauthorised, whyForbidden(keys), remedyForbidden(host(f.source), keys)
 	case isMissing(err):
 		return ReasonNotFound, "has no such image", "correct the image, or set command"
+	case errors.As(err, &missing):
+		return ReasonNotFound, "lists it for " + missing.platform + " and doesn't have that", "push it for that platform, too, or set command"
 	}
 	if busy, ok := asBusy(err); ok && busy.status == http.StatusTooManyRequests {
 		return ReasonRateLimited, "limits the rate of requests", setCommand

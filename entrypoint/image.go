@@ -34,7 +34,14 @@ type image struct {
 type platformCommand struct {
 	contract.Platform
 	command Command
+	// missing says that the index lists the platform, and that the registry hasn't what it lists: no command is known.
+	missing bool
 }
+
+func (p platformCommand) isMissing() bool { return p.missing }
+
+// isSparse says that some of an index is missing, which is so by choice (mirrors of one architecture) or until somebody pushes it.
+func (i image) isSparse() bool { return slices.ContainsFunc(i.platforms, platformCommand.isMissing) }
 
 const (
 	// maxPlatforms bounds the requests that one index can cause. Those of the official images have eight.
@@ -98,6 +105,10 @@ type (
 
 // isLinux is true where nothing is said, too, as it is for containerd on linux (containerd/platforms, normalizeOS).
 func (p platform) isLinux() bool { return p.OS == "" || p.OS == "linux" }
+
+func (p platform) ofLinux() contract.Platform {
+	return contract.Platform{Architecture: p.Architecture, Variant: p.Variant}
+}
 
 func (p platform) fits() bool {
 	return len(p.Architecture) <= maxPlatformName && len(p.Variant) <= maxPlatformName
@@ -279,11 +290,8 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	group.SetLimit(parallel)
 	for i, entry := range entries {
 		group.Go(func() error {
-			content, _, err := s.manifest(ctx, entry.Digest)
-			if err != nil {
-				return err
-			}
-			found[i], err = s.platform(ctx, content, entry.Platform)
+			var err error
+			found[i], err = s.entry(ctx, entry)
 			return err
 		})
 	}
@@ -371,6 +379,19 @@ func (s *session) entries(ctx context.Context, content []byte, depth int, left *
 	return all, nil
 }
 
+// entry is an image of an index. One that is missing is a matter of its platform alone: nodes of others run the image all the same.
+func (s *session) entry(ctx context.Context, listed descriptor) ([]platformCommand, error) {
+	var found []platformCommand
+	content, _, err := s.manifest(ctx, listed.Digest)
+	if err == nil {
+		found, err = s.platform(ctx, content, listed.Platform)
+	}
+	if isMissing(err) && listed.Platform != nil { // else it would have said itself for which it is
+		return []platformCommand{{Platform: listed.Platform.ofLinux(), missing: true}}, nil
+	}
+	return found, err
+}
+
 // platform is empty for an image that isn't for linux. Where an index doesn't say an image's platform, container runtimes take that
 // of its configuration; that of an image outside an index they pass over, but for the operating system.
 func (s *session) platform(ctx context.Context, content []byte, listed *platform) ([]platformCommand, error) {
@@ -400,7 +421,7 @@ func (s *session) platform(ctx context.Context, content []byte, listed *platform
 	if !listed.fits() {
 		return nil, errUnreadable
 	}
-	return []platformCommand{{contract.Platform{Architecture: listed.Architecture, Variant: listed.Variant}, commandOf(config)}}, nil
+	return []platformCommand{{Platform: listed.ofLinux(), command: commandOf(config)}}, nil
 }
 
 func commandOf(config configDocument) Command {

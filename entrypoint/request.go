@@ -1,6 +1,10 @@
 package entrypoint
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // Request is a container whose command is asked for.
 type Request struct {
@@ -16,6 +20,11 @@ type Request struct {
 	Architecture string
 	// HasArgs says that the container has args: an image with neither ENTRYPOINT nor CMD runs these.
 	HasArgs bool
+}
+
+// platform is where the Pod may land, in words.
+func (r Request) platform() string {
+	return strings.TrimSuffix("linux/"+r.Architecture, "/")
 }
 
 // RequestFor asks for the command of a container of a Pod.

@@ -3,6 +3,7 @@ package entrypoint
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -96,9 +97,13 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	sources := r.sources(ref)
 	var failures []failure
 	for i, source := range sources {
+		var command Command
 		found, digest, err := r.readWithin(ctx, len(sources)-i, source, keys, always)
 		if err == nil {
-			return choose(found, request, func() string { return pinned(ref, digest) })
+			command, err = choose(found, request, func() string { return pinned(ref, digest) })
+		}
+		if _, unfit := errors.AsType[*Error](err); err == nil || unfit {
+			return command, err
 		}
 		failures = append(failures, failure{source, err})
 		if ctx.Err() != nil {
@@ -305,7 +310,11 @@ func (r *Resolver) content(ctx context.Context, source name.Reference, keys keyc
 			return image{}, err
 		}
 		r.failures.Remove(asked.ofRegistry(source))
-		r.contents.Add(key, found, contentTTL)
+		ttl := contentTTL
+		if found.isSparse() {
+			ttl = r.tagTTL
+		}
+		r.contents.Add(key, found, ttl)
 		return found, nil
 	})
 }

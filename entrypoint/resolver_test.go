@@ -1048,6 +1048,7 @@ func unasked(image, host, why string) string {
 	remedy := setCommand
 	for part, other := range map[string]string{
 		"no such image":         "correct the image, or set command",
+		"doesn't have that":     "push it for that platform, too, or set command",
 		"without credentials":   fmt.Sprintf("add an imagePullSecret for %s, or set command", host),
 		"isn't trusted":         "set command, or add its authority to caBundle in taskflow's configuration",
 		"has no TLS":            "set command, or add the registry to plainHTTP in taskflow's configuration",
