@@ -350,6 +350,27 @@ func TestOutage(t *testing.T) {
 	check("back again", true, outcome{Command: appCommand}, ask("v1"))
 }
 
+// TestOutageWithoutTLS proves that a registry that may be spoken to without TLS is out where it closes the connections, though it says to the
+// try with TLS that it speaks none.
+func TestOutageWithoutTLS(t *testing.T) {
+	var asked atomic.Int32
+	host := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		panic(http.ErrAbortHandler) // closes the connection
+	}))
+	resolver := newResolver(t, entrypoint.Options{})
+	for _, tag := range []string{"v1", "v2"} {
+		want := outcome{Sentence: unasked(host+"/app:"+tag, host, "can't be reached")}
+		got := resolve(t, resolver, entrypoint.Request{Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways})
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: Resolve (-want +got):\n%s", tag, diff)
+		}
+		if isAsked := asked.Swap(0) > 0; isAsked != (tag == "v1") {
+			t.Errorf("%s: the registry is asked: %t", tag, isAsked)
+		}
+	}
+}
+
 // TestHeadless proves that a registry that knows no HEAD, or answers it without a digest, is asked all the same.
 func TestHeadless(t *testing.T) {
 	behind := newRegistry()

@@ -131,6 +131,8 @@ func describe(f failure, keys keychain) (reason, why, remedy string) {
 		return ReasonServerError, fmt.Sprintf("answers with status %d", busy.status), setCommand
 	}
 	switch {
+	case errors.Is(err, errRealm):
+		return ReasonBlocked, "has its tokens at a private address without a name, or without TLS", "set command, or give the registry's token service a name and TLS"
 	case errors.As(err, &refused):
 		return ReasonServerError, fmt.Sprintf("answers with status %d", refused.StatusCode), setCommand
 	case errors.Is(err, errRedirects):

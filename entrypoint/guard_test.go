@@ -100,6 +100,38 @@ func TestBlockedAddress(t *testing.T) {
 	}
 }
 
+// TestTokensElsewhere proves what is said of a registry that has its tokens where nobody is to send credentials to: at another address that
+// is private, though it may be spoken to, or without TLS. Nothing arrives there.
+func TestTokensElsewhere(t *testing.T) {
+	var arrived atomic.Int32
+	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived.Add(1) }))
+	var realm string
+	challenge := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, realm))
+		status(http.StatusUnauthorized)(w, r)
+	})
+	plain := serve(t, challenge)
+	secure := httptest.NewTLSServer(challenge)
+	t.Cleanup(secure.Close)
+	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	resolver := newResolver(t, entrypoint.Options{CABundle: string(bundle)})
+	for name, c := range map[string]struct{ host, realm string }{
+		"another address":      {plain, "http://" + elsewhere + "/token"},
+		"another address, TLS": {plain, "https://" + elsewhere + "/token"},
+		"without TLS":          {addressOf(secure), "http://auth.example.com/token"},
+	} {
+		realm = c.realm
+		image := c.host + "/" + strings.Map(toTag, strings.ToLower(name)) + ":v1"
+		want := outcome{Sentence: unasked(image, c.host, "has its tokens at a private address without a name, or without TLS")}
+		if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
+			t.Errorf("%s: Resolve (-want +got):\n%s", name, diff)
+		}
+	}
+	if arrived.Load() > 0 {
+		t.Error("a request has arrived elsewhere")
+	}
+}
+
 // TestPlainRedirect proves that a registry can't lead away from TLS, and so to where a token would be read on the way.
 func TestPlainRedirect(t *testing.T) {
 	var arrived atomic.Int32

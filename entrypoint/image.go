@@ -68,6 +68,7 @@ const (
 
 var (
 	errUnreadable  = errors.New("not an image")
+	errRealm       = errors.New("no credentials are sent to where it has its tokens")
 	errWrongDigest = errors.New("the content isn't that of the digest")
 )
 
@@ -149,13 +150,20 @@ type session struct {
 	bodies     chan struct{} // has one for each document that is being read
 }
 
+// invalidRealm begins an error of the library's, which sends for tokens neither to another private address that is written in numbers nor,
+// for a registry with TLS, to where there is none.
+const invalidRealm = "invalid realm in www-authenticate: "
+
 // open asks the registry how it wants to be shown a credential, and gets a token if that is how.
 func (r *Resolver) open(ctx context.Context, repository name.Repository, auth authn.Authenticator) (*session, error) {
 	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, r.transport, []string{repository.Scope(transport.PullScope)})
 	if refused, ok := errors.AsType[*transport.Error](err); ok {
 		refused.Request = nil // has the credential, and would be kept with the failure
 	}
-	if err != nil {
+	switch {
+	case err != nil && strings.HasPrefix(err.Error(), invalidRealm):
+		return nil, errRealm
+	case err != nil:
 		return nil, err
 	}
 	return &session{&http.Client{Transport: authorised}, repository, r.bodies}, nil

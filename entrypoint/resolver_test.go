@@ -1048,6 +1048,7 @@ func unasked(image, host, why string) string {
 	remedy := setCommand
 	for part, other := range map[string]string{
 		"no such image":         "correct the image, or set command",
+		"has its tokens":        "set command, or give the registry's token service a name and TLS",
 		"doesn't have that":     "push it for that platform, too, or set command",
 		"without credentials":   fmt.Sprintf("add an imagePullSecret for %s, or set command", host),
 		"isn't trusted":         "set command, or add its authority to caBundle in taskflow's configuration",

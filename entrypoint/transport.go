@@ -40,7 +40,9 @@ const (
 
 var (
 	errPlainHTTP = errors.New("it would be spoken to without TLS")
-	errRedirects = fmt.Errorf("it redirects more than %d times", maxRedirects)
+	// errSpeaksPlain is no news of those that are known to: what matters is what became of the try without TLS.
+	errSpeaksPlain = errors.New("it speaks no TLS, as configured")
+	errRedirects   = fmt.Errorf("it redirects more than %d times", maxRedirects)
 )
 
 // blockedError says that an address isn't spoken to.
@@ -126,6 +128,9 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	response, err := g.inner.RoundTrip(request)
+	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain && slices.Contains(g.plainHTTP, request.URL.Host) {
+		return nil, errSpeaksPlain
+	}
 	if err != nil {
 		return nil, err
 	}
