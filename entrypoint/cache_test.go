@@ -219,6 +219,38 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// TestRateLimitUnsaid proves that a registry that doesn't say how long is left alone for a while, and that those who wait are told no time:
+// they back off more and more.
+func TestRateLimitUnsaid(t *testing.T) {
+	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
+	var asked atomic.Int32
+	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		status(http.StatusTooManyRequests)(w, r)
+	}))
+	resolver := newResolver(t, entrypoint.Options{Clock: clock})
+	want := &entrypoint.Error{
+		Image:  host + "/app:v1",
+		Reason: entrypoint.ReasonRateLimited,
+		Cause:  fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests", host),
+		Remedy: setCommand,
+	}
+	for _, step := range []struct {
+		name  string
+		later time.Duration
+		asked bool
+	}{{"first", 0, true}, {"again", 10 * time.Second, false}, {"later", time.Second, true}} {
+		clock.SetTime(clock.Now().Add(step.later))
+		_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:v1"})
+		if diff := cmp.Diff(error(want), err); diff != "" {
+			t.Errorf("%s: the error (-want +got):\n%s", step.name, diff)
+		}
+		if isAsked := asked.Swap(0) > 0; isAsked != step.asked {
+			t.Errorf("%s: the registry is asked: %t", step.name, isAsked)
+		}
+	}
+}
+
 // TestRateLimitLeft proves that the time that is left is told, that images that are known stay so while their registry wants to be left
 // alone, and that one that can't be read until then isn't asked for.
 func TestRateLimitLeft(t *testing.T) {

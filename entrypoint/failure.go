@@ -90,7 +90,7 @@ func explain(image string, keys keychain, now time.Time, failures ...failure) *E
 		var why string
 		e.Reason, why, e.Remedy = describe(f, keys)
 		e.RetryAfter = 0
-		if busy, ok := asBusy(f.err); ok {
+		if busy, ok := asBusy(f.err); ok && busy.said {
 			e.RetryAfter = max(busy.until.Sub(now), time.Second)
 		}
 		causes = append(causes, fmt.Sprintf("the registry %s %s", host(f.source), why))

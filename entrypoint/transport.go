@@ -56,6 +56,8 @@ func (e *blockedError) Error() string {
 type busyError struct {
 	status int
 	until  time.Time
+	// said is false where until is a guess.
+	said bool
 }
 
 func (e *busyError) Error() string {
@@ -138,7 +140,8 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && wait != "" {
 		_ = response.Body.Close()
 		now := g.now()
-		return nil, &busyError{status, now.Add(retryAfter(wait, now))}
+		after, said := retryAfter(wait, now)
+		return nil, &busyError{status, now.Add(after), said}
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		// What a registry says of its refusal would be kept with the failure, and is told to nobody.
@@ -190,12 +193,13 @@ func (g *guard) refuseBehindProxy(request *http.Request) error {
 }
 
 // retryAfter reads the header: seconds, or a date (RFC 9110, section 10.2.3).
-func retryAfter(header string, now time.Time) time.Duration {
-	after := minRetryAfter
+func retryAfter(header string, now time.Time) (after time.Duration, said bool) {
 	if seconds, err := strconv.Atoi(header); err == nil {
 		after = time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	} else if date, err := http.ParseTime(header); err == nil {
 		after = date.Sub(now)
+	} else {
+		return minRetryAfter, false
 	}
-	return min(max(after, time.Second), maxRetryAfter)
+	return min(max(after, time.Second), maxRetryAfter), true
 }

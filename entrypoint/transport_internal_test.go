@@ -73,8 +73,12 @@ func TestRetryAfter(t *testing.T) {
 		"Mon, 23 Nov 2026 11:00:00 GMT": time.Second,
 		"Tue, 24 Nov 2026 12:00:00 GMT": 10 * time.Minute,
 	} {
-		if diff := cmp.Diff(want, retryAfter(header, now)); diff != "" {
+		after, said := retryAfter(header, now)
+		if diff := cmp.Diff(want, after); diff != "" {
 			t.Errorf("Retry-After: %s (-want +got):\n%s", header, diff)
+		}
+		if said != (want != minRetryAfter) {
+			t.Errorf("Retry-After: %s: it is said: %t", header, said)
 		}
 	}
 }
