@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -152,6 +154,50 @@ func describe(f failure, keys keychain) (reason, why, remedy string) {
 	}
 	return ReasonUnreadable, "answers with something that can't be read as an image", setCommand
 }
+
+// cause is what the log has of an error, for whoever runs the registry or what is between: the words of this program and of the system, and
+// which host it was about. Any others may be those of a registry, which could repeat a credential; an address behind the host may be one.
+func cause(err error) string {
+	why, who := fmt.Sprintf("an error of type %T", err), ""
+	if asked, ok := errors.AsType[*url.Error](err); ok {
+		why = fmt.Sprintf("an error of type %T", asked.Err)
+		if address, err := url.Parse(asked.URL); err == nil {
+			who = address.Host
+		}
+	}
+	if refused, ok := errors.AsType[*transport.Error](err); ok && refused.Request != nil {
+		why, who = fmt.Sprintf("status %d", refused.StatusCode), refused.Request.URL.Host
+	} else if spoken := inOurWords(err); spoken != nil {
+		why = spoken.Error()
+	}
+	if who == "" {
+		return why
+	}
+	return who + ": " + why
+}
+
+// inOurWords returns nil for an error that may have the words of a registry.
+func inOurWords(err error) error {
+	for _, as := range []func(error) (error, bool){
+		as[*secretError], as[*unfitError], as[*missingError], as[*busyError], as[*blockedError], as[*http.MaxBytesError],
+		as[*tls.CertificateVerificationError], as[*net.OpError], as[*net.DNSError],
+	} {
+		if known, ok := as(err); ok {
+			return known
+		}
+	}
+	for _, known := range []error{
+		errRealm, errWrongDigest, errUnreadable, errRedirects, context.DeadlineExceeded, context.Canceled, io.EOF, io.ErrUnexpectedEOF,
+		http.ErrSchemeMismatch, errPlainHTTP, errSpeaksPlain,
+	} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return nil
+}
+
+func as[E error](err error) (error, bool) { return errors.AsType[E](err) }
 
 // isOut is true where nobody would hear anything of the registry now, whichever image and credentials he has.
 func isOut(f failure) bool {

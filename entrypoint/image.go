@@ -158,7 +158,7 @@ const invalidRealm = "invalid realm in www-authenticate: "
 func (r *Resolver) open(ctx context.Context, repository name.Repository, auth authn.Authenticator) (*session, error) {
 	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, r.transport, []string{repository.Scope(transport.PullScope)})
 	if refused, ok := errors.AsType[*transport.Error](err); ok {
-		refused.Request = nil // has the credential, and would be kept with the failure
+		refused.Request = hostOf(refused.Request) // which has the credential, and would be kept with the failure
 	}
 	switch {
 	case err != nil && strings.HasPrefix(err.Error(), invalidRealm):
@@ -167,6 +167,11 @@ func (r *Resolver) open(ctx context.Context, repository name.Repository, auth au
 		return nil, err
 	}
 	return &session{&http.Client{Transport: authorised}, repository, r.bodies}, nil
+}
+
+// hostOf keeps of a request only who was asked, which may be another than the registry.
+func hostOf(request *http.Request) *http.Request {
+	return &http.Request{URL: &url.URL{Host: request.URL.Host}}
 }
 
 // digest asks for that of a tag, or whether there is what has this digest: with a HEAD, which is all that registries count least; or
@@ -270,7 +275,7 @@ func (s *session) do(ctx context.Context, method, kind, identifier string) (*htt
 	}
 	if response.StatusCode != http.StatusOK {
 		_ = response.Body.Close()
-		return nil, &transport.Error{StatusCode: response.StatusCode}
+		return nil, &transport.Error{StatusCode: response.StatusCode, Request: hostOf(response.Request)}
 	}
 	return response, nil
 }

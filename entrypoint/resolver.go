@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/utils/clock"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // Resolver finds the commands of images in their registries. It is safe for concurrent use.
@@ -91,6 +92,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	defer cancel()
 	keys, err := r.keychainFor(ctx, request, ref)
 	if err != nil {
+		tell(ctx, request, failure{ref, err})
 		return Command{}, explain(request.Image, keys, r.clock.Now(), failure{ref, err})
 	}
 	always := alwaysPulls(request, ref)
@@ -105,12 +107,20 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 		if _, unfit := errors.AsType[*Error](err); err == nil || unfit {
 			return command, err
 		}
+		tell(ctx, request, failure{source, err})
 		failures = append(failures, failure{source, err})
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	return Command{}, explain(request.Image, keys, r.clock.Now(), failures...)
+}
+
+// tell is for those who look for what is behind the sentence that the user gets.
+func tell(ctx context.Context, request Request, f failure) {
+	if log := logf.FromContext(ctx).V(1); log.Enabled() {
+		log.Info("Couldn't read the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f.err))
+	}
 }
 
 // bound leaves a tenth of the time that ctx has, for those who ask to say what was the matter.
