@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,21 +62,11 @@ images:
 func TestReread(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yaml")
-	write := func(version, command string) {
+	write := func(command string) {
 		t.Helper()
-		target := filepath.Join(dir, version)
-		content := fmt.Sprintf("images: {commands: [{image: app, cmd: [%s]}]}", command)
-		if err := os.WriteFile(target, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(target, file+".new"); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			t.Fatal(err)
-		}
+		project(t, dir, fmt.Sprintf("images: {commands: [{image: app, cmd: [%s]}]}", command))
 	}
-	write("v1", "first")
+	write("first")
 	c, err := newCommands(file, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +83,7 @@ func TestReread(t *testing.T) {
 	}
 	wantCommand("at first", "first")
 
-	write("v2", "[")
+	write("[")
 	if err := c.reread(false); err == nil || !strings.HasPrefix(err.Error(), file+": ") {
 		t.Errorf("reading a broken file: %v, want an error that names it", err)
 	}
@@ -100,7 +92,7 @@ func TestReread(t *testing.T) {
 		t.Errorf("the second error of the same content: %v", err)
 	}
 
-	write("v1", "first")
+	write("first")
 	if err := c.reread(false); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +107,7 @@ func TestReread(t *testing.T) {
 	}
 	wantValid(t, 0)
 	wantCommand("with the file gone", "first")
-	write("v1", "first")
+	write("first")
 	if err := c.reread(false); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +116,7 @@ func TestReread(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.start(ctx, time.Millisecond) }()
-	write("v3", "third")
+	write("third")
 	wait.For(t, "the new file to count", func(ctx context.Context) error {
 		got, err := c.Resolve(ctx, entrypoint.Request{Image: "app"})
 		if err == nil && got.Cmd[0] != "third" {
@@ -135,6 +127,33 @@ func TestReread(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Start: %v", err)
+	}
+}
+
+// project writes config.yaml as the kubelet writes the files of a ConfigMap: the file is a link into the folder that the link ..data names,
+// which is another one after each change; the one before is removed (k8s.io/kubernetes/pkg/volume/util, AtomicWriter.Write).
+func project(t *testing.T, dir, content string) {
+	t.Helper()
+	const data, name = "..data", "config.yaml"
+	before, _ := os.Readlink(filepath.Join(dir, data)) // there is none at first
+	folder := filepath.Join(dir, ".."+rand.Text())
+	for _, err := range []error{
+		os.Mkdir(folder, 0o700),
+		os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600),
+		os.Symlink(filepath.Base(folder), filepath.Join(dir, data+"_tmp")),
+		os.Rename(filepath.Join(dir, data+"_tmp"), filepath.Join(dir, data)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(data, name), filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+		t.Fatal(err)
+	}
+	if before != "" {
+		if err := os.RemoveAll(filepath.Join(dir, before)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
