@@ -92,7 +92,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	commands, err := entrypoint.New(entrypoint.Options{
-		Timeout:          metav1.Duration{Duration: 2 * time.Second},
+		CABundle:         registriesAuthority(),
 		AllowedAddresses: []string{"127.0.0.1"},
 	})
 	if err != nil {

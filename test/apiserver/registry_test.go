@@ -1,0 +1,136 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+// admissionTimeout is how long the API server waits for the webhook (timeoutSeconds in config/webhook).
+const admissionTimeout = 10 * time.Second
+
+// registriesAuthority is what the operator must trust to speak to the registries of these tests.
+func registriesAuthority() string {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+}
+
+func serve(t *testing.T, handler http.Handler) (server *httptest.Server, host string) {
+	t.Helper()
+	server = httptest.NewTLSServer(handler)
+	t.Cleanup(server.Close)
+	return server, server.Listener.Addr().String()
+}
+
+// newRegistry has app:v1, which runs /app.
+func newRegistry(t *testing.T) http.Handler {
+	t.Helper()
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server, host := serve(t, handler)
+	ref, err := name.ParseReference(host + "/app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.Config(empty.Image, v1.Config{Entrypoint: []string{"/app"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image, remote.WithTransport(server.Client().Transport), remote.WithContext(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return handler
+}
+
+// wantRefused creates a labelled Pod of a step without a command, and wants to hear why that isn't known.
+func wantRefused(t *testing.T, image, why string) {
+	t.Helper()
+	pod := plainPod(newNamespace(t), "refused", sequentialLabel(), corev1.Container{Name: "a", Image: image})
+	began := time.Now()
+	err := cluster.Create(t.Context(), pod)
+	took := time.Since(began)
+	host, _, _ := strings.Cut(image, "/")
+	want := fmt.Sprintf(`admission webhook "sequential.taskflow.practice.com" denied the request: the container "a": image %q can't be asked for its command, `+
+		`because the registry %s %s: set command, or add the image to taskflow's table of commands`, image, host, why)
+	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
+		t.Errorf("creating the Pod (-want +got):\n%s", diff)
+	}
+	if took >= admissionTimeout {
+		t.Errorf("the refusal took %s, want less than %s", took, admissionTimeout)
+	}
+}
+
+// A Pod whose image's registry never answers is refused with a sentence that says so, before the API server loses patience and says that
+// the webhook doesn't answer. The operator's timeout is the default one.
+func TestSilentRegistry(t *testing.T) {
+	t.Parallel()
+	_, host := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	wantRefused(t, host+"/app:v1", "doesn't answer in time")
+}
+
+// A registry that wants to be left alone for a while refuses a Pod at once, and keeps a Task waiting; it isn't asked before that time, and
+// the Task goes on by itself when it answers then.
+func TestBusyRegistry(t *testing.T) {
+	t.Parallel()
+	const wait = 8 * time.Second // longer than a failure is remembered, and than the first back-offs are
+	behind := newRegistry(t)
+	var mutex sync.Mutex
+	var asked []time.Time // for the digest
+	_, host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			mutex.Lock()
+			asked = append(asked, time.Now())
+			first := len(asked) == 1
+			mutex.Unlock()
+			if first {
+				w.Header().Set("Retry-After", strconv.Itoa(int(wait.Seconds())))
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+		}
+		behind.ServeHTTP(w, r)
+	}))
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "waiting", Namespace: newNamespace(t)}}
+	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{Name: "a", Image: host + "/app:v1"}}}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	status := awaitStatus(t, task, "the Task to wait", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
+	want := fmt.Sprintf(`step "a": image "%[1]s/app:v1" can't be asked for its command, because the registry %[1]s answers with status 503: `+
+		`set command, or add the image to taskflow's table of commands`, host)
+	got := status.Conditions[0]
+	if diff := cmp.Diff([]string{v1alpha1.ReasonEntrypointUnresolved, want}, []string{got.Reason, got.Message}); diff != "" {
+		t.Errorf("the condition (-want +got):\n%s", diff)
+	}
+	wantRefused(t, host+"/app:v1", "answers with status 503")
+	if diff := cmp.Diff(map[string]string{"a": "1 /app"}, agents(t, awaitPod(t, task))); diff != "" {
+		t.Errorf("what the agents are told (-want +got):\n%s", diff)
+	}
+	mutex.Lock()
+	defer mutex.Unlock()
+	if len(asked) != 2 || asked[1].Sub(asked[0]) < wait {
+		t.Errorf("the registry was asked at %v, want twice, and the second time %s after the first", asked, wait)
+	}
+}
