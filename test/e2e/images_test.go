@@ -139,14 +139,13 @@ func TestImageCommands(t *testing.T) {
 }
 
 // An image in a private registry needs its pull secret for its command, as it does for its layers: of the Pod, or of the
-// ServiceAccount, and the right one of several (PEERS row 7). Without one, the Task waits and says what helps. It is never one of another
+// ServiceAccount, and the right one of several (PEERS row 7); whether the registry wants the password itself or a token. Without one, the Task waits and says what helps. It is never one of another
 // namespace, nor does the registry lead anywhere that isn't one. No password and no token gets into the operator's log or into an event,
 // whatever the registry says.
 func TestPrivateRegistry(t *testing.T) {
 	t.Parallel()
 	began := metav1.Now()
 	const username, password, guess, plaintext = "robot", "correct-horse-battery", "guess-horse-battery", "plain:horse:battery"
-	serveRegistry(t, username, password)
 	namespace, elsewhere := newNamespace(t, "baseline"), newNamespace(t, "baseline")
 	pullSecret(t, elsewhere, "right-elsewhere", username, password)
 	config := v1.Config{Entrypoint: []string{"/opt/argv", "private"}}
@@ -175,20 +174,27 @@ func TestPrivateRegistry(t *testing.T) {
 		return task
 	}
 
-	for name, spec := range map[string]corev1.PodSpec{
-		"of-the-pod":             {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}}},
-		"of-the-service-account": {ServiceAccountName: "puller"},
-		"second-of-two":          {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}, {Name: "right"}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			push(t, hostRegistry+"/private/"+name+":v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
-			task := private(t, name, spec)
-			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-			if got := logs(t, namespace, name, "only"); !strings.HasPrefix(got, "0 \"/opt/argv\"\n1 \"private\"\n") {
-				t.Errorf("the log is %q", got)
+	for scheme, challenge := range map[string]string{"password": passwordChallenge, "token": tokenChallenge} {
+		t.Run(scheme, func(t *testing.T) { // one registry after the other: they have the same address
+			serveRegistry(t, challenge, username, password)
+			for secret, spec := range map[string]corev1.PodSpec{
+				"of-the-pod":             {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}}},
+				"of-the-service-account": {ServiceAccountName: "puller"},
+				"second-of-two":          {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}, {Name: "right"}}},
+			} {
+				t.Run(secret, func(t *testing.T) {
+					name := scheme + "-" + secret
+					push(t, hostRegistry+"/private/"+name+":v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
+					task := private(t, name, spec)
+					awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+					if got := logs(t, namespace, name, "only"); !strings.HasPrefix(got, "0 \"/opt/argv\"\n1 \"private\"\n") {
+						t.Errorf("the log is %q", got)
+					}
+				})
 			}
 		})
 	}
+	serveRegistry(t, tokenChallenge, username, password)
 	t.Run("labelled-pod", func(t *testing.T) {
 		ref := push(t, hostRegistry+"/private/labelled-pod:v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
 		pod := &corev1.Pod{
@@ -308,12 +314,18 @@ func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...st
 	}
 }
 
+// How the private registry wants to be asked: with the password, or with a token.
+const (
+	passwordChallenge = `Basic realm="private"`
+	tokenChallenge    = `Bearer realm="http://` + hostRegistry + `/token",service="private"`
+)
+
 // registryToken is what the private registry gives to those who have the password.
 const registryToken = "token-of-the-private-registry"
 
-// serveRegistry serves one at hostRegistry that gives tokens for a password, and tells all that it hears. What is below
+// serveRegistry serves one at hostRegistry that wants a password, or a token for it, and tells all that it hears. What is below
 // /private/redirected is to be had from the node's own metadata, it says.
-func serveRegistry(t *testing.T, username, password string) {
+func serveRegistry(t *testing.T, challenge, username, password string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", hostRegistry)
 	if err != nil {
@@ -322,16 +334,21 @@ func serveRegistry(t *testing.T, username, password string) {
 	behind := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	refuse := func(w http.ResponseWriter, r *http.Request) {
 		u, p, _ := r.BasicAuth()
-		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+hostRegistry+`/token",service="private"`)
+		w.Header().Set("WWW-Authenticate", challenge)
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprintf(w, `{"errors": [{"code": "DENIED", "message": "who are you? You sent %s %s %s"}]}`, u, p, r.Header.Get("Authorization"))
 	}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, p, _ := r.BasicAuth()
+		knows := u == username && p == password
+		admitted := r.Header.Get("Authorization") == "Bearer "+registryToken
+		if challenge == passwordChallenge {
+			admitted = knows
+		}
 		switch {
-		case r.URL.Path == "/token" && u == username && p == password:
+		case r.URL.Path == "/token" && knows:
 			fmt.Fprintf(w, `{"token": %q}`, registryToken)
-		case r.Header.Get("Authorization") != "Bearer "+registryToken:
+		case !admitted:
 			refuse(w, r)
 		case strings.Contains(r.URL.Path, "/private/redirected/"):
 			http.Redirect(w, r, "https://169.254.169.254"+r.URL.Path, http.StatusTemporaryRedirect)
