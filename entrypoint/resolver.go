@@ -211,6 +211,9 @@ func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keych
 	}
 	cacheHits.WithLabelValues("digest", "miss").Inc()
 	return fly(ctx, r, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
+		if known, ok := r.answers.Get(asked); ok && !always { // somebody's flight has landed since
+			return known.(answer), nil
+		}
 		got, err := r.authorise(ctx, source, keys)
 		if err != nil {
 			r.remember(asked, source, err, isOut(failure{source, err}))
