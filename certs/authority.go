@@ -28,7 +28,7 @@ const (
 	keyFile    = corev1.TLSPrivateKeyKey
 )
 
-// backdated is how long before its making a certificate is valid: clocks differ.
+// backdated is how long before its making a certificate is valid: the clocks of several API servers differ.
 const backdated = 24 * time.Hour
 
 // authority signs certificates.
@@ -137,8 +137,7 @@ func parseServed(data map[string][]byte) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// trusts says whether the authorities vouch for the certificate under one of these names. The clock matters little: one that is
-// behind finds a new certificate not valid yet.
+// trusts says whether the authorities vouch for the certificate under these names, now.
 func trusts(bundle []*x509.Certificate, served *tls.Certificate, names []string, now time.Time) bool {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, cert := range bundle {
@@ -148,9 +147,6 @@ func trusts(bundle []*x509.Certificate, served *tls.Certificate, names []string,
 		if cert, err := x509.ParseCertificate(der); err == nil {
 			intermediates.AddCert(cert)
 		}
-	}
-	if now.Before(served.Leaf.NotBefore) {
-		now = served.Leaf.NotBefore
 	}
 	return !slices.ContainsFunc(names, func(name string) bool {
 		_, err := served.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates, CurrentTime: now})

@@ -4,8 +4,8 @@
 // config/certmanager has the objects that ask for it). Whoever keeps it: a replica serves a new certificate only when the API
 // server has trusted it for a while, so that no call fails while certificates change.
 //
-// Four parts: authority.go makes certificates and reads them, renew.go decides what is to be renewed (no I/O, no clock), serve.go decides
-// which certificate is served, and keeper.go brings both together with the cluster.
+// Five parts: authority.go makes certificates and reads them, renew.go decides what is to be renewed (no I/O, no clock), serve.go decides
+// which certificate is served, clock.go knows what time it is for the API server, and keeper.go brings them together with the cluster.
 //
 // github.com/open-policy-agent/cert-controller, the library for this, does less than a production cluster needs: it replaces
 // authority and certificate at once (calls fail until each replica has the new one), never makes a deleted Secret again,

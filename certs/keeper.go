@@ -71,7 +71,7 @@ func (o Options) AddToCache(byObject map[client.Object]cache.ByObject) {
 type Keeper struct {
 	options Options
 	client  client.Client
-	now     func() time.Time
+	clock   clock
 	server  *server
 	ready   chan struct{}
 }
@@ -80,7 +80,6 @@ type Keeper struct {
 func New(o Options) *Keeper {
 	return &Keeper{
 		options: o,
-		now:     time.Now,
 		server:  &server{names: []string{o.Service}, settle: o.Lifetimes.settle()},
 		ready:   make(chan struct{}),
 	}
@@ -90,6 +89,11 @@ func New(o Options) *Keeper {
 func (k *Keeper) TLS(config *tls.Config) {
 	config.GetCertificate = k.server.get
 	config.MinVersion = tls.VersionTLS12
+}
+
+// Listen makes a transport to the API server tell the Keeper what time it is there. It is for the configuration that the manager is made with.
+func (k *Keeper) Listen(transport http.RoundTripper) http.RoundTripper {
+	return listening{transport, &k.clock}
 }
 
 // Ready is closed as soon as there is a certificate that the API server trusts.
@@ -134,14 +138,14 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		again = min(max(renewed.Sub(k.now()), time.Second), longestPause)
+		again = min(max(renewed.Sub(k.clock.now()), time.Second), longestPause)
 	}
 
 	served, err := parseServed(secret.Data)
 	if err != nil && len(secret.Data) > 0 {
 		logf.FromContext(ctx).Error(err, "The Secret has no certificate that can be served")
 	}
-	changed, wait := k.server.offer(served, trustedBy(&config), k.now())
+	changed, wait := k.server.offer(served, trustedBy(&config), k.clock.now())
 	if changed {
 		logf.FromContext(ctx).Info("Serving a certificate", "until", served.Leaf.NotAfter)
 	}
@@ -171,7 +175,7 @@ func (k *Keeper) closeReady() {
 // renew writes the Secret and the authorities in the webhook configuration, where they aren't what they should be. It returns when
 // there is something to do again.
 func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration) (time.Time, error) {
-	next, err := renew(secret.Data, trustedBy(config), k.server.names, k.options.Lifetimes, k.now())
+	next, err := renew(secret.Data, trustedBy(config), k.server.names, k.options.Lifetimes, k.clock.now())
 	if err != nil {
 		return time.Time{}, err
 	}

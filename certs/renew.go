@@ -39,7 +39,7 @@ type renewal struct {
 	again time.Time
 }
 
-// renew decides what the Secret holds from now on. trusted are the authorities that the API server trusts now; where the
+// renew decides what the Secret holds from now on, which is by the clock of the API server. trusted are the authorities that the API server trusts now; where the
 // authority has been lost, they are what the replicas' certificates are still trusted by.
 func renew(data map[string][]byte, trusted []*x509.Certificate, names []string, lifetimes Lifetimes, now time.Time) (renewal, error) {
 	signer, bundle, err := parseAuthority(data)
@@ -49,6 +49,8 @@ func renew(data map[string][]byte, trusted []*x509.Certificate, names []string, 
 		why = "there is no certificate yet"
 	case err != nil:
 		why = err.Error()
+	case now.Before(signer.cert.NotBefore):
+		why = "the authority is valid only from " + signer.cert.NotBefore.Format(time.RFC3339)
 	case now.After(renewalOf(signer.cert)):
 		why = "the authority ends at " + signer.cert.NotAfter.Format(time.RFC3339)
 	}
@@ -99,6 +101,8 @@ func brokenServed(served certificate, err error, signer authority, names []strin
 	switch {
 	case err != nil:
 		return err.Error()
+	case now.Before(served.Leaf.NotBefore):
+		return "the certificate is valid only from " + served.Leaf.NotBefore.Format(time.RFC3339)
 	case now.After(renewalOf(served.Leaf)):
 		return "the certificate ends at " + served.Leaf.NotAfter.Format(time.RFC3339)
 	case !trusts([]*x509.Certificate{signer.cert}, served, names, now):

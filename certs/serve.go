@@ -58,6 +58,9 @@ func (s *server) offer(offered certificate, bundle []*x509.Certificate, now time
 	defer func() { s.trusted = trusted(s.current) }()
 
 	switch {
+	case offered != nil && now.Before(offered.Leaf.NotBefore): // made by a clock that is ahead of the API server's
+		s.next = nil
+		return false, offered.Leaf.NotBefore.Sub(now)
 	case offered == nil || same(offered, s.current):
 		s.next = nil
 	case !trusted(s.current): // there is nothing to lose

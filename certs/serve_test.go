@@ -33,6 +33,11 @@ func TestOffer(t *testing.T) {
 			{"not trusted yet", first, nil, 0, first, 0, false},
 			{"trusted", first, bundle(first), 0, first, 0, true},
 		},
+		"a certificate that isn't valid yet": {
+			{"too early", first, bundle(first), -day - 5*time.Second, nil, 5 * time.Second, false},
+			{"in time", first, bundle(first), -day, first, 0, true},
+			{"the clock is set back", first, bundle(first), -day - time.Second, first, time.Second, false},
+		},
 		"a renewal": {
 			{"the old one", first, bundle(first), 0, first, 0, true},
 			{"the new one isn't trusted yet", second, bundle(first), 0, first, 0, true},

@@ -162,6 +162,7 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	}
 	// Both ends of a cluster's own network would compress each event of a watch, for nothing but their time.
 	cluster.DisableCompression = true
+	cluster.Wrap(keeper.Listen)
 	return ctrl.NewManager(cluster, ctrl.Options{
 		Scheme: scheme,
 		Cache:  c.cacheOptions(),

@@ -25,6 +25,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -171,6 +173,46 @@ func TestSomebodyElsesCertificate(t *testing.T) {
 	}
 }
 
+// TestReplicasAskForTheTime proves that the certificate is valid by the clock of the API server, which is here days behind the replicas', or
+// so its answers say, and that they agree on it. PEERS row 22.
+func TestReplicasAskForTheTime(t *testing.T) {
+	const behind = 3 * 24 * time.Hour
+	c := newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes, func(next http.RoundTripper) http.RoundTripper {
+		return late{next, behind}
+	})
+	secret := c.secret(t)
+	if err := c.serve(t.Context(), secret.Data["tls.crt"]); err != nil {
+		t.Error(err)
+	}
+	block, _ := pem.Decode(secret.Data["tls.crt"])
+	made, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there := time.Now().Add(-behind); there.Before(made.NotBefore) || there.Add(certs.DefaultLifetimes.Serving).Before(made.NotAfter) {
+		t.Errorf("at %s a certificate was made that is valid from %s to %s", there, made.NotBefore, made.NotAfter)
+	}
+}
+
+// late is a transport to an API server whose clock is behind.
+type late struct {
+	http.RoundTripper
+	behind time.Duration
+}
+
+func (l late) RoundTrip(request *http.Request) (*http.Response, error) {
+	answer, err := l.RoundTripper.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	date, err := http.ParseTime(answer.Header.Get("Date"))
+	if err != nil {
+		return nil, fmt.Errorf("the API server doesn't say what time it is: %w", err)
+	}
+	answer.Header.Set("Date", date.Add(-l.behind).Format(http.TimeFormat))
+	return answer, nil
+}
+
 // service is the name that all replicas of these tests are called by.
 const service = "webhook.taskflow-system.svc"
 
@@ -181,7 +223,8 @@ type certificates struct {
 	ready     []<-chan struct{}
 }
 
-func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetimes) *certificates {
+// The transports, if any, are between the replicas and the API server.
+func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetimes, between ...transport.WrapperFunc) *certificates {
 	t.Helper()
 	namespace := newNamespace(t)
 	c := &certificates{key: client.ObjectKey{Namespace: namespace, Name: "certificate"}}
@@ -192,7 +235,7 @@ func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetime
 	for range replicas {
 		c.start(t, certs.New(certs.Options{
 			Source: source, Secret: c.key, WebhookConfiguration: namespace, Service: service, Lifetimes: lifetimes,
-		}))
+		}), between...)
 	}
 	if source == certs.SourceOwn {
 		wait.For(t, "all replicas can be called", c.callable)
@@ -219,11 +262,13 @@ func (c *certificates) webhook() *admissionv1.MutatingWebhookConfiguration {
 }
 
 // start makes a replica, and serves with its certificate.
-func (c *certificates) start(t *testing.T, keeper *certs.Keeper) {
+func (c *certificates) start(t *testing.T, keeper *certs.Keeper, between ...transport.WrapperFunc) {
 	t.Helper()
 	byObject := map[client.Object]cache.ByObject{}
 	certs.Options{Secret: c.key, WebhookConfiguration: c.key.Namespace}.AddToCache(byObject)
-	m, err := ctrl.NewManager(environment.Config, ctrl.Options{
+	connection := rest.CopyConfig(environment.Config)
+	connection.Wrap(transport.Wrappers(append(between, keeper.Listen)...))
+	m, err := ctrl.NewManager(connection, ctrl.Options{
 		Scheme:     cluster.Scheme(),
 		Cache:      cache.Options{ByObject: byObject},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
