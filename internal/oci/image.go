@@ -48,7 +48,8 @@ func Image(platform v1.Platform, files []File, config v1.Config) (v1.Image, erro
 	}
 	layer, err := tarball.LayerFromOpener(
 		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
-		tarball.WithMediaType(types.OCILayer))
+		tarball.WithMediaType(types.OCILayer),
+		tarball.WithCompressedCaching) // else it is compressed once for its digest, and once more to be pushed
 	if err != nil {
 		return nil, err
 	}
