@@ -103,6 +103,11 @@ func TestDashboard(t *testing.T) {
 		t.Fatal("the dashboard has no panels")
 	}
 	all := exported(t)
+	for _, variable := range regexp.MustCompile(`label_values\((\w+), `).FindAllStringSubmatch(string(content), -1) {
+		if all[variable[1]] == nil {
+			t.Errorf("a variable has its values from %s, which isn't there", variable[1])
+		}
+	}
 	legend := regexp.MustCompile(`\{\{(\w+)\}\}`)
 	for _, panel := range dashboard.Panels {
 		if len(panel.Targets) == 0 {

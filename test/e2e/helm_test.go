@@ -16,15 +16,12 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
@@ -32,25 +29,26 @@ import (
 // largestRelease is half of what the Secret may have that Helm keeps a release in.
 const largestRelease = 512 * 1024
 
-// TestHelm proves that the chart installs with the README's command where there is no taskflow, and runs the sample Task; that an upgrade
-// refuses no Pod; that it goes without a trace, and is never asked for when it isn't there; that the kind Task and the Tasks stay until
-// somebody deletes that, and are the next release's; and that a kind Task that isn't Helm's can be made so.
+// TestHelm proves that the chart installs with the README's command where there is no taskflow, runs the sample Task, and survives the loss of
+// its Pods, whoever keeps the certificate; that an upgrade refuses no Pod; that it goes without a trace, and is never asked for when it
+// isn't there; that the kind Task and the Tasks stay until somebody deletes that, and are the next release's; and that a kind Task
+// that isn't Helm's can be made so.
 func TestHelm(t *testing.T) {
+	needCertManager(t)
 	wait.For(t, "the operator to be available", rolledOut)
 	before, values := manifests(t, "default"), chartValues(t)
 	t.Cleanup(func() { // as it was, for the tests that follow
 		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", operatorNamespace, "--ignore-not-found").Run()
+		kubectl(t, nil, "delete", "--ignore-not-found", "namespace", operatorNamespace)
 		kubectl(t, before, "apply", "-f", "-")
 		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment/taskflow-operator")
 	})
 	undeploy(t, "remove")
-	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
 	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values", values}
 	installAndWait := slices.Concat(install, []string{"--wait"})
 
 	helm(t, installAndWait...)
-	kubectl(t, nil, "apply", "-f", "../../config/samples/task.yaml")
-	awaitTask(t, sample, "the sample Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	sample := runSample(t, "default")
 
 	t.Run("upgrade", func(t *testing.T) {
 		load := createPods(t, newNamespace(t, "baseline"))
@@ -78,7 +76,7 @@ func TestHelm(t *testing.T) {
 		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
 		checked()
 		leftovers(t, manifest, "CustomResourceDefinition")
-		wait.For(t, "the namespace to be empty", func(ctx context.Context) error { return nothingIn(ctx, operatorNamespace) })
+		wait.For(t, "the namespace to be all that is left", onlyLeft("Namespace "+operatorNamespace))
 		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(sample), sample); err != nil {
 			t.Errorf("the Task is gone: %v", err)
 		}
@@ -88,13 +86,13 @@ func TestHelm(t *testing.T) {
 		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
 		kubectl(t, nil, "delete", "namespace", operatorNamespace)
 	}
-	helm(t, installAndWait...)
-	again := newTask("default", "again", shell("only", "true"))
-	create(t, again)
-	awaitTask(t, again, "a Task of the next release to succeed", inPhase(v1alpha1.TaskSucceeded))
+	startCertManager(t)
+	helm(t, slices.Concat(installAndWait, []string{"--set", "certificates=certManager"})...)
+	runSample(t, "default")
 	uninstall()
 	kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
 	leftovers(t, before, "")
+	wait.For(t, "nothing to be left", onlyLeft())
 
 	kubectl(t, nil, "apply", "-k", "../../config/crd")
 	helm(t, append(install, "--take-ownership")...)
@@ -211,17 +209,4 @@ func askForPods(t *testing.T, namespace string) (stop func()) {
 			}
 		}
 	}
-}
-
-// nothingIn says what a namespace still has of taskflow's, or of Helm's.
-func nothingIn(ctx context.Context, namespace string) error {
-	for _, list := range []client.ObjectList{&corev1.PodList{}, &corev1.SecretList{}, &coordinationv1.LeaseList{}, &corev1.ServiceList{}} {
-		if err := cluster.List(ctx, list, client.InNamespace(namespace)); err != nil {
-			return err
-		}
-		if count := meta.LenList(list); count > 0 {
-			return fmt.Errorf("there are %d objects of the %T", count, list)
-		}
-	}
-	return nil
 }

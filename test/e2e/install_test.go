@@ -17,11 +17,13 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -257,23 +259,22 @@ func watchReady(t *testing.T) <-chan time.Time {
 	return again
 }
 
-// TestInstallAndRemove proves that each variant installs with the documented command, runs a Task, and goes without a trace; that Tasks
-// stay unless told otherwise; that cert-manager's real controllers renew the certificate without one call that fails; and that
-// whoever kept the certificate in the variant before lets go of it. PEERS row 22.
+// TestInstallAndRemove proves that each variant installs with the documented command, runs the sample Task, survives the loss of its Pods, and
+// goes without a trace, also where it was for some namespaces alone; that Tasks stay unless told otherwise; that cert-manager's real
+// controllers renew the certificate without one call that fails; and that whoever kept the certificate in the variant before lets go
+// of it. PEERS row 22.
 func TestInstallAndRemove(t *testing.T) {
-	if os.Getenv("CERT_MANAGER") == "" {
-		t.Skip(`CERT_MANAGER is not set: eval "$(go run -C test/cluster . cert-manager)"`)
-	}
+	needCertManager(t)
 	wait.For(t, "the operator to be available", rolledOut)
 	flags, own, withCertManager := operatorFlags(t), manifests(t, "default"), manifests(t, "certmanager")
 	t.Cleanup(func() { // as it was, for the tests that follow
-		kubectl(t, own, "apply", "-f", "-")
-		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment/taskflow-operator")
+		if t.Failed() { // it is of any variant
+			undeploy(t, "keep")
+		}
+		deploy(t, flags, "default", "")
 	})
 
-	kept := newTask("default", "kept", shell("only", "true"))
-	create(t, kept)
-	awaitTask(t, kept, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	kept := runSample(t, "default")
 	checked := askForPods(t, newNamespace(t, "baseline"))
 	undeploy(t, "keep")
 	checked()
@@ -281,20 +282,14 @@ func TestInstallAndRemove(t *testing.T) {
 		t.Errorf("the Task is gone: %v", err)
 	}
 	leftovers(t, own, "CustomResourceDefinition")
+	wait.For(t, "nothing to be left", onlyLeft())
 
 	startCertManager(t)
 	deploy(t, flags, "certmanager", "")
-	task := newTask(newNamespace(t, "baseline"), "certified", shell("only", "true"))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	losePods(t)
-	wait.For(t, "the operator to be back", rolledOut)
-	task = newTask(task.Namespace, "recovered", shell("only", "true"))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-
+	runSample(t, "default")
+	one, two := newNamespace(t, "baseline"), newNamespace(t, "baseline")
 	t.Run("renewals", func(t *testing.T) {
-		load := createPods(t, task.Namespace)
+		load := createPods(t, one)
 		for _, name := range []string{"taskflow-webhook", "taskflow-webhook", "taskflow-ca", "taskflow-webhook"} {
 			renew(t, name)
 		}
@@ -304,10 +299,11 @@ func TestInstallAndRemove(t *testing.T) {
 
 	deploy(t, flags, "default", "")
 	awaitOwnCertificate(t)
-	task = newTask(task.Namespace, "own", shell("only", "true"))
+	task := newTask(one, "own", shell("only", "true"))
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	deploy(t, flags, "certmanager", "")
+	deploy(t, flags, "certmanager", one+","+two)
+	runSample(t, two)
 	var role rbacv1.ClusterRole
 	if err := cluster.Get(t.Context(), client.ObjectKey{Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
 		t.Errorf("the operator may still write the certificate that cert-manager keeps: %v", err)
@@ -315,6 +311,23 @@ func TestInstallAndRemove(t *testing.T) {
 
 	undeploy(t, "remove")
 	leftovers(t, withCertManager, "")
+	wait.For(t, "nothing to be left", onlyLeft())
+}
+
+// runSample runs the sample Task as the README does, and once more after the operator has lost all its Pods.
+func runSample(t *testing.T, namespace string) *v1alpha1.Task {
+	t.Helper()
+	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example-taskflow"}}
+	run := func() {
+		kubectl(t, nil, "-n", namespace, "delete", "--ignore-not-found", "--cascade=foreground", "-f", samples+"/task.yaml")
+		kubectl(t, nil, "-n", namespace, "apply", "-f", samples+"/task.yaml")
+		awaitTask(t, sample, "the sample Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	}
+	run()
+	losePods(t)
+	wait.For(t, "the operator to be back", rolledOut)
+	run()
+	return sample
 }
 
 // awaitOwnCertificate waits until both replicas serve what the operator has made, and fails where cert-manager writes the Secret again.
@@ -423,7 +436,7 @@ func kubectl(t *testing.T, input []byte, args ...string) []byte {
 
 func undeploy(t *testing.T, crd string) {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "../../hack/undeploy.sh", crd).CombinedOutput()
+	output, err := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/undeploy.sh", crd).CombinedOutput()
 	if err != nil {
 		t.Fatalf("undeploy: %v\n%s", err, output)
 	}
@@ -441,6 +454,52 @@ func leftovers(t *testing.T, manifests []byte, but string) {
 		if object.GetKind() != but && !gone {
 			t.Errorf("%s %s is still there (%v)", object.GetKind(), object.GetName(), err)
 		}
+	}
+}
+
+// onlyLeft says what the cluster has of taskflow, of any kind: what has its name, wherever it is, and what is in its namespace and not every
+// namespace's. It is an error unless it is what is wanted.
+func onlyLeft(want ...string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		groups, err := clientset.Discovery().ServerPreferredResources()
+		if err != nil {
+			return err
+		}
+		var left []string
+		for _, group := range groups {
+			version, err := schema.ParseGroupVersion(group.GroupVersion)
+			if err != nil {
+				return err
+			}
+			for _, resource := range group.APIResources {
+				if resource.Kind == "Event" || !slices.Contains(resource.Verbs, "list") {
+					continue
+				}
+				list := &metav1.PartialObjectMetadataList{}
+				list.SetGroupVersionKind(version.WithKind(resource.Kind + "List"))
+				if err := cluster.List(ctx, list); err != nil {
+					return fmt.Errorf("listing %s: %w", resource.Name, err)
+				}
+				for _, object := range list.Items {
+					everyNamespaces := resource.Kind == "ServiceAccount" && object.Name == "default" || resource.Kind == "ConfigMap" && object.Name == "kube-root-ca.crt"
+					if strings.HasPrefix(object.Name, "taskflow") || object.Namespace == operatorNamespace && !everyNamespaces {
+						left = append(left, strings.TrimSpace(resource.Kind+" "+object.Name+" "+object.Namespace))
+					}
+				}
+			}
+		}
+		if diff := cmp.Diff(want, left); diff != "" {
+			return fmt.Errorf("what is left (-want +got):\n%s", diff)
+		}
+		return nil
+	}
+}
+
+// needCertManager skips a test where hack/test.sh hasn't built it.
+func needCertManager(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CERT_MANAGER") == "" {
+		t.Skip(`CERT_MANAGER is not set: eval "$(go run -C test/cluster . cert-manager)"`)
 	}
 }
 
@@ -680,7 +739,8 @@ func servedByAll(ctx context.Context, certificate []byte) error {
 	return nil
 }
 
-// TestMetricsAreGuarded proves that nobody gets the metrics but over TLS, with a token, and with leave.
+// TestMetricsAreGuarded proves that nobody gets the metrics but over TLS, with a token, and with leave; and that who asks as the
+// ServiceMonitor says gets them.
 func TestMetricsAreGuarded(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	namespace := newNamespace(t, "baseline")
@@ -705,21 +765,9 @@ func TestMetricsAreGuarded(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), binding) })
 
-	var service corev1.Service
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-metrics"}, &service); err != nil {
-		t.Fatal(err)
-	}
-	var secret corev1.Secret
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-webhook-cert"}, &secret); err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(secret.Data["ca.crt"])
-	scraper := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
-		RootCAs: roots, ServerName: "taskflow-webhook." + operatorNamespace + ".svc", MinVersion: tls.VersionTLS12,
-	}}}
+	scraper, address := scraperOf(t)
 	scrape := func(token string) (int, string) {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+net.JoinHostPort(service.Spec.ClusterIP, "8443")+"/metrics", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -752,4 +800,53 @@ func TestMetricsAreGuarded(t *testing.T) {
 			t.Errorf("%s: the answer is %d, want %d with %q: %.300s", name, code, c.code, c.body, body)
 		}
 	}
+}
+
+// scraperOf finds what Prometheus finds by the ServiceMonitor: where the metrics are, and a client that trusts what serves them.
+func scraperOf(t *testing.T) (scraper *http.Client, address string) {
+	t.Helper()
+	var monitor struct {
+		Spec struct {
+			Selector  metav1.LabelSelector
+			Endpoints []struct {
+				Port, Scheme string
+				TLSConfig    struct {
+					ServerName string
+					CA         struct{ Secret corev1.SecretKeySelector }
+				}
+			}
+		}
+	}
+	content, err := os.ReadFile("../../config/prometheus/service_monitor.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(content, &monitor); err != nil {
+		t.Fatal(err)
+	}
+	endpoint := monitor.Spec.Endpoints[0]
+	var services corev1.ServiceList
+	if err := cluster.List(t.Context(), &services, client.InNamespace(operatorNamespace), client.MatchingLabels(monitor.Spec.Selector.MatchLabels)); err != nil {
+		t.Fatal(err)
+	}
+	for _, service := range services.Items {
+		for _, port := range service.Spec.Ports {
+			if port.Name == endpoint.Port {
+				address = fmt.Sprintf("%s://%s/metrics", endpoint.Scheme, net.JoinHostPort(service.Spec.ClusterIP, strconv.Itoa(int(port.Port))))
+			}
+		}
+	}
+	if address == "" || len(services.Items) != 1 {
+		t.Fatalf("the ServiceMonitor finds %d Services, want 1 with the port %q", len(services.Items), endpoint.Port)
+	}
+	var secret corev1.Secret
+	ca := endpoint.TLSConfig.CA.Secret
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: ca.Name}, &secret); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(secret.Data[ca.Key])
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: roots, ServerName: endpoint.TLSConfig.ServerName, MinVersion: tls.VersionTLS12,
+	}}}, address
 }
