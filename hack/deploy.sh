@@ -14,6 +14,12 @@ default | certmanager) ;;
 	exit 1
 	;;
 esac
+# What is missing would be found with one half of the objects there, and the other not.
+if [ "$variant" = certmanager ] && ! kubectl get crd certificates.cert-manager.io >/dev/null; then
+	echo "deploy: cert-manager isn't in this cluster: install it first, or leave VARIANT=certmanager out" >&2
+	exit 1
+fi
+[ -z "$namespaces" ] || kubectl get namespaces ${namespaces//,/ } >/dev/null
 
 hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
 

@@ -284,6 +284,9 @@ func TestInstallAndRemove(t *testing.T) {
 	leftovers(t, own, "CustomResourceDefinition")
 	wait.For(t, "nothing to be left", onlyLeft())
 
+	if output, err := tryToDeploy(t, flags, "certmanager", ""); err == nil || !bytes.Contains(output, []byte("cert-manager isn't in this cluster")) {
+		t.Errorf("deploying without cert-manager: %v\n%s", err, output)
+	}
 	startCertManager(t)
 	deploy(t, flags, "certmanager", "")
 	runSample(t, "default")

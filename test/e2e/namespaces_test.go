@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os/exec"
@@ -26,7 +27,7 @@ import (
 
 // TestSomeNamespaces proves that taskflow can be installed for some namespaces alone: there all is as ever; elsewhere it may read and
 // write nothing, a Task or a labelled Pod is refused and neither waits for ever nor runs all at once, and another Pod is none of its
-// business. Installed for all again, it is as it was. PEERS rows 21 and 23.
+// business. Installed for all again, it is as it was. A namespace that isn't there is found before anything changes. PEERS rows 21 and 23.
 func TestSomeNamespaces(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	flags := operatorFlags(t)
@@ -37,6 +38,12 @@ func TestSomeNamespaces(t *testing.T) {
 			t.Errorf("rights of the operator when it was installed for all namespaces again (-want +got):\n%s", diff)
 		}
 	})
+	if output, err := tryToDeploy(t, flags, "default", one+",missing"); err == nil || !bytes.Contains(output, []byte(`namespaces "missing" not found`)) {
+		t.Errorf("deploying for a namespace that isn't there: %v\n%s", err, output)
+	}
+	if diff := cmp.Diff(rights{true, true, true}, operatorsRights(t, other)); diff != "" {
+		t.Errorf("rights of the operator after a deployment that was refused (-want +got):\n%s", diff)
+	}
 	deploy(t, flags, "default", one+", "+two)
 	// The replicas may have begun while they had all rights.
 	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment/taskflow-operator")
@@ -132,9 +139,14 @@ func operatorFlags(t *testing.T) []string {
 // deploy is `make deploy` of a variant, for some namespaces or for all.
 func deploy(t *testing.T, flags []string, variant, namespaces string) {
 	t.Helper()
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "docker.io/taskflow", clusterRegistry+"/taskflow", "true",
-		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, oci.HostPlatform().String(), namespaces)
-	if output, err := command.CombinedOutput(); err != nil {
+	if output, err := tryToDeploy(t, flags, variant, namespaces); err != nil {
 		t.Fatalf("deploying %s for %q: %v\n%s", variant, namespaces, err, output)
 	}
+}
+
+func tryToDeploy(t *testing.T, flags []string, variant, namespaces string) (output []byte, err error) {
+	t.Helper()
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "docker.io/taskflow", clusterRegistry+"/taskflow", "true",
+		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, oci.HostPlatform().String(), namespaces)
+	return command.CombinedOutput()
 }
