@@ -30,31 +30,27 @@ func leave(path string, record contract.Record) error {
 	if err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
 		return err
 	}
-	message, err := marshal(record)
-	if err != nil {
-		return err
-	}
-	_, err = log.Write(message)
+	_, err = log.WriteString(marshal(record))
 	return err
 }
 
 // marshal returns the record in at most maxRecord bytes: times in milliseconds, and the message cut
 // where it is too long.
-func marshal(record contract.Record) ([]byte, error) {
+func marshal(record contract.Record) string {
 	if record.StartedAt != nil {
 		startedAt := short(*record.StartedAt)
 		record.StartedAt = &startedAt
 	}
 	record.FinishedAt = short(record.FinishedAt)
 
-	b, err := record.Marshal()
+	content := record.Marshal()
 	// How long a text is in JSON depends on what must be escaped, so this tries.
 	text := record.Message
-	for keep := min(len(text), maxRecord); len(b) > maxRecord && keep > 0; keep-- {
+	for keep := min(len(text), maxRecord); len(content) > maxRecord && keep > 0; keep-- {
 		record.Message = strings.ToValidUTF8(text[:keep], "") + "…"
-		b, err = record.Marshal()
+		content = record.Marshal()
 	}
-	return b, err
+	return content
 }
 
 func short(t time.Time) time.Time {

@@ -77,16 +77,12 @@ func readRecord(runDir string, n int) (contract.Record, bool) {
 // publish makes the record that of step n, in one rename: whoever looks sees the whole of it, or none. The file it returns is to
 // be synced, later, since the next step need not wait for the disk.
 func publish(runDir string, n int, record contract.Record) (*os.File, error) {
-	content, err := marshal(record)
-	if err != nil {
-		return nil, err
-	}
 	dir := contract.StepDir(runDir, n)
 	temp, err := os.CreateTemp(dir, ".record-*")
 	if err != nil {
 		return nil, err
 	}
-	_, err = temp.Write(content)
+	_, err = temp.WriteString(marshal(record))
 	if err == nil {
 		const readable = 0o444 // the next step may be another user's
 		err = temp.Chmod(readable)

@@ -46,9 +46,7 @@ func (p *podinfo) sharing(runDir string, n int) contract.AgentFlags {
 func writeRecord(t *testing.T, runDir string, step int, record contract.Record) {
 	t.Helper()
 	record.FinishedAt = time.Now()
-	content, err := record.Marshal()
-	must(t, err)
-	temp := writeFile(t, filepath.Join(contract.StepDir(runDir, step), ".record"), string(content))
+	temp := writeFile(t, filepath.Join(contract.StepDir(runDir, step), ".record"), record.Marshal())
 	must(t, os.Rename(temp, recordPath(runDir, step)))
 }
 

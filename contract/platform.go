@@ -3,7 +3,7 @@ package contract
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,8 +45,21 @@ func (c PlatformCommands) Marshal() string {
 // ParsePlatformCommands reads what Marshal wrote.
 func ParsePlatformCommands(text string) (PlatformCommands, error) {
 	var c PlatformCommands
-	if err := json.Unmarshal([]byte(text), &c); err != nil {
-		return nil, fmt.Errorf("the commands of the platforms are not what taskflow writes there: %w", err)
+	all, rest := elements(text)
+	for _, object := range all {
+		fields, _ := members(object)
+		one := PlatformArgv{
+			Platform: Platform{unquote(fields["architecture"]), unquote(fields["variant"])},
+			Missing:  fields["missing"] == "true",
+		}
+		argv, _ := elements(fields["argv"])
+		for _, arg := range argv {
+			one.Argv = append(one.Argv, unquote(arg))
+		}
+		c = append(c, one)
+	}
+	if rest != "]" || slices.ContainsFunc(c, func(one PlatformArgv) bool { return one.Architecture == "" }) {
+		return nil, errors.New("the commands of the platforms are not what taskflow writes there")
 	}
 	return c, nil
 }

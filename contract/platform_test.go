@@ -23,7 +23,7 @@ func TestPlatformCommands(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("ParsePlatformCommands(Marshal()) (-want +got):\n%s", diff)
 	}
-	for _, text := range []string{"", "{}", "[1]", `[{"architecture": 1}]`} {
+	for _, text := range []string{"", "{}", "null", "[1]", `[{"architecture":1}]`, `[{"architecture":"arm"},{"architecture":"arm64"`, `[{"architecture":"arm"}]]`} {
 		if _, err := contract.ParsePlatformCommands(text); err == nil {
 			t.Errorf("ParsePlatformCommands(%q) has no error", text)
 		}

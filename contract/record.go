@@ -1,9 +1,7 @@
 package contract
 
 import (
-	"encoding/json"
-	"errors"
-	"io"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -44,17 +42,17 @@ const (
 // A termination message may be cut short, so what matters most comes first.
 type Record struct {
 	// FinishedAt is when the command ended, or when the agent gave up.
-	FinishedAt time.Time `json:"finishedAt"`
+	FinishedAt time.Time
 	// ExitCode is the container's exit code.
-	ExitCode int `json:"exitCode"`
+	ExitCode int
 	// Reason is one of the Reason constants, or empty.
-	Reason string `json:"reason,omitempty"`
+	Reason string
 	// StartedAt is when the command was started, for the first time; nil where it was not.
-	StartedAt *time.Time `json:"startedAt,omitempty"`
+	StartedAt *time.Time
 	// Retries is how often the command was run again.
-	Retries int `json:"retries,omitempty"`
+	Retries int
 	// Message is one sentence for people.
-	Message string `json:"message,omitempty"`
+	Message string
 }
 
 // WasStopped says whether a Reason means that the step was told to stop, and did not end by itself: nothing follows it, even where its
@@ -63,54 +61,56 @@ func WasStopped(reason string) bool {
 	return reason == ReasonTerminated || reason == ReasonCancelled || reason == ReasonStopped
 }
 
-// envelope tells the agent's record from a message of the user's that happens to be JSON.
-type envelope struct {
-	Taskflow *Record `json:"taskflow"`
-}
+// opening tells the agent's record from a message of the user's that happens to be JSON.
+const opening = `{"taskflow":`
 
 // Marshal returns the record as a termination message.
-func (r Record) Marshal() ([]byte, error) {
-	return json.Marshal(envelope{Taskflow: &r})
+func (r Record) Marshal() string {
+	message := opening + `{"finishedAt":` + quote(r.FinishedAt.Format(time.RFC3339Nano)) + `,"exitCode":` + strconv.Itoa(r.ExitCode)
+	if r.Reason != "" {
+		message += `,"reason":` + quote(r.Reason)
+	}
+	if r.StartedAt != nil {
+		message += `,"startedAt":` + quote(r.StartedAt.Format(time.RFC3339Nano))
+	}
+	if r.Retries != 0 {
+		message += `,"retries":` + strconv.Itoa(r.Retries)
+	}
+	if r.Message != "" {
+		message += `,"message":` + quote(r.Message)
+	}
+	return message + "}}"
 }
 
 // ParseRecord reads a termination message. It returns false for one that the agent did not write; the
-// agent never leaves FinishedAt out.
+// agent never leaves FinishedAt and ExitCode out.
 //
 // The kubelet cuts the messages of a Pod to 12 KiB divided by the number of its containers (MaxPodTerminationMessageLogLength,
 // normalizeStatus in pkg/kubelet/status/status_manager.go). Of a record that was cut, the fields that are whole count.
 func ParseRecord(message string) (Record, bool) {
-	const between, end = `,"`, `}}`
-	record, err := parse(message)
-	cut := message
-	for errors.Is(err, io.ErrUnexpectedEOF) {
-		last := strings.LastIndex(cut, between)
-		if last < 0 {
-			break
-		}
-		cut = message[:last]
-		record, err = parse(cut + end)
+	object, ours := strings.CutPrefix(message, opening)
+	fields, rest := members(object)
+	finishedAt := parseTime(fields["finishedAt"])
+	exitCode, err := strconv.Atoi(fields["exitCode"])
+	if !ours || finishedAt == nil || err != nil || rest != "" && !strings.HasSuffix(rest, "}") {
+		return Record{}, false
 	}
-	return record, err == nil
+	retries, _ := strconv.Atoi(fields["retries"])
+	return Record{
+		FinishedAt: *finishedAt,
+		ExitCode:   exitCode,
+		Reason:     unquote(fields["reason"]),
+		StartedAt:  parseTime(fields["startedAt"]),
+		Retries:    retries,
+		Message:    unquote(fields["message"]),
+	}, true
 }
 
-var errNoRecord = errors.New("no record")
-
-// parse returns io.ErrUnexpectedEOF for a message that was cut.
-func parse(message string) (Record, error) {
-	var e struct {
-		Taskflow *struct {
-			Record
-			ExitCode *int `json:"exitCode"`
-		} `json:"taskflow"`
+// parseTime returns nil for what isn't a time.
+func parseTime(value string) *time.Time {
+	t, err := time.Parse(time.RFC3339, unquote(value))
+	if err != nil || t.IsZero() {
+		return nil
 	}
-	decoder := json.NewDecoder(strings.NewReader(message))
-	if err := decoder.Decode(&e); err != nil {
-		return Record{}, err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) || e.Taskflow == nil || e.Taskflow.FinishedAt.IsZero() || e.Taskflow.ExitCode == nil {
-		return Record{}, errNoRecord
-	}
-	record := e.Taskflow.Record
-	record.ExitCode = *e.Taskflow.ExitCode
-	return record, nil
+	return &t
 }

@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -31,13 +32,9 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 	for name, want := range tests {
 		t.Run(name, func(t *testing.T) {
-			b, err := want.Marshal()
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, ok := contract.ParseRecord(string(b))
+			got, ok := contract.ParseRecord(want.Marshal())
 			if !ok {
-				t.Fatalf("ParseRecord(%s) is false", b)
+				t.Fatalf("ParseRecord(%s) is false", want.Marshal())
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("ParseRecord(Marshal()): -want +got:\n%s", diff)
@@ -56,15 +53,63 @@ func TestRecordForm(t *testing.T) {
 		Reason:     contract.ReasonStartError,
 		Message:    "m",
 	}
-	got, err := record.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := `{"taskflow":{"finishedAt":"2025-03-01T12:00:01Z","exitCode":126,"reason":"StartError",` +
 		`"startedAt":"2025-03-01T12:00:00Z","message":"m"}}`
-	if diff := cmp.Diff(want, string(got)); diff != "" {
+	if diff := cmp.Diff(want, record.Marshal()); diff != "" {
 		t.Errorf("Marshal: -want +got:\n%s", diff)
 	}
+}
+
+// standard is a record as encoding/json knows it: agents of earlier releases wrote it so.
+type standard struct {
+	Taskflow standardFields `json:"taskflow"`
+}
+
+type standardFields struct {
+	FinishedAt time.Time  `json:"finishedAt"`
+	ExitCode   int        `json:"exitCode"`
+	Reason     string     `json:"reason,omitempty"`
+	StartedAt  *time.Time `json:"startedAt,omitempty"`
+	Retries    int        `json:"retries,omitempty"`
+	Message    string     `json:"message,omitempty"`
+}
+
+// FuzzRecord proves that encoding/json reads what Marshal writes, and ParseRecord reads what either writes, whatever is in the record.
+func FuzzRecord(f *testing.F) {
+	for _, text := range []string{
+		"", "plain", `quote " backslash \ slash /`, "tick ' grave `", "line\nfeed\ttab\rreturn", "\x00\a\b\f\v\x1b\x1f\x7f\u0080\u009f", "<html> & more",
+		"日本 😀 é", "\u2028 \u2029 \ufeff \ufffd \U0010ffff", "\xff", "x\xff\xfe\xe6\x97", "\xed\xa0\x80", `\u0041 \ud83d \x41`, "$(A) $$ %s", `"}}`, `,"exitCode":1`, "[{,}]",
+	} {
+		f.Add(uint32(1740830400), 123, 126, true, 3, "StartError", text)
+		f.Add(uint32(0), 0, -1, false, 0, text, "")
+	}
+	f.Fuzz(func(t *testing.T, seconds uint32, nanoseconds, exitCode int, ran bool, retries int, reason, message string) {
+		at := time.Unix(int64(seconds), int64(nanoseconds%1e9)).UTC()
+		record := contract.Record{FinishedAt: at, ExitCode: exitCode, Reason: reason, Retries: retries, Message: message}
+		if ran {
+			record.StartedAt = &at
+		}
+		content, err := json.Marshal(standard{standardFields(record)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want, got standard
+		if err := json.Unmarshal(content, &want); err != nil { // what isn't UTF-8 is U+FFFD there
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(record.Marshal()), &got); err != nil {
+			t.Fatalf("Marshal writes no JSON: %v\n%s", err, record.Marshal())
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("encoding/json reads (-want +got):\n%s", diff)
+		}
+		for _, message := range []string{record.Marshal(), string(content)} {
+			got, ok := contract.ParseRecord(message)
+			if diff := cmp.Diff(contract.Record(want.Taskflow), got); diff != "" || !ok {
+				t.Errorf("ParseRecord(%s) is %t (-want +got):\n%s", message, ok, diff)
+			}
+		}
+	})
 }
 
 // A command may leave any message; none may be taken for the agent's, or its text would be lost and
@@ -109,25 +154,31 @@ func TestParseRecordRefusesWhatTheAgentDidNotWrite(t *testing.T) {
 func TestParseRecordThatWasCut(t *testing.T) {
 	at := time.Date(2025, 3, 1, 12, 0, 0, 123e6, time.UTC)
 	whole := contract.Record{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError, StartedAt: &at, Retries: 3, Message: `a "message", of some length`}
-	content, err := whole.Marshal()
-	if err != nil {
-		t.Fatal(err)
+	message := whole.Marshal()
+	stages := []contract.Record{
+		{},
+		{FinishedAt: at, ExitCode: 126},
+		{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError},
+		{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError, StartedAt: &at},
+		{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError, StartedAt: &at, Retries: 3},
+		whole,
 	}
-	message := string(content)
-	const ofHundred = 12 * 1024 / 101
-	cut := whole
-	cut.Message = ""
-	least := contract.Record{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError}
-	for text, want := range map[string]contract.Record{
-		message:                  whole,
-		message[:len(message)-1]: cut,
-		message[:len(message)-9]: cut,
-		message[:ofHundred]:      least,
-	} {
-		got, ok := contract.ParseRecord(text)
-		if diff := cmp.Diff(want, got); diff != "" || !ok {
-			t.Errorf("ParseRecord(%q) is %t (-want +got):\n%s", text, ok, diff)
+	stage := 0
+	for n := range len(message) + 1 {
+		got, ok := contract.ParseRecord(message[:n])
+		if stage+1 < len(stages) && cmp.Equal(stages[stage+1], got) {
+			stage++
 		}
+		if diff := cmp.Diff(stages[stage], got); diff != "" || ok != (stage > 0) {
+			t.Errorf("ParseRecord(%q) is %t (-want +got):\n%s", message[:n], ok, diff)
+		}
+		const ofHundred = 12 * 1024 / 101
+		if n == ofHundred && stage < 2 {
+			t.Errorf("of a Pod of 100 steps there is only %+v", got)
+		}
+	}
+	if stage != len(stages)-1 {
+		t.Errorf("the whole record is read as %+v", stages[stage])
 	}
 }
 

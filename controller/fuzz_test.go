@@ -264,11 +264,7 @@ func (s *teller) state() *corev1.ContainerState {
 		message := ""
 		if record != nil {
 			record.FinishedAt = ended
-			content, err := record.Marshal()
-			if err != nil {
-				panic(err) // there is nothing in it that JSON can't hold
-			}
-			message = string(content)
+			message = record.Marshal()
 		}
 		return new(exited("", code, reason, message).State)
 	}

@@ -152,9 +152,9 @@ func TestObserve(t *testing.T) {
 			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
 		"a step's command can't start": {
-			sequential(containers(exited("a", 127, "Error", left(t, contract.Record{
+			sequential(containers(exited("a", 127, "Error", contract.Record{
 				FinishedAt: ended, ExitCode: 127, Reason: contract.ReasonStartError, Message: `"nope" was not found`,
-			})), running("b"), running("c"))),
+			}.Marshal()), running("b"), running("c"))),
 			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 127 (StartError): "nope" was not found`},
 		},
 		"the agent in a mounted image can't be run": {
@@ -197,7 +197,7 @@ func TestObserve(t *testing.T) {
 			seen{"Succeeded Failed Failed", 1, 1, 2, `step "b" failed with exit code 1`},
 		},
 		"the rest was skipped": {
-			sequential(order("1"), halt("mine"), phase(corev1.PodFailed), containers(failedWith("a", 1), skipped(t, "b"), skipped(t, "c"))),
+			sequential(order("1"), halt("mine"), phase(corev1.PodFailed), containers(failedWith("a", 1), skipped("b"), skipped("c"))),
 			seen{"Failed Skipped Skipped", 0, 0, 1, "mine"},
 		},
 
@@ -309,7 +309,7 @@ func TestObserveStep(t *testing.T) {
 		if reason != "" {
 			r.StartedAt = nil
 		}
-		return left(t, r)
+		return r.Marshal()
 	}
 	step := func(state v1alpha1.StepState, reason, message string) v1alpha1.StepStatus {
 		return v1alpha1.StepStatus{Name: "a", State: state, Reason: reason, Message: message}
@@ -389,7 +389,7 @@ func TestObserveStep(t *testing.T) {
 func TestObserveContinue(t *testing.T) {
 	may := annotated(contract.OptionsAnnotation, `{"b":{"continueOnError":true}}`)
 	record := func(reason string) string {
-		return left(t, contract.Record{FinishedAt: ended, ExitCode: 143, Reason: reason})
+		return contract.Record{FinishedAt: ended, ExitCode: 143, Reason: reason}.Marshal()
 	}
 	type seen struct {
 		States              string
@@ -401,7 +401,7 @@ func TestObserveContinue(t *testing.T) {
 		want seen
 	}{
 		"it fails":             {sequential(may, order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
-		"it times out":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 124, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: 124, Reason: contract.ReasonTimedOut})), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
+		"it times out":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 124, "Error", contract.Record{FinishedAt: ended, ExitCode: 124, Reason: contract.ReasonTimedOut}.Marshal()), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
 		"it is killed":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
 		"all have ended":       {sequential(may, order("3"), containers(succeeded("a"), failedWith("b", 1), succeeded("c"))), seen{"Succeeded Failed Succeeded", 3, -1, 3, ""}},
 		"it is cancelled":      {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonCancelled)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 143 (Cancelled)`}},

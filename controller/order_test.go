@@ -64,7 +64,7 @@ func TestPodIsEnded(t *testing.T) {
 	deadline := func(seconds int64) edit {
 		return func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = &seconds }
 	}
-	stuckB := containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), skipped(t, "c"))
+	stuckB := containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), skipped("c"))
 	cases := map[string]struct {
 		pod  *corev1.Pod
 		want bool
@@ -75,11 +75,11 @@ func TestPodIsEnded(t *testing.T) {
 		"it has a later deadline":                      {sequential(halt("why"), stuckB, deadline(3600)), true},
 		"it is ended already":                          {sequential(halt("why"), stuckB, deadline(1)), false},
 		"it was not halted":                            {sequential(order("2"), stuckB), false},
-		"a step still runs":                            {sequential(halt("why"), containers(running("a"), waiting("b", "ImagePullBackOff", ""), skipped(t, "c"))), false},
-		"a step is being created":                      {sequential(halt("why"), containers(waiting("a", "ContainerCreating", ""), waiting("b", "ImagePullBackOff", ""), skipped(t, "c"))), false},
-		"all have ended by themselves":                 {sequential(halt("why"), containers(failedWith("a", 1), skipped(t, "b"), skipped(t, "c"))), false},
+		"a step still runs":                            {sequential(halt("why"), containers(running("a"), waiting("b", "ImagePullBackOff", ""), skipped("c"))), false},
+		"a step is being created":                      {sequential(halt("why"), containers(waiting("a", "ContainerCreating", ""), waiting("b", "ImagePullBackOff", ""), skipped("c"))), false},
+		"all have ended by themselves":                 {sequential(halt("why"), containers(failedWith("a", 1), skipped("b"), skipped("c"))), false},
 		"what can't start is no step, the steps run":   {sequential(halt("why"), containers(running("a"), running("b"), running("c"), waiting("proxy", "ImagePullBackOff", ""))), false},
-		"what can't start is no step, the steps ended": {sequential(halt("why"), containers(failedWith("a", 1), skipped(t, "b"), skipped(t, "c"), waiting("proxy", "ImagePullBackOff", ""))), true},
+		"what can't start is no step, the steps ended": {sequential(halt("why"), containers(failedWith("a", 1), skipped("b"), skipped("c"), waiting("proxy", "ImagePullBackOff", ""))), true},
 		"nothing is known of it":                       {sequential(halt("why")), false},
 	}
 	for name, c := range cases {

@@ -126,20 +126,9 @@ func failedWith(name string, code int32) corev1.ContainerStatus {
 	return exited(name, code, "Error", "")
 }
 
-// left is the agent's record as a termination message.
-func left(t *testing.T, record contract.Record) string {
-	t.Helper()
-	message, err := record.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(message)
-}
-
 // skipped is a container whose agent has never run the command.
-func skipped(t *testing.T, name string) corev1.ContainerStatus {
-	t.Helper()
-	return exited(name, 0, "Completed", left(t, contract.Record{FinishedAt: ended, Reason: contract.ReasonSkipped, Message: "halted"}))
+func skipped(name string) corev1.ContainerStatus {
+	return exited(name, 0, "Completed", contract.Record{FinishedAt: ended, Reason: contract.ReasonSkipped, Message: "halted"}.Marshal())
 }
 
 // states is the steps' states in one line.
@@ -159,11 +148,11 @@ func randomPod(t *testing.T, random *rand.Rand) *corev1.Pod {
 	for i := range 1 + random.IntN(6) {
 		name := fmt.Sprintf("s%d", i)
 		names = append(names, name)
-		if status := randomStatus(t, random, name); status != nil {
+		if status := randomStatus(random, name); status != nil {
 			statuses = append(statuses, *status)
 		}
 	}
-	if status := randomStatus(t, random, "no-step"); status != nil {
+	if status := randomStatus(random, "no-step"); status != nil {
 		statuses = append(statuses, *status)
 	}
 	random.Shuffle(len(statuses), func(i, j int) { statuses[i], statuses[j] = statuses[j], statuses[i] })
@@ -196,8 +185,7 @@ func randomPod(t *testing.T, random *rand.Rand) *corev1.Pod {
 	return pod
 }
 
-func randomStatus(t *testing.T, random *rand.Rand, name string) *corev1.ContainerStatus {
-	t.Helper()
+func randomStatus(random *rand.Rand, name string) *corev1.ContainerStatus {
 	record := contract.Record{
 		FinishedAt: ended,
 		ExitCode:   pick(random, 0, 0, 1),
@@ -212,7 +200,7 @@ func randomStatus(t *testing.T, random *rand.Rand, name string) *corev1.Containe
 		return new(running(name))
 	default:
 		code := pick(random, int32(0), 0, 0, 0, 0, 0, 1, 137)
-		return new(exited(name, code, pick(random, "", "Completed", "Error", "OOMKilled"), pick(random, "", "", "mine", left(t, record))))
+		return new(exited(name, code, pick(random, "", "Completed", "Error", "OOMKilled"), pick(random, "", "", "mine", record.Marshal())))
 	}
 }
 

@@ -298,9 +298,9 @@ func TestMirror(t *testing.T) {
 		},
 		// The API server keeps whole seconds: what it gives back must be the same.
 		"all steps have ended, within a second": {
-			mirrored(annotated(contract.StepsAnnotation, "a"), containers(exited("a", 0, "Completed", left(t, contract.Record{
+			mirrored(annotated(contract.StepsAnnotation, "a"), containers(exited("a", 0, "Completed", contract.Record{
 				StartedAt: &started, FinishedAt: ended.Add(999 * time.Millisecond),
-			})))),
+			}.Marshal()))),
 			over("12:01:05", "65s", view{Phase: "Succeeded", Progress: "1/1", Steps: "Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
 		},
 		"all steps have ended, nobody knows when": {
@@ -316,7 +316,7 @@ func TestMirror(t *testing.T) {
 			}),
 		},
 		"a step failed, and the rest was skipped": {
-			mirrored(halt("why"), phase(corev1.PodFailed), containers(exited("a", 137, "OOMKilled", ""), skipped(t, "b"), skipped(t, "c"))),
+			mirrored(halt("why"), phase(corev1.PodFailed), containers(exited("a", 137, "OOMKilled", ""), skipped("b"), skipped("c"))),
 			over("12:01:05", "65s", view{
 				Phase: "Failed", Progress: "0/3", Current: "a", Steps: "Failed Skipped Skipped",
 				Failed: `True StepFailed: step "a" failed with exit code 137 (OOMKilled)`, Progressing: `False StepFailed: step "a" failed with exit code 137 (OOMKilled)`,
@@ -361,7 +361,7 @@ func TestMirror(t *testing.T) {
 			}),
 		},
 		"somebody set halt": {
-			mirrored(halt("why"), phase(corev1.PodSucceeded), containers(succeeded("a"), skipped(t, "b"), skipped(t, "c"))),
+			mirrored(halt("why"), phase(corev1.PodSucceeded), containers(succeeded("a"), skipped("b"), skipped("c"))),
 			over("12:03:00", "3m", view{
 				Phase: "Failed", Progress: "1/3", Current: "b", Steps: "Succeeded Skipped Skipped",
 				Failed: "True PodFailed: the Pod ended before all steps had run", Progressing: "False PodFailed: the Pod ended before all steps had run",
@@ -466,7 +466,7 @@ func TestIsUnsettled(t *testing.T) {
 func TestMirrorStopped(t *testing.T) {
 	may := annotated(contract.OptionsAnnotation, `{"c":{"continueOnError":true}}`)
 	told := func(code int32) corev1.ContainerStatus {
-		return exited("c", code, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: int(code), Reason: contract.ReasonStopped}))
+		return exited("c", code, "Error", contract.Record{FinishedAt: ended, ExitCode: int(code), Reason: contract.ReasonStopped}.Marshal())
 	}
 	evicted := func(pod *corev1.Pod) { pod.Status.Reason = "Evicted" }
 	preempted := func(pod *corev1.Pod) {
@@ -557,7 +557,7 @@ func TestAttempts(t *testing.T) {
 
 // TestMirrorCancel proves that a cancelled Task ends as soon as nothing of its Pod runs, as Cancelled and nothing else.
 func TestMirrorCancel(t *testing.T) {
-	cancelled := exited("a", 143, "Error", left(t, contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonCancelled}))
+	cancelled := exited("a", 143, "Error", contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonCancelled}.Marshal())
 	unscheduled := func(pod *corev1.Pod) {
 		pod.Status.Phase = corev1.PodPending
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
@@ -568,8 +568,8 @@ func TestMirrorCancel(t *testing.T) {
 		want string // phase, and the reason and message of the condition that says most; and the steps
 	}{
 		"a step runs":              {mirrored(containers(running("a"), running("b"), running("c"))), "Running " + ending + " [Running Waiting Waiting]"},
-		"a step runs, after halt":  {mirrored(halt("cancelled"), containers(running("a"), skipped(t, "b"), skipped(t, "c"))), "Running " + ending + " [Running Skipped Skipped]"},
-		"the step has ended":       {mirrored(halt("cancelled"), containers(cancelled, skipped(t, "b"), skipped(t, "c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
+		"a step runs, after halt":  {mirrored(halt("cancelled"), containers(running("a"), skipped("b"), skipped("c"))), "Running " + ending + " [Running Skipped Skipped]"},
+		"the step has ended":       {mirrored(halt("cancelled"), containers(cancelled, skipped("b"), skipped("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
 		"it is being started":      {mirrored(phase(corev1.PodPending), containers(waiting("a", "PodInitializing", ""))), "Pending " + ending + " [Waiting Waiting Waiting]"},
 		"no node takes the Pod":    {mirrored(unscheduled), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
 		"the Pod is being deleted": {mirrored(deleted, containers(running("a"), running("b"), running("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},

@@ -343,12 +343,8 @@ func waiting(reason, message string) corev1.ContainerState {
 // recorded is a container that has ended with the agent's record as its termination message.
 func recorded(record contract.Record) corev1.ContainerState {
 	record.FinishedAt = time.Now()
-	message, err := record.Marshal()
-	if err != nil {
-		panic(err) // there is nothing in it that JSON can't hold
-	}
 	state := ended(int32(record.ExitCode))
-	state.Terminated.Message = string(message)
+	state.Terminated.Message = record.Marshal()
 	return state
 }
 
