@@ -4,7 +4,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -22,7 +21,7 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 	}
 	if len(args) > 0 && args[0] == contract.InstallCommand {
 		if err := install(args[1:]); err != nil {
-			fmt.Fprintf(stderr, "agent: %v\n", err)
+			say(stderr, err.Error())
 			return contract.ExitAgentFailure
 		}
 		return 0
@@ -31,7 +30,7 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 	flags, err := contract.ParseAgentFlags(args)
 	if err != nil {
 		// Where the record belongs is among what could not be read: the default is the best guess.
-		fmt.Fprintf(stderr, "agent: %v\n", err)
+		say(stderr, err.Error())
 		record := contract.Record{
 			FinishedAt: now(),
 			ExitCode:   contract.ExitAgentFailure,
@@ -42,6 +41,11 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 		return contract.ExitAgentFailure
 	}
 	return step{flags: flags, signals: signals, now: now, stderr: stderr}.run()
+}
+
+// say writes a sentence for people, on the container's log.
+func say(stderr io.Writer, sentence string) {
+	_, _ = io.WriteString(stderr, "agent: "+sentence+"\n")
 }
 
 func install(args []string) error {

@@ -14,5 +14,5 @@
 // but in a container.
 //
 // The agent sits in every step of every Pod, so it is small: the standard library, golang.org/x/sys
-// and the contract.
+// and the contract, without fmt and what is built on it.
 package agent

@@ -3,10 +3,10 @@
 package agent
 
 import (
-	"fmt"
-	"io"
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 // installedMode lets a step run the agent under any user, and change it under none but root.
@@ -20,15 +20,14 @@ const self = "/proc/self/exe"
 func Install(dest string) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("installing the agent at %q: %w", dest, err)
+			err = errors.New("installing the agent at " + strconv.Quote(dest) + ": " + err.Error())
 		}
 	}()
 
-	source, err := os.Open(self)
+	program, err := os.ReadFile(self)
 	if err != nil {
 		return err
 	}
-	defer source.Close()
 
 	temp, err := os.CreateTemp(filepath.Dir(dest), ".agent-*")
 	if err != nil {
@@ -37,7 +36,7 @@ func Install(dest string) (err error) {
 	defer os.Remove(temp.Name()) // after the rename there is nothing to remove
 	defer temp.Close()
 
-	if _, err := io.Copy(temp, source); err != nil {
+	if _, err := temp.Write(program); err != nil {
 		return err
 	}
 	if err := temp.Chmod(installedMode); err != nil {

@@ -4,11 +4,11 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -22,7 +22,7 @@ import (
 func runPlatform(args []string, signals Signals, stderr io.Writer) int {
 	argv, err := platformArgv(args, contract.Platform{Architecture: runtime.GOARCH, Variant: armVariant()})
 	if err != nil {
-		fmt.Fprintf(stderr, "agent: %v\n", err)
+		say(stderr, err.Error())
 		return contract.ExitAgentFailure
 	}
 	path, err := lookPath(argv[0], os.Getenv("PATH"))
@@ -36,13 +36,13 @@ func runPlatform(args []string, signals Signals, stderr io.Writer) int {
 		}
 		err = syscall.Exec(path, argv, os.Environ())
 	}
-	fmt.Fprintf(stderr, "agent: starting %q: %v\n", argv[0], err)
+	say(stderr, "starting "+strconv.Quote(argv[0])+": "+err.Error())
 	return startFailure(err)
 }
 
 func platformArgv(args []string, node contract.Platform) ([]string, error) {
 	if len(args) == 0 {
-		return nil, fmt.Errorf("%s takes the commands of the platforms as its first argument", contract.PlatformCommand)
+		return nil, errors.New(contract.PlatformCommand + " takes the commands of the platforms as its first argument")
 	}
 	commands, err := contract.ParsePlatformCommands(args[0])
 	if err != nil {
@@ -51,10 +51,10 @@ func platformArgv(args []string, node contract.Platform) ([]string, error) {
 	picked, found := commands.Pick(node)
 	switch {
 	case !found:
-		return nil, fmt.Errorf("the image isn't made for linux/%s: set an image that is, or a nodeSelector on kubernetes.io/arch", node.Architecture)
+		return nil, errors.New("the image isn't made for linux/" + node.Architecture + ": set an image that is, or a nodeSelector on kubernetes.io/arch")
 	case picked.Missing:
-		return nil, fmt.Errorf("the image's command on linux/%s isn't known, since its registry lists that platform and didn't have it when the Pod was created: "+
-			"set command, or a nodeSelector on kubernetes.io/arch", node.Architecture)
+		return nil, errors.New("the image's command on linux/" + node.Architecture + " isn't known, since its registry lists that platform and didn't have it when the Pod was created: " +
+			"set command, or a nodeSelector on kubernetes.io/arch")
 	}
 	argv := slices.Concat(picked.Argv, args[1:])
 	if len(argv) == 0 {

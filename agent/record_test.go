@@ -221,7 +221,7 @@ func TestBadFlags(t *testing.T) {
 		},
 		"unknown": {
 			args: []string{"--nope", "--command", "true"},
-			want: "flag provided but not defined: -nope",
+			want: `unexpected argument "--nope": the step's command goes after --command`,
 		},
 		"no command": {
 			args: []string{"--wait", "/order", "--waitcontent", "1"},

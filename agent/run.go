@@ -3,9 +3,9 @@
 package agent
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -62,7 +62,7 @@ func (p predecessor) read() (halt string, ended bool) {
 	case p.afterFailure == contract.AfterFailureContinue && !contract.WasStopped(record.Reason):
 		return "", true
 	}
-	return fmt.Sprintf("step %d failed with exit code %d", p.number, record.ExitCode), false
+	return "step " + strconv.Itoa(p.number) + " failed with exit code " + strconv.Itoa(record.ExitCode), false
 }
 
 // readRecord reads the record of step n. It takes what it finds for any user's work: a link, a FIFO or an endless file is no record.

@@ -3,10 +3,10 @@
 package agent
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -46,15 +46,15 @@ func startedFor(flags contract.AgentFlags) time.Duration {
 func started(args []string, stderr io.Writer) int {
 	flags, err := contract.ParseStartedFlags(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "agent: %v\n", err)
+		say(stderr, err.Error())
 		return contract.ExitAgentFailure
 	}
 	if halt, decided := gateOf(flags).read(); !decided || halt != "" {
-		fmt.Fprintln(stderr, "agent: the step still waits for its turn")
+		say(stderr, "the step still waits for its turn")
 		return notStarted
 	}
 	if flags.Delay > 0 && startedFor(flags) < flags.Delay {
-		fmt.Fprintf(stderr, "agent: the command started less than %s ago\n", flags.Delay)
+		say(stderr, "the command started less than "+flags.Delay.String()+" ago")
 		return notStarted
 	}
 	if len(flags.Command) == 0 {
@@ -64,6 +64,6 @@ func started(args []string, stderr io.Writer) int {
 	if err == nil {
 		err = syscall.Exec(path, flags.Command, os.Environ())
 	}
-	fmt.Fprintf(stderr, "agent: starting the probe %q: %v\n", flags.Command[0], err)
+	say(stderr, "starting the probe "+strconv.Quote(flags.Command[0])+": "+err.Error())
 	return startFailure(err)
 }

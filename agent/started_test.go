@@ -141,7 +141,7 @@ func TestStartedWithBadFlags(t *testing.T) {
 	}{
 		"none":      {nil, "--wait is missing: set it to the file that holds the order"},
 		"no number": {[]string{"--wait", "/order"}, "--waitcontent is missing or below 1: set it to the step's number"},
-		"unknown":   {[]string{"--nope"}, "flag provided but not defined: -nope"},
+		"unknown":   {[]string{"--nope"}, `unexpected argument "--nope": the step's command goes after --command`},
 		"a probe without --command": {
 			[]string{"--wait", "/order", "--waitcontent", "1", "true"},
 			`unexpected argument "true": the step's command goes after --command`,

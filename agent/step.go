@@ -3,10 +3,10 @@
 package agent
 
 import (
-	"fmt"
 	"io"
 	"math"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -30,7 +30,7 @@ type step struct {
 // run returns the exit code of the container. The command's result stands, whether or not it can be written down.
 func (s step) run() int {
 	if record, over := s.endedBefore(); over {
-		fmt.Fprintf(s.stderr, "agent: the step ended at %s with exit code %d, and is not run again\n", record.FinishedAt.Format(time.RFC3339), record.ExitCode)
+		say(s.stderr, "the step ended at "+record.FinishedAt.Format(time.RFC3339)+" with exit code "+strconv.Itoa(record.ExitCode)+", and is not run again")
 		s.leave(record)
 		return record.ExitCode
 	}
@@ -125,7 +125,8 @@ func (s step) execute(w *watcher) contract.Record {
 		if !again || try == s.flags.Retries {
 			return record
 		}
-		fmt.Fprintf(s.stderr, "agent: try %d of %d ended with exit code %d; the next is in %s\n", try+1, s.flags.Retries+1, record.ExitCode, pause)
+		say(s.stderr, "try "+strconv.Itoa(try+1)+" of "+strconv.Itoa(s.flags.Retries+1)+
+			" ended with exit code "+strconv.Itoa(record.ExitCode)+"; the next is in "+pause.String())
 		if reason, halt := s.pause(pause, halted); reason != "" {
 			record.Reason, record.Message = reason, halt
 			return record
@@ -138,20 +139,20 @@ func (s step) execute(w *watcher) contract.Record {
 func (s step) try(halted <-chan string) (record contract.Record, again bool) {
 	pid, err := start(s.flags.Command, os.Environ())
 	if err != nil {
-		err = fmt.Errorf("starting %q: %w", s.flags.Command[0], err)
-		fmt.Fprintf(s.stderr, "agent: %v\n", err)
+		message := "starting " + strconv.Quote(s.flags.Command[0]) + ": " + err.Error()
+		say(s.stderr, message)
 		return contract.Record{
 			FinishedAt: s.now(),
 			ExitCode:   startFailure(err),
 			Reason:     contract.ReasonStartError,
-			Message:    err.Error(),
+			Message:    message,
 		}, false
 	}
 	end := s.signals.supervise(pid, limits{timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace})
 	record = contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
 	switch {
 	case end.reason == contract.ReasonTimedOut:
-		record.Message = fmt.Sprintf("took longer than its timeout of %s", s.flags.Timeout)
+		record.Message = "took longer than its timeout of " + s.flags.Timeout.String()
 	case end.reason == "" && end.terminated:
 		record.Reason = contract.ReasonStopped
 	}

@@ -2,9 +2,6 @@ package contract
 
 import (
 	"errors"
-	"flag"
-	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"time"
@@ -147,7 +144,7 @@ func ParseStartedFlags(args []string) (AgentFlags, error) { return parseFlags(ar
 func ParseAgentFlags(args []string) (AgentFlags, error) {
 	f, err := parseFlags(args)
 	if err == nil && len(f.Command) == 0 {
-		return AgentFlags{}, fmt.Errorf("%s is missing: put the step's command after it", commandFlag)
+		return AgentFlags{}, errors.New(commandFlag + " is missing: put the step's command after it")
 	}
 	return f, err
 }
@@ -158,47 +155,92 @@ func parseFlags(args []string) (AgentFlags, error) {
 		own, command = args[:i], args[i+1:]
 	}
 
-	f := AgentFlags{Command: command}
-	set := flag.NewFlagSet("agent", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	set.StringVar(&f.Wait, "wait", "", "")
-	set.IntVar(&f.WaitContent, "waitcontent", 0, "")
-	set.StringVar(&f.Halt, "halt", "", "")
-	set.StringVar(&f.Run, "run", "", "")
-	set.BoolVar(&f.Alone, "alone", false, "")
-	set.StringVar(&f.AfterFailure, "after-failure", AfterFailureStop, "")
-	set.BoolVar(&f.Again, "again", false, "")
-	set.StringVar(&f.Out, "out", OutStdout, "")
-	set.StringVar(&f.TerminationLog, "termination-log", DefaultTerminationLog, "")
-	set.DurationVar(&f.Timeout, "timeout", 0, "")
-	set.DurationVar(&f.Grace, "grace", DefaultGrace, "")
-	set.IntVar(&f.Retries, "retries", 0, "")
-	set.DurationVar(&f.Delay, "delay", 0, "")
-	set.BoolVar(&f.FallbackToLogs, "fallback-to-logs", false, "")
-	if err := set.Parse(own); err != nil {
+	f := AgentFlags{
+		AfterFailure:   AfterFailureStop,
+		Out:            OutStdout,
+		TerminationLog: DefaultTerminationLog,
+		Grace:          DefaultGrace,
+		Command:        command,
+	}
+	if err := f.set(own); err != nil {
 		return AgentFlags{}, err
 	}
-
-	switch {
-	case set.NArg() > 0:
-		return AgentFlags{}, fmt.Errorf("unexpected argument %q: the step's command goes after %s", set.Arg(0), commandFlag)
-	case f.Wait == "":
-		return AgentFlags{}, errors.New("--wait is missing: set it to the file that holds the order")
-	case f.WaitContent < 1:
-		return AgentFlags{}, errors.New("--waitcontent is missing or below 1: set it to the step's number")
-	case f.Out != OutStdout:
-		return AgentFlags{}, fmt.Errorf("--out %q is unknown: set it to %s", f.Out, OutStdout)
-	case !slices.Contains([]string{AfterFailureStop, AfterFailureContinue, AfterFailureWait}, f.AfterFailure):
-		return AgentFlags{}, fmt.Errorf("--after-failure %q is unknown: set it to %s, %s or %s",
-			f.AfterFailure, AfterFailureStop, AfterFailureContinue, AfterFailureWait)
-	case f.Timeout < 0:
-		return AgentFlags{}, fmt.Errorf("--timeout %s is below 0: leave it out for none", f.Timeout)
-	case f.Grace <= 0:
-		return AgentFlags{}, fmt.Errorf("--grace %s must be above 0", f.Grace)
-	case f.Delay < 0:
-		return AgentFlags{}, fmt.Errorf("--delay %s is below 0: leave it out for none", f.Delay)
-	case f.Retries < 0:
-		return AgentFlags{}, fmt.Errorf("--retries %d is below 0: leave it out for none", f.Retries)
+	if problem := f.problem(); problem != "" {
+		return AgentFlags{}, errors.New(problem)
 	}
 	return f, nil
+}
+
+// set reads the agent's own flags.
+func (f *AgentFlags) set(args []string) error {
+	fields := map[string]any{
+		"--wait":             &f.Wait,
+		"--waitcontent":      &f.WaitContent,
+		"--halt":             &f.Halt,
+		"--run":              &f.Run,
+		"--alone":            &f.Alone,
+		"--after-failure":    &f.AfterFailure,
+		"--again":            &f.Again,
+		"--out":              &f.Out,
+		"--termination-log":  &f.TerminationLog,
+		"--timeout":          &f.Timeout,
+		"--grace":            &f.Grace,
+		"--retries":          &f.Retries,
+		"--delay":            &f.Delay,
+		"--fallback-to-logs": &f.FallbackToLogs,
+	}
+	for len(args) > 0 {
+		name := args[0]
+		args = args[1:]
+		field, known := fields[name]
+		if !known {
+			return errors.New("unexpected argument " + strconv.Quote(name) + ": the step's command goes after " + commandFlag)
+		}
+		if on, ok := field.(*bool); ok {
+			*on = true
+			continue
+		}
+		if len(args) == 0 {
+			return errors.New(name + " has no value")
+		}
+		value := args[0]
+		args = args[1:]
+		var err error
+		switch field := field.(type) {
+		case *string:
+			*field = value
+		case *int:
+			*field, err = strconv.Atoi(value)
+		case *time.Duration:
+			*field, err = time.ParseDuration(value)
+		}
+		if err != nil {
+			return errors.New(name + ": " + err.Error())
+		}
+	}
+	return nil
+}
+
+// problem is what is missing, or out of its range.
+func (f *AgentFlags) problem() string {
+	switch {
+	case f.Wait == "":
+		return "--wait is missing: set it to the file that holds the order"
+	case f.WaitContent < 1:
+		return "--waitcontent is missing or below 1: set it to the step's number"
+	case f.Out != OutStdout:
+		return "--out " + strconv.Quote(f.Out) + " is unknown: set it to " + OutStdout
+	case !slices.Contains([]string{AfterFailureStop, AfterFailureContinue, AfterFailureWait}, f.AfterFailure):
+		return "--after-failure " + strconv.Quote(f.AfterFailure) + " is unknown: set it to " +
+			AfterFailureStop + ", " + AfterFailureContinue + " or " + AfterFailureWait
+	case f.Timeout < 0:
+		return "--timeout " + f.Timeout.String() + " is below 0: leave it out for none"
+	case f.Grace <= 0:
+		return "--grace " + f.Grace.String() + " must be above 0"
+	case f.Delay < 0:
+		return "--delay " + f.Delay.String() + " is below 0: leave it out for none"
+	case f.Retries < 0:
+		return "--retries " + strconv.Itoa(f.Retries) + " is below 0: leave it out for none"
+	}
+	return ""
 }

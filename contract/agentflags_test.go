@@ -184,7 +184,7 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		},
 		"number that is none": {
 			args: []string{"--wait", "order", "--waitcontent", "one", "--command", "true"},
-			want: `invalid value "one" for flag -waitcontent: parse error`,
+			want: `--waitcontent: strconv.Atoi: parsing "one": invalid syntax`,
 		},
 		"output that is not stdout": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--out", "/tmp/log", "--command", "true"},
@@ -192,11 +192,11 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		},
 		"unknown flag": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--until", "x", "--command", "true"},
-			want: "flag provided but not defined: -until",
+			want: `unexpected argument "--until": the step's command goes after --command`,
 		},
 		"flag without its value": {
 			args: []string{"--waitcontent", "1", "--wait", "--command", "true"},
-			want: "flag needs an argument: -wait",
+			want: "--wait has no value",
 		},
 		"unknown meaning of a failure": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--after-failure", "retry", "--command", "true"},
@@ -212,7 +212,7 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		},
 		"grace without a unit": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--grace", "30", "--command", "true"},
-			want: `invalid value "30" for flag -grace: parse error`,
+			want: `--grace: time: missing unit in duration "30"`,
 		},
 		"negative delay": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--delay", "-1s", "--command", "true"},
