@@ -5,6 +5,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// The API server checks all of the rules (XValidation) whenever a Task's status is written, too, and for each field that one of them reads it
+// copies the schemas of all fields beside it: some thirty of a container. So a rule for one field of a step, a sidecar or the template has that
+// field's fieldPath, and self is the field: hack/crd moves it there.
+
 // Task runs its steps one after another, each in a container of its own, in one Pod.
 //
 // +kubebuilder:object:root=true
@@ -69,11 +73,10 @@ type TaskSpec struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=20
-	// +kubebuilder:validation:XValidation:rule="self.all(c, c.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && c.name.size() <= 63)",message="the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
-	// +kubebuilder:validation:XValidation:rule="self.all(c, !c.name.startsWith('taskflow-'))",message="the name of a sidecar can't start with taskflow-: such names are taskflow's own"
+	// +kubebuilder:validation:items:XValidation:fieldPath=".name",rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
+	// +kubebuilder:validation:items:XValidation:fieldPath=".name",rule="!self.startsWith('taskflow-')",message="the name of a sidecar can't start with taskflow-: such names are taskflow's own"
 	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(d, d.name == c.name))",message="two sidecars have the same name: give each a name of its own"
-	// +kubebuilder:validation:XValidation:rule="self.all(c, has(c.image) && size(c.image) > 0)",message="a sidecar needs an image"
-	// +kubebuilder:validation:XValidation:rule="self.all(c, !has(c.restartPolicy))",message="restartPolicy of a sidecar is Always: leave it out"
+	// +kubebuilder:validation:items:XValidation:fieldPath=".restartPolicy",rule="false",message="restartPolicy of a sidecar is Always: leave it out"
 	Sidecars []corev1.Container `json:"sidecars,omitempty"`
 
 	// How long the Pod may run, from its start, such as 90s or 1h30m; then what runs is ended and the Task has failed. At least
@@ -110,11 +113,11 @@ type TaskSpec struct {
 // Step is one container of the sequence: any field of a core/v1 Container. A step without a command runs the one of
 // its image.
 //
-// +kubebuilder:validation:XValidation:rule="self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.name.size() <= 63",message="the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
-// +kubebuilder:validation:XValidation:rule="!self.name.startsWith('taskflow-')",message="the name of a step can't start with taskflow-: such names are taskflow's own"
-// +kubebuilder:validation:XValidation:rule="has(self.image) && size(self.image) > 0",message="a step needs an image"
-// +kubebuilder:validation:XValidation:rule="!has(self.lifecycle) || !has(self.lifecycle.postStart)",message="lifecycle.postStart of a step would run before the step is released: put it into the step's command"
-// +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) && !has(self.restartPolicyRules)",message="restartPolicy of a step isn't supported: set template.spec.restartPolicy"
+// +kubebuilder:validation:XValidation:fieldPath=".name",rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
+// +kubebuilder:validation:XValidation:fieldPath=".name",rule="!self.startsWith('taskflow-')",message="the name of a step can't start with taskflow-: such names are taskflow's own"
+// +kubebuilder:validation:XValidation:fieldPath=".lifecycle.postStart",rule="false",message="lifecycle.postStart of a step would run before the step is released: put it into the step's command"
+// +kubebuilder:validation:XValidation:fieldPath=".restartPolicy",rule="false",message="restartPolicy of a step isn't supported: set template.spec.restartPolicy"
+// +kubebuilder:validation:XValidation:fieldPath=".restartPolicyRules",rule="false",message="restartPolicyRules of a step isn't supported: set template.spec.restartPolicy"
 // +kubebuilder:validation:XValidation:rule="!has(self.script) || !has(self.command)",message="script and command contradict each other: set one of them"
 type Step struct {
 	corev1.Container `json:",inline"`
@@ -158,19 +161,18 @@ const (
 )
 
 // PodTemplate is a core/v1 PodTemplateSpec whose containers are left out.
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !self.metadata.annotations.exists(key, key.startsWith('taskflow.practice.com/') && !(key in ['taskflow.practice.com/handoff', 'taskflow.practice.com/agent-delivery']))",message="template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them"
-// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !('taskflow.practice.com/handoff' in self.metadata.annotations) || self.metadata.annotations['taskflow.practice.com/handoff'] == 'controller'",message="template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out"
-// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.annotations) || !('taskflow.practice.com/agent-delivery' in self.metadata.annotations) || self.metadata.annotations['taskflow.practice.com/agent-delivery'] in ['init', 'image']",message="template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out"
-// +kubebuilder:validation:XValidation:rule="!has(self.metadata) || !has(self.metadata.labels) || !self.metadata.labels.exists(key, key.startsWith('taskflow.practice.com/'))",message="template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them"
 type PodTemplate struct {
 	// Labels and annotations of the Pod.
 	// +optional
+	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!self.exists(key, key.startsWith('taskflow.practice.com/') && !(key in ['taskflow.practice.com/handoff', 'taskflow.practice.com/agent-delivery']))",message="template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them"
+	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!('taskflow.practice.com/handoff' in self) || self['taskflow.practice.com/handoff'] == 'controller'",message="template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out"
+	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!('taskflow.practice.com/agent-delivery' in self) || self['taskflow.practice.com/agent-delivery'] in ['init', 'image']",message="template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out"
+	// +kubebuilder:validation:XValidation:fieldPath=".labels",rule="!self.exists(key, key.startsWith('taskflow.practice.com/'))",message="template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them"
 	Metadata metav1.ObjectMeta `json:"metadata,omitempty"`
 	// The Pod's spec, without containers.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.containers) || size(self.containers) == 0",message="template.spec.containers must be left out: the steps are the containers"
-	// +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) || self.restartPolicy in ['Never', 'OnFailure']",message="template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends"
+	// +kubebuilder:validation:XValidation:fieldPath=".containers",rule="size(self) == 0",message="template.spec.containers must be left out: the steps are the containers"
+	// +kubebuilder:validation:XValidation:fieldPath=".restartPolicy",rule="self in ['Never', 'OnFailure']",message="template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends"
 	Spec corev1.PodSpec `json:"spec,omitempty"`
 }
 

@@ -3,14 +3,15 @@
 // to its standard output.
 //
 // Taskflow's own fields keep their descriptions, for `kubectl explain`; those of core/v1 lose them. And it says what
-// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, and how long the
-// name of a step or a sidecar is at most.
+// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, that a step or a
+// sidecar has an image, how long its name is at most, and the rules for one of their fields.
 package main
 
 import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -52,6 +53,9 @@ func run(in io.Reader, out io.Writer) error {
 
 func shrink(task *apiextensionsv1.JSONSchemaProps) {
 	unwrapDescriptions(task)
+	for name := range task.Properties { // the Task's own rules stay: they alone see its status
+		edit(task, name, func(property *apiextensionsv1.JSONSchemaProps) { visit(property, moveRules) })
+	}
 	spec := task.Properties["spec"]
 	step := spec.Properties["steps"].Items.Schema
 	container := spec.Properties["sidecars"].Items.Schema
@@ -61,6 +65,12 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 	}
 	edit(step, "name", named("The name of the step's container, unique among the steps."))
 	edit(container, "name", named("The name of the container, unique among the sidecars and the steps."))
+	for _, schema := range []*apiextensionsv1.JSONSchemaProps{step, container} {
+		edit(schema, "image", func(image *apiextensionsv1.JSONSchemaProps) { image.MinLength = ptr.To[int64](1) })
+		if !slices.Contains(schema.Required, "image") {
+			schema.Required = append(schema.Required, "image")
+		}
+	}
 	edit(&spec, "template", func(template *apiextensionsv1.JSONSchemaProps) {
 		edit(template, "spec", func(pod *apiextensionsv1.JSONSchemaProps) {
 			withoutDescriptions(pod.Properties)
@@ -69,8 +79,9 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 			for _, name := range []string{"containers", "ephemeralContainers"} {
 				edit(pod, name, func(list *apiextensionsv1.JSONSchemaProps) {
 					*list = apiextensionsv1.JSONSchemaProps{
-						Type:  "array",
-						Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}},
+						Type:         "array",
+						Items:        &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}},
+						XValidations: list.XValidations,
 					}
 				})
 			}
@@ -85,6 +96,25 @@ func named(description string) func(*apiextensionsv1.JSONSchemaProps) {
 		name.Description = description
 		name.MaxLength = ptr.To[int64](63)
 	}
+}
+
+// moveRules moves the rules that have a fieldPath to that field.
+func moveRules(schema *apiextensionsv1.JSONSchemaProps) {
+	rules := schema.XValidations
+	schema.XValidations = nil
+	for _, rule := range rules {
+		path := strings.Split(rule.FieldPath, ".")[1:]
+		rule.FieldPath = ""
+		addRule(schema, path, rule)
+	}
+}
+
+func addRule(schema *apiextensionsv1.JSONSchemaProps, path []string, rule apiextensionsv1.ValidationRule) {
+	if len(path) == 0 {
+		schema.XValidations = append(schema.XValidations, rule)
+		return
+	}
+	edit(schema, path[0], func(field *apiextensionsv1.JSONSchemaProps) { addRule(field, path[1:], rule) })
 }
 
 // edit changes one property.

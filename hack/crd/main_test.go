@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,14 +92,17 @@ func assertExplained(t *testing.T, path string, schema *apiextensionsv1.JSONSche
 	}
 }
 
-// TestGeneratedTemplate proves what controller-gen can't be told: the names of steps and sidecars have a greatest length and their own description, and a
-// template may leave out all of the Pod's fields.
+// TestGeneratedTemplate proves what controller-gen can't be told: the names of steps and sidecars have a greatest length and their own description, each
+// has an image, and a template may leave out all of the Pod's fields.
 func TestGeneratedTemplate(t *testing.T) {
 	task := *parse(t, readGenerated(t)).Spec.Versions[0].Schema.OpenAPIV3Schema
 	for _, list := range []string{"steps", "sidecars"} {
 		name := at(t, task, "spec", list, "name")
 		if name.Description == "" || !ptr.Equal(name.MaxLength, ptr.To[int64](63)) {
 			t.Errorf("a name in %s has the description %q and the greatest length %d, want some and 63", list, name.Description, ptr.Deref(name.MaxLength, 0))
+		}
+		if required, image := at(t, task, "spec", list).Required, at(t, task, "spec", list, "image"); !slices.Contains(required, "image") || !ptr.Equal(image.MinLength, ptr.To[int64](1)) {
+			t.Errorf("each of %s requires %v, and an image of at least %d characters, want an image of at least 1", list, required, ptr.Deref(image.MinLength, 0))
 		}
 	}
 	if pod := at(t, task, "spec", "template", "spec"); len(pod.Required) > 0 {
@@ -113,7 +117,7 @@ func TestGeneratedTemplate(t *testing.T) {
 }
 
 // TestRun proves what is done to a schema: descriptions of Kubernetes' types go, at every depth, and taskflow's stay, each paragraph in
-// one line.
+// one line; and a rule for a field goes to that field, unless it is the Task's own.
 func TestRun(t *testing.T) {
 	const in = `
 apiVersion: apiextensions.k8s.io/v1
@@ -131,6 +135,7 @@ spec:
       openAPIV3Schema:
         description: ours
         type: object
+        x-kubernetes-validations: [{rule: "self.spec.steps != []", message: m, fieldPath: .spec.steps}]
         properties:
           spec:
             description: ours
@@ -143,13 +148,19 @@ spec:
                   description: ours
                   type: object
                   required: [name]
+                  x-kubernetes-validations:
+                  - {rule: "self != 'a'", message: m, fieldPath: .name}
+                  - {rule: "false", message: m, fieldPath: .limits.cpu}
+                  - {rule: "self.name != self.script", message: m}
                   properties:
+                    image: {description: theirs, type: string}
                     name: {description: theirs, type: string}
                     env:
                       description: theirs
                       type: array
                       items: {description: theirs, type: object, properties: {name: {description: theirs, type: string}}}
-                    limits: {description: theirs, type: object, additionalProperties: {description: theirs, type: string}}
+                    limits: {description: theirs, type: object, properties: {cpu: {description: theirs, type: string, x-kubernetes-validations: [{rule: "true", message: m}]}}}
+                    labels: {description: theirs, type: object, additionalProperties: {description: theirs, type: string}}
                     open: {description: theirs, type: object, additionalProperties: true}
                     script: {description: ours, type: string}
               sidecars:
@@ -158,12 +169,15 @@ spec:
                 items:
                   description: ours
                   type: object
+                  required: [name]
                   properties:
+                    image: {description: theirs, type: string}
                     name: {description: theirs, type: string}
                     env:
                       description: theirs
                       type: array
                       items: {description: theirs, type: object, properties: {name: {description: theirs, type: string}}}
+                    labels: {description: theirs, type: object}
                     limits: {description: theirs, type: object}
                     open: {description: theirs, type: object}
               template:
@@ -175,7 +189,7 @@ spec:
                     description: ours
                     type: object
                     required: [containers]
-                    x-kubernetes-validations: [{rule: "true", message: m}]
+                    x-kubernetes-validations: [{rule: "true", message: m}, {rule: size(self) == 0, message: m, fieldPath: .containers}]
                     properties:
                       containers: {description: theirs, type: array, items: {type: object, properties: {description: {type: string}}}}
                       ephemeralContainers: {description: theirs, type: array, x-kubernetes-list-type: map, items: {type: object}}
@@ -198,6 +212,7 @@ spec:
       openAPIV3Schema:
         description: ours
         type: object
+        x-kubernetes-validations: [{rule: "self.spec.steps != []", message: m, fieldPath: .spec.steps}]
         properties:
           spec:
             description: ours
@@ -209,13 +224,16 @@ spec:
                 items:
                   description: ours
                   type: object
-                  required: [name]
+                  required: [name, image]
+                  x-kubernetes-validations: [{rule: "self.name != self.script", message: m}]
                   properties:
-                    name: {description: "The name of the step's container, unique among the steps.", type: string, maxLength: 63}
+                    image: {type: string, minLength: 1}
+                    name: {description: "The name of the step's container, unique among the steps.", type: string, maxLength: 63, x-kubernetes-validations: [{rule: "self != 'a'", message: m}]}
                     env:
                       type: array
                       items: {type: object, properties: {name: {type: string}}}
-                    limits: {type: object, additionalProperties: {type: string}}
+                    limits: {type: object, properties: {cpu: {type: string, x-kubernetes-validations: [{rule: "true", message: m}, {rule: "false", message: m}]}}}
+                    labels: {type: object, additionalProperties: {type: string}}
                     open: {type: object, additionalProperties: true}
                     script: {description: ours, type: string}
               sidecars:
@@ -224,11 +242,14 @@ spec:
                 items:
                   description: ours
                   type: object
+                  required: [name, image]
                   properties:
+                    image: {type: string, minLength: 1}
                     name: {description: "The name of the container, unique among the sidecars and the steps.", type: string, maxLength: 63}
                     env:
                       type: array
                       items: {type: object, properties: {name: {type: string}}}
+                    labels: {type: object}
                     limits: {type: object}
                     open: {type: object}
               template:
@@ -241,7 +262,7 @@ spec:
                     type: object
                     x-kubernetes-validations: [{rule: "true", message: m}]
                     properties:
-                      containers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+                      containers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}, x-kubernetes-validations: [{rule: size(self) == 0, message: m}]}
                       ephemeralContainers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
                       hostname: {type: string}
           status: {description: "ours, in lines\n\nand paragraphs", type: object, properties: {steps: {description: a b, type: array, items: {description: c d, type: object}}}}

@@ -60,11 +60,11 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a step with an empty name": {
 			manifest: spec("{steps: [{name: '', image: x}]}"),
-			want:     "spec.steps[0]: Invalid value: the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters",
+			want:     "spec.steps[0].name: Invalid value: \"\": the name of a step must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters",
 		},
 		"a step with a name that no container can have": {
 			manifest: spec("{steps: [{name: Step_1, image: x}]}"),
-			want:     "spec.steps[0]: Invalid value: the name of a step must be lower-case letters",
+			want:     "spec.steps[0].name: Invalid value: \"Step_1\": the name of a step must be lower-case letters",
 		},
 		"a step with a name that is too long": {
 			manifest: spec("{steps: [{name: " + strings.Repeat("a", 64) + ", image: x}]}"),
@@ -72,11 +72,15 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a step with a name of taskflow's own": {
 			manifest: spec("{steps: [{name: taskflow-agent, image: x}]}"),
-			want:     "spec.steps[0]: Invalid value: the name of a step can't start with taskflow-: such names are taskflow's own",
+			want:     "spec.steps[0].name: Invalid value: \"taskflow-agent\": the name of a step can't start with taskflow-: such names are taskflow's own",
 		},
 		"a step without an image": {
 			manifest: spec("{steps: [{name: a}]}"),
-			want:     "spec.steps[0]: Invalid value: a step needs an image",
+			want:     "spec.steps[0].image: Required value",
+		},
+		"a step with an empty image": {
+			manifest: spec("{steps: [{name: a, image: ''}]}"),
+			want:     "spec.steps[0].image: Invalid value: \"\": spec.steps[0].image in body should be at least 1 chars long",
 		},
 		"too many steps": {
 			manifest: spec("{steps: [" + strings.Repeat("{name: a, image: x},", 101) + "]}"),
@@ -84,7 +88,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a postStart hook": {
 			manifest: spec("{steps: [{name: a, image: x, lifecycle: {postStart: {exec: {command: [x]}}}}]}"),
-			want:     "spec.steps[0]: Invalid value: lifecycle.postStart of a step would run before the step is released: put it into the step's command",
+			want:     "spec.steps[0].lifecycle.postStart: Invalid value: lifecycle.postStart of a step would run before the step is released: put it into the step's command",
 		},
 		"a script and a command": {
 			manifest: spec("{steps: [{name: a, image: x, script: x, command: [x]}]}"),
@@ -144,19 +148,19 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a sidecar with a restart policy": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x, restartPolicy: Always}]}"),
-			want:     "spec.sidecars: Invalid value: restartPolicy of a sidecar is Always: leave it out",
+			want:     "spec.sidecars[0].restartPolicy: Invalid value: \"Always\": restartPolicy of a sidecar is Always: leave it out",
 		},
 		"a sidecar without an image": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b}]}"),
-			want:     "spec.sidecars: Invalid value: a sidecar needs an image",
+			want:     "spec.sidecars[0].image: Required value",
 		},
 		"a sidecar with a name that no container can have": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: B, image: x}]}"),
-			want:     "spec.sidecars: Invalid value: the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters",
+			want:     "spec.sidecars[0].name: Invalid value: \"B\": the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters",
 		},
 		"a sidecar with a name of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: taskflow-agent, image: x}]}"),
-			want:     "spec.sidecars: Invalid value: the name of a sidecar can't start with taskflow-: such names are taskflow's own",
+			want:     "spec.sidecars[0].name: Invalid value: \"taskflow-agent\": the name of a sidecar can't start with taskflow-: such names are taskflow's own",
 		},
 		"too many sidecars": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [" + strings.Repeat("{name: b, image: x},", 21) + "]}"),
@@ -164,31 +168,35 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a restart policy of a step": {
 			manifest: spec("{steps: [{name: a, image: x, restartPolicy: Always}]}"),
-			want:     "spec.steps[0]: Invalid value: restartPolicy of a step isn't supported: set template.spec.restartPolicy",
+			want:     "spec.steps[0].restartPolicy: Invalid value: \"Always\": restartPolicy of a step isn't supported: set template.spec.restartPolicy",
+		},
+		"rules of a step's restarts": {
+			manifest: spec("{steps: [{name: a, image: x, restartPolicyRules: [{action: Restart}]}]}"),
+			want:     "spec.steps[0].restartPolicyRules: Invalid value: restartPolicyRules of a step isn't supported: set template.spec.restartPolicy",
 		},
 		"a restart policy that never ends": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {spec: {restartPolicy: Always}}}"),
-			want:     "spec.template.spec: Invalid value: template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends",
+			want:     "spec.template.spec.restartPolicy: Invalid value: \"Always\": template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends",
 		},
 		"containers in the template": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {spec: {containers: [{name: b}]}}}"),
-			want:     "spec.template.spec: Invalid value: template.spec.containers must be left out: the steps are the containers",
+			want:     "spec.template.spec.containers: Invalid value: template.spec.containers must be left out: the steps are the containers",
 		},
 		"an annotation of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/order: '9'}}}}"),
-			want:     "spec.template: Invalid value: template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them",
+			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them",
 		},
 		"a hand-off that there isn't": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/handoff: local}}}}"),
-			want:     "spec.template: Invalid value: template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out",
+			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out",
 		},
 		"a delivery that there isn't": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/agent-delivery: auto}}}}"),
-			want:     "spec.template: Invalid value: template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out",
+			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out",
 		},
 		"a label of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {labels: {taskflow.practice.com/task: other}}}}"),
-			want:     "spec.template: Invalid value: template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them",
+			want:     "spec.template.metadata.labels: Invalid value: template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them",
 		},
 		"a name that is too long for a label": {
 			manifest: named(strings.Repeat("a", 64)) + "{steps: [{name: a, image: x}]}",
