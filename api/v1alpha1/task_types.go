@@ -6,8 +6,11 @@ import (
 )
 
 // The API server checks all of the rules (XValidation) whenever a Task's status is written, too, and for each field that one of them reads it
-// copies the schemas of all fields beside it: some thirty of a container. So a rule for one field of a step, a sidecar or the template has that
-// field's fieldPath, and self is the field: hack/crd moves it there.
+// copies the schemas of all fields beside it: some thirty of a container. So they read no more than they must:
+//
+//   - A rule for one field of a step, a sidecar or the template has that field's fieldPath, and self is the field: hack/crd moves it there.
+//   - Rules that compare such fields are the Task's own. They read none of them once there is a Pod, since none of them changes then. That
+//     they don't is checked only where status.conditions and status.steps are as before: no request changes both spec and status.
 
 // Task runs its steps one after another, each in a container of its own, in one Pod.
 //
@@ -20,10 +23,11 @@ import (
 // +kubebuilder:printcolumn:name="Duration",type=string,JSONPath=`.status.duration`,description="From the Pod's creation to the Task's end."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters: it becomes a label of the Task's Pod"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.steps == oldSelf.spec.steps",message="spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.timeout) == has(oldSelf.spec.timeout) && (!has(self.spec.timeout) || self.spec.timeout == oldSelf.spec.timeout)",message="spec.timeout can't change once the Task has a Pod: create a new Task, or delete this one first"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.sidecars) == has(oldSelf.spec.sidecars) && (!has(self.spec.sidecars) || self.spec.sidecars == oldSelf.spec.sidecars)",message="spec.sidecars can't change once the Task has a Pod: create a new Task, or delete this one first"
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template)",message="spec.template can't change once the Task has a Pod: create a new Task, or delete this one first"
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || [self.spec.steps.map(s, s.name) + (has(self.spec.sidecars) ? self.spec.sidecars.map(c, c.name) : [])].all(names, names.all(n, names.indexOf(n) == names.lastIndexOf(n)))",fieldPath=".spec",message="two steps or sidecars have the same name: give each a name of its own"
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.steps.all(s, !has(s.script) || !has(s.command))",fieldPath=".spec.steps",message="script and command of a step contradict each other: set one of them"
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || !has(self.spec.timeout) || !self.spec.?template.?spec.?activeDeadlineSeconds.hasValue()",fieldPath=".spec",message="timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone"
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.?template.?spec.?restartPolicy.orValue('Never') != 'OnFailure' || self.spec.steps.all(s, !has(s.onError) || s.onError != 'Continue')",fieldPath=".spec",message="onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them"
+// +kubebuilder:validation:XValidation:rule="self.?status.?conditions.hasValue() && oldSelf.?status.?conditions.hasValue() && self.status.conditions != oldSelf.status.conditions || self.?status.?steps.hasValue() && oldSelf.?status.?steps.hasValue() && self.status.steps != oldSelf.status.steps || !oldSelf.?status.?startTime.hasValue() || self.spec.steps == oldSelf.spec.steps && has(self.spec.sidecars) == has(oldSelf.spec.sidecars) && (!has(self.spec.sidecars) || self.spec.sidecars == oldSelf.spec.sidecars) && has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template) && has(self.spec.timeout) == has(oldSelf.spec.timeout) && (!has(self.spec.timeout) || self.spec.timeout == oldSelf.spec.timeout)",fieldPath=".spec",messageExpression=`(self.spec.steps != oldSelf.spec.steps ? 'spec.steps' : has(self.spec.sidecars) != has(oldSelf.spec.sidecars) || has(self.spec.sidecars) && self.spec.sidecars != oldSelf.spec.sidecars ? 'spec.sidecars' : has(self.spec.template) != has(oldSelf.spec.template) || has(self.spec.template) && self.spec.template != oldSelf.spec.template ? 'spec.template' : 'spec.timeout') + " can't change once the Task has a Pod: create a new Task, or delete this one first"`
 type Task struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -48,9 +52,6 @@ type TaskList struct {
 // TaskSpec says what to run. Once the Task has a Pod, steps, sidecars, template and timeout are fixed.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.cancel) && self.cancel && has(self.suspend) && self.suspend)",message="cancel and suspend contradict each other: set one of them"
-// +kubebuilder:validation:XValidation:rule="!has(self.timeout) || !has(self.template) || !has(self.template.spec) || !has(self.template.spec.activeDeadlineSeconds)",message="timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone"
-// +kubebuilder:validation:XValidation:rule="!has(self.sidecars) || self.sidecars.all(c, !self.steps.exists(s, s.name == c.name))",message="a sidecar has the name of a step: give it a name of its own"
-// +kubebuilder:validation:XValidation:rule="!has(self.template) || !has(self.template.spec) || !has(self.template.spec.restartPolicy) || self.template.spec.restartPolicy != 'OnFailure' || self.steps.all(s, !has(s.onError) || s.onError != 'Continue')",message="onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || has(self.cancel) && self.cancel",message="cancel can't be taken back: create a new Task"
 type TaskSpec struct {
 	// The steps in the order in which they run, at most 100. Each starts when the one before it has ended with exit code 0;
@@ -59,7 +60,6 @@ type TaskSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="a Task needs at least one step"
-	// +kubebuilder:validation:XValidation:rule="self.all(s, self.exists_one(t, t.name == s.name))",message="two steps have the same name: give each a name of its own"
 	Steps []Step `json:"steps"`
 
 	// The Pod that the steps run in: any field of a Pod template, such as volumes, securityContext or
@@ -75,7 +75,6 @@ type TaskSpec struct {
 	// +kubebuilder:validation:MaxItems=20
 	// +kubebuilder:validation:items:XValidation:fieldPath=".name",rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name of a sidecar must be lower-case letters, digits and '-', start and end with a letter or digit, and have at most 63 characters"
 	// +kubebuilder:validation:items:XValidation:fieldPath=".name",rule="!self.startsWith('taskflow-')",message="the name of a sidecar can't start with taskflow-: such names are taskflow's own"
-	// +kubebuilder:validation:XValidation:rule="self.all(c, self.exists_one(d, d.name == c.name))",message="two sidecars have the same name: give each a name of its own"
 	// +kubebuilder:validation:items:XValidation:fieldPath=".restartPolicy",rule="false",message="restartPolicy of a sidecar is Always: leave it out"
 	Sidecars []corev1.Container `json:"sidecars,omitempty"`
 
@@ -118,7 +117,6 @@ type TaskSpec struct {
 // +kubebuilder:validation:XValidation:fieldPath=".lifecycle.postStart",rule="false",message="lifecycle.postStart of a step would run before the step is released: put it into the step's command"
 // +kubebuilder:validation:XValidation:fieldPath=".restartPolicy",rule="false",message="restartPolicy of a step isn't supported: set template.spec.restartPolicy"
 // +kubebuilder:validation:XValidation:fieldPath=".restartPolicyRules",rule="false",message="restartPolicyRules of a step isn't supported: set template.spec.restartPolicy"
-// +kubebuilder:validation:XValidation:rule="!has(self.script) || !has(self.command)",message="script and command contradict each other: set one of them"
 type Step struct {
 	corev1.Container `json:",inline"`
 

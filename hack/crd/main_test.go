@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +115,31 @@ func TestGeneratedTemplate(t *testing.T) {
 			t.Errorf("the elements of spec.template.spec.%s (-want +got):\n%s", list, diff)
 		}
 	}
+}
+
+// TestGeneratedRulesAreCheap proves that no rule reads what is slow to read whenever a Task's status is written: fields of an object with as many of
+// them as a container has, unless the Task has no Pod yet.
+func TestGeneratedRulesAreCheap(t *testing.T) {
+	task := parse(t, readGenerated(t)).Spec.Versions[0].Schema.OpenAPIV3Schema
+	for _, rule := range task.XValidations {
+		guarded := strings.HasPrefix(rule.Rule, "self.?status.?startTime.hasValue() || ") || strings.Contains(rule.Rule, " != oldSelf.status.conditions || ")
+		if strings.Contains(rule.Rule, "self.spec") && !guarded {
+			t.Errorf("this rule reads the spec also where a Task has a Pod: %s", rule.Rule)
+		}
+	}
+	wide := func(schema *apiextensionsv1.JSONSchemaProps) bool { return len(schema.Properties) > 10 }
+	spec := task.Properties["spec"]
+	visit(&spec, func(schema *apiextensionsv1.JSONSchemaProps) {
+		for _, rule := range schema.XValidations {
+			reads := regexp.MustCompile(`self\.(steps|sidecars|template)`).MatchString(rule.Rule)
+			if wide(schema) || schema.Items != nil && wide(schema.Items.Schema) {
+				reads = strings.Contains(rule.Rule, "self.")
+			}
+			if reads {
+				t.Errorf("this rule reads fields of a step, a sidecar or the template, or fields beside them: %s", rule.Rule)
+			}
+		}
+	})
 }
 
 // TestRun proves what is done to a schema: descriptions of Kubernetes' types go, at every depth, and taskflow's stay, each paragraph in

@@ -52,7 +52,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"two steps of one name": {
 			manifest: spec("{steps: [{name: a, image: x}, {name: b, image: x}, {name: a, image: z}]}"),
-			want:     "spec.steps: Invalid value: two steps have the same name: give each a name of its own",
+			want:     "spec: Invalid value: two steps or sidecars have the same name: give each a name of its own",
 		},
 		"a step without a name": {
 			manifest: spec("{steps: [{image: x}]}"),
@@ -92,7 +92,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a script and a command": {
 			manifest: spec("{steps: [{name: a, image: x, script: x, command: [x]}]}"),
-			want:     "spec.steps[0]: Invalid value: script and command contradict each other: set one of them",
+			want:     "spec.steps: Invalid value: script and command of a step contradict each other: set one of them",
 		},
 		"an empty script": {
 			manifest: spec("{steps: [{name: a, image: x, script: ''}]}"),
@@ -140,11 +140,11 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a sidecar with the name of a step": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: a, image: x}]}"),
-			want:     "spec: Invalid value: a sidecar has the name of a step: give it a name of its own",
+			want:     "spec: Invalid value: two steps or sidecars have the same name: give each a name of its own",
 		},
 		"two sidecars of one name": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x}, {name: b, image: z}]}"),
-			want:     "spec.sidecars: Invalid value: two sidecars have the same name: give each a name of its own",
+			want:     "spec: Invalid value: two steps or sidecars have the same name: give each a name of its own",
 		},
 		"a sidecar with a restart policy": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x, restartPolicy: Always}]}"),
@@ -369,6 +369,59 @@ func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(kind, []byte(test.patch)), client.DryRunAll)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("got the error %v, and not %q", err, test.want)
+			}
+		})
+	}
+}
+
+// The rules for the spec rest where the status says that there is a Pod, and where its conditions change: so no request may bring its own status
+// along with a spec.
+func TestNoRequestChangesSpecAndStatus(t *testing.T) {
+	const (
+		fixed  = "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
+		twice  = "two steps or sidecars have the same name: give each a name of its own"
+		edit   = `"spec": {"steps": [{"name": "other", "image": "x"}]}`
+		broken = `"spec": {"steps": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]}`
+		status = `"status": {"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Progressing", "status": "True", "reason": "Mine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`
+	)
+	namespace := newNamespace(t)
+	running := newTask(t, namespace, "running", "a")
+	awaitStatus(t, running, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
+	suspended := taskOf(namespace, "suspended", "a")
+	suspended.Spec.Suspend = true
+	if err := cluster.Create(t.Context(), suspended); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, suspended, "the suspension", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+
+	created := parse(t, `{"apiVersion": "api.practice.com/v1alpha1", "kind": "Task", "metadata": {"name": "created", "namespace": "`+namespace+`"}, `+broken+", "+status+"}")
+	if err := cluster.Create(t.Context(), created); err == nil || !strings.Contains(err.Error(), twice) {
+		t.Errorf("got the error %v, and not %q", err, twice)
+	}
+	for name, test := range map[string]struct {
+		task        *v1alpha1.Task
+		patch, want string
+	}{
+		"an edit of what runs":                    {running, edit + ", " + status, fixed},
+		"an edit of what runs, without a status":  {running, edit + `, "status": null`, fixed},
+		"a wrong edit of what is suspended":       {suspended, broken + ", " + status, twice},
+		"an edit of what is suspended, by itself": {suspended, edit, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := cluster.Patch(t.Context(), test.task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte("{"+test.patch+"}")), client.DryRunAll)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got the error %v, and not %q", err, test.want)
+			}
+		})
+	}
+	for _, task := range []*v1alpha1.Task{running, suspended} {
+		t.Run("a status with an edit of what is "+task.Name, func(t *testing.T) {
+			got := task.DeepCopy()
+			if err := cluster.Status().Patch(t.Context(), got, client.RawPatch(types.MergePatchType, []byte("{"+broken+", "+status+"}")), client.DryRunAll); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(task.Spec, got.Spec); diff != "" || got.Status.Conditions[0].Reason != "Mine" {
+				t.Errorf("the conditions are %v, and the spec (-was +is):\n%s", got.Status.Conditions, diff)
 			}
 		})
 	}
