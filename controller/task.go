@@ -29,8 +29,9 @@ import (
 // +kubebuilder:rbac:groups="",resources=secrets;serviceaccounts,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
 
-// settling is how long a kubelet may take to tell how the containers of a Pod have ended which it has said to be over.
-const settling = time.Second
+// settling is how long a kubelet may take to tell how the containers of a Pod have ended which it has said to be over: on a busy
+// node it was seen to take longer than one second.
+const settling = 3 * time.Second
 
 // staleRetry is how soon a Task is looked at again that somebody else has written to.
 const staleRetry = 50 * time.Millisecond

@@ -350,9 +350,8 @@ func preempt(t *testing.T, task *v1alpha1.Task) {
 		ObjectMeta: metav1.ObjectMeta{Name: "goes-first", Namespace: task.Namespace},
 		Spec:       corev1.PodSpec{PriorityClassName: class.Name, RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{container}},
 	}
-	if err := cluster.Create(t.Context(), pod); err != nil {
-		t.Fatal(err)
-	}
+	// Admission reads the class from a cache, which may be behind.
+	wait.For(t, "the priority class to be known", func(ctx context.Context) error { return cluster.Create(ctx, pod) })
 }
 
 func withMemory(container corev1.Container, limit string) corev1.Container {
