@@ -83,6 +83,25 @@ func TestStartedAfterADelay(t *testing.T) {
 	}
 }
 
+// The delay counts from the first start of a command that is run again.
+func TestStartIsMarkedOnce(t *testing.T) {
+	t.Parallel()
+	info, runDir := newPodinfo(t), newRunDir(t, 1)
+	info.write(order("1"))
+	flags := info.sharing(runDir, 1)
+	flags.Retries = 1
+	mark := filepath.Join(contract.StepDir(runDir, 1), contract.StartedFile)
+	flags.Command = append(shell(`[ -e "$1.second" ] && exit; until [ -e "$1" ]; do sleep 0.01; done; touch -d @1 "$1"; touch "$1.second"; exit 1`), "sh", mark)
+	if got := (container{args: flags.Args()}).run(t); got.Code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	file, err := os.Stat(mark)
+	must(t, err)
+	if at := file.ModTime(); !at.Equal(time.Unix(1, 0)) {
+		t.Errorf("the mark is of %v, want that of the first try", at)
+	}
+}
+
 // A startupProbe of the user's is asked once the step is released, and its answer is the answer.
 func TestStartedAsksTheUsersProbe(t *testing.T) {
 	dir := t.TempDir()

@@ -112,12 +112,9 @@ func (s step) execute(w *watcher) contract.Record {
 	halted := s.watchHalt(w)
 
 	startedAt := s.now()
-	if s.flags.Run != "" {
-		markStart(s.flags.Run, s.flags.WaitContent)
-	}
 	pause := firstPause
 	for try := 0; ; try++ {
-		record, again := s.try(halted)
+		record, again := s.try(try, halted)
 		record.Retries = try
 		if record.Reason != contract.ReasonStartError {
 			record.StartedAt = &startedAt
@@ -135,8 +132,8 @@ func (s step) execute(w *watcher) contract.Record {
 	}
 }
 
-// try runs the command once, and says whether it makes sense to run it again.
-func (s step) try(halted <-chan string) (record contract.Record, again bool) {
+// try runs the command for the nth time, from 0, and says whether it makes sense to run it again.
+func (s step) try(n int, halted <-chan string) (record contract.Record, again bool) {
 	pid, err := start(s.flags.Command, os.Environ())
 	if err != nil {
 		message := "starting " + strconv.Quote(s.flags.Command[0]) + ": " + err.Error()
@@ -147,6 +144,10 @@ func (s step) try(halted <-chan string) (record contract.Record, again bool) {
 			Reason:     contract.ReasonStartError,
 			Message:    message,
 		}, false
+	}
+	// Behind the start and not before it, which would wait for the disk.
+	if n == 0 && s.flags.Run != "" {
+		markStart(s.flags.Run, s.flags.WaitContent)
 	}
 	end := s.signals.supervise(pid, limits{timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace})
 	record = contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
