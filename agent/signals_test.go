@@ -99,6 +99,7 @@ func TestSIGTERMReleasesNobody(t *testing.T) {
 			second := info.sharing(runDir, 2)
 			second.AfterFailure, second.Command = tc.after, shell("echo second has run")
 			waiting := container{args: second.Args()}.start(t)
+			info.awaitRejection() // else a signal may be there before it is ready for one
 			input, _ := pipe(t)
 			first := info.sharing(runDir, 1)
 			first.Command = shell(tc.script)
@@ -109,6 +110,7 @@ func TestSIGTERMReleasesNobody(t *testing.T) {
 			if got := recordOf(t, runDir, 1).Reason; got != contract.ReasonStopped {
 				t.Errorf("the reason of the first step is %q", got)
 			}
+			info.write(order("1"))
 			info.awaitRejection() // the second step has looked at the record
 			waiting.signal(unix.SIGTERM)
 			if diff := cmp.Diff(result{Code: 128 + 15}, waiting.wait()); diff != "" {
