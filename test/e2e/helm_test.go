@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -154,10 +155,13 @@ func helmCommand(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // askForPods creates labelled Pods, one after another and in a dry run, until the function that it returns is called. The test fails
-// where the API server calls a webhook that isn't there, and where a Pod comes through unmutated while the policy is there which guards that.
+// where the API server goes on calling a webhook that isn't there, and where a Pod comes through unmutated while the policy is there which
+// guards that. The API server learns from two watches that the webhook's configuration and its Service are gone: for a moment the Service's
+// end may be the only one that it knows of.
 func askForPods(t *testing.T, namespace string) (stop func()) {
 	t.Helper()
-	const mutated, refused, alone = "mutated", "refused by the policy", "left alone without it"
+	const mutated, refused, alone, between = "mutated", "refused by the policy", "left alone without it", "refused since the Service was gone"
+	const moment = time.Second
 	ctx, cancel := context.WithCancel(t.Context())
 	ask := func() string {
 		pod := &corev1.Pod{
@@ -172,6 +176,9 @@ func askForPods(t *testing.T, namespace string) (stop func()) {
 		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
 			if strings.Contains(err.Error(), "taskflow-unmutated") {
 				return refused
+			}
+			if strings.Contains(err.Error(), `service "taskflow-webhook" not found`) {
+				return between
 			}
 			return err.Error()
 		}
@@ -188,6 +195,7 @@ func askForPods(t *testing.T, namespace string) (stop func()) {
 		t.Fatalf("the first Pod: %s", got)
 	}
 	outcomes := map[string]int{}
+	var first, last time.Time // of the outcome between
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {
@@ -196,15 +204,24 @@ func askForPods(t *testing.T, namespace string) (stop func()) {
 				return
 			}
 			outcomes[outcome]++
+			if outcome == between {
+				if last = time.Now(); first.IsZero() {
+					first = last
+				}
+			}
 		}
 	})
 	return func() {
 		t.Helper()
 		cancel()
 		done.Wait()
-		t.Logf("Pods were %s: %d, %s: %d, %s: %d", mutated, outcomes[mutated], refused, outcomes[refused], alone, outcomes[alone])
+		t.Logf("Pods were %s: %d, %s: %d, %s: %d, %s: %d",
+			mutated, outcomes[mutated], refused, outcomes[refused], alone, outcomes[alone], between, outcomes[between])
+		if length := last.Sub(first); length > moment {
+			t.Errorf("the API server called a webhook without a Service for %s", length)
+		}
 		for outcome, times := range outcomes {
-			if outcome != mutated && outcome != refused && outcome != alone {
+			if !slices.Contains([]string{mutated, refused, alone, between}, outcome) {
 				t.Errorf("%d times: %s", times, outcome)
 			}
 		}
