@@ -88,7 +88,7 @@ func (r Record) Marshal() string {
 // The kubelet cuts the messages of a Pod to 12 KiB divided by the number of its containers (MaxPodTerminationMessageLogLength,
 // normalizeStatus in pkg/kubelet/status/status_manager.go). Of a record that was cut, the fields that are whole count.
 func ParseRecord(message string) (Record, bool) {
-	object, ours := strings.CutPrefix(message, opening)
+	object, ours := strings.CutPrefix(strings.TrimSpace(message), opening)
 	fields, rest := members(object)
 	finishedAt := parseTime(fields["finishedAt"])
 	exitCode, err := strconv.Atoi(fields["exitCode"])

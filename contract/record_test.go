@@ -74,7 +74,8 @@ type standardFields struct {
 	Message    string     `json:"message,omitempty"`
 }
 
-// FuzzRecord proves that encoding/json reads what Marshal writes, and ParseRecord reads what either writes, whatever is in the record.
+// FuzzRecord proves that encoding/json reads what Marshal writes, and ParseRecord reads what either writes, whatever is in the record,
+// also where a shell has put a newline behind it.
 func FuzzRecord(f *testing.F) {
 	for _, text := range []string{
 		"", "plain", `quote " backslash \ slash /`, "tick ' grave `", "line\nfeed\ttab\rreturn", "\x00\a\b\f\v\x1b\x1f\x7f\u0080\u009f", "<html> & more",
@@ -103,7 +104,7 @@ func FuzzRecord(f *testing.F) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("encoding/json reads (-want +got):\n%s", diff)
 		}
-		for _, message := range []string{record.Marshal(), string(content)} {
+		for _, message := range []string{record.Marshal(), string(content), record.Marshal() + "\n"} {
 			got, ok := contract.ParseRecord(message)
 			if diff := cmp.Diff(contract.Record(want.Taskflow), got); diff != "" || !ok {
 				t.Errorf("ParseRecord(%s) is %t (-want +got):\n%s", message, ok, diff)
