@@ -3,15 +3,14 @@
 // to its standard output.
 //
 // Taskflow's own fields keep their descriptions, for `kubectl explain`; those of core/v1 lose them. And it says what
-// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, that a step or a
-// sidecar has an image, how long its name is at most, and the rules for one of their fields.
+// controller-gen can't be told of types that aren't ours: that a Pod template may leave its containers out, how long the
+// name of a step or a sidecar is at most, and the rules for one of their fields.
 package main
 
 import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -65,12 +64,6 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 	}
 	edit(step, "name", named("The name of the step's container, unique among the steps."))
 	edit(container, "name", named("The name of the container, unique among the sidecars and the steps."))
-	for _, schema := range []*apiextensionsv1.JSONSchemaProps{step, container} {
-		edit(schema, "image", func(image *apiextensionsv1.JSONSchemaProps) { image.MinLength = ptr.To[int64](1) })
-		if !slices.Contains(schema.Required, "image") {
-			schema.Required = append(schema.Required, "image")
-		}
-	}
 	edit(&spec, "template", func(template *apiextensionsv1.JSONSchemaProps) {
 		edit(template, "spec", func(pod *apiextensionsv1.JSONSchemaProps) {
 			withoutDescriptions(pod.Properties)

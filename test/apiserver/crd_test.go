@@ -76,11 +76,11 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a step without an image": {
 			manifest: spec("{steps: [{name: a}]}"),
-			want:     "spec.steps[0].image: Required value",
+			want:     "spec.steps: Invalid value: a step needs an image",
 		},
 		"a step with an empty image": {
 			manifest: spec("{steps: [{name: a, image: ''}]}"),
-			want:     "spec.steps[0].image: Invalid value: \"\": spec.steps[0].image in body should be at least 1 chars long",
+			want:     "spec.steps: Invalid value: a step needs an image",
 		},
 		"too many steps": {
 			manifest: spec("{steps: [" + strings.Repeat("{name: a, image: x},", 101) + "]}"),
@@ -152,7 +152,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a sidecar without an image": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b}]}"),
-			want:     "spec.sidecars[0].image: Required value",
+			want:     "spec.sidecars: Invalid value: a sidecar needs an image",
 		},
 		"a sidecar with a name that no container can have": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: B, image: x}]}"),
