@@ -50,8 +50,8 @@ type Options struct {
 	Secret types.NamespacedName
 	// WebhookConfiguration is the name of the MutatingWebhookConfiguration that has the authorities.
 	WebhookConfiguration string
-	// Service is the DNS name that the API server calls.
-	Service string
+	// Services are the DNS names that the API server calls: a replica may be called by each of them.
+	Services []string
 	// Lifetimes of what SourceOwn makes.
 	Lifetimes Lifetimes
 }
@@ -80,7 +80,7 @@ type Keeper struct {
 func New(o Options) *Keeper {
 	return &Keeper{
 		options: o,
-		server:  &server{names: []string{o.Service}, settle: o.Lifetimes.settle()},
+		server:  &server{names: o.Services, settle: o.Lifetimes.settle()},
 		ready:   make(chan struct{}),
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 var (
 	start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	names = []string{"taskflow-webhook.taskflow-system.svc"}
+	names = []string{"taskflow-webhook-a.taskflow-system.svc", "taskflow-webhook-b.taskflow-system.svc"}
 	lives = Lifetimes{Authority: 300 * day, Serving: 30 * day}
 )
 

@@ -24,7 +24,7 @@ template rbac "" rbac/{service_account,controllers,nodes,operator,users}.yaml
 template policy "" policy/{annotations,unmutated}.yaml
 template namespaced .Values.watchNamespaces namespaced/unwatched.yaml
 sed -i 's/\[the-names\]/{{ toJson .Values.watchNamespaces }}/' $chart/templates/generated/namespaced.yaml
-template manager "" webhook/service.yaml manager/{metrics_service,disruption_budget,lease}.yaml
+template manager "" manager/{metrics_service,disruption_budget,lease}.yaml
 template own-certificates 'eq .Values.certificates "own"' own-certificates/{secret,role,bindings}.yaml
 template certmanager 'eq .Values.certificates "certManager"' certmanager/certificates.yaml
 template network-policy .Values.networkPolicy.enabled manager/network_policy.yaml

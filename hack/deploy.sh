@@ -36,8 +36,11 @@ mkdir -p $overlay
 			    - {op: add, path: /spec/template/spec/containers/0/args/-, value: "--watch-namespace=$namespaces"}
 			- target: {kind: MutatingWebhookConfiguration, name: taskflow}
 			  patch: |
-			    - {op: add, path: /webhooks/0/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}
-			    - {op: add, path: /webhooks/1/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}
+		EOF
+		for i in 0 1 2 3; do
+			echo "    - {op: add, path: /webhooks/$i/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}"
+		done
+		cat <<-EOF
 			- target: {kind: ValidatingAdmissionPolicy, name: taskflow-unwatched}
 			  patch: |
 			    - {op: replace, path: /spec/matchConstraints/namespaceSelector/matchExpressions/0/values, value: [$namespaces]}
@@ -77,6 +80,8 @@ elif kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
 	# cert-manager's is of another type, which nobody can change; until there is a new one, the replicas go on with what they have.
 	kubectl -n taskflow-system delete secrets --field-selector metadata.name=taskflow-webhook-cert,type=kubernetes.io/tls
 fi
+# An installation from before the replicas had a Deployment each.
+kubectl -n taskflow-system delete --ignore-not-found deployment/taskflow-operator service/taskflow-webhook
 kubectl apply -k $overlay
 # What an installation for other namespaces, or for all, has left.
 if [ -n "$namespaces" ]; then
@@ -87,4 +92,4 @@ fi
 kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator \
 	--field-selector "metadata.namespace!=taskflow-system$(printf ',metadata.namespace!=%s' ${namespaces//,/ })"
 kubectl wait --for=condition=Established --timeout=60s crd/tasks.api.practice.com >/dev/null
-kubectl -n taskflow-system rollout status --timeout=180s deployment/taskflow-operator
+kubectl -n taskflow-system rollout status --timeout=180s deployment -l app.kubernetes.io/name=taskflow-operator

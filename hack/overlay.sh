@@ -1,5 +1,5 @@
 # overlay RESOURCE... prints the kustomization of an installation with the images of dist/images.yaml. It ends in a patch of the operator's
-# Deployment, to which the caller may add. deploy.sh and manifests.sh source this.
+# Deployments, to which the caller may add. deploy.sh and manifests.sh source this.
 overlay() {
 	local operator agent
 	operator=$(sed -n 's/^  operator: //p' dist/images.yaml) agent=$(sed -n 's/^  agent: //p' dist/images.yaml)
@@ -9,7 +9,7 @@ overlay() {
 		images:
 		- {name: taskflow/operator, newName: ${operator%@*}, digest: ${operator#*@}}
 		patches:
-		- target: {kind: Deployment, name: taskflow-operator}
+		- target: {kind: Deployment}
 		  patch: |
 		    - {op: replace, path: /spec/template/spec/containers/0/args/0, value: "--agent-image=$agent"}
 	EOF

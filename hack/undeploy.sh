@@ -14,7 +14,7 @@ esac
 # The API server calls the webhook for each Pod with steps: so the configuration goes before the program. And the policies go last, which
 # refuse a Pod that the webhook hasn't seen: its steps would run at once. In between, controllers that are still there only try again.
 kubectl delete --ignore-not-found mutatingwebhookconfiguration taskflow
-kubectl -n taskflow-system delete --ignore-not-found --cascade=foreground deployment taskflow-operator
+kubectl -n taskflow-system delete --ignore-not-found --cascade=foreground deployments -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/own-certificates
 kubectl delete --ignore-not-found -k config/policy
 kubectl delete --ignore-not-found -k config/namespaced

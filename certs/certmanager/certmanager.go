@@ -25,7 +25,7 @@ const (
 )
 
 // Objects are what cert-manager is asked for.
-func Objects(namespace, service, secret string, lifetimes certs.Lifetimes) []client.Object {
+func Objects(namespace string, services []string, secret string, lifetimes certs.Lifetimes) []client.Object {
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
 	issuer := func(name string) cmmeta.IssuerReference {
 		return cmmeta.IssuerReference{Kind: cmapi.IssuerKind, Name: name}
@@ -65,7 +65,7 @@ func Objects(namespace, service, secret string, lifetimes certs.Lifetimes) []cli
 			TypeMeta:   certificateType,
 			ObjectMeta: meta(Webhook),
 			Spec: cmapi.CertificateSpec{
-				DNSNames:    []string{service},
+				DNSNames:    services,
 				SecretName:  secret,
 				Duration:    &metav1.Duration{Duration: lifetimes.Serving},
 				RenewBefore: third(lifetimes.Serving),

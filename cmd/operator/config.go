@@ -43,8 +43,8 @@ type config struct {
 // parse reads the command line. It fails with one sentence on a value that makes no sense.
 func parse(args []string) (config, error) {
 	var c config
-	var requests, limits []string
-	var service, pullPolicy, medium, source, secret string
+	var requests, limits, services []string
+	var pullPolicy, medium, source, secret string
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	flags.SortFlags = false
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent that is put into Pods")
@@ -57,7 +57,7 @@ func parse(args []string) (config, error) {
 	flags.DurationVar(&c.startGrace, "start-grace-period", 5*time.Minute, "how long a container may fail to be started (image can't be pulled, ConfigMap is missing) before its Task has failed")
 	flags.DurationVar(&c.shutdownDelay, "shutdown-delay", 5*time.Second, "how long the operator goes on when it is told to end, so that no call of the webhook meets a closed door")
 	flags.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that the operator runs in (default: $POD_NAMESPACE)")
-	flags.StringVar(&service, "webhook-service", "taskflow-webhook", "Service that the API server calls the webhook by")
+	flags.StringSliceVar(&services, "webhook-service", []string{"taskflow-webhook-a", "taskflow-webhook-b"}, "Service that the API server calls the webhook by, or several, separated by commas; may be repeated")
 	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "MutatingWebhookConfiguration of the webhook")
 	flags.StringSliceVar(&c.watched, "watch-namespace", nil, "namespace whose Tasks and Pods are looked after, or several, separated by commas; may be repeated (default: all namespaces)")
 	flags.StringVar(&source, "cert-source", string(certs.SourceOwn), "who keeps the webhook's certificate: own (the operator) or secret (somebody else, such as cert-manager, who also tells the API server what to trust)")
@@ -112,7 +112,12 @@ func parse(args []string) (config, error) {
 		return config{}, err
 	}
 	c.certs.Secret = types.NamespacedName{Namespace: c.namespace, Name: secret}
-	c.certs.Service = fmt.Sprintf("%s.%s.svc", service, c.namespace)
+	if len(services) == 0 {
+		return config{}, errors.New("--webhook-service is empty: set it to the Services that the API server calls the webhook by")
+	}
+	for _, service := range services {
+		c.certs.Services = append(c.certs.Services, fmt.Sprintf("%s.%s.svc", service, c.namespace))
+	}
 	return c, nil
 }
 

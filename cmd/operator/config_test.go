@@ -43,7 +43,7 @@ func defaults() config {
 			Lifetimes:            certs.Lifetimes{Authority: 5 * 365 * 24 * time.Hour, Serving: 90 * 24 * time.Hour},
 			Secret:               types.NamespacedName{Namespace: "taskflow-system", Name: "taskflow-webhook-cert"},
 			WebhookConfiguration: "taskflow",
-			Service:              "taskflow-webhook.taskflow-system.svc",
+			Services:             []string{"taskflow-webhook-a.taskflow-system.svc", "taskflow-webhook-b.taskflow-system.svc"},
 		},
 	}
 }
@@ -58,7 +58,8 @@ func TestParse(t *testing.T) {
 		"another namespace": {
 			[]string{"--namespace=other"},
 			func(c *config) {
-				c.namespace, c.certs.Secret.Namespace, c.certs.Service = "other", "other", "taskflow-webhook.other.svc"
+				c.namespace, c.certs.Secret.Namespace = "other", "other"
+				c.certs.Services = []string{"taskflow-webhook-a.other.svc", "taskflow-webhook-b.other.svc"}
 			},
 		},
 		"the agent": {
@@ -101,7 +102,7 @@ func TestParse(t *testing.T) {
 			[]string{"--webhook-service=service", "--webhook-configuration=configuration", "--cert-secret=secret", "--webhook-port=443"},
 			func(c *config) {
 				c.certs.Secret.Name, c.certs.WebhookConfiguration = "secret", "configuration"
-				c.certs.Service = "service.taskflow-system.svc"
+				c.certs.Services = []string{"service.taskflow-system.svc"}
 				c.webhookPort = 443
 			},
 		},

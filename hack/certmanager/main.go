@@ -21,7 +21,8 @@ func main() {
 
 func run() error {
 	fmt.Println("# Made by `make generate` from certs/certmanager: the reasons are there.")
-	objects := certmanager.Objects("taskflow-system", "taskflow-webhook.taskflow-system.svc", "taskflow-webhook-cert", certs.DefaultLifetimes)
+	services := []string{"taskflow-webhook-a.taskflow-system.svc", "taskflow-webhook-b.taskflow-system.svc"}
+	objects := certmanager.Objects("taskflow-system", services, "taskflow-webhook-cert", certs.DefaultLifetimes)
 	for _, object := range objects {
 		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 		if err != nil {

@@ -234,7 +234,7 @@ func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetime
 	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), c.webhook()) })
 	for range replicas {
 		c.start(t, certs.New(certs.Options{
-			Source: source, Secret: c.key, WebhookConfiguration: namespace, Service: service, Lifetimes: lifetimes,
+			Source: source, Secret: c.key, WebhookConfiguration: namespace, Services: []string{service}, Lifetimes: lifetimes,
 		}), between...)
 	}
 	if source == certs.SourceOwn {

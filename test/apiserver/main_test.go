@@ -102,14 +102,16 @@ func run(m *testing.M) (code int, err error) {
 	if err := manager.Add(nodes); err != nil {
 		return 0, err
 	}
-	manager.GetWebhookServer().Register(webhook.Path, &ctrlwebhook.Admission{Handler: webhook.Handler{
+	pods := &ctrlwebhook.Admission{Handler: webhook.Handler{
 		Decoder:      admission.NewDecoder(scheme),
 		Agent:        webhook.Agent{Image: "taskflow/agent", Delivery: webhook.DeliveryAuto},
 		ImageVolumes: nodes.ImageVolumes,
 		Tasks:        manager.GetClient(),
 		Live:         manager.GetAPIReader(),
 		Commands:     commands,
-	}})
+	}}
+	manager.GetWebhookServer().Register(webhook.Path, pods)
+	registerReplicas(manager.GetWebhookServer(), pods)
 	registerOthers(manager.GetWebhookServer(), admission.NewDecoder(scheme))
 	if err := controller.SetupWithManager(manager, commands, startGrace); err != nil {
 		return 0, err

@@ -249,7 +249,13 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	installPolicy(t, "unmutated.yaml", namespace, func() error { return create(unmutated, nil) })
 
 	const unseen, lost = "the webhook hasn't made it sequential", "this Pod has lost taskflow's agent"
-	order := map[string]string{contract.OrderAnnotation: "1"}
+	both := func(pod *corev1.Pod) { wrapped(pod); pod.Spec.Containers[0].Command = []string{contract.AgentPath} }
+	annotations := func(order, steps string) map[string]string {
+		return map[string]string{contract.OrderAnnotation: order, contract.StepsAnnotation: steps}
+	}
+	order := annotations("1", "b")
+	halted := annotations("1", "b")
+	halted[contract.HaltAnnotation] = "Cancelled"
 	got := map[string]string{}
 	want := map[string]string{}
 	for name, c := range map[string]struct {
@@ -261,11 +267,17 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		"names one, and says no":   {create(map[string]string{contract.TaskLabel: "task", sequential: "false"}, nil), unseen},
 		"no agent":                 {create(unmutated, order), unseen},
 		"an agent that isn't used": {create(unmutated, order, agent), unseen},
-		"no order":                 {create(unmutated, nil, agent, wrapped), unseen},
-		"no order, by image":       {create(unmutated, nil, image, wrapped), unseen},
+		"no order":                 {create(unmutated, annotations("", "b"), agent, wrapped), unseen},
+		"no order, by image":       {create(unmutated, annotations("", "b"), image, wrapped), unseen},
 		"mutated":                  {create(unmutated, order, agent, wrapped), ""},
 		"mutated, by image":        {create(unmutated, order, image, wrapped), ""},
+		"mutated, with a helper":   {create(unmutated, annotations("0", "b"), agent, wrapped), ""},
 		"another webhook's, too":   {create(unmutated, order, image, inFront), ""},
+		"all steps":                {create(unmutated, annotations("1", "b,a"), agent, both), ""},
+		"a step without its agent": {create(unmutated, annotations("1", "b,a"), agent, wrapped), unseen},
+		"no steps":                 {create(unmutated, map[string]string{contract.OrderAnnotation: "1"}, agent), unseen},
+		"one that has run":         {create(unmutated, annotations("2", "b,a"), agent, both), unseen},
+		"one that was halted":      {create(unmutated, halted, agent, wrapped), unseen},
 		"another container":        {create(unmutated, order, init("agent"), wrapped), lost},
 		// As an API server leaves it that doesn't know image volumes: of Kubernetes 1.30, and of a later one that may not.
 		"an image that isn't known":   {create(unmutated, order, volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), wrapped), lost},

@@ -183,18 +183,25 @@ func TestAnotherNamespace(t *testing.T) {
 }
 
 const (
-	deployment = "Deployment taskflow-system/taskflow-operator"
-	crd        = "CustomResourceDefinition /tasks.api.practice.com"
-	webhook    = "MutatingWebhookConfiguration /taskflow"
+	crd     = "CustomResourceDefinition /tasks.api.practice.com"
+	webhook = "MutatingWebhookConfiguration /taskflow"
 )
+
+// deployments are those of the two replicas.
+var deployments = []string{"Deployment taskflow-system/taskflow-operator-a", "Deployment taskflow-system/taskflow-operator-b"}
 
 // TestValues proves what each value changes: all else is as it is without it.
 func TestValues(t *testing.T) {
-	arg := func(args ...any) func(objects) {
-		return func(all objects) { set(t, all[deployment], added(args...), container("args")...) }
+	replicas := func(change func(any) any, path ...any) func(objects) {
+		return func(all objects) {
+			for _, name := range deployments {
+				set(t, all[name], change, path...)
+			}
+		}
 	}
+	arg := func(args ...any) func(objects) { return replicas(added(args...), container("args")...) }
 	podSpec := func(field string, value any) func(objects) {
-		return func(all objects) { set(t, all[deployment], replaced(value), "spec", "template", "spec", field) }
+		return replicas(replaced(value), "spec", "template", "spec", field)
 	}
 	account := map[string]any{"kind": "ServiceAccount", "name": "taskflow-operator", "namespace": namespace}
 	bindingIn := func(namespace string) map[string]any {
@@ -215,17 +222,11 @@ func TestValues(t *testing.T) {
 	}{
 		"images.operator": {
 			[]string{"--set=images.operator=ghcr.io/me/operator@sha256:0"},
-			func(all objects) {
-				set(t, all[deployment], replaced("ghcr.io/me/operator@sha256:0"), container("image")...)
-			},
+			replicas(replaced("ghcr.io/me/operator@sha256:0"), container("image")...),
 		},
 		"images.agent": {
 			[]string{"--set=images.agent=ghcr.io/me/agent:v1"},
-			func(all objects) {
-				set(t, all[deployment], func(any) any {
-					return []any{"--agent-image=ghcr.io/me/agent:v1", "--config=/etc/taskflow/config.yaml"}
-				}, container("args")...)
-			},
+			replicas(replaced([]any{"--agent-image=ghcr.io/me/agent:v1", "--config=/etc/taskflow/config.yaml"}), container("args")...),
 		},
 		"images.pullSecrets": {[]string{"--set-json=images.pullSecrets=[{\"name\":\"mine\"}]"}, podSpec("imagePullSecrets", []any{map[string]any{"name": "mine"}})},
 		"crds.enabled":       {[]string{"--set=crds.enabled=false"}, func(all objects) { delete(all, crd) }},
@@ -235,12 +236,9 @@ func TestValues(t *testing.T) {
 				unstructured.RemoveNestedField(all[crd], "metadata", "annotations", "helm.sh/resource-policy")
 			},
 		},
-		"replicas": {[]string{"--set=replicas=3"}, func(all objects) { set(t, all[deployment], replaced(float64(3)), "spec", "replicas") }},
 		"resources": {
 			[]string{"--set=resources.limits.memory=1Gi"},
-			func(all objects) {
-				set(t, all[deployment], replaced("1Gi"), container("resources", "limits", "memory")...)
-			},
+			replicas(replaced("1Gi"), container("resources", "limits", "memory")...),
 		},
 		"agent": {
 			[]string{"--set=agent.requests.memory=1Mi,agent.requests.cpu=1m,agent.limits.cpu=1"},
@@ -263,7 +261,7 @@ func TestValues(t *testing.T) {
 					}
 					all[key] = object
 				}
-				for _, i := range []int{0, 1} {
+				for i := range 4 {
 					set(t, all[webhook], added(map[string]any{"key": "kubernetes.io/metadata.name", "operator": "In", "values": []any{"a", "b"}}),
 						"webhooks", i, "namespaceSelector", "matchExpressions")
 				}
@@ -354,8 +352,6 @@ func TestRefused(t *testing.T) {
 		"unknown value":        {append(usual, "--set=replica=2"), "additional properties 'replica' not allowed"},
 		"unknown part":         {append(usual, "--set=log.colour=red"), "at '/log': additional properties 'colour' not allowed"},
 		"unknown certificates": {append(usual, "--set=certificates=certmanager"), "at '/certificates': value must be one of 'own', 'certManager'"},
-		"no replicas":          {append(usual, "--set=replicas=0"), "at '/replicas': minimum: got 0, want 1"},
-		"replicas in words":    {append(usual, "--set=replicas=two"), "at '/replicas': got string, want integer"},
 		"unknown level":        {append(usual, "--set=log.level=loud"), "at '/log/level': value must be one of '', 'debug', 'info', 'warn', 'error'"},
 		"unknown format":       {append(usual, "--set=log.format=xml"), "at '/log/format': value must be one of '', 'json', 'console'"},
 		"unknown delivery":     {append(usual, "--set=agent.delivery=volume"), "at '/agent/delivery': value must be one of '', 'init', 'image', 'auto'"},

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -36,7 +38,7 @@ func TestStepsRunWithoutTheOperator(t *testing.T) {
 		awaitFirstStep(t, task)
 	}
 
-	scaleOperator(t, 0)
+	start := stopOperator(t)
 	for _, journal := range []string{localJournal, remoteJournal} {
 		resume(t, journal)
 	}
@@ -60,7 +62,7 @@ func TestStepsRunWithoutTheOperator(t *testing.T) {
 		t.Errorf("%d steps have begun though the controller is away, and not 1", got)
 	}
 
-	scaleOperator(t, 1)
+	start()
 	for task, journal := range map[*v1alpha1.Task]string{local: localJournal, remote: remoteJournal} {
 		status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 		if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
@@ -95,33 +97,45 @@ func awaitFirstStep(t *testing.T, task *v1alpha1.Task) {
 	})
 }
 
-// scaleOperator changes the number of the operator's Pods, until the test ends.
-func scaleOperator(t *testing.T, replicas int32) {
+// stopOperator takes the operator away, until it is started again or the test ends.
+func stopOperator(t *testing.T) (start func()) {
 	t.Helper()
-	set := func(ctx context.Context, replicas int32) error {
+	scale := func(ctx context.Context, replicas int) error {
 		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas))
-		deployment := &appsv1.Deployment{}
-		deployment.Namespace, deployment.Name = operatorNamespace, "taskflow-operator"
-		return cluster.Patch(ctx, deployment, patch)
+		var failed []error
+		for _, name := range operatorDeployments {
+			deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: name}}
+			failed = append(failed, cluster.Patch(ctx, deployment, patch))
+		}
+		return errors.Join(failed...)
 	}
-	if err := set(t.Context(), replicas); err != nil {
+	if err := scale(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := set(context.WithoutCancel(t.Context()), operatorReplicas); err != nil {
-			t.Errorf("bringing the operator back: %v", err)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if err := scale(ctx, 1); err != nil {
+			t.Errorf("starting the operator again: %v", err)
 		}
 	})
-	wait.For(t, "the operator to be scaled", func(ctx context.Context) error {
+	wait.For(t, "the operator to be gone", func(ctx context.Context) error {
 		var pods corev1.PodList
 		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
 			return err
 		}
-		if len(pods.Items) != int(replicas) {
-			return fmt.Errorf("there are %d Pods", len(pods.Items))
+		if len(pods.Items) > 0 {
+			return fmt.Errorf("there are %d Pods of it", len(pods.Items))
 		}
-		return rolledOut(ctx)
+		return nil
 	})
+	return func() {
+		t.Helper()
+		if err := scale(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "the operator to be back", rolledOut)
+	}
 }
 
 // PEERS row 13. No step can make up the end of another, release a later one or change the agent: all but its own directory is

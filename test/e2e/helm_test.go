@@ -16,7 +16,6 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +41,7 @@ func TestHelm(t *testing.T) {
 		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", operatorNamespace, "--ignore-not-found").Run()
 		kubectl(t, nil, "delete", "--ignore-not-found", "namespace", operatorNamespace)
 		kubectl(t, before, "apply", "-f", "-")
-		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment/taskflow-operator")
+		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment")
 	})
 	undeploy(t, "remove")
 	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values", values}
@@ -104,10 +103,6 @@ func TestHelm(t *testing.T) {
 // chartValues writes the values for the operator that is installed, and returns the file's name.
 func chartValues(t *testing.T) string {
 	t.Helper()
-	var deployment appsv1.Deployment
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-		t.Fatal(err)
-	}
 	var file corev1.ConfigMap
 	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-config"}, &file); err != nil {
 		t.Fatal(err)
@@ -116,7 +111,7 @@ func chartValues(t *testing.T) string {
 	if err := yaml.Unmarshal([]byte(file.Data["config.yaml"]), &config); err != nil {
 		t.Fatal(err)
 	}
-	operator := deployment.Spec.Template.Spec.Containers[0]
+	operator := installedOperator(t)
 	agent, ok := strings.CutPrefix(operator.Args[0], "--agent-image=")
 	if !ok {
 		t.Fatalf("the operator's flags are %q, want the agent's image first", operator.Args)
@@ -177,7 +172,7 @@ func askForPods(t *testing.T, namespace string) (stop func()) {
 			if strings.Contains(err.Error(), "taskflow-unmutated") {
 				return refused
 			}
-			if strings.Contains(err.Error(), `service "taskflow-webhook" not found`) {
+			if strings.Contains(err.Error(), `service "taskflow-webhook-b" not found`) {
 				return between
 			}
 			return err.Error()

@@ -28,8 +28,8 @@ import (
 
 const operatorNamespace = "taskflow-system"
 
-// operatorReplicas are as many as config/manager says.
-const operatorReplicas = 2
+// operatorDeployments are config/manager's, one for each replica.
+var operatorDeployments = []string{"taskflow-operator-a", "taskflow-operator-b"}
 
 var (
 	cluster   client.WithWatch
@@ -114,26 +114,47 @@ func logs(t *testing.T, namespace, pod, container string) string {
 	return string(content)
 }
 
-// rolledOut says whether the operator's Deployment has reached its newest state, and no former replica is left: one that is ending
+// operatorContainer is that of the operator's Pods, as its first Deployment has it.
+func operatorContainer(ctx context.Context) (corev1.Container, error) {
+	var deployment appsv1.Deployment
+	err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: operatorDeployments[0]}, &deployment)
+	if err != nil {
+		return corev1.Container{}, err
+	}
+	return deployment.Spec.Template.Spec.Containers[0], nil
+}
+
+// installedOperator is the operator's container.
+func installedOperator(t *testing.T) corev1.Container {
+	t.Helper()
+	container, err := operatorContainer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return container
+}
+
+// rolledOut says whether the operator's Deployments have reached their newest state, and no former replica is left: one that is ending
 // still answers the API server.
 func rolledOut(ctx context.Context) error {
-	var deployment appsv1.Deployment
-	if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-		return err
-	}
-	status := deployment.Status
-	want := *deployment.Spec.Replicas
-	if status.ObservedGeneration < deployment.Generation || status.UpdatedReplicas != want || status.Replicas != want || status.AvailableReplicas != want {
-		return fmt.Errorf("the Deployment's status is %+v", status)
+	for _, name := range operatorDeployments {
+		var deployment appsv1.Deployment
+		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: name}, &deployment); err != nil {
+			return err
+		}
+		status := deployment.Status
+		if status.ObservedGeneration < deployment.Generation || status.UpdatedReplicas != 1 || status.Replicas != 1 || status.AvailableReplicas != 1 {
+			return fmt.Errorf("the status of the Deployment %s is %+v", name, status)
+		}
 	}
 	var pods corev1.PodList
 	if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
 		return err
 	}
-	if len(pods.Items) != int(want) {
+	if len(pods.Items) != len(operatorDeployments) {
 		return fmt.Errorf("there are %d Pods", len(pods.Items))
 	}
-	for _, pod := range pods.Items { // the Deployment's status may be of a moment ago
+	for _, pod := range pods.Items { // the Deployments' status may be of a moment ago
 		if !slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 		}) {

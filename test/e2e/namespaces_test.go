@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -46,7 +45,7 @@ func TestSomeNamespaces(t *testing.T) {
 	}
 	deploy(t, flags, "default", one+", "+two)
 	// The replicas may have begun while they had all rights.
-	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment/taskflow-operator")
+	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment")
 	wait.For(t, "the operator to be restarted", rolledOut)
 
 	for _, namespace := range []string{one, two} {
@@ -122,12 +121,8 @@ func operatorsRights(t *testing.T, namespace string) rights {
 // operatorFlags are those of the operator that is installed, but for the ones that deploy sets.
 func operatorFlags(t *testing.T) []string {
 	t.Helper()
-	var deployment appsv1.Deployment
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-		t.Fatal(err)
-	}
 	var flags []string
-	for _, arg := range deployment.Spec.Template.Spec.Containers[0].Args {
+	for _, arg := range installedOperator(t).Args {
 		name, _, _ := strings.Cut(arg, "=")
 		if !slices.Contains([]string{"--agent-image", "--config", "--watch-namespace", "--cert-source"}, name) {
 			flags = append(flags, arg)

@@ -174,20 +174,25 @@ func withoutFlag(args []string, flag string) []string {
 func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putBack func()) {
 	t.Helper()
 	set := func(ctx context.Context, change func(*corev1.Container)) error {
-		var deployment appsv1.Deployment
-		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-			return err
+		for _, name := range operatorDeployments {
+			var deployment appsv1.Deployment
+			if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: name}, &deployment); err != nil {
+				return err
+			}
+			before := deployment.DeepCopy()
+			change(&deployment.Spec.Template.Spec.Containers[0])
+			if err := cluster.Patch(ctx, &deployment, client.MergeFrom(before)); err != nil {
+				return err
+			}
 		}
-		before := deployment.DeepCopy()
-		change(&deployment.Spec.Template.Spec.Containers[0])
-		return cluster.Patch(ctx, &deployment, client.MergeFrom(before))
+		return nil
 	}
-	var old corev1.Container
-	if err := set(t.Context(), func(operator *corev1.Container) { operator.DeepCopyInto(&old); change(operator) }); err != nil {
+	old := installedOperator(t)
+	if err := set(t.Context(), change); err != nil {
 		t.Fatal(err)
 	}
 	restore := func(ctx context.Context) error {
-		return set(ctx, func(operator *corev1.Container) { *operator = old })
+		return set(ctx, func(operator *corev1.Container) { old.DeepCopyInto(operator) })
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)

@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -253,14 +252,8 @@ func TestOperatorIsConfined(t *testing.T) {
 	if diff := cmp.Diff("restricted", namespace.Labels["pod-security.kubernetes.io/enforce"]); diff != "" {
 		t.Errorf("PodSecurity of the operator's namespace (-want +got):\n%s", diff)
 	}
-	var deployment appsv1.Deployment
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &deployment); err != nil {
-		t.Fatal(err)
-	}
-	for _, container := range deployment.Spec.Template.Spec.Containers {
-		if !ptr.Deref(container.SecurityContext.ReadOnlyRootFilesystem, false) {
-			t.Errorf("the root file system of %s can be written to", container.Name)
-		}
+	if !ptr.Deref(installedOperator(t).SecurityContext.ReadOnlyRootFilesystem, false) {
+		t.Error("the root file system of the operator can be written to")
 	}
 	wait.For(t, "the operator to be available", rolledOut)
 }

@@ -203,14 +203,20 @@ func (c *cluster) routeWebhook(ctx context.Context, port string) error {
 	if err := yaml.Unmarshal(content, &hook); err != nil {
 		return err
 	}
+	objects := []client.Object{&hook}
+	called := map[string]bool{} // each replica has two webhooks
 	for i := range hook.Webhooks {
-		hook.Webhooks[i].ClientConfig.Service.Port = new(int32(number))
+		reference := hook.Webhooks[i].ClientConfig.Service
+		reference.Port = new(int32(number))
+		if !called[reference.Name] {
+			called[reference.Name] = true
+			objects = append(objects, &corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Name: reference.Name, Namespace: operatorNamespace},
+				Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"},
+			})
+		}
 	}
-	service := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: hook.Webhooks[0].ClientConfig.Service.Name, Namespace: operatorNamespace},
-		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"},
-	}
-	for _, object := range []client.Object{service, &hook} {
+	for _, object := range objects {
 		if err := c.Delete(ctx, object); client.IgnoreNotFound(err) != nil {
 			return err
 		}

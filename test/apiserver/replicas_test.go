@@ -1,0 +1,200 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// replica serves the webhook at a path of its own, counts its calls, and answers none when it is dead.
+type replica struct {
+	calls atomic.Int32
+	dead  atomic.Bool
+}
+
+var webhookReplicas = map[string]*replica{"a": {}, "b": {}}
+
+func (r *replica) path() string {
+	for name, other := range webhookReplicas {
+		if r == other {
+			return "/replica-" + name
+		}
+	}
+	return ""
+}
+
+func registerReplicas(server ctrlwebhook.Server, handler http.Handler) {
+	for _, r := range webhookReplicas {
+		server.Register(r.path(), http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			r.calls.Add(1)
+			if r.dead.Load() {
+				panic(http.ErrAbortHandler) // the connection breaks
+			}
+			handler.ServeHTTP(w, request)
+		}))
+	}
+}
+
+// TestReplicas proves that the API server asks the first replica alone while that is alive, and the second one where it isn't; that no Pod
+// is taken for a sequential one that isn't; and that this is decided as the policy decides it that refuses unmutated Pods.
+func TestReplicas(t *testing.T) {
+	namespace := newNamespace(t)
+	configuration := callReplicas(t, namespace)
+	sameCondition(t, configuration)
+	sequential := func(annotations map[string]string) *corev1.Pod {
+		pod := plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b"))
+		pod.Annotations = annotations
+		return pod
+	}
+	// A copy of one that has run: without the webhook all of its steps would start at once.
+	mutated := sequential(nil)
+	if err := cluster.Create(t.Context(), mutated, client.DryRunAll); err != nil {
+		t.Fatal(err)
+	}
+	hasRun := func(key, value string) *corev1.Pod {
+		pod := mutated.DeepCopy()
+		pod.ObjectMeta = metav1.ObjectMeta{Name: "copy", Namespace: namespace, Labels: pod.Labels, Annotations: pod.Annotations}
+		pod.Annotations[key] = value
+		return pod
+	}
+	const first, second, dead, alive = "a", "b", true, false
+	const both = first + first + second // the first one once more, since the second one has changed the Pod
+	for name, c := range map[string]struct {
+		pod         *corev1.Pod
+		firstIsDead bool
+		asked       string
+	}{
+		"both are alive":                         {sequential(nil), alive, first},
+		"the first one is dead":                  {sequential(nil), dead, both},
+		"the first one is dead, a Task":          {plainPod(namespace, "x", taskLabel("of-replicas"), echo("a"), echo("b")), dead, both},
+		"a copy, both are alive":                 {hasRun(contract.OrderAnnotation, "2"), alive, first},
+		"a copy, the first one is dead":          {hasRun(contract.OrderAnnotation, "2"), dead, both},
+		"a halted copy":                          {hasRun(contract.HaltAnnotation, "Cancelled"), dead, both},
+		"a copy of one that has not begun":       {hasRun(contract.OrderAnnotation, "1"), dead, first},
+		"without a label, the first one is dead": {plainPod(namespace, "x", nil, echo("a")), dead, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.pod.Labels[contract.TaskLabel] != "" {
+				task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: c.pod.Labels[contract.TaskLabel]}}
+				task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
+				if err := cluster.Create(t.Context(), task); err != nil {
+					t.Fatal(err)
+				}
+			}
+			webhookReplicas[first].dead.Store(c.firstIsDead)
+			defer webhookReplicas[first].dead.Store(false)
+			before := replicaCalls()
+			if err := cluster.Create(t.Context(), c.pod, client.DryRunAll); err != nil {
+				t.Fatal(err)
+			}
+			after := replicaCalls()
+			asked := strings.Repeat(first, int(after[first]-before[first])) + strings.Repeat(second, int(after[second]-before[second]))
+			if diff := cmp.Diff(c.asked, asked); diff != "" {
+				t.Errorf("replicas that were asked (-want +got):\n%s", diff)
+			}
+			if len(c.pod.Labels) == 0 {
+				return
+			}
+			if diff := cmp.Diff([]string{"1", ""}, []string{c.pod.Annotations[contract.OrderAnnotation], c.pod.Annotations[contract.HaltAnnotation]}); diff != "" {
+				t.Errorf("order and halt (-want +got):\n%s", diff)
+			}
+			for _, container := range c.pod.Spec.Containers {
+				if container.Command[0] != contract.AgentPath {
+					t.Errorf("the container %s has no agent: %q", container.Name, container.Command)
+				}
+			}
+		})
+	}
+}
+
+// sameCondition compares the condition of the second replica's webhooks with what the policy demands.
+func sameCondition(t *testing.T, configuration *admissionv1.MutatingWebhookConfiguration) {
+	t.Helper()
+	var policy admissionv1.ValidatingAdmissionPolicy
+	content, err := os.ReadFile("../../config/policy/unmutated.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(bytes.Split(content, []byte("\n---\n"))[0], &policy); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range configuration.Webhooks {
+		if *w.FailurePolicy == admissionv1.Ignore {
+			continue
+		}
+		last := w.MatchConditions[len(w.MatchConditions)-1]
+		if diff := cmp.Diff("!("+policy.Spec.Validations[0].Expression+")", last.Expression); diff != "" {
+			t.Errorf("%s: the condition %s (-want +got):\n%s", w.Name, last.Name, diff)
+		}
+	}
+}
+
+func replicaCalls() map[string]int32 {
+	counts := map[string]int32{}
+	for name, r := range webhookReplicas {
+		counts[name] = r.calls.Load()
+	}
+	return counts
+}
+
+// callReplicas has the API server call them for the Pods of a namespace, as config/webhook says, before the webhook that all other tests
+// have: which finds nothing to do, and never has to help out.
+func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookConfiguration {
+	t.Helper()
+	content, err := os.ReadFile("../../config/webhook/mutating_webhook.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var configuration admissionv1.MutatingWebhookConfiguration
+	if err := yaml.UnmarshalStrict(content, &configuration); err != nil {
+		t.Fatal(err)
+	}
+	configuration.Name = "a-replicas"
+	hook := environment.WebhookInstallOptions
+	for i := range configuration.Webhooks {
+		w := &configuration.Webhooks[i]
+		name := strings.TrimPrefix(w.ClientConfig.Service.Name, "taskflow-webhook-")
+		url := fmt.Sprintf("https://%s:%d%s", hook.LocalServingHost, hook.LocalServingPort, webhookReplicas[name].path())
+		w.ClientConfig = admissionv1.WebhookClientConfig{URL: &url, CABundle: hook.LocalServingCAData}
+		w.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": namespace}}
+	}
+	if err := cluster.Create(t.Context(), &configuration); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.WithoutCancel(t.Context()), &configuration); err != nil {
+			t.Error(err)
+		}
+	})
+	wait.For(t, "the replicas to be asked", func(ctx context.Context) error {
+		before := replicaCalls()["a"]
+		if err := cluster.Create(ctx, plainPod(namespace, "probe", sequentialLabel(), echo("a")), client.DryRunAll); err != nil {
+			return err
+		}
+		if replicaCalls()["a"] == before {
+			return errors.New("they aren't")
+		}
+		return nil
+	})
+	return &configuration
+}
