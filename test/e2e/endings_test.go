@@ -59,6 +59,8 @@ func TestEndings(t *testing.T) {
 		podGoes   bool
 		// both deliveries of the agent make a difference, if anything does.
 		both bool
+		// slow ones begin first: they wait for --start-grace-period of `make deploy-local`.
+		slow bool
 	}{
 		"exit code": {
 			step:    shell("ends", "exit 42"),
@@ -98,11 +100,12 @@ func TestEndings(t *testing.T) {
 			want:    outcome{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepFailed, "InvalidImageName", none},
 			message: `container "ends" can't start`,
 		},
-		"image that can't be pulled": { // for as long as --start-grace-period of `make deploy-local`; PEERS row 14
+		"image that can't be pulled": { // PEERS row 14
 			step:    corev1.Container{Name: "ends", Image: "nobody/has-this:1", Command: []string{"true"}},
 			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
 			message: `container "ends" can't start`,
 			both:    true,
+			slow:    true,
 		},
 		"ConfigMap that stays missing": {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, EnvFrom: []corev1.EnvFromSource{{
@@ -110,6 +113,7 @@ func TestEndings(t *testing.T) {
 			}}},
 			want:    outcome{v1alpha1.TaskFailed, "CreateContainerConfigError", v1alpha1.StepFailed, "CreateContainerConfigError", none},
 			message: `configmap "missing" not found`,
+			slow:    true,
 		},
 		"container that can't be started": {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, WorkingDir: "/etc/passwd/below"},
@@ -255,10 +259,15 @@ func TestEndings(t *testing.T) {
 			}
 		})
 	}
-	for name, test := range tests {
-		run(t, name, contract.DeliveryInit)
-		if test.both {
-			run(t, name, contract.DeliveryImage)
+	for _, slow := range []bool{true, false} {
+		for name, test := range tests {
+			if test.slow != slow {
+				continue
+			}
+			run(t, name, contract.DeliveryInit)
+			if test.both {
+				run(t, name, contract.DeliveryImage)
+			}
 		}
 	}
 }
