@@ -72,7 +72,7 @@ func wantRefused(t *testing.T, image, why string) {
 	err := cluster.Create(t.Context(), pod)
 	took := time.Since(began)
 	host, _, _ := strings.Cut(image, "/")
-	want := fmt.Sprintf(`admission webhook "sequential.taskflow.practice.com" denied the request: the container "a": image %q can't be asked for its command, `+
+	want := fmt.Sprintf(`admission webhook "sequential-a.taskflow.practice.com" denied the request: the container "a": image %q can't be asked for its command, `+
 		`because the registry %s %s: set command, or add the image to taskflow's table of commands`, image, host, why)
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("creating the Pod (-want +got):\n%s", diff)
