@@ -154,6 +154,7 @@ func TestParseRefuses(t *testing.T) {
 		want string
 	}{
 		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": there are flags only`},
+		"no Service":             {[]string{"--webhook-service="}, "--webhook-service is empty: set it to the Services that the API server calls the webhook by"},
 		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
 		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
 		"an unknown delivery":    {[]string{"--agent-delivery=Image"}, `--agent-delivery "Image" is unknown: set it to init, image or auto`},

@@ -63,27 +63,21 @@ func registerOthers(server ctrlwebhook.Server, decoder admission.Decoder) {
 	})
 }
 
-// callOther has the API server call one of them for the Pods of a namespace. Webhooks are called in the order of their
-// configurations' names.
-func callOther(t *testing.T, namespace, name, path string) {
-	t.Helper()
+// served has the API server call what this process serves at a path.
+func served(path string) admissionv1.WebhookClientConfig {
 	hook := environment.WebhookInstallOptions
 	url := fmt.Sprintf("https://%s:%d%s", hook.LocalServingHost, hook.LocalServingPort, path)
-	configuration := &admissionv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: name + "." + namespace},
-		Webhooks: []admissionv1.MutatingWebhook{{
-			Name:                    "test.example.com",
-			AdmissionReviewVersions: []string{"v1"},
-			ClientConfig:            admissionv1.WebhookClientConfig{URL: &url, CABundle: hook.LocalServingCAData},
-			Rules: []admissionv1.RuleWithOperations{{
-				Operations: []admissionv1.OperationType{admissionv1.Create},
-				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-			}},
-			NamespaceSelector:  &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": namespace}},
-			ReinvocationPolicy: new(admissionv1.IfNeededReinvocationPolicy),
-			SideEffects:        new(admissionv1.SideEffectClassNone),
-		}},
-	}
+	return admissionv1.WebhookClientConfig{URL: &url, CABundle: hook.LocalServingCAData}
+}
+
+// named selects one namespace.
+func named(namespace string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}}
+}
+
+// createWebhooks has the API server call webhooks until the test ends. It watches configurations, and uses a new one a moment later.
+func createWebhooks(t *testing.T, configuration *admissionv1.MutatingWebhookConfiguration) {
+	t.Helper()
 	if err := cluster.Create(t.Context(), configuration); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +86,27 @@ func callOther(t *testing.T, namespace, name, path string) {
 			t.Error(err)
 		}
 	})
-	// The API server watches configurations, and uses a new one a moment later.
+}
+
+// callOther has the API server call one of them for the Pods of a namespace. Webhooks are called in the order of their
+// configurations' names.
+func callOther(t *testing.T, namespace, name, path string) {
+	t.Helper()
+	createWebhooks(t, &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: name + "." + namespace},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name:                    "test.example.com",
+			AdmissionReviewVersions: []string{"v1"},
+			ClientConfig:            served(path),
+			Rules: []admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.Create},
+				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+			}},
+			NamespaceSelector:  named(namespace),
+			ReinvocationPolicy: new(admissionv1.IfNeededReinvocationPolicy),
+			SideEffects:        new(admissionv1.SideEffectClassNone),
+		}},
+	})
 	wait.For(t, "the webhook "+path, func(ctx context.Context) error {
 		pod := plainPod(namespace, "probe", nil, echo("a"))
 		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -26,7 +25,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// replica serves the webhook at a path of its own, counts its calls, and answers none when it is dead.
+// replica serves the webhook at replicaPath, counts its calls, and answers none when it is dead.
 type replica struct {
 	calls atomic.Int32
 	dead  atomic.Bool
@@ -34,18 +33,11 @@ type replica struct {
 
 var webhookReplicas = map[string]*replica{"a": {}, "b": {}}
 
-func (r *replica) path() string {
-	for name, other := range webhookReplicas {
-		if r == other {
-			return "/replica-" + name
-		}
-	}
-	return ""
-}
+func replicaPath(name string) string { return "/replica-" + name }
 
 func registerReplicas(server ctrlwebhook.Server, handler http.Handler) {
-	for _, r := range webhookReplicas {
-		server.Register(r.path(), http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+	for name, r := range webhookReplicas {
+		server.Register(replicaPath(name), http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 			r.calls.Add(1)
 			if r.dead.Load() {
 				panic(http.ErrAbortHandler) // the connection breaks
@@ -61,13 +53,14 @@ func TestReplicas(t *testing.T) {
 	namespace := newNamespace(t)
 	configuration := callReplicas(t, namespace)
 	sameCondition(t, configuration)
-	sequential := func(annotations map[string]string) *corev1.Pod {
-		pod := plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b"))
-		pod.Annotations = annotations
-		return pod
+	sequential := func() *corev1.Pod { return plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b")) }
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "template"}}
+	task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
 	}
 	// A copy of one that has run: without the webhook all of its steps would start at once.
-	mutated := sequential(nil)
+	mutated := sequential()
 	if err := cluster.Create(t.Context(), mutated, client.DryRunAll); err != nil {
 		t.Fatal(err)
 	}
@@ -84,9 +77,9 @@ func TestReplicas(t *testing.T) {
 		firstIsDead bool
 		asked       string
 	}{
-		"both are alive":                         {sequential(nil), alive, first},
-		"the first one is dead":                  {sequential(nil), dead, both},
-		"the first one is dead, a Task":          {plainPod(namespace, "x", taskLabel("of-replicas"), echo("a"), echo("b")), dead, both},
+		"both are alive":                         {sequential(), alive, first},
+		"the first one is dead":                  {sequential(), dead, both},
+		"the first one is dead, a Task":          {plainPod(namespace, "x", taskLabel(task.Name), echo("a"), echo("b")), dead, both},
 		"a copy, both are alive":                 {hasRun(contract.OrderAnnotation, "2"), alive, first},
 		"a copy, the first one is dead":          {hasRun(contract.OrderAnnotation, "2"), dead, both},
 		"a halted copy":                          {hasRun(contract.HaltAnnotation, "Cancelled"), dead, both},
@@ -94,13 +87,6 @@ func TestReplicas(t *testing.T) {
 		"without a label, the first one is dead": {plainPod(namespace, "x", nil, echo("a")), dead, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.pod.Labels[contract.TaskLabel] != "" {
-				task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: c.pod.Labels[contract.TaskLabel]}}
-				task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
-				if err := cluster.Create(t.Context(), task); err != nil {
-					t.Fatal(err)
-				}
-			}
 			webhookReplicas[first].dead.Store(c.firstIsDead)
 			defer webhookReplicas[first].dead.Store(false)
 			before := replicaCalls()
@@ -170,22 +156,12 @@ func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookCo
 		t.Fatal(err)
 	}
 	configuration.Name = "a-replicas"
-	hook := environment.WebhookInstallOptions
 	for i := range configuration.Webhooks {
 		w := &configuration.Webhooks[i]
 		name := strings.TrimPrefix(w.ClientConfig.Service.Name, "taskflow-webhook-")
-		url := fmt.Sprintf("https://%s:%d%s", hook.LocalServingHost, hook.LocalServingPort, webhookReplicas[name].path())
-		w.ClientConfig = admissionv1.WebhookClientConfig{URL: &url, CABundle: hook.LocalServingCAData}
-		w.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": namespace}}
+		w.ClientConfig, w.NamespaceSelector = served(replicaPath(name)), named(namespace)
 	}
-	if err := cluster.Create(t.Context(), &configuration); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cluster.Delete(context.WithoutCancel(t.Context()), &configuration); err != nil {
-			t.Error(err)
-		}
-	})
+	createWebhooks(t, &configuration)
 	wait.For(t, "the replicas to be asked", func(ctx context.Context) error {
 		before := replicaCalls()["a"]
 		if err := cluster.Create(ctx, plainPod(namespace, "probe", sequentialLabel(), echo("a")), client.DryRunAll); err != nil {

@@ -114,24 +114,14 @@ func logs(t *testing.T, namespace, pod, container string) string {
 	return string(content)
 }
 
-// operatorContainer is that of the operator's Pods, as its first Deployment has it.
-func operatorContainer(ctx context.Context) (corev1.Container, error) {
-	var deployment appsv1.Deployment
-	err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: operatorDeployments[0]}, &deployment)
-	if err != nil {
-		return corev1.Container{}, err
-	}
-	return deployment.Spec.Template.Spec.Containers[0], nil
-}
-
-// installedOperator is the operator's container.
+// installedOperator is the operator's container, which is the same in all of its Deployments.
 func installedOperator(t *testing.T) corev1.Container {
 	t.Helper()
-	container, err := operatorContainer(t.Context())
-	if err != nil {
+	var deployment appsv1.Deployment
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorDeployments[0]}, &deployment); err != nil {
 		t.Fatal(err)
 	}
-	return container
+	return deployment.Spec.Template.Spec.Containers[0]
 }
 
 // rolledOut says whether the operator's Deployments have reached their newest state, and no former replica is left: one that is ending

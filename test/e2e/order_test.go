@@ -173,14 +173,14 @@ func withoutFlag(args []string, flag string) []string {
 // changeOperator rolls out an operator that is another until the test ends, or until it is put back.
 func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putBack func()) {
 	t.Helper()
-	set := func(ctx context.Context, change func(*corev1.Container)) error {
+	set := func(ctx context.Context, container corev1.Container) error {
 		for _, name := range operatorDeployments {
 			var deployment appsv1.Deployment
 			if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: name}, &deployment); err != nil {
 				return err
 			}
 			before := deployment.DeepCopy()
-			change(&deployment.Spec.Template.Spec.Containers[0])
+			deployment.Spec.Template.Spec.Containers[0] = container
 			if err := cluster.Patch(ctx, &deployment, client.MergeFrom(before)); err != nil {
 				return err
 			}
@@ -188,12 +188,12 @@ func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putB
 		return nil
 	}
 	old := installedOperator(t)
-	if err := set(t.Context(), change); err != nil {
+	changed := *old.DeepCopy()
+	change(&changed)
+	if err := set(t.Context(), changed); err != nil {
 		t.Fatal(err)
 	}
-	restore := func(ctx context.Context) error {
-		return set(ctx, func(operator *corev1.Container) { old.DeepCopyInto(operator) })
-	}
+	restore := func(ctx context.Context) error { return set(ctx, old) }
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
