@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/ptr"
@@ -123,13 +124,22 @@ func orderPatch(pod *corev1.Pod, want sequence) jsonpatch.Patch {
 	return patch
 }
 
+// metadata names an object for a patch, and takes the answer. The API server would encode all of the object, and client-go decode it, for
+// nobody: the watch brings it, too.
+func metadata(object client.Object, kind schema.GroupVersionKind) *metav1.PartialObjectMetadata {
+	m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: object.GetNamespace(), Name: object.GetName()}}
+	m.SetGroupVersionKind(kind)
+	return m
+}
+
 // patchPod sends a patch. A Pod that is gone needs none.
 func patchPod(ctx context.Context, c client.Client, pod *corev1.Pod, patch jsonpatch.Patch) error {
 	content, err := patch.Marshal()
 	if err != nil {
 		return err
 	}
-	if err := c.Patch(ctx, pod, client.RawPatch(types.JSONPatchType, content)); client.IgnoreNotFound(err) != nil {
+	answer := metadata(pod, corev1.SchemeGroupVersion.WithKind("Pod"))
+	if err := c.Patch(ctx, answer, client.RawPatch(types.JSONPatchType, content)); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("patching the order of the Pod: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -331,11 +332,15 @@ func (r *TaskReconciler) write(ctx context.Context, task *v1alpha1.Task, status 
 	before := &v1alpha1.Task{ObjectMeta: task.ObjectMeta, Status: task.Status}
 	after := &v1alpha1.Task{ObjectMeta: task.ObjectMeta, Status: status}
 	task.Status = status
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, after, patch); err != nil {
+	patch, err := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}).Data(after)
+	if err != nil {
+		return err
+	}
+	answer := metadata(task, v1alpha1.TaskKind)
+	if err := r.Client.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		return client.IgnoreNotFound(err) // it was deleted: nobody reads it any more
 	}
-	if after.ResourceVersion != before.ResourceVersion {
+	if answer.ResourceVersion != before.ResourceVersion {
 		r.written.Store(client.ObjectKeyFromObject(task), before.ResourceVersion)
 	}
 	measure(before.Status, status)

@@ -12,9 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/taskflow/taskflow-operator/contract"
 )
@@ -25,7 +23,7 @@ func BenchmarkWebhook(b *testing.B) {
 	each := map[int]float64{} // nanoseconds for one container
 	for _, count := range []int{1, 3, 10, 50, 100} {
 		b.Run(fmt.Sprintf("containers=%d", count), func(b *testing.B) {
-			handler := &ctrlwebhook.Admission{Handler: Handler{Decoder: admission.NewDecoder(clientgoscheme.Scheme), Agent: Agent{Image: "taskflow/agent"}}}
+			handler := &ctrlwebhook.Admission{Handler: Handler{Agent: Agent{Image: "taskflow/agent"}}}
 			body := review(b, count)
 			b.ReportAllocs()
 			for b.Loop() {

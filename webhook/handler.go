@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -28,8 +29,6 @@ const deadline = 9500 * time.Millisecond
 
 // Handler answers the admission requests for new Pods.
 type Handler struct {
-	// Decoder reads the Pod of a request.
-	Decoder admission.Decoder
 	// Agent is what the webhook puts into Pods.
 	Agent Agent
 	// ImageVolumes says whether every node can mount an image as a volume. It is asked where Agent.Delivery is DeliveryAuto.
@@ -48,13 +47,13 @@ var _ admission.Handler = Handler{}
 func (h Handler) Handle(ctx context.Context, request admission.Request) admission.Response {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	var pod corev1.Pod
-	if err := h.Decoder.Decode(request, &pod); err != nil {
+	pod, err := parsePod(request.Object.Raw)
+	if err != nil {
 		return admission.Errored(http.StatusBadRequest, err)
 	}
-	d := &draft{pod: &pod}
+	d := &draft{pod: pod}
 	if err := h.mutate(ctx, request, d); err != nil {
-		logf.FromContext(ctx).Info("Refused a Pod", append(identity(&pod), "why", err.Error())...)
+		logf.FromContext(ctx).Info("Refused a Pod", append(identity(pod), "why", err.Error())...)
 		return admission.Denied(err.Error())
 	}
 	response := admission.Allowed("")
@@ -67,6 +66,18 @@ func (h Handler) Handle(ctx context.Context, request admission.Request) admissio
 		response.Patch, response.PatchType = patch, new(admissionv1.PatchTypeJSONPatch)
 	}
 	return response
+}
+
+// parsePod does what admission.Decoder does, which decodes all of it once more to find out of what kind it is.
+func parsePod(raw []byte) (*corev1.Pod, error) {
+	var pod corev1.Pod
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		return nil, err
+	}
+	if kind := pod.GroupVersionKind(); !kind.Empty() && kind != corev1.SchemeGroupVersion.WithKind("Pod") {
+		return nil, fmt.Errorf("the webhook is asked about %s, and knows Pods alone: correct the rules of its MutatingWebhookConfiguration", kind)
+	}
+	return &pod, nil
 }
 
 // identity is what tells a Pod that has no name yet: the prefix of its name, and who makes it.

@@ -142,7 +142,7 @@ func newHandler(t *testing.T) Handler {
 	if err := corev1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	return Handler{Decoder: admission.NewDecoder(scheme), Agent: testAgent}
+	return Handler{Agent: testAgent}
 }
 
 func requestFor(raw []byte) admission.Request {

@@ -158,10 +158,14 @@ func startAgain(p *jsonpatch.Patch, pod *corev1.Pod) {
 
 // stepContainers are the indexes of the steps' containers, in the order of the steps.
 func stepContainers(pod *corev1.Pod) ([]int, error) {
+	indexes := make(map[string]int, len(pod.Spec.Containers))
+	for i := range pod.Spec.Containers {
+		indexes[pod.Spec.Containers[i].Name] = i
+	}
 	var steps []int
 	for _, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-		i := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
-		if i < 0 {
+		i, ok := indexes[name]
+		if !ok {
 			return nil, fmt.Errorf("metadata.annotations: %s names %q, and the Pod has no container of that name: correct the name",
 				contract.StepsAnnotation, name)
 		}

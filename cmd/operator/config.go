@@ -214,7 +214,7 @@ func (c config) logger() (logr.Logger, error) {
 	default:
 		return logr.Logger{}, fmt.Errorf("--log-format %q is unknown: set it to json or console", c.logFormat)
 	}
-	logger, err := settings.Build()
+	logger, err := settings.Build(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return lazyCore{core} }))
 	if err != nil {
 		return logr.Logger{}, err
 	}

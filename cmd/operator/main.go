@@ -22,7 +22,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/certs"
@@ -94,7 +93,6 @@ func run(told context.Context, args []string) error {
 		}
 		m.GetWebhookServer().Register(webhook.Path, drained(told.Done(), &ctrlwebhook.Admission{
 			Handler: webhook.Handler{
-				Decoder:      admission.NewDecoder(m.GetScheme()),
 				Agent:        c.agent,
 				ImageVolumes: nodes.ImageVolumes,
 				Tasks:        m.GetClient(),

@@ -103,7 +103,6 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	pods := &ctrlwebhook.Admission{Handler: webhook.Handler{
-		Decoder:      admission.NewDecoder(scheme),
 		Agent:        webhook.Agent{Image: "taskflow/agent", Delivery: webhook.DeliveryAuto},
 		ImageVolumes: nodes.ImageVolumes,
 		Tasks:        manager.GetClient(),
