@@ -29,7 +29,7 @@ cluster-status: ## Say how the test cluster is.
 deploy-local: up ## Build taskflow and install it into the test cluster.
 	@environment="$$($(CLUSTER) env)" && eval "$$environment" && registry="$$($(CLUSTER) registry)" && \
 	$(MAKE) --no-print-directory deploy IMAGES=docker.io/taskflow PUSH_TO="$$registry/taskflow" PLAIN_HTTP=true \
-	  OPERATOR_FLAGS="--start-grace-period=30s --shutdown-delay=2s --cert-lifetime=5m --log-level=debug" CONFIG=test/e2e/operator.yaml PLATFORMS=linux/$$(go env GOARCH)
+	  OPERATOR_FLAGS="--start-grace-period=30s --shutdown-delay=2s --cert-lifetime=3m --log-level=debug" CONFIG=test/e2e/operator.yaml PLATFORMS=linux/$$(go env GOARCH)
 
 ##@ Install
 
@@ -58,6 +58,10 @@ undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=rem
 .PHONY: test
 test: ## Run all tests: unit, API server, real node. Needs root for the last.
 	@hack/test.sh
+
+.PHONY: unit
+unit: ## Run the tests that need no node, those at an API server among them.
+	@hack/unit.sh
 
 .PHONY: bench
 bench: ## Measure: what the code costs, and sequences on the test cluster beside the other ways to run them. Writes docs/benchmarks.md.

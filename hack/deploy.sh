@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig.
 # deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT [PLATFORMS [NAMESPACES]]]]]]]: see the Makefile. The images are named by
-# digest, so that a second call changes what has changed, and no more.
+# digest, so that a second call changes what has changed, and no more. With - as IMAGES nothing is built: those of dist/images.yaml are installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 operator_flags=${4:-} config=${5:-} variant=${6:-default}
@@ -21,7 +21,7 @@ if [ "$variant" = certmanager ] && ! kubectl get crd certificates.cert-manager.i
 fi
 [ -z "$namespaces" ] || kubectl get namespaces ${namespaces//,/ } >/dev/null
 
-hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
+[ "${1:-}" = - ] || hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
 
 source hack/overlay.sh
 overlay=dist/deploy

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +65,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, environment.Stop()) }()
+	go stopWhenTold()
 	config.QPS, config.Burst = 200, 400
 
 	scheme := runtime.NewScheme()
@@ -120,6 +123,15 @@ func run(m *testing.M) (code int, err error) {
 	go func() { stopped <- manager.Start(ctx) }()
 	defer func() { stop(); err = errors.Join(err, <-stopped) }()
 	return m.Run(), nil
+}
+
+// stopWhenTold ends the API server and etcd along with the tests: they have process groups of their own, and a terminal or a script tells ours.
+func stopWhenTold() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	<-told
+	_ = environment.Stop()
+	os.Exit(1)
 }
 
 func newNamespace(t *testing.T) string {

@@ -20,7 +20,7 @@ import (
 func TestAgentCannotBePulled(t *testing.T) {
 	changeOperator(t, func(operator *corev1.Container) {
 		setFlag(operator, "--agent-image", "nobody/has-this-agent:1")
-		setFlag(operator, "--start-grace-period", "10s")
+		setFlag(operator, "--start-grace-period", "5s")
 	})
 	namespace := newNamespace(t, "baseline")
 	tasks := map[*v1alpha1.Task]string{}

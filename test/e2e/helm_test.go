@@ -29,30 +29,30 @@ import (
 // largestRelease is half of what the Secret may have that Helm keeps a release in.
 const largestRelease = 512 * 1024
 
-// TestHelm proves that the chart installs with the README's command where there is no taskflow, runs the sample Task, and survives the loss of
-// its Pods, whoever keeps the certificate; that an upgrade refuses no Pod; that it goes without a trace, and is never asked for when it
+// TestHelm proves that the chart installs with the README's command where there is no taskflow; that an upgrade refuses no Pod; that it runs the
+// sample Task, and survives the loss of its Pods, whoever keeps the certificate; that it goes without a trace, and is never asked for when it
 // isn't there; that the kind Task and the Tasks stay until somebody deletes that, and are the next release's; and that a kind Task
 // that isn't Helm's can be made so.
 func TestHelm(t *testing.T) {
 	needCertManager(t)
 	wait.For(t, "the operator to be available", rolledOut)
-	before, values := manifests(t, "default"), chartValues(t)
+	before, usual, values := manifests(t, "default"), chartValues(t, shutdownDelay), chartValues(t, "")
 	t.Cleanup(func() { // as it was, for the tests that follow
 		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", operatorNamespace, "--ignore-not-found").Run()
-		kubectl(t, nil, "delete", "--ignore-not-found", "namespace", operatorNamespace)
 		kubectl(t, before, "apply", "-f", "-")
 		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment")
 	})
 	undeploy(t, "remove")
-	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values", values}
-	installAndWait := slices.Concat(install, []string{"--wait"})
+	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values"}
 
-	helm(t, installAndWait...)
-	sample := runSample(t, "default")
-
+	helm(t, slices.Concat(install, []string{usual, "--wait"})...)
 	t.Run("upgrade", func(t *testing.T) {
-		load := createPods(t, newNamespace(t, "baseline"))
-		helm(t, "upgrade", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--wait", "--values", values, "--set", "log.level=debug")
+		namespace := newNamespace(t, "baseline")
+		wait.For(t, "the node to know the new Services", func(ctx context.Context) error {
+			return cluster.Create(ctx, labelledPod(namespace), client.DryRunAll)
+		})
+		load := createPods(t, namespace)
+		helm(t, "upgrade", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--wait", "--values", values)
 		wait.For(t, "the operator to be upgraded", rolledOut)
 		load.stop(t)
 		var releases corev1.SecretList
@@ -70,6 +70,7 @@ func TestHelm(t *testing.T) {
 		}
 	})
 
+	sample := runSample(t)
 	t.Run("uninstall", func(t *testing.T) {
 		manifest := helm(t, "get", "manifest", "taskflow", "--namespace", operatorNamespace)
 		checked := askForPods(t, newNamespace(t, "baseline"))
@@ -84,24 +85,23 @@ func TestHelm(t *testing.T) {
 
 	uninstall := func() {
 		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
-		kubectl(t, nil, "delete", "namespace", operatorNamespace)
+		kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
 	}
 	startCertManager(t)
-	helm(t, slices.Concat(installAndWait, []string{"--set", "certificates=certManager"})...)
-	runSample(t, "default")
+	helm(t, slices.Concat(install, []string{values, "--wait", "--set", "certificates=certManager"})...)
+	runSample(t)
 	uninstall()
-	kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
+	kubectl(t, nil, "delete", "namespace", operatorNamespace) // with the Secrets that cert-manager leaves
 	leftovers(t, before, "")
 	wait.For(t, "nothing to be left", onlyLeft())
 
 	kubectl(t, nil, "apply", "-k", "../../config/crd")
-	helm(t, append(install, "--take-ownership")...)
+	helm(t, append(install, values, "--take-ownership")...)
 	uninstall()
-	kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
 }
 
-// chartValues writes the values for the operator that is installed, and returns the file's name.
-func chartValues(t *testing.T) string {
+// chartValues writes the values for the operator that is installed, but for one of its flags, and returns the file's name.
+func chartValues(t *testing.T, but string) string {
 	t.Helper()
 	var file corev1.ConfigMap
 	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-config"}, &file); err != nil {
@@ -118,7 +118,7 @@ func chartValues(t *testing.T) string {
 	}
 	content, err := yaml.Marshal(map[string]any{
 		"images": map[string]string{"operator": operator.Image, "agent": agent},
-		"args":   withoutFlag(operator.Args[2:], shutdownDelay), // the second one is the configuration file
+		"args":   withoutFlag(operator.Args[2:], but), // the second one is the configuration file
 		"config": config,
 	})
 	if err != nil {

@@ -246,7 +246,7 @@ func watchReady(t *testing.T) <-chan time.Time {
 }
 
 // TestInstallAndRemove proves that each variant installs with the documented command, runs the sample Task, survives the loss of its Pods, and
-// goes without a trace, also where it was for some namespaces alone; that Tasks stay unless told otherwise; that cert-manager's real
+// goes without a trace, also where it is for some namespaces alone and has run a Task there; that Tasks stay unless told otherwise; that cert-manager's real
 // controllers renew the certificate without one call that fails; and that whoever kept the certificate in the variant before lets go
 // of it. PEERS row 22.
 func TestInstallAndRemove(t *testing.T) {
@@ -260,7 +260,7 @@ func TestInstallAndRemove(t *testing.T) {
 		deploy(t, flags, "default", "")
 	})
 
-	kept := runSample(t, "default")
+	kept := runSample(t)
 	checked := askForPods(t, newNamespace(t, "baseline"))
 	undeploy(t, "keep")
 	checked()
@@ -275,7 +275,7 @@ func TestInstallAndRemove(t *testing.T) {
 	}
 	startCertManager(t)
 	deploy(t, flags, "certmanager", "")
-	runSample(t, "default")
+	runSample(t)
 	one, two := newNamespace(t, "baseline"), newNamespace(t, "baseline")
 	t.Run("renewals", func(t *testing.T) {
 		load := createPods(t, one)
@@ -292,7 +292,9 @@ func TestInstallAndRemove(t *testing.T) {
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	deploy(t, flags, "certmanager", one+","+two)
-	runSample(t, two)
+	task = newTask(two, "watched", shell("only", "true"))
+	create(t, task)
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	var role rbacv1.ClusterRole
 	if err := cluster.Get(t.Context(), client.ObjectKey{Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
 		t.Errorf("the operator may still write the certificate that cert-manager keeps: %v", err)
@@ -304,12 +306,12 @@ func TestInstallAndRemove(t *testing.T) {
 }
 
 // runSample runs the sample Task as the README does, and once more after somebody has deleted all of the operator's Pods.
-func runSample(t *testing.T, namespace string) *v1alpha1.Task {
+func runSample(t *testing.T) *v1alpha1.Task {
 	t.Helper()
-	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "example-taskflow"}}
+	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
 	run := func() {
-		kubectl(t, nil, "-n", namespace, "delete", "--ignore-not-found", "--cascade=foreground", "-f", samples+"/task.yaml")
-		kubectl(t, nil, "-n", namespace, "apply", "-f", samples+"/task.yaml")
+		kubectl(t, nil, "delete", "--ignore-not-found", "--cascade=foreground", "-f", samples+"/task.yaml")
+		kubectl(t, nil, "apply", "-f", samples+"/task.yaml")
 		awaitTask(t, sample, "the sample Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 	}
 	run()
@@ -575,6 +577,7 @@ func losePods(t *testing.T) {
 
 // load creates labelled Pods, in a dry run: they go through admission as all do, and then nowhere.
 type load struct {
+	began   time.Time
 	cancel  context.CancelFunc
 	done    sync.WaitGroup
 	mutex   sync.Mutex
@@ -593,7 +596,7 @@ var errUnmutated = errors.New("a Pod came through unmutated")
 func createPods(t *testing.T, namespace string) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{cancel: cancel}
+	l := &load{began: time.Now(), cancel: cancel}
 	create := func() {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
@@ -669,7 +672,7 @@ func (l *load) stopBut(t *testing.T, excused func(failure) bool) {
 	l.cancel()
 	l.done.Wait()
 	wrong := slices.DeleteFunc(slices.Clone(l.wrong), func(f failure) bool { return !errors.Is(f.err, errUnmutated) && excused(f) })
-	t.Logf("%d Pods were created; of %d failures, %d are excused", l.created, len(l.wrong), len(l.wrong)-len(wrong))
+	t.Logf("from %s on, %d Pods were created; of %d failures, %d are excused", l.began.Format(clock), l.created, len(l.wrong), len(l.wrong)-len(wrong))
 	for i, f := range wrong {
 		if i == 10 {
 			t.Errorf("and %d more", len(wrong)-i)

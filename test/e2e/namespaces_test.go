@@ -20,7 +20,6 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/internal/oci"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -131,7 +130,7 @@ func operatorFlags(t *testing.T) []string {
 	return flags
 }
 
-// deploy is `make deploy` of a variant, for some namespaces or for all.
+// deploy is `make deploy` of a variant, for some namespaces or for all, with the images that are there.
 func deploy(t *testing.T, flags []string, variant, namespaces string) {
 	t.Helper()
 	if output, err := tryToDeploy(t, flags, variant, namespaces); err != nil {
@@ -141,7 +140,7 @@ func deploy(t *testing.T, flags []string, variant, namespaces string) {
 
 func tryToDeploy(t *testing.T, flags []string, variant, namespaces string) (output []byte, err error) {
 	t.Helper()
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "docker.io/taskflow", clusterRegistry+"/taskflow", "true",
-		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, oci.HostPlatform().String(), namespaces)
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "-", "", "",
+		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, "", namespaces)
 	return command.CombinedOutput()
 }
