@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -64,6 +65,9 @@ func run(told context.Context, args []string) error {
 		return err
 	}
 	logWith(logger)
+	if err := spendMemory(memlimit.FromCgroup); err != nil {
+		logger.V(1).Info("Can't find the container's memory limit", "why", err.Error())
+	}
 	ctx, cancel := outlast(told, c.shutdownDelay)
 	defer cancel()
 

@@ -150,6 +150,9 @@ type operator struct {
 	end     stop
 }
 
+// memoryLimit is what the operator finds for itself in the container of config/manager: two fifths of 512 MiB.
+const memoryLimit = "GOMEMLIMIT=214748364"
+
 // startOperator returns when it is ready.
 func (c *cluster) startOperator(ctx context.Context, path string, environment ...string) (*operator, error) {
 	var ports [3]string
@@ -162,7 +165,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	if err := c.routeWebhook(ctx, ports[0]); err != nil {
 		return nil, err
 	}
-	p, end, err := start(c.dir, path, append(environment, "KUBECONFIG="+c.kubeconfig), "--namespace="+operatorNamespace,
+	p, end, err := start(c.dir, path, append(environment, "KUBECONFIG="+c.kubeconfig, memoryLimit), "--namespace="+operatorNamespace,
 		"--webhook-port="+ports[0], "--health-address=127.0.0.1:"+ports[1], "--profile-address=127.0.0.1:"+ports[2], "--metrics-address=0", "--shutdown-delay=0s")
 	if err != nil {
 		return nil, err
