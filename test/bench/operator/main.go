@@ -94,6 +94,9 @@ func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
 	}
 	defer func() { err = errors.Join(err, b.cluster.stop()) }()
 	r = &results{plan: b.plan, reviews: map[int]reviews{}}
+	if r.bare, err = b.bare(ctx); err != nil {
+		return nil, err
+	}
 	if !b.only { // first, while the controllers have nothing to do
 		if err := b.webhook(ctx, r); err != nil {
 			return nil, err
@@ -127,7 +130,7 @@ func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.end()) }()
-	if err := b.cluster.warmUp(ctx); err != nil {
+	if err := b.cluster.warmUp(ctx, b.cluster.runTasks); err != nil {
 		return err
 	}
 	live := 0
@@ -136,90 +139,15 @@ func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 			return err
 		}
 		live = count
-		m, err := b.measure(ctx, o, live)
+		w, err := b.wave(ctx, o, live)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "%d live Tasks: %.0f Tasks/s, %.1f MB, %.1f MB at most, CPU a Task %s\n",
-			live, m.perSecond(), megabytes(m.resident), megabytes(m.peak), m.perTask(operatorName))
-		r.waves = append(r.waves, m)
+			live, w.perSecond(), megabytes(w.resident), megabytes(w.peak), w.each(operatorName))
+		r.waves = append(r.waves, w)
 	}
 	return nil
-}
-
-// wave is what was measured while Tasks ran to their end.
-type wave struct {
-	live     int
-	tasks    int
-	resident int64                    // memory of the operator before the wave
-	peak     int64                    // and at most, with the wave
-	took     time.Duration            // from the creation of the first to the end of the last
-	cpu      map[string]time.Duration // by the name of the process
-	calls    calls
-}
-
-// perSecond is how many Tasks ended a second.
-func (w wave) perSecond() float64 { return float64(w.tasks) / w.took.Seconds() }
-
-// perTask is the CPU time that a process has used for each Task.
-func (w wave) perTask(process string) time.Duration { return w.cpu[process] / time.Duration(w.tasks) }
-
-// onOneCore is how many Tasks a second would take the operator all of one core.
-func (w wave) onOneCore() float64 { return float64(time.Second) / float64(w.perTask(operatorName)) }
-
-// operatorName is that of the operator's process.
-const operatorName = "operator"
-
-func (b *bench) measure(ctx context.Context, o *operator, live int) (wave, error) {
-	w := wave{live: live, tasks: b.plan.wave, cpu: map[string]time.Duration{}}
-	var err error
-	if w.resident, _, err = o.memory(); err != nil {
-		return w, err
-	}
-	if err := o.forgetPeak(); err != nil {
-		return w, err
-	}
-	if err := b.profile(ctx, o, "heap", live); err != nil {
-		return w, err
-	}
-	processes := append([]process{o.process, {name: "benchmark", pid: os.Getpid()}}, b.cluster.processes...)
-	before := map[string]time.Duration{}
-	for _, p := range processes {
-		if before[p.name], err = p.cpu(); err != nil {
-			return w, err
-		}
-	}
-	called, err := b.cluster.calls(ctx)
-	if err != nil {
-		return w, err
-	}
-	profiled := make(chan error, 1)
-	go func() { profiled <- b.profile(ctx, o, "cpu", live) }()
-	if w.took, err = b.cluster.runTasks(ctx, w.tasks); err != nil {
-		return w, err
-	}
-	if err := <-profiled; err != nil {
-		return w, err
-	}
-	if err := b.cluster.eventsSettle(ctx); err != nil {
-		return w, err
-	}
-	for _, p := range processes {
-		after, err := p.cpu()
-		if err != nil {
-			return w, err
-		}
-		w.cpu[p.name] = after - before[p.name]
-	}
-	now, err := b.cluster.calls(ctx)
-	if err != nil {
-		return w, err
-	}
-	w.calls = now.since(called)
-	if _, w.peak, err = o.memory(); err != nil {
-		return w, err
-	}
-	return w, b.cluster.deleteTasks(ctx)
 }
 
 // profileLength, in seconds, is shorter than a wave takes.

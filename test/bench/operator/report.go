@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 type results struct {
 	plan  plan
+	bare  cost
 	waves []wave
 	// restarted is the most memory that an operator takes which begins with all live Tasks.
 	restarted int64
@@ -25,11 +27,17 @@ type reviews struct {
 	cpu       time.Duration // of one
 }
 
+// tried is what was found out in earlier runs, in words.
+//
+//go:embed tried.md
+var tried []byte
+
 // controllersMethod and webhookMethod say how to read the tables.
 const (
 	controllersMethod = `## Controllers
 
-With so many live Tasks at their first step, %d more Tasks of %d steps are created as fast as the API server takes them, and run to their end.
+With so many live Tasks at their first step, %d more Tasks of %d steps are created as fast as the API server takes them, and run to their end. *No taskflow* are as many
+Pods like theirs, without an operator.
 
 | live Tasks | memory | at most | Tasks a second | the operator's CPU for a Task | at most on one core | CPU of all others for a Task |
 |---|---|---|---|---|---|---|
@@ -48,31 +56,9 @@ write; each step takes a second here, so that its end is a write of its own. The
 Calls to the API server for a Task, without those of the nodes:
 
 `
-	controllersTried = `
+	controllersCalls = `
 A Task of %d steps needs one call to make its Pod, %d for the annotation (the first step is released at admission), and %d for its status (the Pod is there, the first step
 runs, each step has ended); the rest are events. ` + "`make test`" + ` counts them, too.
-
-What a profile or a count has shown, and is kept:
-
-- Events were 14 for a Task and are 8: those of a step are told of the Task, no longer of its Pod, too. And client-go's recorder keeps each event for 6 to 12 minutes, 1.7 kB
-  each, to tell repetitions: half of the heap, and without bound. The operator's own queue has a bound.
-- A second look at a Task whose status was written a moment ago, and isn't in the cache yet, ended in a conflict for every second Task. It now waits for the cache, without a call.
-- With ` + "`handoff: controller`" + ` the status was written twice for a step: when the one before had ended, and when the annotation was there. It is one write now.
-- A time finer than a status keeps made each look find a change, and write. The agent's own times are not so fine; a message of the user's may be.
-- Of a cached Task, the managed fields and kubectl's last-applied annotation are dropped; of a Pod, of three steps 2 kB of 5.7: labels, conditions that nobody reads, and of each
-  container its resources, mounts and identifiers.
-- The webhook made its table of characters to escape anew for each field of a patch: 30%% of its time, and 70%% of its garbage.
-- The patch of a status was computed from two whole Tasks, with their specs: 5%% of the operator's time.
-- The API server compressed each event of the operator's watches: 5%% of the operator's time, and 2%% of its own.
-- The webhook's patch was written through a type with a MarshalJSON, whose result encoding/json reads once more: a fifth of its time for 50 containers.
-- The webhook's Pod was decoded twice, the first time to find out that it is a Pod; and its containers were looked for one by one.
-- The values of a logger were encoded for each reconciliation and each admission, most of which write no line.
-- The API server answered each patch with the whole object, which the operator decoded and threw away.
-- Garbage is collected when the heap has grown by 400%%, not 100%% (GOGC), and sooner near two fifths of the container's limit (GOMEMLIMIT): a quarter of the webhook's time for 50
-  containers.
-
-What was looked at and needed nothing: client-go's limit of calls a second is off in controller-runtime; the lists of the
-informers come once.
 `
 	webhookMethod = `
 ## Webhook
@@ -88,9 +74,10 @@ The operator on one core (` + "`GOMAXPROCS=1`" + `), %d requests a second, for P
 func (r *results) write(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "\n"+controllersMethod, r.plan.wave, steps)
+	fmt.Fprintf(&text, "| no taskflow | | | %.0f | | | %s |\n", r.bare.perSecond(), r.bare.others())
 	for _, w := range r.waves {
 		fmt.Fprintf(&text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.perSecond(),
-			report.Milliseconds(w.perTask(operatorName)), w.onOneCore(), r.others(w))
+			report.Milliseconds(w.each(operatorName)), w.onOneCore(), w.others())
 	}
 	fmt.Fprintf(&text, controllersReading, r.plan.live[len(r.plan.live)-1], megabytes(r.restarted), nodes)
 	text.WriteString("| live Tasks |")
@@ -102,11 +89,12 @@ func (r *results) write(w io.Writer) error {
 	for _, w := range r.waves {
 		fmt.Fprintf(&text, "| %d |", w.live)
 		for _, what := range shown {
-			fmt.Fprintf(&text, " %.2f |", w.calls[what]/float64(w.tasks))
+			fmt.Fprintf(&text, " %.2f |", w.calls[what]/float64(w.count))
 		}
 		text.WriteString("\n")
 	}
-	fmt.Fprintf(&text, controllersTried, steps, steps-1, steps+2)
+	fmt.Fprintf(&text, controllersCalls, steps, steps-1, steps+2)
+	text.Write(tried)
 	if len(r.reviews) > 0 {
 		fmt.Fprintf(&text, webhookMethod, reviewsPerSecond)
 		for _, count := range podSizes {
@@ -134,10 +122,10 @@ func (r *results) goals() []report.Goal {
 			report.AtMost(fmt.Sprintf("memory of an operator that begins with %d live Tasks, at most", most.live), megabytes(r.restarted), 300, " MB"))
 	}
 	goals = append(goals,
-		report.AtLeast(fmt.Sprintf("Tasks of %d steps a second, with %d live Tasks, that take all of one core by the operator's CPU for each (all of it together reached %.0f on this machine)",
-			steps, most.live, most.perSecond()), most.onOneCore(), 100, ""),
+		report.AtLeast(fmt.Sprintf("Tasks of %d steps a second, with %d live Tasks, that take all of one core by the operator's CPU for each (all of it together reached %.0f on this machine, and as many Pods without taskflow %.0f)",
+			steps, most.live, most.perSecond(), r.bare.perSecond()), most.onOneCore(), 100, ""),
 		report.AtMost(fmt.Sprintf("the operator's CPU for a Task with %d live Tasks, beside that with %d", most.live, least.live),
-			most.perTask(operatorName).Seconds()/least.perTask(operatorName).Seconds(), mostGrowth, "×"))
+			most.each(operatorName).Seconds()/least.each(operatorName).Seconds(), mostGrowth, "×"))
 	for _, count := range podSizes {
 		if asked := r.reviews[count]; len(asked.times) > 0 {
 			goals = append(goals,
@@ -156,11 +144,11 @@ const (
 )
 
 // others says where the rest of the CPU went.
-func (r *results) others(w wave) string {
+func (c cost) others() string {
 	var all []string
-	for name := range w.cpu {
+	for name := range c.cpu {
 		if name != operatorName {
-			all = append(all, fmt.Sprintf("%s %s", name, report.Milliseconds(w.perTask(name))))
+			all = append(all, fmt.Sprintf("%s %s", name, report.Milliseconds(c.each(name))))
 		}
 	}
 	slices.Sort(all)

@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
 )
 
 const (
@@ -41,9 +40,22 @@ func stepContainer(i int) corev1.Container {
 	return corev1.Container{Name: name, Image: "busybox:1.28", Command: []string{"sh", "-c"}, Args: []string{"echo " + name}}
 }
 
+// newPod is like that of a Task, but for what the webhook does: its containers all start at once.
+func newPod(name string, number int) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: taskNamespace}}
+	pod.Spec.NodeName = nodeName(number)
+	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	for i := range steps {
+		pod.Spec.Containers = append(pod.Spec.Containers, stepContainer(i))
+	}
+	pod.Spec.InitContainers = []corev1.Container{pod.Spec.Containers[0]}
+	pod.Spec.InitContainers[0].Name = "init"
+	return pod
+}
+
 // hold brings the number of live Tasks from one number to another, and returns when all are at their first step.
 func (c *cluster) hold(ctx context.Context, from, to int) error {
-	_, err := c.follow(ctx, to-from, v1alpha1.TaskRunning, func(i int) *v1alpha1.Task {
+	_, err := c.follow(ctx, to-from, &v1alpha1.TaskList{}, taskIs(v1alpha1.TaskRunning), func(i int) client.Object {
 		task := newTask(fmt.Sprintf("live-%d", from+i), i)
 		task.Spec.Template.Metadata.Annotations = map[string]string{heldAnnotation: "true"}
 		return task
@@ -54,39 +66,68 @@ func (c *cluster) hold(ctx context.Context, from, to int) error {
 	return c.eventsSettle(ctx)
 }
 
-// warmUp runs a few Tasks to their end.
-func (c *cluster) warmUp(ctx context.Context) error {
-	if _, err := c.runTasks(ctx, 20); err != nil {
+// warmUpCount is how many run before any are measured.
+const warmUpCount = 20
+
+// warmUp runs a few to their end.
+func (c *cluster) warmUp(ctx context.Context, run func(context.Context, int) (time.Duration, error)) error {
+	if _, err := run(ctx, warmUpCount); err != nil {
 		return err
 	}
 	if err := c.eventsSettle(ctx); err != nil {
 		return err
 	}
-	return c.deleteTasks(ctx)
+	return c.deleteEnded(ctx)
 }
 
 // runTasks runs Tasks to their end, and returns how long that took, from the creation of the first to the end of the last.
 func (c *cluster) runTasks(ctx context.Context, count int) (took time.Duration, err error) {
-	return c.follow(ctx, count, v1alpha1.TaskSucceeded, func(i int) *v1alpha1.Task {
+	return c.follow(ctx, count, &v1alpha1.TaskList{}, taskIs(v1alpha1.TaskSucceeded), func(i int) client.Object {
 		task := newTask(fmt.Sprintf("wave-%d", i), i)
 		task.Labels = map[string]string{waveLabel: "true"}
 		return task
 	})
 }
 
-// follow creates Tasks and waits until all are in a phase.
-func (c *cluster) follow(ctx context.Context, count int, phase v1alpha1.TaskPhase, build func(int) *v1alpha1.Task) (took time.Duration, err error) {
+// runPods is the same for Pods that taskflow has nothing to do with.
+func (c *cluster) runPods(ctx context.Context, count int) (took time.Duration, err error) {
+	return c.follow(ctx, count, &corev1.PodList{}, podHasSucceeded, func(i int) client.Object { return newPod(fmt.Sprintf("pod-%d", i), i) })
+}
+
+// reached says whether an object is where it is waited for, with an error for one that never will be.
+type reached func(client.Object) (bool, error)
+
+// taskIs waits for a phase.
+func taskIs(phase v1alpha1.TaskPhase) reached {
+	return func(object client.Object) (bool, error) {
+		task, ok := object.(*v1alpha1.Task)
+		if !ok || task.Status.Phase == v1alpha1.TaskFailed {
+			return false, fmt.Errorf("the Task %s has failed: %+v", object.GetName(), object)
+		}
+		return task.Status.Phase == phase, nil
+	}
+}
+
+func podHasSucceeded(object client.Object) (bool, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok || pod.Status.Phase == corev1.PodFailed {
+		return false, fmt.Errorf("the Pod %s has failed: %+v", object.GetName(), object)
+	}
+	return pod.Status.Phase == corev1.PodSucceeded, nil
+}
+
+// follow creates objects, of which list is a list, and waits until all have reached what they should.
+func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList, reached reached, build func(int) client.Object) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if count == 0 {
 		return 0, nil
 	}
-	var none v1alpha1.TaskList
-	if err := c.List(ctx, &none, client.Limit(1)); err != nil {
+	if err := c.List(ctx, list, client.Limit(1)); err != nil {
 		return 0, err
 	}
-	watch, err := c.Watch(ctx, &v1alpha1.TaskList{}, &client.ListOptions{
-		Namespace: taskNamespace, Raw: &metav1.ListOptions{ResourceVersion: none.ResourceVersion},
+	watch, err := c.Watch(ctx, list, &client.ListOptions{
+		Namespace: taskNamespace, Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()},
 	})
 	if err != nil {
 		return 0, err
@@ -108,24 +149,25 @@ func (c *cluster) follow(ctx context.Context, count int, phase v1alpha1.TaskPhas
 		})
 	}
 	defer group.Wait()
-	reached := map[string]bool{}
-	for len(reached) < count {
+	there := map[string]bool{}
+	for len(there) < count {
 		select {
 		case err := <-failed:
 			return 0, err
 		case event, ok := <-watch.ResultChan():
 			if !ok {
-				return 0, fmt.Errorf("%d of %d Tasks are %s: %w", len(reached), count, phase, ctx.Err())
+				return 0, fmt.Errorf("%d of %d have come where they should: %w", len(there), count, ctx.Err())
 			}
-			task, ok := event.Object.(*v1alpha1.Task)
+			object, ok := event.Object.(client.Object)
 			if !ok {
-				return 0, fmt.Errorf("watching Tasks: %v", event.Object)
+				return 0, fmt.Errorf("watching: %v", event.Object)
 			}
-			switch task.Status.Phase {
-			case phase:
-				reached[task.Name] = true
-			case v1alpha1.TaskFailed:
-				return 0, fmt.Errorf("the Task %s has failed: %+v", task.Name, task.Status)
+			is, err := reached(object)
+			if err != nil {
+				return 0, err
+			}
+			if is {
+				there[object.GetName()] = true
 			}
 		}
 	}
@@ -144,13 +186,13 @@ func (c *cluster) eventsSettle(ctx context.Context) error {
 	})
 }
 
-// deleteTasks removes those that runTasks has made, with their Pods, of which nobody else would.
-func (c *cluster) deleteTasks(ctx context.Context) error {
+// deleteEnded removes the Tasks that runTasks has made, and all Pods that have ended, since there is no garbage collector.
+func (c *cluster) deleteEnded(ctx context.Context) error {
 	if err := c.DeleteAllOf(ctx, &v1alpha1.Task{}, client.InNamespace(taskNamespace), client.HasLabels{waveLabel}); err != nil {
 		return err
 	}
 	var pods corev1.PodList
-	if err := c.List(ctx, &pods, client.InNamespace(taskNamespace), client.HasLabels{contract.TaskLabel}); err != nil {
+	if err := c.List(ctx, &pods, client.InNamespace(taskNamespace)); err != nil {
 		return err
 	}
 	for _, pod := range pods.Items {

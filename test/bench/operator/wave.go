@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// cost is what was measured while Tasks, or Pods, ran to their end.
+type cost struct {
+	count int
+	took  time.Duration            // from the creation of the first to the end of the last
+	cpu   map[string]time.Duration // by the name of the process
+	calls calls
+}
+
+// perSecond is how many ended a second.
+func (c cost) perSecond() float64 { return float64(c.count) / c.took.Seconds() }
+
+// each is the CPU time that a process has used for one.
+func (c cost) each(process string) time.Duration { return c.cpu[process] / time.Duration(c.count) }
+
+// cost runs a number of them.
+func (b *bench) cost(ctx context.Context, run func(ctx context.Context, count int) (time.Duration, error), processes ...process) (cost, error) {
+	c := cost{count: b.plan.wave, cpu: map[string]time.Duration{}}
+	processes = slices.Concat(processes, []process{{name: "benchmark", pid: os.Getpid()}}, b.cluster.processes)
+	before := map[string]time.Duration{}
+	var err error
+	for _, p := range processes {
+		if before[p.name], err = p.cpu(); err != nil {
+			return c, err
+		}
+	}
+	called, err := b.cluster.calls(ctx)
+	if err != nil {
+		return c, err
+	}
+	if c.took, err = run(ctx, c.count); err != nil {
+		return c, err
+	}
+	if err := b.cluster.eventsSettle(ctx); err != nil {
+		return c, err
+	}
+	for _, p := range processes {
+		after, err := p.cpu()
+		if err != nil {
+			return c, err
+		}
+		c.cpu[p.name] = after - before[p.name]
+	}
+	now, err := b.cluster.calls(ctx)
+	c.calls = now.since(called)
+	return c, err
+}
+
+// bare measures Pods like those of the Tasks, without an operator: no more than that can be done here.
+func (b *bench) bare(ctx context.Context) (cost, error) {
+	if err := b.cluster.warmUp(ctx, b.cluster.runPods); err != nil {
+		return cost{}, err
+	}
+	c, err := b.cost(ctx, b.cluster.runPods)
+	if err != nil {
+		return c, err
+	}
+	fmt.Fprintf(os.Stderr, "without taskflow: %.0f Pods/s\n", c.perSecond())
+	return c, b.cluster.deleteEnded(ctx)
+}
+
+// wave is what was measured while Tasks ran to their end beside live ones.
+type wave struct {
+	cost
+
+	live     int
+	resident int64 // memory of the operator before the wave
+	peak     int64 // and at most, with the wave
+}
+
+// onOneCore is how many Tasks a second would take the operator all of one core.
+func (w wave) onOneCore() float64 { return float64(time.Second) / float64(w.each(operatorName)) }
+
+// operatorName is that of the operator's process.
+const operatorName = "operator"
+
+func (b *bench) wave(ctx context.Context, o *operator, live int) (wave, error) {
+	w := wave{live: live}
+	var err error
+	if w.resident, _, err = o.memory(); err != nil {
+		return w, err
+	}
+	if err := o.forgetPeak(); err != nil {
+		return w, err
+	}
+	if err := b.profile(ctx, o, "heap", live); err != nil {
+		return w, err
+	}
+	profiled := make(chan error, 1)
+	go func() { profiled <- b.profile(ctx, o, "cpu", live) }()
+	if w.cost, err = b.cost(ctx, b.cluster.runTasks, o.process); err != nil {
+		return w, err
+	}
+	if err := <-profiled; err != nil {
+		return w, err
+	}
+	if _, w.peak, err = o.memory(); err != nil {
+		return w, err
+	}
+	return w, b.cluster.deleteEnded(ctx)
+}
