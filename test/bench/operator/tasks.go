@@ -177,7 +177,7 @@ func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList,
 // eventsSettle waits until the operator has written its last events: they come behind.
 func (c *cluster) eventsSettle(ctx context.Context) error {
 	last := -1.0
-	return wait.PollUntilContextTimeout(ctx, 2*time.Second, patience, true, func(ctx context.Context) (bool, error) {
+	return wait.PollUntilContextTimeout(ctx, time.Second, patience, true, func(ctx context.Context) (bool, error) {
 		calls, err := c.calls(ctx)
 		now := calls["POST events"] + calls["PATCH events"]
 		settled := now == last
