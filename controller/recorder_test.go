@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -92,5 +94,49 @@ func TestRecorderNeverWaits(t *testing.T) {
 	}
 	if got := len(recorder.queue); got > eventQueue {
 		t.Errorf("%d events wait", got)
+	}
+}
+
+// held holds back whoever writes an event, until so many do as should.
+type held struct {
+	client.Client
+	want    int32
+	writing atomic.Int32
+	all     chan struct{} // closed when they do
+}
+
+func (*held) Scheme() *runtime.Scheme { return clientgoscheme.Scheme }
+
+func (h *held) Create(ctx context.Context, _ client.Object, _ ...client.CreateOption) error {
+	if h.writing.Add(1) == h.want {
+		close(h.all)
+	}
+	select {
+	case <-h.all:
+		return nil
+	case <-ctx.Done():
+		h.writing.Add(-1)
+		return ctx.Err()
+	}
+}
+
+// TestRecorderWritesSideBySide proves that a slow API server doesn't hold up the events of a hundred Tasks a second: as many are written at
+// the same time as would be at 20 ms for each. Each waits for all others.
+func TestRecorderWritesSideBySide(t *testing.T) {
+	const eventsPerSecond, call = 800, 20 * time.Millisecond
+	h := &held{want: int32(eventsPerSecond * call / time.Second), all: make(chan struct{})}
+	recorder := NewRecorder(h)
+	for range h.want {
+		record(recorder, &corev1.Pod{}, nil, event{kind: corev1.EventTypeNormal})
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // it ends when all are written, or given up
+	if err := recorder.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-h.all:
+	default:
+		t.Errorf("%d events are never written at the same time", h.want)
 	}
 }

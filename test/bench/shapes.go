@@ -50,6 +50,7 @@ const taskflow = "taskflow"
 
 // More names of shapes.
 const (
+	atOnce         = "all containers at once"
 	initContainers = "native init containers"
 	byImage        = taskflow + ", agent as an image volume"
 	byController   = taskflow + ", handoff: controller"
@@ -59,7 +60,7 @@ var controllerAlone = map[string]string{contract.HandoffAnnotation: contract.Han
 
 var shapes = []shape{
 	floor,
-	{name: "all containers at once", build: func(meta metav1.ObjectMeta, w work) client.Object {
+	{name: atOnce, build: func(meta metav1.ObjectMeta, w work) client.Object {
 		return pod(meta, nil, containers(w))
 	}},
 	{name: initContainers, slow: true, build: func(meta metav1.ObjectMeta, w work) client.Object {
