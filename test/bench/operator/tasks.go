@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -20,6 +23,8 @@ const (
 	creators = 8
 	// patience is how long any number of Tasks may take.
 	patience = 40 * time.Minute
+	// longestPause may pass between two of them.
+	longestPause = 2 * time.Minute
 	// heldAnnotation of a Pod keeps it at its first step (kubelet.yaml).
 	heldAnnotation = "bench/held"
 	waveLabel      = "bench/wave"
@@ -149,14 +154,18 @@ func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList,
 		})
 	}
 	defer group.Wait()
-	there := map[string]bool{}
-	for len(there) < count {
+	missing, there := map[string]client.Object{}, 0
+	stalled := time.NewTimer(longestPause)
+	defer stalled.Stop()
+	for there < count {
 		select {
 		case err := <-failed:
 			return 0, err
+		case <-stalled.C:
+			return 0, fmt.Errorf("%d of %d have come where they should, and no other for %s: %s", there, count, longestPause, c.describe(ctx, missing))
 		case event, ok := <-watch.ResultChan():
 			if !ok {
-				return 0, fmt.Errorf("%d of %d have come where they should: %w", len(there), count, ctx.Err())
+				return 0, fmt.Errorf("%d of %d have come where they should, until the watch ended: %w", there, count, cmp.Or(ctx.Err(), io.EOF))
 			}
 			object, ok := event.Object.(client.Object)
 			if !ok {
@@ -166,12 +175,28 @@ func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList,
 			if err != nil {
 				return 0, err
 			}
-			if is {
-				there[object.GetName()] = true
+			_, waits := missing[object.GetName()]
+			switch {
+			case event.Type == apiwatch.Added || waits && !is:
+				missing[object.GetName()] = object
+			case waits:
+				delete(missing, object.GetName())
+				there++
+				stalled.Reset(longestPause)
 			}
 		}
 	}
 	return time.Since(began), nil
+}
+
+// describe says how far one of the objects is, and its Pod.
+func (c *cluster) describe(ctx context.Context, objects map[string]client.Object) string {
+	for name, object := range objects {
+		var pod corev1.Pod
+		err := c.Get(ctx, client.ObjectKeyFromObject(object), &pod)
+		return fmt.Sprintf("%s is %+v, and its Pod %+v %+v (%v)", name, object, pod.Annotations, pod.Status, err)
+	}
+	return "they are not there"
 }
 
 // eventsSettle waits until the operator has written its last events: they come behind.
