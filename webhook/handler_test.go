@@ -107,8 +107,7 @@ func handle(t *testing.T, raw []byte, known ...*v1alpha1.Task) admission.Respons
 func handleWith(t *testing.T, raw []byte, cache, live tasks) (admission.Response, []entrypoint.Request) {
 	t.Helper()
 	var commands commands
-	handler := newHandler(t)
-	handler.Tasks, handler.Live, handler.Commands = cache, live, &commands
+	handler := Handler{Agent: testAgent, Tasks: cache, Live: live, Commands: &commands}
 	request := requestFor(raw)
 	response := handler.Handle(t.Context(), request)
 	if err := response.Complete(request); err != nil {
@@ -133,16 +132,6 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-}
-
-// newHandler knows no Task and no command.
-func newHandler(t *testing.T) Handler {
-	t.Helper()
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	return Handler{Agent: testAgent}
 }
 
 func requestFor(raw []byte) admission.Request {

@@ -347,7 +347,7 @@ func TestHandleDelivery(t *testing.T) {
 		{"auto", false, answer{true, true}},
 	} {
 		var got answer
-		handler := newHandler(t)
+		handler := Handler{Agent: testAgent}
 		handler.Agent.Delivery = c.delivery
 		handler.ImageVolumes = func() bool { got.Asked = true; return c.can }
 		response := handler.Handle(t.Context(), requestFor(encode(t, taskPod(step("a")))))

@@ -53,8 +53,9 @@ func newPod(name string, number int) *corev1.Pod {
 	for i := range steps {
 		pod.Spec.Containers = append(pod.Spec.Containers, stepContainer(i))
 	}
-	pod.Spec.InitContainers = []corev1.Container{pod.Spec.Containers[0]}
-	pod.Spec.InitContainers[0].Name = "init"
+	init := stepContainer(0)
+	init.Name = "init"
+	pod.Spec.InitContainers = []corev1.Container{init}
 	return pod
 }
 
@@ -74,8 +75,11 @@ func (c *cluster) hold(ctx context.Context, from, to int) error {
 // warmUpCount is how many run before any are measured.
 const warmUpCount = 20
 
+// runner runs a number of Tasks, or of Pods, to their end: runTasks, runPods.
+type runner func(ctx context.Context, count int) (took time.Duration, err error)
+
 // warmUp runs a few to their end.
-func (c *cluster) warmUp(ctx context.Context, run func(context.Context, int) (time.Duration, error)) error {
+func (c *cluster) warmUp(ctx context.Context, run runner) error {
 	if _, err := run(ctx, warmUpCount); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func (c cost) perSecond() float64 { return float64(c.count) / c.took.Seconds() }
 func (c cost) each(process string) time.Duration { return c.cpu[process] / time.Duration(c.count) }
 
 // cost runs a number of them.
-func (b *bench) cost(ctx context.Context, run func(ctx context.Context, count int) (time.Duration, error), processes ...process) (cost, error) {
+func (b *bench) cost(ctx context.Context, run runner, processes ...process) (cost, error) {
 	c := cost{count: b.plan.wave, cpu: map[string]time.Duration{}}
 	processes = slices.Concat(processes, []process{{name: "benchmark", pid: os.Getpid()}}, b.cluster.processes)
 	before := map[string]time.Duration{}
