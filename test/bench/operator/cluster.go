@@ -49,11 +49,12 @@ type cluster struct {
 	dir        string // of all files, which are removed at the end
 	processes  []process
 	stops      []stop
+	failed     context.CancelCauseFunc // ends all where one of the programs has ended by itself
 }
 
 // startCluster starts etcd, the API server and kwok. There is no scheduler and no controller manager: the Tasks name their nodes.
-func startCluster(ctx context.Context, kwok string) (c *cluster, err error) {
-	c = &cluster{}
+func startCluster(ctx context.Context, kwok string, failed context.CancelCauseFunc) (c *cluster, err error) {
+	c = &cluster{failed: failed}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.stop())
@@ -124,7 +125,7 @@ func nodeName(i int) string { return fmt.Sprintf("node-%d", i%nodes) }
 
 // start starts a process that ends with the cluster.
 func (c *cluster) start(path string, environment []string, args ...string) (process, error) {
-	p, stop, err := start(c.dir, path, environment, args...)
+	p, stop, err := start(c.dir, path, c.failed, environment, args...)
 	if err != nil {
 		return p, err
 	}
@@ -165,7 +166,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	if err := c.routeWebhook(ctx, ports[0]); err != nil {
 		return nil, err
 	}
-	p, end, err := start(c.dir, path, append(environment, "KUBECONFIG="+c.kubeconfig, memoryLimit), "--namespace="+operatorNamespace,
+	p, end, err := start(c.dir, path, c.failed, append(environment, "KUBECONFIG="+c.kubeconfig, memoryLimit), "--namespace="+operatorNamespace,
 		"--webhook-port="+ports[0], "--health-address=127.0.0.1:"+ports[1], "--profile-address=127.0.0.1:"+ports[2], "--metrics-address=0", "--shutdown-delay=0s")
 	if err != nil {
 		return nil, err

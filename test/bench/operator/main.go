@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,10 +91,17 @@ type bench struct {
 }
 
 func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
-	if b.cluster, err = startCluster(ctx, kwok); err != nil {
+	ctx, failed := context.WithCancelCause(ctx)
+	defer failed(nil)
+	if b.cluster, err = startCluster(ctx, kwok, failed); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.cluster.stop()) }()
+	defer func() {
+		if err != nil {
+			err = cmp.Or(context.Cause(ctx), err)
+		}
+		err = errors.Join(err, b.cluster.stop())
+	}()
 	r = &results{plan: b.plan, reviews: map[int]reviews{}}
 	if b.plan.bare {
 		if r.bare, err = b.bare(ctx); err != nil {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -21,8 +24,9 @@ type process struct {
 // stop ends what start has started.
 type stop func() error
 
-// start runs a program until it is stopped. What it says is in a file, whose end is part of the error where it ends by itself.
-func start(dir, path string, environment []string, args ...string) (process, stop, error) {
+// start runs a program until it is stopped. What it says is in a file, whose end is part of the error that failed is called with where it ends
+// by itself: an operator does that where it can't renew its Lease for ten seconds.
+func start(dir, path string, failed context.CancelCauseFunc, environment []string, args ...string) (process, stop, error) {
 	name := filepath.Base(path)
 	file, err := os.CreateTemp(dir, name+"-*.log")
 	if err != nil {
@@ -36,13 +40,24 @@ func start(dir, path string, environment []string, args ...string) (process, sto
 	if err := command.Start(); err != nil {
 		return process{}, nil, err
 	}
-	return process{name: name, pid: command.Process.Pid}, func() error {
-		if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+	var stopping atomic.Bool
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := command.Wait()
+		if !stopping.Load() {
 			said, _ := os.ReadFile(file.Name())
-			return fmt.Errorf("%s has ended by itself: %s", name, said[max(0, len(said)-1000):])
+			failed(fmt.Errorf("%s has ended by itself (%w): %s", name, err, said[max(0, len(said)-1000):]))
 		}
-		_ = command.Wait() // how it ends is no matter
-		return nil
+	}()
+	return process{name: name, pid: command.Process.Pid}, func() error {
+		stopping.Store(true)
+		err := command.Process.Signal(syscall.SIGTERM)
+		<-ended
+		if errors.Is(err, os.ErrProcessDone) {
+			return nil // it has been told
+		}
+		return err
 	}, nil
 }
 
