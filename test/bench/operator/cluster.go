@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
@@ -45,6 +46,7 @@ const (
 type cluster struct {
 	client.WithWatch
 	clientset  *kubernetes.Clientset
+	config     *rest.Config
 	kubeconfig string
 	dir        string // of all files, which are removed at the end
 	processes  []process
@@ -78,6 +80,7 @@ func startCluster(ctx context.Context, kwok string, failed context.CancelCauseFu
 		return c, err
 	}
 	config.QPS = -1
+	c.config = config
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -154,7 +157,7 @@ type operator struct {
 // memoryLimit is what the operator finds for itself in the container of config/manager: two fifths of 512 MiB.
 const memoryLimit = "GOMEMLIMIT=214748364"
 
-// startOperator returns when it is ready.
+// startOperator returns when it is ready. The environment may say which API server it is for; else it is the cluster's.
 func (c *cluster) startOperator(ctx context.Context, path string, environment ...string) (*operator, error) {
 	var ports [3]string
 	for i := range ports {
@@ -166,7 +169,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	if err := c.routeWebhook(ctx, ports[0]); err != nil {
 		return nil, err
 	}
-	p, end, err := start(c.dir, path, c.failed, append(environment, "KUBECONFIG="+c.kubeconfig, memoryLimit), "--namespace="+operatorNamespace,
+	p, end, err := start(c.dir, path, c.failed, slices.Concat([]string{"KUBECONFIG=" + c.kubeconfig, memoryLimit}, environment), "--namespace="+operatorNamespace,
 		"--webhook-port="+ports[0], "--health-address=127.0.0.1:"+ports[1], "--profile-address=127.0.0.1:"+ports[2], "--metrics-address=0", "--shutdown-delay=0s")
 	if err != nil {
 		return nil, err
@@ -256,6 +259,9 @@ func freePort(ctx context.Context) (string, error) {
 
 // calls are how often the API server was asked for what.
 type calls map[string]float64
+
+// counter counts the calls so far.
+type counter func(context.Context) (calls, error)
 
 // calls reads the API server's own count.
 func (c *cluster) calls(ctx context.Context) (calls, error) {

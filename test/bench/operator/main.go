@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,12 +33,23 @@ type plan struct {
 	live []int // Tasks that are at their first step, meanwhile
 	wave int   // Tasks that run to their end
 	load time.Duration
+	// sustained is how long Tasks come at a steady rate, or 0.
+	sustained time.Duration
 }
 
 var (
-	full  = plan{bare: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second}
+	full  = plan{bare: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second, sustained: time.Minute}
 	quick = plan{live: []int{100}, wave: 60, load: 2 * time.Second}
 )
+
+const (
+	partWebhook     = "webhook"
+	partSustained   = "sustained"
+	partControllers = "controllers"
+)
+
+// parts in the order in which they are measured: the controllers come last, since they leave live Tasks behind.
+var parts = []string{partWebhook, partSustained, partControllers}
 
 const reviewsPerSecond = 200
 
@@ -58,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
 	isQuick := flags.Bool("quick", false, "the least that says something, in a minute")
 	live := flags.IntSlice("live", nil, "numbers of live Tasks, instead of the usual ones")
-	only := flags.Bool("only-controllers", false, "leave the webhook out")
+	only := flags.String("only", "", "measure one part alone: "+strings.Join(parts, ", "))
 	program := flags.String("operator", "", "the operator's program")
 	kwok := flags.String("kwok", "", "kwok's program")
 	profiles := flags.String("profiles", "", "folder that the operator's profiles are written to, for `go tool pprof` (default: none)")
@@ -67,6 +80,9 @@ func run(ctx context.Context, args []string) error {
 	}
 	if *program == "" || *kwok == "" {
 		return errors.New("--operator or --kwok is missing: run `make bench`, which builds them")
+	}
+	if *only != "" && !slices.Contains(parts, *only) {
+		return fmt.Errorf("--only: %q is none of %s", *only, strings.Join(parts, ", "))
 	}
 	b := &bench{plan: full, program: *program, profiles: *profiles, only: *only}
 	if *isQuick {
@@ -86,7 +102,7 @@ type bench struct {
 	plan     plan
 	program  string
 	profiles string
-	only     bool
+	only     string // one of parts, or all
 	cluster  *cluster
 }
 
@@ -103,21 +119,23 @@ func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
 		err = errors.Join(err, b.cluster.stop())
 	}()
 	r = &results{plan: b.plan, reviews: map[int]reviews{}}
-	if b.plan.bare {
-		if r.bare, err = b.bare(ctx); err != nil {
+	for _, part := range parts {
+		if b.only != "" && b.only != part {
+			continue
+		}
+		switch part {
+		case partWebhook:
+			err = b.webhook(ctx, r)
+		case partSustained:
+			err = b.sustained(ctx, r)
+		case partControllers:
+			err = b.controllers(ctx, r)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	if !b.only { // first, while the controllers have nothing to do
-		if err := b.webhook(ctx, r); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.controllers(ctx, r); err != nil {
-		return nil, err
-	}
-	r.restarted, err = b.restart(ctx)
-	return r, err
+	return r, nil
 }
 
 // restart measures the memory of an operator that begins with all those Tasks.
@@ -134,8 +152,21 @@ func (b *bench) restart(ctx context.Context) (peak int64, err error) {
 	return peak, err
 }
 
-// controllers measures one wave of Tasks after another, with more and more live ones.
+// controllers measures one wave of Tasks after another, with more and more live ones, and then an operator that begins with all of them.
 func (b *bench) controllers(ctx context.Context, r *results) (err error) {
+	if b.plan.bare {
+		if r.bare, err = b.bare(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.waves(ctx, r); err != nil {
+		return err
+	}
+	r.restarted, err = b.restart(ctx)
+	return err
+}
+
+func (b *bench) waves(ctx context.Context, r *results) (err error) {
 	o, err := b.cluster.startOperator(ctx, b.program)
 	if err != nil {
 		return err
@@ -165,16 +196,16 @@ func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 const profileLength = 30
 
 // profile keeps the CPU profiles of the operator and of the API server, or the heap of the operator.
-func (b *bench) profile(ctx context.Context, o *operator, kind string, live int) error {
+func (b *bench) profile(ctx context.Context, o *operator, kind, name string) error {
 	if b.profiles == "" {
 		return nil
 	}
-	write := func(name string, request *rest.Request) error {
+	write := func(kind string, request *rest.Request) error {
 		content, err := request.DoRaw(ctx)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(b.profiles, fmt.Sprintf("%s-%d.pprof", name, live)), content, 0o600)
+		return os.WriteFile(filepath.Join(b.profiles, kind+"-"+name+".pprof"), content, 0o600)
 	}
 	operator, err := rest.UnversionedRESTClientFor(&rest.Config{Host: o.profile, ContentConfig: rest.ContentConfig{NegotiatedSerializer: scheme.Codecs}})
 	if err != nil {

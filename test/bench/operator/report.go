@@ -17,6 +17,7 @@ type results struct {
 	waves []wave
 	// restarted is the most memory that an operator takes which begins with all live Tasks.
 	restarted int64
+	sustained sustained
 	reviews   map[int]reviews // by the number of the Pod's containers
 }
 
@@ -62,6 +63,20 @@ Calls to the API server for a Task, without those of the nodes:
 A Task of %d steps needs one call to make its Pod, %d for the annotation (the first step is released at admission), and %d for its status (the Pod is there, the first step
 runs, each step has ended); the rest are events. ` + "`make test`" + ` counts them, too.
 `
+	sustainedMethod = `
+### A hundred Tasks a second
+
+A real API server leaves no CPU for that here, as the first table shows. So this is beside a stand-in for it ([standin](../test/bench/operator/standin)), which keeps Tasks and Pods
+in memory, asks the webhook about each Pod, and plays the kubelets with the same nine writes. The operator is the same program, on all cores, and gets and sends what it
+does with a real one: encodings, protocol, the fields that a real one adds. For %.0f s, %d Tasks of %d steps are created a second; *ended* are those that end in each second but the first %.0f.
+*Late* is the operator's part of the time that a Task takes: from its creation to its Pod's, and from its last step's end to its own.
+
+| ended a second | late, p50 | p99 | greatest | the operator's CPU for a Task | the stand-in's | memory at most |
+|---|---|---|---|---|---|---|
+| %.1f | %s | %s | %s | %s | %s | %.0f MB |
+
+Calls for a Task: %s.
+`
 	webhookMethod = `
 ## Webhook
 
@@ -72,44 +87,20 @@ The operator on one core (` + "`GOMAXPROCS=1`" + `), %d requests a second, for P
 `
 )
 
-// write makes this part of the report.
+// write makes this part of the report, of what was measured.
 func (r *results) write(w io.Writer) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "\n"+controllersMethod, r.plan.wave, steps)
-	if r.plan.bare {
-		fmt.Fprintf(&text, "| no taskflow | | | %.0f | | | %s |\n", r.bare.perSecond(), r.bare.others())
+	if len(r.waves) > 0 {
+		r.writeWaves(&text)
 	}
-	for _, w := range r.waves {
-		fmt.Fprintf(&text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.perSecond(),
-			report.Milliseconds(w.each(operatorName)), w.onOneCore(), w.others())
+	if r.sustained.count > 0 {
+		r.sustained.write(&text)
 	}
-	if r.plan.bare {
-		text.WriteString(bareReading)
+	if len(r.waves) > 0 {
+		text.Write(tried)
 	}
-	fmt.Fprintf(&text, controllersReading, r.plan.live[len(r.plan.live)-1], megabytes(r.restarted), nodes)
-	text.WriteString("| live Tasks |")
-	shown := r.shownCalls()
-	for _, what := range shown {
-		fmt.Fprintf(&text, " %s |", what)
-	}
-	text.WriteString("\n|---|" + strings.Repeat("---|", len(shown)) + "\n")
-	for _, w := range r.waves {
-		fmt.Fprintf(&text, "| %d |", w.live)
-		for _, what := range shown {
-			fmt.Fprintf(&text, " %.2f |", w.calls[what]/float64(w.count))
-		}
-		text.WriteString("\n")
-	}
-	fmt.Fprintf(&text, controllersCalls, steps, steps-1, steps+2)
-	text.Write(tried)
 	if len(r.reviews) > 0 {
-		fmt.Fprintf(&text, webhookMethod, reviewsPerSecond)
-		for _, count := range podSizes {
-			asked := r.reviews[count]
-			times := asked.times
-			fmt.Fprintf(&text, "| %d | %d | %.0f | %s | %s | %s | %s |\n", count, len(times), asked.perSecond, report.Milliseconds(report.Quantile(times, 0.5)), report.Milliseconds(report.Quantile(times, 0.99)),
-				report.Milliseconds(report.Quantile(times, 1)), report.Milliseconds(asked.cpu))
-		}
+		r.writeReviews(&text)
 	}
 	text.WriteString("\n## Goals of the operator\n")
 	if err := report.WriteGoals(&text, r.goals()); err != nil {
@@ -119,19 +110,71 @@ func (r *results) write(w io.Writer) error {
 	return err
 }
 
+func (r *results) writeWaves(text *strings.Builder) {
+	fmt.Fprintf(text, "\n"+controllersMethod, r.plan.wave, steps)
+	if r.plan.bare {
+		fmt.Fprintf(text, "| no taskflow | | | %.0f | | | %s |\n", r.bare.perSecond(), r.bare.others())
+	}
+	for _, w := range r.waves {
+		fmt.Fprintf(text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.perSecond(),
+			report.Milliseconds(w.each(operatorName)), w.onOneCore(), w.others())
+	}
+	if r.plan.bare {
+		text.WriteString(bareReading)
+	}
+	fmt.Fprintf(text, controllersReading, r.plan.live[len(r.plan.live)-1], megabytes(r.restarted), nodes)
+	text.WriteString("| live Tasks |")
+	shown := r.shownCalls()
+	for _, what := range shown {
+		fmt.Fprintf(text, " %s |", what)
+	}
+	text.WriteString("\n|---|" + strings.Repeat("---|", len(shown)) + "\n")
+	for _, w := range r.waves {
+		fmt.Fprintf(text, "| %d |", w.live)
+		for _, what := range shown {
+			fmt.Fprintf(text, " %.2f |", w.calls[what]/float64(w.count))
+		}
+		text.WriteString("\n")
+	}
+	fmt.Fprintf(text, controllersCalls, steps, steps-1, steps+2)
+}
+
+func (s sustained) write(text *strings.Builder) {
+	var called []string
+	for what, count := range s.calls {
+		called = append(called, fmt.Sprintf("%s %.2f", what, count/float64(s.count)))
+	}
+	slices.Sort(called)
+	fmt.Fprintf(text, sustainedMethod, s.offered.Seconds(), offeredPerSecond, steps, settling.Seconds(), s.endedPerSecond(),
+		report.Milliseconds(report.Quantile(s.lags, 0.5)), report.Milliseconds(report.Quantile(s.lags, 0.99)), report.Milliseconds(report.Quantile(s.lags, 1)),
+		report.Milliseconds(s.each(operatorName)), report.Milliseconds(s.each(standInName)), megabytes(s.peak), strings.Join(called, ", "))
+}
+
+func (r *results) writeReviews(text *strings.Builder) {
+	fmt.Fprintf(text, webhookMethod, reviewsPerSecond)
+	for _, count := range podSizes {
+		asked := r.reviews[count]
+		times := asked.times
+		fmt.Fprintf(text, "| %d | %d | %.0f | %s | %s | %s | %s |\n", count, len(times), asked.perSecond, report.Milliseconds(report.Quantile(times, 0.5)), report.Milliseconds(report.Quantile(times, 0.99)),
+			report.Milliseconds(report.Quantile(times, 1)), report.Milliseconds(asked.cpu))
+	}
+}
+
 // goals are those of which the plan has measured something.
 func (r *results) goals() []report.Goal {
 	var goals []report.Goal
-	least, most := r.waves[0], r.waves[len(r.waves)-1]
-	if most.live >= goalLive {
+	if count := len(r.waves); count > 0 && r.waves[count-1].live >= goalLive {
+		most := r.waves[count-1]
 		goals = append(goals,
 			report.AtMost(fmt.Sprintf("memory with %d live Tasks, at most", most.live), megabytes(most.peak), 300, " MB"),
 			report.AtMost(fmt.Sprintf("memory of an operator that begins with %d live Tasks, at most", most.live), megabytes(r.restarted), 300, " MB"))
 	}
-	goals = append(goals,
-		report.AtLeast(fmt.Sprintf("Tasks of %d steps a second, with %d live Tasks, that take all of one core by the operator's CPU for each (all of it together reached %.0f on this machine)",
-			steps, most.live, most.perSecond()), most.onOneCore(), 100, ""))
+	if r.sustained.count > 0 {
+		goals = append(goals, report.AtLeast(fmt.Sprintf("Tasks of %d steps ended a second, of %d, beside a stand-in for the API server", steps, offeredPerSecond),
+			r.sustained.endedPerSecond(), keptUp*offeredPerSecond, ""))
+	}
 	if len(r.waves) > 1 {
+		least, most := r.waves[0], r.waves[len(r.waves)-1]
 		goals = append(goals, report.AtMost(fmt.Sprintf("the operator's CPU for a Task with %d live Tasks, beside that with %d", most.live, least.live),
 			most.each(operatorName).Seconds()/least.each(operatorName).Seconds(), mostGrowth, "×"))
 	}
@@ -139,7 +182,7 @@ func (r *results) goals() []report.Goal {
 		if asked := r.reviews[count]; len(asked.times) > 0 {
 			goals = append(goals,
 				report.Within(fmt.Sprintf("webhook, %d containers: p99", count), report.Quantile(asked.times, 0.99), 5*time.Millisecond),
-				report.AtLeast(fmt.Sprintf("webhook, %d containers: requests a second", count), asked.perSecond, 0.98*reviewsPerSecond, ""))
+				report.AtLeast(fmt.Sprintf("webhook, %d containers: requests a second", count), asked.perSecond, keptUp*reviewsPerSecond, ""))
 		}
 	}
 	return goals
@@ -150,6 +193,8 @@ const (
 	goalLive = 10000
 	// mostGrowth is what the same cost may seem to grow by on a machine that others use, too.
 	mostGrowth = 1.25
+	// keptUp is the part of what is offered in a time that is done in it where nothing falls behind.
+	keptUp = 0.98
 )
 
 // others says where the rest of the CPU went.

@@ -69,7 +69,7 @@ func (c *cluster) hold(ctx context.Context, from, to int) error {
 	if err != nil {
 		return err
 	}
-	return c.eventsSettle(ctx)
+	return eventsSettle(ctx, c.calls)
 }
 
 // warmUpCount is how many run before any are measured.
@@ -83,7 +83,7 @@ func (c *cluster) warmUp(ctx context.Context, run runner) error {
 	if _, err := run(ctx, warmUpCount); err != nil {
 		return err
 	}
-	if err := c.eventsSettle(ctx); err != nil {
+	if err := eventsSettle(ctx, c.calls); err != nil {
 		return err
 	}
 	return c.deleteEnded(ctx)
@@ -204,10 +204,10 @@ func (c *cluster) describe(ctx context.Context, objects map[string]client.Object
 }
 
 // eventsSettle waits until the operator has written its last events: they come behind.
-func (c *cluster) eventsSettle(ctx context.Context) error {
+func eventsSettle(ctx context.Context, called counter) error {
 	last := -1.0
 	return wait.PollUntilContextTimeout(ctx, time.Second, patience, true, func(ctx context.Context) (bool, error) {
-		calls, err := c.calls(ctx)
+		calls, err := called(ctx)
 		now := calls["POST events"] + calls["PATCH events"]
 		settled := now == last
 		last = now

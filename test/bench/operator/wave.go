@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -24,8 +25,13 @@ func (c cost) each(process string) time.Duration { return c.cpu[process] / time.
 
 // cost runs a number of them.
 func (b *bench) cost(ctx context.Context, run runner, processes ...process) (cost, error) {
-	c := cost{count: b.plan.wave, cpu: map[string]time.Duration{}}
 	processes = slices.Concat(processes, []process{{name: "benchmark", pid: os.Getpid()}}, b.cluster.processes)
+	return measure(ctx, run, b.plan.wave, b.cluster.calls, processes)
+}
+
+// measure runs a number of Tasks, or of Pods, to their end, and until nobody writes events any more.
+func measure(ctx context.Context, run runner, count int, called counter, processes []process) (cost, error) {
+	c := cost{count: count, cpu: map[string]time.Duration{}}
 	before := map[string]time.Duration{}
 	var err error
 	for _, p := range processes {
@@ -33,14 +39,14 @@ func (b *bench) cost(ctx context.Context, run runner, processes ...process) (cos
 			return c, err
 		}
 	}
-	called, err := b.cluster.calls(ctx)
+	callsBefore, err := called(ctx)
 	if err != nil {
 		return c, err
 	}
-	if c.took, err = run(ctx, c.count); err != nil {
+	if c.took, err = run(ctx, count); err != nil {
 		return c, err
 	}
-	if err := b.cluster.eventsSettle(ctx); err != nil {
+	if err := eventsSettle(ctx, called); err != nil {
 		return c, err
 	}
 	for _, p := range processes {
@@ -50,8 +56,8 @@ func (b *bench) cost(ctx context.Context, run runner, processes ...process) (cos
 		}
 		c.cpu[p.name] = after - before[p.name]
 	}
-	now, err := b.cluster.calls(ctx)
-	c.calls = now.since(called)
+	callsAfter, err := called(ctx)
+	c.calls = callsAfter.since(callsBefore)
 	return c, err
 }
 
@@ -92,11 +98,11 @@ func (b *bench) wave(ctx context.Context, o *operator, live int) (wave, error) {
 	if err := o.forgetPeak(); err != nil {
 		return w, err
 	}
-	if err := b.profile(ctx, o, "heap", live); err != nil {
+	if err := b.profile(ctx, o, "heap", strconv.Itoa(live)); err != nil {
 		return w, err
 	}
 	profiled := make(chan error, 1)
-	go func() { profiled <- b.profile(ctx, o, "cpu", live) }()
+	go func() { profiled <- b.profile(ctx, o, "cpu", strconv.Itoa(live)) }()
 	if w.cost, err = b.cost(ctx, b.cluster.runTasks, o.process); err != nil {
 		return w, err
 	}

@@ -1,0 +1,274 @@
+package standin
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+var (
+	podResource  = schema.GroupResource{Resource: "pods"}
+	taskResource = schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "tasks"}
+)
+
+// next is the next version. The mutex is held.
+func (s *Server) next() string {
+	s.version++
+	return strconv.FormatInt(1000+s.version, 10)
+}
+
+// CreateTask makes one like the sample.
+func (s *Server) CreateTask(name string) error {
+	task := s.sample.Task.DeepCopy()
+	task.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.TaskKind.Kind}
+	task.Name, task.UID, task.CreationTimestamp = name, uuid.NewUUID(), metav1.Now()
+	task.Status = v1alpha1.TaskStatus{}
+
+	const placeholder = "VERSION"
+	task.ResourceVersion = placeholder
+	content, err := json.Marshal(struct {
+		*v1alpha1.Task
+		Status struct{} `json:"status,omitzero"`
+	}{Task: task})
+	if err != nil {
+		return err
+	}
+	head, tail, _ := bytes.Cut(content, []byte(placeholder))
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	stored := &storedTask{head: head, tail: bytes.TrimSuffix(tail, []byte("}")), version: s.next(), status: []byte("{}"), created: time.Now()}
+	s.tasks[name] = stored
+	s.taskEvents.add(taskEvent(watch.Added, stored.content()))
+	return nil
+}
+
+// content is the Task's JSON. Most of it never changes, and isn't encoded anew.
+func (t *storedTask) content() []byte {
+	return slices.Concat(t.head, []byte(t.version), t.tail, []byte(`,"status":`), t.status, []byte("}"))
+}
+
+// patchTask applies a merge patch of a status.
+func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
+	var patch struct {
+		Metadata struct {
+			ResourceVersion string `json:"resourceVersion"`
+		} `json:"metadata"`
+		Status json.RawMessage `json:"status"`
+	}
+	if err := json.Unmarshal(body, &patch); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	task, ok := s.tasks[name]
+	switch {
+	case !ok:
+		return nil, apierrors.NewNotFound(taskResource, name)
+	case patch.Metadata.ResourceVersion != task.version:
+		return nil, apierrors.NewConflict(taskResource, name, errors.New("it has another version"))
+	}
+	content, err := jsonpatch.MergePatch(task.status, patch.Status)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	var status struct {
+		Phase v1alpha1.TaskPhase `json:"phase"`
+	}
+	if err := json.Unmarshal(content, &status); err != nil {
+		return nil, err
+	}
+	task.status, task.version = content, s.next()
+	s.taskEvents.add(taskEvent(watch.Modified, task.content()))
+	switch status.Phase {
+	case v1alpha1.TaskSucceeded:
+		now := time.Now()
+		s.ended <- Task{Name: name, At: now, Lag: task.podCreated.Sub(task.created) + now.Sub(task.stepsOver)}
+	case v1alpha1.TaskFailed:
+		s.ended <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.status)}
+	}
+	answer := &metav1.PartialObjectMetadata{ObjectMeta: s.sample.Task.ObjectMeta}
+	answer.Name, answer.ResourceVersion = name, task.version
+	answer.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
+	return answer, nil
+}
+
+func (s *Server) getPod(name string, _ []byte) (runtime.Object, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	pod, ok := s.pods[name]
+	if !ok {
+		return nil, apierrors.NewNotFound(podResource, name)
+	}
+	return pod, nil
+}
+
+// createPod asks the webhook, and gives the Pod to a kubelet.
+func (s *Server) createPod(_ string, body []byte) (runtime.Object, error) {
+	pod := &corev1.Pod{}
+	if _, _, err := protobuf.Serializer.Decode(body, nil, pod); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	pod.TypeMeta = podType
+	pod.UID, pod.CreationTimestamp, pod.Generation = uuid.NewUUID(), metav1.Now(), 1
+	pod.ManagedFields = s.sample.Pod.ManagedFields
+	setDefaults(pod)
+	pod, err := s.admit(pod)
+	if err != nil {
+		return nil, err
+	}
+
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if _, ok := s.pods[pod.Name]; ok {
+		return nil, apierrors.NewAlreadyExists(podResource, pod.Name)
+	}
+	task, ok := s.tasks[taskOf(pod)]
+	if !ok {
+		return nil, apierrors.NewBadRequest("the Pod is no Task's")
+	}
+	task.podCreated = time.Now()
+	if err := s.store(watch.Added, pod); err != nil {
+		return nil, err
+	}
+	go func() {
+		if err := s.runPod(pod); err != nil {
+			s.ended <- Task{Name: taskOf(pod), Err: fmt.Errorf("playing the kubelet: %w", err)}
+		}
+	}()
+	return pod, nil
+}
+
+// taskOf is the name of the Task that a Pod is of.
+func taskOf(pod *corev1.Pod) string {
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		return owner.Name
+	}
+	return ""
+}
+
+// setDefaults sets what the API server does (k8s.io/kubernetes/pkg/apis/core/v1/defaults.go), of what a Task's Pod has.
+func setDefaults(pod *corev1.Pod) {
+	spec := &pod.Spec
+	spec.DNSPolicy = cmp.Or(spec.DNSPolicy, corev1.DNSClusterFirst)
+	spec.SchedulerName = cmp.Or(spec.SchedulerName, corev1.DefaultSchedulerName)
+	spec.TerminationGracePeriodSeconds = cmp.Or(spec.TerminationGracePeriodSeconds, ptr.To[int64](corev1.DefaultTerminationGracePeriodSeconds))
+	spec.EnableServiceLinks = cmp.Or(spec.EnableServiceLinks, new(true))
+	spec.SecurityContext = cmp.Or(spec.SecurityContext, &corev1.PodSecurityContext{})
+	for i := range spec.Containers {
+		container := &spec.Containers[i]
+		container.ImagePullPolicy = cmp.Or(container.ImagePullPolicy, corev1.PullIfNotPresent)
+		container.TerminationMessagePath = cmp.Or(container.TerminationMessagePath, corev1.TerminationMessagePathDefault)
+		container.TerminationMessagePolicy = cmp.Or(container.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
+	}
+}
+
+// admit is the Pod as the webhook wants it.
+func (s *Server) admit(pod *corev1.Pod) (*corev1.Pod, error) {
+	content, err := json.Marshal(pod)
+	if err != nil {
+		return nil, err
+	}
+	kind, resource := metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
+	review := admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Request: &admissionv1.AdmissionRequest{
+			UID: uuid.NewUUID(), Kind: kind, RequestKind: &kind, Resource: resource, RequestResource: &resource,
+			Namespace: pod.Namespace, Name: pod.Name, Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: content}, DryRun: new(false),
+		},
+	}
+	question, err := json.Marshal(review)
+	if err != nil {
+		return nil, err
+	}
+	s.mutex.Lock()
+	webhook := s.webhook
+	s.mutex.Unlock()
+	response, err := s.client.Post(webhook, runtime.ContentTypeJSON, bytes.NewReader(question)) //nolint:noctx // the server's end ends it
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var answer admissionv1.AdmissionReview
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the webhook answers %s: %w", response.Status, err)
+	}
+	if answer.Response == nil || !answer.Response.Allowed {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the webhook refuses the Pod: %+v", answer.Response))
+	}
+	patch, err := jsonpatch.DecodePatch(answer.Response.Patch)
+	if err != nil {
+		return nil, err
+	}
+	if content, err = patch.Apply(content); err != nil {
+		return nil, err
+	}
+	admitted := &corev1.Pod{}
+	return admitted, json.Unmarshal(content, admitted)
+}
+
+// patchPod applies a JSON patch of the metadata.
+func (s *Server) patchPod(name string, body []byte) (runtime.Object, error) {
+	patch, err := jsonpatch.DecodePatch(body)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	old, ok := s.pods[name]
+	if !ok {
+		return nil, apierrors.NewNotFound(podResource, name)
+	}
+	meta := old.ObjectMeta
+	meta.ManagedFields = nil // they are large, and stay as they are
+	content, err := json.Marshal(metav1.PartialObjectMetadata{ObjectMeta: meta})
+	if err != nil {
+		return nil, err
+	}
+	if content, err = patch.Apply(content); err != nil {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, name, nil)
+	}
+	var changed metav1.PartialObjectMetadata
+	if err := json.Unmarshal(content, &changed); err != nil {
+		return nil, err
+	}
+	pod := *old // what is stored isn't changed any more, so versions of it may share
+	pod.ObjectMeta = changed.ObjectMeta
+	pod.ManagedFields = old.ManagedFields
+	if err := s.store(watch.Modified, &pod); err != nil {
+		return nil, err
+	}
+	answer := &metav1.PartialObjectMetadata{ObjectMeta: pod.ObjectMeta}
+	answer.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
+	return answer, nil
+}
+
+// store keeps a Pod, which isn't changed any more, and tells of it. The mutex is held.
+func (s *Server) store(kind watch.EventType, pod *corev1.Pod) error {
+	pod.ResourceVersion = s.next()
+	event, err := podEvent(kind, pod)
+	if err != nil {
+		return err
+	}
+	s.pods[pod.Name] = pod
+	s.podEvents.add(event)
+	return nil
+}

@@ -1,0 +1,246 @@
+// Package standin is in an API server's place while it is the operator that is to be measured. For a Task, a real one takes about eight times
+// the operator's CPU, so that it has none left for the operator on a few cores.
+package standin
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/cert"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+// Server keeps Tasks and their Pods in memory, asks the webhook about each Pod, and plays the kubelets (kubelet.go). What the operator sends
+// and gets is what it would be: the same encodings over the same protocol, with the fields that a real API server adds, as the sample has them.
+// It answers what the operator asks for Tasks that run, without more checks than those of versions and of JSON patches, and leaves all else to
+// the real one.
+//
+// It begins empty, and its watches tell only what happens from then on: the operator has to be there before the first Task.
+type Server struct {
+	sample  Sample
+	client  http.Client // for the webhook
+	server  http.Server
+	address string
+	ca      []byte
+	ended   chan Task
+
+	mutex   sync.Mutex
+	webhook string // its address
+	version int64
+	tasks   map[string]*storedTask
+	pods    map[string]*corev1.Pod
+	calls   map[string]float64
+
+	taskEvents, podEvents *events
+}
+
+// Sample is a Task and its Pod, as they are at a real API server at their end. All Tasks here are like it.
+type Sample struct {
+	Task v1alpha1.Task
+	Pod  corev1.Pod
+}
+
+// Task is one that has ended.
+type Task struct {
+	Name string
+	Err  error // why it has not ended well
+	At   time.Time
+	// Lag is the operator's part of the time that it took: from the creation of the Task to that of its Pod, and from the end of the last
+	// step to that of the Task.
+	Lag time.Duration
+}
+
+type storedTask struct {
+	head, tail []byte // the JSON without the status, before and behind the version
+	version    string
+	status     []byte // JSON
+
+	created, podCreated, stepsOver time.Time
+}
+
+// Start serves at an address of this machine until Close. The origin is the real API server, for all calls that are left to it. As many
+// Tasks as capacity may end before they are received from Ended.
+func Start(origin *rest.Config, sample Sample, capacity int) (*Server, error) {
+	proxy, err := proxyTo(origin)
+	if err != nil {
+		return nil, err
+	}
+	const host = "127.0.0.1"
+	ca, key, err := cert.GenerateSelfSignedCertKey(host, []net.IP{net.ParseIP(host)}, nil)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(ca, key)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", host+":0") //nolint:noctx // it doesn't wait
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		sample: sample,
+		client: http.Client{Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // it is the time that matters
+			ForceAttemptHTTP2: true,                                  // as the API server does
+		}},
+		address:    "https://" + listener.Addr().String(),
+		ca:         ca,
+		ended:      make(chan Task, capacity),
+		tasks:      map[string]*storedTask{},
+		pods:       map[string]*corev1.Pod{},
+		calls:      map[string]float64{},
+		taskEvents: newEvents(),
+		podEvents:  newEvents(),
+	}
+	s.server = http.Server{
+		Handler:           s.handler(proxy),
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+		ReadHeaderTimeout: time.Minute,
+	}
+	go func() { _ = s.server.ServeTLS(listener, "", "") }() // it ends with Close
+	return s, nil
+}
+
+// Close ends all connections.
+func (s *Server) Close() error { return s.server.Close() }
+
+// WriteKubeconfig writes a configuration for the operator.
+func (s *Server) WriteKubeconfig(file string) error {
+	const name = "standin"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: s.address, CertificateAuthorityData: s.ca}
+	config.AuthInfos[name] = &clientcmdapi.AuthInfo{}
+	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	config.CurrentContext = name
+	return clientcmd.WriteToFile(*config, file)
+}
+
+// CallWebhook sets the address that is asked about Pods.
+func (s *Server) CallWebhook(address string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.webhook = address
+}
+
+// Ended are the Tasks, as they end.
+func (s *Server) Ended() <-chan Task { return s.ended }
+
+// Calls is how often the operator has called for what, so far.
+func (s *Server) Calls() map[string]float64 {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return maps.Clone(s.calls)
+}
+
+// proxyTo leaves calls to a real API server.
+func proxyTo(origin *rest.Config) (http.Handler, error) {
+	transport, err := rest.TransportFor(origin)
+	if err != nil {
+		return nil, err
+	}
+	address, _, err := rest.DefaultServerUrlFor(origin)
+	if err != nil {
+		return nil, err
+	}
+	return &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: address.Scheme, Host: address.Host}) },
+		Transport:     transport,
+		FlushInterval: -1, // for watches
+	}, nil
+}
+
+// handler knows the calls of an operator that runs Tasks in the sample's namespace.
+func (s *Server) handler(proxy http.Handler) http.Handler {
+	namespace := "/namespaces/" + s.sample.Task.Namespace
+	const tasks, core, eventsGroup = "/apis/api.practice.com/v1alpha1", "/api/v1", "/apis/events.k8s.io/v1"
+	mux := http.NewServeMux()
+	mux.Handle("/", proxy)
+	mux.HandleFunc("GET "+tasks+"/tasks", s.serveTasks)
+	mux.HandleFunc("GET "+core+"/pods", s.servePods)
+	for pattern, call := range map[string]func(name string, body []byte) (runtime.Object, error){
+		"GET " + core + namespace + "/pods/{name}":            s.getPod,
+		"POST " + core + namespace + "/pods":                  s.createPod,
+		"PATCH " + core + namespace + "/pods/{name}":          s.patchPod,
+		"PATCH " + tasks + namespace + "/tasks/{name}/status": s.patchTask,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			var answer runtime.Object
+			if err == nil {
+				answer, err = call(r.PathValue("name"), body)
+			}
+			s.count(pattern, err)
+			reply(w, answer, err)
+		})
+	}
+	createEvent := "POST " + eventsGroup + namespace + "/events"
+	mux.HandleFunc(createEvent, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		s.count(createEvent, err)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		w.WriteHeader(http.StatusCreated)
+		_, _ = w.Write(body)
+	})
+	return mux
+}
+
+// count names a call as the API server's metrics do.
+func (s *Server) count(pattern string, err error) {
+	verb, path, _ := strings.Cut(pattern, " ")
+	_, path, _ = strings.Cut(path, s.sample.Task.Namespace+"/")
+	what := verb + " " + strings.ReplaceAll(path, "/{name}", "")
+	if err != nil {
+		what += " (failed)"
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.calls[what]++
+}
+
+// reply writes the answer of a call as Protobuf, which the operator asks for where it can, or what went wrong.
+func reply(w http.ResponseWriter, answer runtime.Object, err error) {
+	if err != nil {
+		status := apierrors.APIStatus(nil)
+		if !errors.As(err, &status) {
+			status = apierrors.NewInternalError(err)
+		}
+		answer := status.Status()
+		answer.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+		w.Header().Set("Content-Type", runtime.ContentTypeJSON)
+		w.WriteHeader(int(answer.Code))
+		_ = json.NewEncoder(w).Encode(answer)
+		return
+	}
+	var body bytes.Buffer
+	if err := protobuf.Serializer.Encode(answer, &body); err != nil {
+		reply(w, nil, fmt.Errorf("encoding the answer: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+	_, _ = w.Write(body.Bytes())
+}
