@@ -67,7 +67,7 @@ var quick = plan{
 	works:  []work{oneTrue.once(), twentySleeps.once()},
 	shapes: slices.DeleteFunc(slices.Clone(shapes), func(s shape) bool { return s.name == byController || s.name == atOnce }),
 	hops: []hopKind{
-		{name: shortSteps, pods: 1, steps: 20, length: "0.1"},
+		{name: shortSteps, pods: 1, steps: 10, length: "0.1"},
 	},
 	waiting: 10,
 }

@@ -42,14 +42,14 @@ With so many live Tasks at their first step, %d more Tasks of %d steps are creat
 | live Tasks | memory | at most | Tasks a second | the operator's CPU for a Task | at most on one core | CPU of all others for a Task |
 |---|---|---|---|---|---|---|
 `
-	bareReading = `
-*No taskflow* are as many Pods like those of the Tasks, without an operator: what the API server, etcd, the nodes and the benchmark can do here at all.
+	wholeReading = `
+*No taskflow* are as many Pods like those of the Tasks, without an operator: what the API server, etcd, the nodes and the benchmark can do here at all. An operator that
+is started anew with %d live Tasks takes %.0f MB at most, until it has looked at all of them.
 `
 	controllersReading = `
 *Memory* is what is resident of the operator before those Tasks, *at most* the peak while they run. *At most on one core* follows from the operator's CPU for a
 Task: so many Tasks a second would take all of one core. *Tasks a second* is what all of it reaches here, where etcd, the API server, the nodes, the
-operator and the benchmark share the machine's cores: all Tasks, by the time from the creation of the first to the end of the last. An operator that is started anew with
-%d live Tasks takes %.0f MB at most, until it has looked at all of them.
+operator and the benchmark share the machine's cores: all Tasks, by the time from the creation of the first to the end of the last.
 
 The operator is its own program, with the bound of its memory that the container of config/manager gives it, beside an API server and an etcd that serve nobody else. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes. It writes a Pod's
 status as a real kubelet was seen to do it, nine times for three steps: the containers wait, the network is there, the init container runs, it has ended, all containers are up, each step
@@ -112,17 +112,17 @@ func (r *results) write(w io.Writer) error {
 
 func (r *results) writeWaves(text *strings.Builder) {
 	fmt.Fprintf(text, "\n"+controllersMethod, r.plan.wave, steps)
-	if r.plan.bare {
+	if r.plan.whole {
 		fmt.Fprintf(text, "| no taskflow | | | %.0f | | | %s |\n", r.bare.perSecond(), r.bare.others())
 	}
 	for _, w := range r.waves {
 		fmt.Fprintf(text, "| %d | %.0f MB | %.0f MB | %.0f | %s | %.0f | %s |\n", w.live, megabytes(w.resident), megabytes(w.peak), w.perSecond(),
 			report.Milliseconds(w.each(operatorName)), w.onOneCore(), w.others())
 	}
-	if r.plan.bare {
-		text.WriteString(bareReading)
+	if r.plan.whole {
+		fmt.Fprintf(text, wholeReading, r.plan.live[len(r.plan.live)-1], megabytes(r.restarted))
 	}
-	fmt.Fprintf(text, controllersReading, r.plan.live[len(r.plan.live)-1], megabytes(r.restarted), nodes)
+	fmt.Fprintf(text, controllersReading, nodes)
 	text.WriteString("| live Tasks |")
 	shown := r.shownCalls()
 	for _, what := range shown {
