@@ -30,6 +30,9 @@ const (
 	waveLabel      = "bench/wave"
 )
 
+// waveLabels are those of the Tasks, and of all Pods, that run to their end.
+var waveLabels = map[string]string{waveLabel: "true"}
+
 // newTask is a Task as the README has it. The node is named, since there is no scheduler.
 func newTask(name string, number int) *v1alpha1.Task {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: taskNamespace}}
@@ -47,7 +50,7 @@ func stepContainer(i int) corev1.Container {
 
 // newPod is like that of a Task, but for what the webhook does: its containers all start at once.
 func newPod(name string, number int) *corev1.Pod {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: taskNamespace}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: taskNamespace, Labels: waveLabels}}
 	pod.Spec.NodeName = nodeName(number)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 	for i := range steps {
@@ -93,7 +96,8 @@ func (c *cluster) warmUp(ctx context.Context, run runner) error {
 func (c *cluster) runTasks(ctx context.Context, count int) (took time.Duration, err error) {
 	return c.follow(ctx, count, &v1alpha1.TaskList{}, taskIs(v1alpha1.TaskSucceeded), func(i int) client.Object {
 		task := newTask(fmt.Sprintf("wave-%d", i), i)
-		task.Labels = map[string]string{waveLabel: "true"}
+		task.Labels = waveLabels
+		task.Spec.Template.Metadata.Labels = waveLabels
 		return task
 	})
 }
@@ -215,20 +219,11 @@ func eventsSettle(ctx context.Context, called counter) error {
 	})
 }
 
-// deleteEnded removes the Tasks that runTasks has made, and all Pods that have ended, since there is no garbage collector.
+// deleteEnded removes what runTasks or runPods has made. There is no garbage collector to remove the Pods of Tasks, and they needn't have ended: a
+// Task ends with its last step, a moment before its Pod does. The next Task of the same name would wait for one that is left.
 func (c *cluster) deleteEnded(ctx context.Context) error {
-	if err := c.DeleteAllOf(ctx, &v1alpha1.Task{}, client.InNamespace(taskNamespace), client.HasLabels{waveLabel}); err != nil {
-		return err
-	}
-	var pods corev1.PodList
-	if err := c.List(ctx, &pods, client.InNamespace(taskNamespace)); err != nil {
-		return err
-	}
-	for _, pod := range pods.Items {
-		if pod.Status.Phase != corev1.PodSucceeded {
-			continue
-		}
-		if err := c.Delete(ctx, &pod, client.GracePeriodSeconds(0)); err != nil {
+	for _, object := range []client.Object{&v1alpha1.Task{}, &corev1.Pod{}} {
+		if err := c.DeleteAllOf(ctx, object, client.InNamespace(taskNamespace), client.HasLabels{waveLabel}, client.GracePeriodSeconds(0)); err != nil {
 			return err
 		}
 	}
