@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
@@ -105,10 +104,9 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 	case v1alpha1.TaskFailed:
 		s.ended <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.status)}
 	}
-	answer := &metav1.PartialObjectMetadata{ObjectMeta: s.sample.Task.ObjectMeta}
-	answer.Name, answer.ResourceVersion = name, task.version
-	answer.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
-	return answer, nil
+	meta := s.sample.Task.ObjectMeta
+	meta.Name, meta.ResourceVersion = name, task.version
+	return metadata(meta), nil
 }
 
 func (s *Server) getPod(name string, _ []byte) (runtime.Object, error) {
@@ -170,7 +168,7 @@ func setDefaults(pod *corev1.Pod) {
 	spec := &pod.Spec
 	spec.DNSPolicy = cmp.Or(spec.DNSPolicy, corev1.DNSClusterFirst)
 	spec.SchedulerName = cmp.Or(spec.SchedulerName, corev1.DefaultSchedulerName)
-	spec.TerminationGracePeriodSeconds = cmp.Or(spec.TerminationGracePeriodSeconds, ptr.To[int64](corev1.DefaultTerminationGracePeriodSeconds))
+	spec.TerminationGracePeriodSeconds = cmp.Or(spec.TerminationGracePeriodSeconds, new(int64(corev1.DefaultTerminationGracePeriodSeconds)))
 	spec.EnableServiceLinks = cmp.Or(spec.EnableServiceLinks, new(true))
 	spec.SecurityContext = cmp.Or(spec.SecurityContext, &corev1.PodSecurityContext{})
 	for i := range spec.Containers {
@@ -208,8 +206,11 @@ func (s *Server) admit(pod *corev1.Pod) (*corev1.Pod, error) {
 	}
 	defer response.Body.Close()
 	var answer admissionv1.AdmissionReview
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the webhook answers %s: %w", response.Status, err)
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the webhook answers %s", response.Status)
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return nil, fmt.Errorf("decoding the webhook's answer: %w", err)
 	}
 	if answer.Response == nil || !answer.Response.Allowed {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the webhook refuses the Pod: %+v", answer.Response))
@@ -256,9 +257,14 @@ func (s *Server) patchPod(name string, body []byte) (runtime.Object, error) {
 	if err := s.store(watch.Modified, &pod); err != nil {
 		return nil, err
 	}
-	answer := &metav1.PartialObjectMetadata{ObjectMeta: pod.ObjectMeta}
+	return metadata(pod.ObjectMeta), nil
+}
+
+// metadata is what the operator asks for as the answer to a patch.
+func metadata(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
+	answer := &metav1.PartialObjectMetadata{ObjectMeta: meta}
 	answer.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
-	return answer, nil
+	return answer
 }
 
 // store keeps a Pod, which isn't changed any more, and tells of it. The mutex is held.

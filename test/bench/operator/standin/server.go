@@ -173,7 +173,8 @@ func proxyTo(origin *rest.Config) (http.Handler, error) {
 // handler knows the calls of an operator that runs Tasks in the sample's namespace.
 func (s *Server) handler(proxy http.Handler) http.Handler {
 	namespace := "/namespaces/" + s.sample.Task.Namespace
-	const tasks, core, eventsGroup = "/apis/api.practice.com/v1alpha1", "/api/v1", "/apis/events.k8s.io/v1"
+	const core, eventsGroup = "/api/v1", "/apis/events.k8s.io/v1"
+	tasks := "/apis/" + v1alpha1.GroupVersion.String()
 	mux := http.NewServeMux()
 	mux.Handle("/", proxy)
 	mux.HandleFunc("GET "+tasks+"/tasks", s.serveTasks)
