@@ -1,12 +1,13 @@
 package standin
 
 import (
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/taskflow/taskflow-operator/contract"
 )
 
 const (
@@ -126,12 +127,11 @@ func startAll(status *corev1.PodStatus) {
 
 // endStep leaves the record of the step's agent.
 func endStep(container *corev1.ContainerStatus) {
-	const milliseconds = "2006-01-02T15:04:05.000Z07:00"
 	began, ended := container.State.Running.StartedAt, now()
 	container.Ready, container.Started = false, new(false)
 	container.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 		Reason: "Completed", StartedAt: began, FinishedAt: *ended, ContainerID: containerID,
-		Message: fmt.Sprintf(`{"taskflow":{"exitCode":0,"startedAt":%q,"finishedAt":%q}}`, began.UTC().Format(milliseconds), ended.UTC().Format(milliseconds)),
+		Message: contract.Record{FinishedAt: ended.UTC().Truncate(time.Microsecond), StartedAt: new(began.UTC().Truncate(time.Microsecond))}.Marshal(),
 	}}
 }
 
