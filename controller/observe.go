@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -37,8 +38,9 @@ type sequence struct {
 // whatever was missed, comes to the same result.
 func observe(pod *corev1.Pod) sequence {
 	s := sequence{failed: -1, halt: pod.Annotations[contract.HaltAnnotation]}
-	statuses := map[string]corev1.ContainerStatus{}
-	for _, status := range pod.Status.ContainerStatuses {
+	statuses := map[string]*corev1.ContainerStatus{}
+	for i := range pod.Status.ContainerStatuses {
+		status := &pod.Status.ContainerStatuses[i]
 		statuses[status.Name] = status
 	}
 	order := released(pod)
@@ -48,7 +50,7 @@ func observe(pod *corev1.Pod) sequence {
 	// What can't be read stops at failures: the default.
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-		step, recorded := observeStep(name, statuses[name], pod, i < order || follows && i > 0 && i == s.done)
+		step, recorded := observeStep(name, cmp.Or(statuses[name], &corev1.ContainerStatus{}), pod, i < order || follows && i > 0 && i == s.done)
 		if !recorded { // the command's own message is where the record would be, or the agent was killed
 			if i > 0 {
 				step.StartedAt = later(step.StartedAt, s.steps[i-1].FinishedAt)
@@ -149,7 +151,7 @@ func released(pod *corev1.Pod) int {
 }
 
 // observeStep also says whether the step has left a record.
-func observeStep(name string, container corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) (step v1alpha1.StepStatus, recorded bool) {
+func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) (step v1alpha1.StepStatus, recorded bool) {
 	step = v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
 	terminated := container.State.Terminated
 	switch {

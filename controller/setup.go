@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,13 +70,37 @@ func CacheOptions() cache.Options {
 	}
 }
 
-// stripTask drops what kubectl and the API server keep of a Task for themselves: half of it.
+// stripTask drops what kubectl and the API server keep of a Task for themselves, half of it, and what only makes a Pod, once there is one.
 func stripTask(object any) (any, error) {
-	if task, ok := object.(*v1alpha1.Task); ok { // else it is a tombstone
-		task.ManagedFields = nil
-		delete(task.Annotations, corev1.LastAppliedConfigAnnotation)
+	task, ok := object.(*v1alpha1.Task)
+	if !ok {
+		return object, nil // a tombstone
 	}
-	return object, nil
+	task.ManagedFields = nil
+	delete(task.Annotations, corev1.LastAppliedConfigAnnotation)
+	if task.Status.PodName != "" && len(task.Status.Steps) == len(task.Spec.Steps) {
+		task.Spec.Steps, task.Spec.Sidecars, task.Spec.Template = nil, nil, nil
+	}
+	return task, nil
+}
+
+// IsWhole says whether a Task, which may be from the cache, has all of its spec. One of which there is a Pod has not (stripTask), until another
+// Pod is to follow.
+func IsWhole(task *v1alpha1.Task) bool { return len(task.Spec.Steps) > 0 }
+
+// stepNames are those of a Task's steps.
+func stepNames(task *v1alpha1.Task) []string {
+	var names []string
+	if !IsWhole(task) {
+		for _, step := range task.Status.Steps {
+			names = append(names, step.Name)
+		}
+		return names
+	}
+	for _, step := range task.Spec.Steps {
+		names = append(names, step.Name)
+	}
+	return names
 }
 
 // stripPod keeps of a Pod what observe and the reconcilers read.
@@ -105,8 +130,8 @@ func stripPod(object any) (any, error) {
 			Phase:                 pod.Status.Phase,
 			Reason:                pod.Status.Reason,
 			Message:               pod.Status.Message,
-			Conditions:            stripConditions(pod.Status.Conditions),
-			InitContainerStatuses: stripContainers(pod.Status.InitContainerStatuses),
+			Conditions:            stripConditions(pod),
+			InitContainerStatuses: stripContainers(slices.DeleteFunc(slices.Clone(pod.Status.InitContainerStatuses), hasSucceeded)),
 			ContainerStatuses:     stripContainers(pod.Status.ContainerStatuses),
 		},
 	}, nil
@@ -123,21 +148,38 @@ func agentVolume(pod *corev1.Pod) []corev1.Volume {
 }
 
 // stripConditions keeps those that say why a Pod doesn't run.
-func stripConditions(all []corev1.PodCondition) []corev1.PodCondition {
+func stripConditions(pod *corev1.Pod) []corev1.PodCondition {
 	var kept []corev1.PodCondition
-	for _, condition := range all {
-		if condition.Type == corev1.PodScheduled || condition.Type == corev1.DisruptionTarget {
-			kept = append(kept, condition)
+	for _, condition := range []*corev1.PodCondition{unscheduled(pod), disruption(pod)} {
+		if condition != nil {
+			kept = append(kept, *condition)
 		}
 	}
 	return kept
 }
 
+// hasSucceeded is for an init container that nobody asks about any more.
+func hasSucceeded(container corev1.ContainerStatus) bool {
+	end := container.State.Terminated
+	return end != nil && end.ExitCode == 0
+}
+
 // stripContainers drops most of all: a kubelet tells of each container its resources, and each of its mounts.
 func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
+	if len(all) == 0 {
+		return nil
+	}
 	kept := make([]corev1.ContainerStatus, len(all))
 	for i, container := range all {
-		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, Image: container.Image, ImageID: container.ImageID}
+		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID}
+		if container.State.Waiting != nil {
+			kept[i].Image = container.Image // it may be the cause
+		}
+		if end := container.State.Terminated; end != nil {
+			end := *end
+			end.ContainerID = ""
+			kept[i].State.Terminated = &end
+		}
 	}
 	return kept
 }

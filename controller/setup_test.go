@@ -4,13 +4,16 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 )
 
@@ -58,9 +61,9 @@ func TestStripPod(t *testing.T) {
 			Phase:                 corev1.PodRunning,
 			Reason:                "Evicted",
 			Message:               "no space",
-			Conditions:            []corev1.PodCondition{{Type: corev1.PodScheduled}},
+			Conditions:            []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse}},
 			InitContainerStatuses: []corev1.ContainerStatus{running("init")},
-			ContainerStatuses:     []corev1.ContainerStatus{running("a")},
+			ContainerStatuses:     []corev1.ContainerStatus{running("a"), exited("b", 1, "Error", ""), waiting("c", "ErrImagePull", "")},
 		},
 	}
 	want.Annotations = map[string]string{
@@ -76,9 +79,18 @@ func TestStripPod(t *testing.T) {
 	mountsAgent(want)
 	pod.Spec.Volumes = slices.Concat([]corev1.Volume{{Name: "work"}}, want.Spec.Volumes, []corev1.Volume{{Name: contract.RunVolume}})
 	pod.Spec.NodeName = "node"
-	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady})
-	pod.Status.ContainerStatuses[0].ContainerID, pod.Status.ContainerStatuses[0].RestartCount = "containerd://0", 3
-	pod.Status.ContainerStatuses[0].VolumeMounts = []corev1.VolumeMountStatus{{Name: "work"}}
+	pod.Status.Conditions = append(pod.Status.Conditions,
+		corev1.PodCondition{Type: corev1.PodReady}, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionFalse})
+	pod.Status.InitContainerStatuses = append(pod.Status.InitContainerStatuses, exited("ended", 0, "Completed", ""))
+	for i := range pod.Status.ContainerStatuses {
+		container := &pod.Status.ContainerStatuses[i]
+		container.Image, container.ImageID = "busybox", "busybox@sha256:0"
+		want.Status.ContainerStatuses[i].ImageID = container.ImageID
+		container.ContainerID, container.RestartCount = "containerd://0", 3
+		container.VolumeMounts = []corev1.VolumeMountStatus{{Name: "work"}}
+	}
+	pod.Status.ContainerStatuses[1].State.Terminated.ContainerID = "containerd://0"
+	want.Status.ContainerStatuses[2].Image = "busybox"
 	pod.Status.PodIP, pod.Status.QOSClass = "10.0.0.1", corev1.PodQOSBestEffort
 	before := pod.DeepCopy()
 
@@ -141,19 +153,82 @@ func TestCacheOptions(t *testing.T) {
 	t.Error("the cache has no options for Pods")
 }
 
+// TestStripTaskKeepsWhatIsRead proves that the status of a Task from the cache follows its Pod as that of the Task itself does, whatever becomes of
+// the Pod.
+func TestStripTaskKeepsWhatIsRead(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	stripped := 0
+	for number := range 2000 {
+		before, after := randomPod(t, random), randomPod(t, random)
+		if random.IntN(4) > 0 { // else somebody has changed the annotation
+			after.Annotations[contract.StepsAnnotation] = before.Annotations[contract.StepsAnnotation]
+		}
+		task := newTask()
+		task.Spec.Cancel, task.Spec.BackoffLimit = random.IntN(4) == 0, random.Int32N(2)
+		for _, name := range contract.ParseSteps(before.Annotations[contract.StepsAnnotation]) {
+			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: name}})
+		}
+		first := nextStatus(task, 0)
+		first.mirror(before, lookedAt)
+		task.Status = first.TaskStatus
+		cached := task.DeepCopy()
+		if _, err := stripTask(cached); err != nil {
+			t.Fatal(err)
+		}
+		if !IsWhole(cached) {
+			stripped++
+		}
+		for name, bring := range map[string]bring{
+			"its Pod": func(n *next) { n.mirror(after, lookedAt) },
+			"no Pod":  podGone,
+		} {
+			var seen [2]*next
+			for i, task := range []*v1alpha1.Task{task, cached} {
+				seen[i] = nextStatus(task, 0)
+				bring(seen[i])
+			}
+			if diff := cmp.Diff(seen[0].TaskStatus, seen[1].TaskStatus, cmpopts.EquateApproxTime(time.Minute)); diff != "" {
+				t.Fatalf("the status after %s (-Task +cached), of the Pods %d, %s and %s:\n%s", name, number, before, after, diff)
+			}
+		}
+	}
+	if stripped < 1000 {
+		t.Errorf("%d Tasks were stripped: too few to prove anything", stripped)
+	}
+}
+
 // TestStripTask proves what of a Task isn't kept, and that the rest is.
 func TestStripTask(t *testing.T) {
-	task := newTask(corev1.Container{Name: "a"})
-	task.Annotations = map[string]string{"team": "x"}
-	want := task.DeepCopy()
-	task.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-	task.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
-	got, err := stripTask(task)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(any(want), got); diff != "" {
-		t.Errorf("stripTask (-want +got):\n%s", diff)
+	whole := newTask(corev1.Container{Name: "a"}, corev1.Container{Name: "b"})
+	whole.Annotations = map[string]string{"team": "x"}
+	whole.Spec.Template, whole.Spec.Sidecars = &v1alpha1.PodTemplate{}, []corev1.Container{{Name: "c"}}
+	whole.Spec.Timeout, whole.Spec.BackoffLimit, whole.Spec.TTLSecondsAfterFinished = &metav1.Duration{Duration: 1}, 2, new(int32(3))
+	for name, c := range map[string]struct {
+		status v1alpha1.TaskStatus
+		whole  bool
+	}{
+		"without a Pod":        {v1alpha1.TaskStatus{Steps: []v1alpha1.StepStatus{{Name: "a"}, {Name: "b"}}}, true},
+		"with a Pod":           {v1alpha1.TaskStatus{PodName: "example", Steps: []v1alpha1.StepStatus{{Name: "a"}, {Name: "b"}}}, false},
+		"an unexpected status": {v1alpha1.TaskStatus{PodName: "example", Steps: []v1alpha1.StepStatus{{Name: "a"}}}, true},
+	} {
+		want := whole.DeepCopy()
+		want.Status = c.status
+		task := want.DeepCopy()
+		task.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+		task.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
+		if !c.whole {
+			want.Spec.Steps, want.Spec.Sidecars, want.Spec.Template = nil, nil, nil
+		}
+		got, err := stripTask(task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(any(want), got); diff != "" {
+			t.Errorf("stripTask, %s (-want +got):\n%s", name, diff)
+		}
+		if got := IsWhole(task); got != c.whole {
+			t.Errorf("IsWhole, %s, is %t", name, got)
+		}
 	}
 	tombstone := cache.DeletedFinalStateUnknown{Key: "default/example"}
 	if got, err := stripTask(tombstone); err != nil || got != tombstone {

@@ -70,10 +70,10 @@ func (n *next) listSteps() {
 		return
 	}
 	n.Steps = nil // somebody may have edited them
-	for _, step := range n.task.Spec.Steps {
-		n.Steps = append(n.Steps, v1alpha1.StepStatus{Name: step.Name, State: v1alpha1.StepWaiting})
+	for _, name := range stepNames(n.task) {
+		n.Steps = append(n.Steps, v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting})
 	}
-	n.Progress = fmt.Sprintf("0/%d", len(n.task.Spec.Steps))
+	n.Progress = fmt.Sprintf("0/%d", len(n.Steps))
 }
 
 // progressing sets the condition Progressing. Its transition is that of its reason, so that it tells how long the Task has been
@@ -173,7 +173,8 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 		n.StartTime = new(pod.CreationTimestamp)
 	}
 	n.Order = int32(min(seen.order, len(seen.steps))) //nolint:gosec // at most 100
-	n.Progress = fmt.Sprintf("%d/%d", seen.done, len(n.task.Spec.Steps))
+	count := len(stepNames(n.task))
+	n.Progress = fmt.Sprintf("%d/%d", seen.done, count)
 	n.Steps = seen.steps
 	n.CurrentStep = ""
 	current := slices.IndexFunc(seen.steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepRunning })
@@ -192,7 +193,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	}
 
 	switch {
-	case len(seen.steps) != len(n.task.Spec.Steps):
+	case len(seen.steps) != count:
 		n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("somebody has changed the annotation %s of the Pod %q", contract.StepsAnnotation, pod.Name), now)
 	case seen.done == len(seen.steps) && (!isBeingStopped(pod) || seen.steps[seen.done-1].Reason != contract.ReasonStopped):
 		n.complete(latest(seen.steps, now))

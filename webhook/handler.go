@@ -132,7 +132,8 @@ func (h Handler) prepare(ctx context.Context, request admission.Request, d *draf
 func (h Handler) task(ctx context.Context, key client.ObjectKey) (*v1alpha1.Task, error) {
 	var task v1alpha1.Task
 	err := h.Tasks.Get(ctx, key, &task)
-	if err != nil { // perhaps the cache is behind, or hasn't begun
+	if err != nil || !controller.IsWhole(&task) { // the cache may also be behind, or not have begun
+		task = v1alpha1.Task{}
 		err = h.Live.Get(ctx, key, &task)
 	}
 	switch {

@@ -473,13 +473,16 @@ func TestNamedTaskRefuses(t *testing.T) {
 	}
 }
 
-// TestTaskIsReadLive proves that a Task which the cache doesn't have yet is found (PEERS row 25), and that otherwise nobody asks the API
-// server.
+// TestTaskIsReadLive proves that a Task which the cache doesn't have yet, or of which it has no steps any more, is found (PEERS row 25), and that
+// otherwise nobody asks the API server.
 func TestTaskIsReadLive(t *testing.T) {
 	raw := []byte(naming(placeholder))
 	task := readTask(t, build)
+	withPod := task.DeepCopy()
+	withPod.Spec = v1alpha1.TaskSpec{}
 	for name, c := range map[string]struct{ cache, live tasks }{
 		"in the cache":     {tasks{task}, nil},
+		"it has a Pod":     {tasks{withPod}, tasks{task}},
 		"created just now": {nil, tasks{task}},
 	} {
 		t.Run(name, func(t *testing.T) {
