@@ -166,8 +166,9 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	cluster.DisableCompression = true
 	cluster.Wrap(keeper.Listen)
 	return ctrl.NewManager(cluster, ctrl.Options{
-		Scheme: scheme,
-		Cache:  c.cacheOptions(),
+		Scheme:         scheme,
+		MapperProvider: newMapper,
+		Cache:          c.cacheOptions(),
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
 			Port:    c.webhookPort,
 			TLSOpts: []func(*tls.Config){keeper.TLS},
