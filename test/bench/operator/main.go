@@ -33,12 +33,12 @@ type plan struct {
 	live  []int // Tasks that are at their first step, meanwhile
 	wave  int   // Tasks that run to their end
 	load  time.Duration
-	// sustained is how long Tasks come at a steady rate, or 0.
-	sustained time.Duration
+	// rates are those at which Tasks come, beside a stand-in for the API server.
+	rates []rate
 }
 
 var (
-	full  = plan{whole: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second, sustained: time.Minute}
+	full  = plan{whole: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second, rates: []rate{{0, offeredPerSecond}, {0, offeredPerSecond / 2}, {10000, offeredPerSecond / 2}}}
 	quick = plan{live: []int{30}, wave: 30, load: 2 * time.Second}
 )
 
@@ -89,7 +89,10 @@ func run(ctx context.Context, args []string) error {
 		b.plan = quick
 	}
 	if len(*live) > 0 {
-		b.plan.live = *live
+		b.plan.live, b.plan.rates = *live, nil
+		for _, count := range *live {
+			b.plan.rates = append(b.plan.rates, rate{count, offeredPerSecond})
+		}
 	}
 	r, err := b.run(ctx, *kwok)
 	if err != nil {

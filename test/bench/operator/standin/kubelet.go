@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 )
 
@@ -22,8 +23,9 @@ const (
 	containerID = "containerd://" + digest
 )
 
-// runPod plays the kubelet of a Pod, which is stored: it writes the status as ../kubelet.yaml does, nine times for three steps.
-func (s *Server) runPod(pod *corev1.Pod) error {
+// runPod plays the kubelet of a Pod, which is stored: it writes the status as ../kubelet.yaml does, nine times for three steps that run to their
+// end.
+func (s *Server) runPod(pod *corev1.Pod, until v1alpha1.TaskPhase) error {
 	writes := []kubeletWrite{
 		{pause, func(status *corev1.PodStatus) { take(status, pod.Spec) }},
 		{pause, func(status *corev1.PodStatus) { conditions(status, corev1.PodReadyToStartContainers) }},
@@ -31,10 +33,12 @@ func (s *Server) runPod(pod *corev1.Pod) error {
 		{pause, initialised},
 		{pause, startAll},
 	}
-	for i := range pod.Spec.Containers {
-		writes = append(writes, kubeletWrite{stepLength, func(status *corev1.PodStatus) { endStep(&status.ContainerStatuses[i]) }})
+	if until != v1alpha1.TaskRunning {
+		for i := range pod.Spec.Containers {
+			writes = append(writes, kubeletWrite{stepLength, func(status *corev1.PodStatus) { endStep(&status.ContainerStatuses[i]) }})
+		}
+		writes = append(writes, kubeletWrite{pause, func(status *corev1.PodStatus) { status.Phase = corev1.PodSucceeded }})
 	}
-	writes = append(writes, kubeletWrite{pause, func(status *corev1.PodStatus) { status.Phase = corev1.PodSucceeded }})
 	for _, write := range writes {
 		time.Sleep(write.after)
 		if err := s.writeStatus(pod.Name, write.change); err != nil {

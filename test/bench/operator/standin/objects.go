@@ -29,14 +29,17 @@ var (
 	taskResource = schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "tasks"}
 )
 
+// keptFor is how long a Task stays when it has ended.
+const keptFor = 5 * time.Second
+
 // next is the next version. The mutex is held.
 func (s *Server) next() string {
 	s.version++
 	return strconv.FormatInt(1000+s.version, 10)
 }
 
-// CreateTask makes one like the sample.
-func (s *Server) CreateTask(name string) error {
+// CreateTask makes one like the sample. It goes until that phase: TaskRunning, where it stays at its first step, or TaskSucceeded.
+func (s *Server) CreateTask(name string, until v1alpha1.TaskPhase) error {
 	task := s.sample.Task.DeepCopy()
 	task.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.TaskKind.Kind}
 	task.Name, task.UID, task.CreationTimestamp = name, uuid.NewUUID(), metav1.Now()
@@ -54,10 +57,22 @@ func (s *Server) CreateTask(name string) error {
 	head, tail, _ := bytes.Cut(content, []byte(placeholder))
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	stored := &storedTask{head: head, tail: bytes.TrimSuffix(tail, []byte("}")), version: s.next(), status: []byte("{}"), created: time.Now()}
+	stored := &storedTask{head: head, tail: bytes.TrimSuffix(tail, []byte("}")), version: s.next(), status: []byte("{}"), until: until, created: time.Now()}
 	s.tasks[name] = stored
 	s.taskEvents.add(taskEvent(watch.Added, stored.content()))
 	return nil
+}
+
+// remove deletes a Task and its Pod.
+func (s *Server) remove(name string) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	task := s.tasks[name]
+	delete(s.tasks, name)
+	task.version = s.next()
+	s.taskEvents.add(taskEvent(watch.Deleted, task.content()))
+	pod := *s.pods[task.pod]
+	return s.store(watch.Deleted, &pod)
 }
 
 // content is the Task's JSON. Most of it never changes, and isn't encoded anew.
@@ -98,11 +113,18 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 	task.status, task.version = content, s.next()
 	s.taskEvents.add(taskEvent(watch.Modified, task.content()))
 	switch status.Phase {
-	case v1alpha1.TaskSucceeded:
+	case task.until:
 		now := time.Now()
-		s.ended <- Task{Name: name, At: now, Lag: task.podCreated.Sub(task.created) + now.Sub(task.stepsOver)}
+		if status.Phase == v1alpha1.TaskSucceeded {
+			time.AfterFunc(keptFor, func() {
+				if err := s.remove(name); err != nil {
+					s.done <- Task{Name: name, Err: fmt.Errorf("removing it: %w", err)}
+				}
+			})
+		}
+		s.done <- Task{Name: name, At: now, Lag: task.podCreated.Sub(task.created) + now.Sub(task.stepsOver)}
 	case v1alpha1.TaskFailed:
-		s.ended <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.status)}
+		s.done <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.status)}
 	}
 	meta := s.sample.Task.ObjectMeta
 	meta.Name, meta.ResourceVersion = name, task.version
@@ -143,13 +165,14 @@ func (s *Server) createPod(_ string, body []byte) (runtime.Object, error) {
 	if !ok {
 		return nil, apierrors.NewBadRequest("the Pod is no Task's")
 	}
-	task.podCreated = time.Now()
+	task.pod, task.podCreated = pod.Name, time.Now()
 	if err := s.store(watch.Added, pod); err != nil {
 		return nil, err
 	}
+	until := task.until
 	go func() {
-		if err := s.runPod(pod); err != nil {
-			s.ended <- Task{Name: taskOf(pod), Err: fmt.Errorf("playing the kubelet: %w", err)}
+		if err := s.runPod(pod, until); err != nil {
+			s.done <- Task{Name: taskOf(pod), Err: fmt.Errorf("playing the kubelet: %w", err)}
 		}
 	}()
 	return pod, nil
@@ -267,14 +290,18 @@ func metadata(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
 	return answer
 }
 
-// store keeps a Pod, which isn't changed any more, and tells of it. The mutex is held.
+// store keeps a Pod, which isn't changed any more, or removes it, and tells of it. The mutex is held.
 func (s *Server) store(kind watch.EventType, pod *corev1.Pod) error {
 	pod.ResourceVersion = s.next()
 	event, err := podEvent(kind, pod)
 	if err != nil {
 		return err
 	}
-	s.pods[pod.Name] = pod
+	if kind == watch.Deleted {
+		delete(s.pods, pod.Name)
+	} else {
+		s.pods[pod.Name] = pod
+	}
 	s.podEvents.add(event)
 	return nil
 }

@@ -42,7 +42,7 @@ type Server struct {
 	server  http.Server
 	address string
 	ca      []byte
-	ended   chan Task
+	done    chan Task
 
 	mutex   sync.Mutex
 	webhook string // its address
@@ -60,13 +60,13 @@ type Sample struct {
 	Pod  corev1.Pod
 }
 
-// Task is one that has ended.
+// Task is one that has come as far as it goes.
 type Task struct {
 	Name string
-	Err  error // why it has not ended well
+	Err  error // why it has not
 	At   time.Time
-	// Lag is the operator's part of the time that it took: from the creation of the Task to that of its Pod, and from the end of the last
-	// step to that of the Task.
+	// Lag is the operator's part of the time that it took to its end: from the creation of the Task to that of its Pod, and from the end of
+	// the last step to that of the Task.
 	Lag time.Duration
 }
 
@@ -74,12 +74,14 @@ type storedTask struct {
 	head, tail []byte // the JSON without the status, before and behind the version
 	version    string
 	status     []byte // JSON
+	until      v1alpha1.TaskPhase
+	pod        string
 
 	created, podCreated, stepsOver time.Time
 }
 
 // Start serves at an address of this machine until Close. The origin is the real API server, for all calls that are left to it. As many
-// Tasks as capacity may end before they are received from Ended.
+// Tasks as capacity may be done before they are received from Done.
 func Start(origin *rest.Config, sample Sample, capacity int) (*Server, error) {
 	proxy, err := proxyTo(origin)
 	if err != nil {
@@ -106,7 +108,7 @@ func Start(origin *rest.Config, sample Sample, capacity int) (*Server, error) {
 		}},
 		address:    "https://" + listener.Addr().String(),
 		ca:         ca,
-		ended:      make(chan Task, capacity),
+		done:       make(chan Task, capacity),
 		tasks:      map[string]*storedTask{},
 		pods:       map[string]*corev1.Pod{},
 		calls:      map[string]float64{},
@@ -143,8 +145,8 @@ func (s *Server) CallWebhook(address string) {
 	s.webhook = address
 }
 
-// Ended are the Tasks, as they end.
-func (s *Server) Ended() <-chan Task { return s.ended }
+// Done are the Tasks, as they come as far as they go.
+func (s *Server) Done() <-chan Task { return s.done }
 
 // Calls is how often the operator has called for what, so far.
 func (s *Server) Calls() map[string]float64 {
