@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// offeredPerSecond is the goal's. With the stand-in, it takes this machine's cores nearly whole; what a Task costs is compared at half of it,
-	// since an operator that falls behind has less to write.
+	// offeredPerSecond is the goal's. With the stand-in, it takes nearly all of two cores; what a Task costs is compared at half of it, since an
+	// operator that falls behind has less to write.
 	offeredPerSecond = 100
 	// offeredFor is how long Tasks come.
 	offeredFor = time.Minute
