@@ -166,9 +166,6 @@ func hasSucceeded(container corev1.ContainerStatus) bool {
 
 // stripContainers drops most of all: a kubelet tells of each container its resources, and each of its mounts.
 func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
-	if len(all) == 0 {
-		return nil
-	}
 	kept := make([]corev1.ContainerStatus, len(all))
 	for i, container := range all {
 		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID}
