@@ -89,7 +89,10 @@ func run(ctx context.Context, args []string) error {
 		b.plan = quick
 	}
 	if len(*live) > 0 {
-		b.plan.live, b.plan.rates = *live, nil
+		b.plan.live = *live
+	}
+	if len(*live) > 0 && !*isQuick {
+		b.plan.rates = nil
 		for _, count := range *live {
 			b.plan.rates = append(b.plan.rates, rate{count, offeredPerSecond})
 		}
