@@ -82,7 +82,8 @@ const commandFlag = "--command"
 // Args is the command line without the agent's own path. Values that are their default are left out,
 // except those that the first release's form shows: --wait, --waitcontent, --out, --command.
 func (f AgentFlags) Args() []string {
-	args := []string{"--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent), "--out", OutStdout}
+	args := make([]string, 0, 12+len(f.Command)) // most steps have no more flags
+	args = append(args, "--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent), "--out", OutStdout)
 	if f.Halt != "" {
 		args = append(args, "--halt", f.Halt)
 	}

@@ -73,20 +73,20 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		return nil, err
 	}
 
-	for i, container := range pod.Spec.Containers {
+	for i := range pod.Spec.Containers {
 		check := checkHelper
 		if slices.Contains(steps, i) {
 			check = checkStep
 		}
-		if err := check(container); err != nil {
+		if err := check(&pod.Spec.Containers[i]); err != nil {
 			return nil, err
 		}
 	}
 
-	var p jsonpatch.Patch
+	p := make(jsonpatch.Patch, 0, 3*len(steps)+4) // command, args and volumeMounts of each step, and what the Pod gets
 	var before contract.StepOptions
 	for number, i := range steps {
-		container := pod.Spec.Containers[i]
+		container := &pod.Spec.Containers[i]
 		flags := stepFlags(pod, number+1, options[container.Name], before)
 		before = options[container.Name]
 		if err := wrap(&p, i, container, flags); err != nil {
@@ -181,7 +181,7 @@ func stepContainers(pod *corev1.Pod) ([]int, error) {
 }
 
 // wrap puts the agent before the command of the container at index i. The flags have what the container itself doesn't say.
-func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) error {
+func wrap(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract.AgentFlags) error {
 	if mountsAgent(container) {
 		return wrapAgain(p, i, container)
 	}
@@ -189,7 +189,8 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.
 		return fmt.Errorf("the container %q has no command: set command", container.Name)
 	}
 	// The API server puts this character in the place of each byte of JSON that isn't UTF-8, and says nothing.
-	if slices.ContainsFunc(slices.Concat(container.Command, container.Args), func(arg string) bool { return strings.ContainsRune(arg, utf8.RuneError) }) {
+	flags.Command = slices.Concat(container.Command, container.Args)
+	if slices.ContainsFunc(flags.Command, func(arg string) bool { return strings.ContainsRune(arg, utf8.RuneError) }) {
 		return fmt.Errorf("the container %q has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\\377'",
 			container.Name)
 	}
@@ -207,21 +208,16 @@ func wrap(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.
 	flags.Halt = path.Join(podInfo, contract.HaltFile)
 	flags.TerminationLog = container.TerminationMessagePath
 	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
-	flags.Command = slices.Concat(container.Command, container.Args)
 	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")
 	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
-	mounts := []corev1.VolumeMount{
-		{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
-		{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
-	}
-	jsonpatch.Add(p, len(container.VolumeMounts), append(mounts, runMounts(flags)...), "spec", "containers", strconv.Itoa(i), "volumeMounts")
+	jsonpatch.Add(p, len(container.VolumeMounts), stepMounts(flags, podInfo), "spec", "containers", strconv.Itoa(i), "volumeMounts")
 	gateProbes(p, i, container, flags)
 	return nil
 }
 
 // wrapAgain looks at a container that was wrapped before: another webhook may have put a program of its own in front, which does no harm, or
 // have added probes.
-func wrapAgain(p *jsonpatch.Patch, i int, container corev1.Container) error {
+func wrapAgain(p *jsonpatch.Patch, i int, container *corev1.Container) error {
 	argv := slices.Concat(container.Command, container.Args)
 	agent := slices.Index(argv, contract.AgentPath)
 	if agent < 0 {
@@ -235,15 +231,19 @@ func wrapAgain(p *jsonpatch.Patch, i int, container corev1.Container) error {
 	return nil
 }
 
-// runMounts give a step the run directory: what others leave there to read, and its own directory to write to.
-func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
-	own := corev1.VolumeMount{
+// stepMounts give a step the agent, what releases it, and the run directory: what others leave there to read, and its own directory to write to.
+func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount {
+	mounts := make([]corev1.VolumeMount, 0, 4)
+	mounts = append(mounts,
+		corev1.VolumeMount{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
+		corev1.VolumeMount{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
+	)
+	if flags.WaitContent > 1 && !flags.Alone {
+		mounts = append(mounts, corev1.VolumeMount{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true})
+	}
+	return append(mounts, corev1.VolumeMount{
 		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.WaitContent), SubPath: strconv.Itoa(flags.WaitContent),
-	}
-	if flags.WaitContent == 1 || flags.Alone {
-		return []corev1.VolumeMount{own}
-	}
-	return []corev1.VolumeMount{{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true}, own}
+	})
 }
 
 // gateProbes makes the probes of a step count from its release. The kubelet runs no other probe of a container before its
@@ -252,7 +252,7 @@ func runMounts(flags contract.AgentFlags) []corev1.VolumeMount {
 // (doProbe in pkg/kubelet/prober/worker.go). It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
 // startupProbe that asks the network is left as it is, since nothing of the step listens before its command has started. What is as it should be
 // stays: this may be the second call.
-func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags contract.AgentFlags) {
+func gateProbes(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract.AgentFlags) {
 	const never = math.MaxInt32
 	probe := container.StartupProbe
 	flags.Delay = probeDelay(container)
@@ -279,7 +279,7 @@ func gateProbes(p *jsonpatch.Patch, i int, container corev1.Container, flags con
 }
 
 // probeDelay is how long after the start of the command the probes of a container are to begin.
-func probeDelay(container corev1.Container) time.Duration {
+func probeDelay(container *corev1.Container) time.Duration {
 	var seconds int32
 	switch {
 	case container.LivenessProbe != nil:
@@ -293,7 +293,7 @@ func probeDelay(container corev1.Container) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-func mountsAgent(container corev1.Container) bool {
+func mountsAgent(container *corev1.Container) bool {
 	return slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.BinVolume })
 }
 

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -45,6 +46,19 @@ func isTasks(pod *corev1.Pod) bool {
 	_, named := pod.Labels[contract.TaskLabel]
 	owner := metav1.GetControllerOf(pod)
 	return named && owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/")
+}
+
+// containers are all that the Pod has. They are large: so not copies.
+func containers(pod *corev1.Pod) iter.Seq[*corev1.Container] {
+	return func(yield func(*corev1.Container) bool) {
+		for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+			for i := range list {
+				if !yield(&list[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // sequence settles which containers are the steps, and how the Pod ends.

@@ -53,7 +53,7 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 	if err := d.mergeContainers("initContainers", document.Spec.InitContainers, &d.pod.Spec.InitContainers, template.Spec.InitContainers); err != nil {
 		return err
 	}
-	for _, container := range slices.Concat(d.pod.Spec.InitContainers, d.pod.Spec.Containers) {
+	for container := range containers(d.pod) {
 		if container.Image == taskImage {
 			return fmt.Errorf("the container %q has the image %s, which means that of the step of its name, and the Task %q has no other step: correct name or image",
 				container.Name, taskImage, task.Name)

@@ -3,7 +3,6 @@ package webhook
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -76,7 +75,7 @@ func checkNames(pod *corev1.Pod, but string) error {
 			return fmt.Errorf("spec.volumes: %q starts with %s, which is for taskflow's own: choose another name", volume.Name, contract.ReservedPrefix)
 		}
 	}
-	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+	for container := range containers(pod) {
 		if reserved(container.Name) {
 			return fmt.Errorf("the container name %q starts with %s, which is for taskflow's own: choose another name", container.Name, contract.ReservedPrefix)
 		}
@@ -102,7 +101,7 @@ func check(pod *corev1.Pod) error {
 }
 
 // checkStep refuses a step that would do something before its turn, or again and again.
-func checkStep(container corev1.Container) error {
+func checkStep(container *corev1.Container) error {
 	switch {
 	case container.Lifecycle != nil && container.Lifecycle.PostStart != nil:
 		return fmt.Errorf("the step %q has lifecycle.postStart, which would run before its turn: put it into the command", container.Name)
@@ -120,7 +119,7 @@ func checkStep(container corev1.Container) error {
 
 // checkHelper refuses a container beside the steps that doesn't end, or isn't started again, as the Pod says: what it means for the first step,
 // and for the end of the Pod, couldn't be told from the Pod's restartPolicy.
-func checkHelper(container corev1.Container) error {
+func checkHelper(container *corev1.Container) error {
 	if container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0 {
 		return fmt.Errorf("the container %q is no step and has a restartPolicy of its own, which isn't supported: remove it, or make it an init container with restartPolicy: Always",
 			container.Name)

@@ -64,6 +64,7 @@ var escape = strings.NewReplacer("~", "~0", "/", "~1")
 // pointer is a JSON pointer (RFC 6901).
 func pointer(path []string) string {
 	var text strings.Builder
+	text.Grow(64) // most are shorter
 	for _, part := range path {
 		text.WriteString("/" + escape.Replace(part))
 	}
