@@ -11,7 +11,7 @@ import (
 const (
 	// gcPercent is how much the heap grows, in percent of what is live, before garbage is collected (GOGC). Nearly all that is made for a call or an
 	// admission is garbage at once.
-	gcPercent = 400
+	gcPercent = 800
 	// memoryShare of the container's limit is where garbage is collected sooner (GOMEMLIMIT), so that a heap of many live Tasks doesn't grow as much.
 	// The rest is for what may be live beyond that.
 	memoryShare = 0.4
