@@ -5,12 +5,15 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/taskflow/taskflow-operator/agent"
 )
 
 func main() {
+	// A second thread would wait for its turn on a busy node, at each of a hop's wake-ups: those of a Pod without requests come after all others.
+	runtime.GOMAXPROCS(1)
 	signals := agent.Notify()
 	os.Exit(agent.Run(os.Args[1:], signals, time.Now, os.Stderr))
 }
