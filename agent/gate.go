@@ -16,7 +16,7 @@ import (
 
 const (
 	// pollInterval is how often the files are read where they can't be watched.
-	pollInterval = 200 * time.Millisecond
+	pollInterval = 150 * time.Millisecond
 	// recheckInterval is how often they are read although they are watched. Some sandboxes accept a
 	// watch and never report what the host writes: google/gvisor issue 8089, and virtio-fs in
 	// kata-containers/runtime issue 1505.
