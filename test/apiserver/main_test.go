@@ -59,6 +59,8 @@ func run(m *testing.M) (code int, err error) {
 		CRDDirectoryPaths:     []string{"../../config/crd/tasks.yaml"},
 		ErrorIfCRDPathMissing: true,
 		WebhookInstallOptions: envtest.WebhookInstallOptions{Paths: []string{"../../config/webhook/mutating_webhook.yaml"}},
+		// Other tests are compiled meanwhile, with the race detector: on two slow cores the usual 20 seconds were too few, five times.
+		ControlPlaneStartTimeout: 2 * time.Minute,
 	}
 	config, err := environment.Start()
 	if err != nil {
