@@ -22,7 +22,8 @@ end of a step to the end of the next one; 2.5 to 3.7 as it is.
 | no garbage collector (GOGC=off) | 3.1–3.5 | no help |
 
 Go code has one thread in the agent. Alone on the machine that makes no difference (2.6–3.7 ms), but on a node a second one waits for its turn at each wake-up of a hop, and a Pod without
-requests has its turn when the kubelet, the container runtime and the API server have had theirs: of 294 hops 4 took longer than 25 ms, and 60 ms at most; with one thread 1 of 392, 32 ms.
+requests has its turn when the kubelet, the container runtime and the API server have had theirs: of 294 hops 4 took longer than 25 ms, and with one thread 1 of 392 in the same
+hour. How many do depends on what else the node is at: the table above has them in a whole run.
 
 The small files of the gate are read with three system calls each, without package os and its poller, which took nine and 50 KiB of memory more.
 `
