@@ -12,8 +12,8 @@ import (
 )
 
 func main() {
+	signals := agent.Notify()
 	// A second thread would wait for its turn on a busy node, at each of a hop's wake-ups: those of a Pod without requests come after all others.
 	runtime.GOMAXPROCS(1)
-	signals := agent.Notify()
 	os.Exit(agent.Run(os.Args[1:], signals, time.Now, os.Stderr))
 }

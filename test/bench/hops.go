@@ -124,20 +124,17 @@ func (b *bench) readHops(ctx context.Context, pod *corev1.Pod) ([]time.Duration,
 	return hops, nil
 }
 
-// clock is what the shell prints of it: seconds and microseconds.
-var clock = regexp.MustCompile(`(?m)^(\d+)\.(\d{6})$`)
+// clock is what the shell prints of it: seconds, to the microsecond.
+var clock = regexp.MustCompile(`(?m)^\d+\.\d{6}$`)
 
 func parseLooks(log string) ([]time.Time, error) {
 	var looks []time.Time
-	for _, match := range clock.FindAllStringSubmatch(log, -1) {
-		var numbers [2]int64
-		for i := range numbers {
-			var err error
-			if numbers[i], err = strconv.ParseInt(match[i+1], 10, 64); err != nil {
-				return nil, err
-			}
+	for _, seconds := range clock.FindAllString(log, -1) {
+		sinceEpoch, err := time.ParseDuration(seconds + "s")
+		if err != nil {
+			return nil, err
 		}
-		looks = append(looks, time.Unix(numbers[0], numbers[1]*int64(time.Microsecond)))
+		looks = append(looks, time.Unix(0, sinceEpoch.Nanoseconds()))
 	}
 	if len(looks) == 0 {
 		return nil, fmt.Errorf("there is no clock in %q", log)
