@@ -39,6 +39,9 @@ var (
 )
 
 const (
+	// goalSteps are as long as those of twentySleeps. The node is mostly idle between their ends, and after shorter ones it is not: what the
+	// container runtime does when a container ends takes it a tenth of a second.
+	goalSteps      = "steps of 0.3 s"
 	shortSteps     = "steps of 0.1 s"
 	withoutInotify = shortSteps + ", no inotify instances left"
 )
@@ -53,11 +56,12 @@ var full = plan{
 	},
 	shapes: shapes,
 	hops: []hopKind{
-		{name: shortSteps, pods: 21, steps: 50, length: "0.1"}, // 1,029 hops
+		{name: goalSteps, pods: 21, steps: 50, length: "0.3"}, // 1,029 hops
+		{name: shortSteps, pods: 5, steps: 50, length: "0.1"},
 		{name: "steps that do nothing", pods: 3, steps: 50},
 		{name: "steps that do nothing, CPU request 10m", pods: 2, steps: 50, cpu: "10m"},
 		{name: withoutInotify, pods: 2, steps: 50, length: "0.1", noInotify: true},
-		{name: "steps of 0.1 s, handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
+		{name: shortSteps + ", handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
 		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
 	},
 	waiting: 50,
@@ -67,7 +71,7 @@ var quick = plan{
 	works:  []work{oneTrue.once(), twentySleeps.once()},
 	shapes: slices.DeleteFunc(slices.Clone(shapes), func(s shape) bool { return s.name == byController || s.name == atOnce }),
 	hops: []hopKind{
-		{name: shortSteps, pods: 1, steps: 10, length: "0.1"},
+		{name: goalSteps, pods: 1, steps: 10, length: "0.3"},
 	},
 	waiting: 10,
 }
