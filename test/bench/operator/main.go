@@ -39,7 +39,9 @@ type plan struct {
 }
 
 var (
-	full  = plan{whole: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second, rates: []rate{{0, offeredPerSecond}, {0, offeredPerSecond / 2}, {10000, offeredPerSecond / 2}}}
+	few, many = rate{0, offeredPerSecond / 2}, rate{10000, offeredPerSecond / 2}
+
+	full  = plan{whole: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second, rates: []rate{{0, offeredPerSecond}, few, many, many, few}}
 	quick = plan{live: []int{30}, wave: 30, load: 2 * time.Second}
 )
 

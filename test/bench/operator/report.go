@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -71,7 +72,7 @@ in memory, asks the webhook about each Pod, and plays the kubelets with the same
 does with a real one: encodings, protocol, the fields that a real one adds. For %.0f s, Tasks of %d steps are created at a steady rate, and removed
 some seconds after their end; *ended* are those that end in each second but the first %.0f.
 *Late* is the operator's part of the time that a Task takes: from its creation to its Pod's, and from its last step's end to its own. What a Task costs is compared at half of
-the rate: an operator that shares few cores with the stand-in, and falls behind, has less to write.
+the rate: an operator that shares few cores with the stand-in, and falls behind, has less to write. That is measured twice, there and back, since the machine's speed changes by the minute.
 
 | live Tasks | created a second | ended a second | late, p50 | p99 | greatest | the operator's CPU for a Task | the stand-in's | memory at most | calls for a Task |
 |---|---|---|---|---|---|---|---|---|---|
@@ -179,9 +180,15 @@ func (r *results) goals() []report.Goal {
 		return report.AtMost(fmt.Sprintf("the operator's CPU for a Task with %d live Tasks, beside that with %d%s", mostLive, leastLive, where),
 			most.each(operatorName).Seconds()/least.each(operatorName).Seconds(), mostGrowth, "×")
 	}
-	if count := len(r.sustained); count > 1 {
-		least, most := r.sustained[count-2], r.sustained[count-1] // at the same rate
-		goals = append(goals, growth(" (with the stand-in)", least.cost, most.cost, least.rate.live, most.rate.live))
+	steady := map[int]cost{} // by the number of live Tasks, at the rate that was measured last
+	for _, s := range r.sustained {
+		if s.rate.perSecond == r.sustained[len(r.sustained)-1].rate.perSecond {
+			steady[s.rate.live] = steady[s.rate.live].and(s.cost)
+		}
+	}
+	if live := slices.Sorted(maps.Keys(steady)); len(live) > 1 {
+		least, most := live[0], live[len(live)-1]
+		goals = append(goals, growth(" (with the stand-in)", steady[least], steady[most], least, most))
 	}
 	if count := len(r.waves); count > 1 {
 		least, most := r.waves[0], r.waves[count-1]

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -22,6 +23,15 @@ func (c cost) perSecond() float64 { return float64(c.count) / c.took.Seconds() }
 
 // each is the CPU time that a process has used for one.
 func (c cost) each(process string) time.Duration { return c.cpu[process] / time.Duration(c.count) }
+
+// and is what both have cost together.
+func (c cost) and(other cost) cost {
+	sum := cost{count: c.count + other.count, cpu: maps.Clone(other.cpu)}
+	for name, used := range c.cpu {
+		sum.cpu[name] += used
+	}
+	return sum
+}
 
 // cost runs a number of them.
 func (b *bench) cost(ctx context.Context, run runner, processes ...process) (cost, error) {
