@@ -25,7 +25,7 @@ Go code has one thread in the agent. Alone on the machine that makes no differen
 requests has its turn when the kubelet, the container runtime and the API server have had theirs: of 294 hops 4 took longer than 25 ms, and with one thread 1 of 392 in the same
 hour.
 
-How many do depends on what else the node is at. By ` + "`perf sched`" + `, a late hop is one wait for a CPU, of an agent that has been woken. When a container ends, containerd, its shim and
+How many do depends on what else the node is at. By ` + "`perf sched`" + `, a late hop is a wait for a CPU, mostly one, of an agent that has been woken. When a container ends, containerd, its shim and
 runc take a tenth of a second of CPU: with steps of 0.1 s both cores were 55 and 62% busy (two Pods), with 0.3 s 37 and 37%. Of 490 hops by hand 9 and 2 took longer than 25 ms. So
 the goal, which is one for an idle machine, is held against the steps of 0.3 s; those of 0.1 s are in the table, too.
 
