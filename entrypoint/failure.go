@@ -157,8 +157,12 @@ func describe(f failure, keys keychain) (reason, why, remedy string) {
 
 // cause is what the log has of an error, for whoever runs the registry or what is between: the words of this program and of the system, and
 // which host it was about. Any others may be those of a registry, which could repeat a credential; an address behind the host may be one.
-func cause(err error) string {
+func cause(f failure) string {
+	err := f.err
 	why, who := fmt.Sprintf("an error of type %T", err), ""
+	if errors.Is(err, context.DeadlineExceeded) { // the request's own time is over, or first that of who waits for it, which names nobody
+		who = host(f.source)
+	}
 	if asked, ok := errors.AsType[*url.Error](err); ok {
 		why = fmt.Sprintf("an error of type %T", asked.Err)
 		if address, err := url.Parse(asked.URL); err == nil {

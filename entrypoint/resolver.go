@@ -119,7 +119,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 // tell is for those who look for what is behind the sentence that the user gets.
 func tell(ctx context.Context, request Request, f failure) {
 	if log := logf.FromContext(ctx).V(1); log.Enabled() {
-		log.Info("Couldn't read the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f.err))
+		log.Info("Couldn't read the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f))
 	}
 }
 
