@@ -150,7 +150,7 @@ func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
 }
 
 // restart measures the memory of an operator that begins with all those Tasks.
-func (b *bench) restart(ctx context.Context) (peak int64, err error) {
+func (b *bench) restart(ctx context.Context) (peak uint64, err error) {
 	o, err := b.cluster.startOperator(ctx, b.program)
 	if err != nil {
 		return 0, err

@@ -1,18 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // process is one that this program has started.
@@ -63,83 +62,40 @@ func start(dir, path string, failed context.CancelCauseFunc, environment []strin
 
 // children are the processes that others have started for this one: envtest's etcd and API server.
 func children() ([]process, error) {
-	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	running, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
 	var all []process
-	for _, file := range files {
-		stat, err := readStat(file)
-		if err == nil && stat.parent == os.Getpid() { // else it is gone by now
-			all = append(all, process{name: stat.name, pid: stat.pid})
+	for _, p := range running {
+		stat, err := p.Stat()
+		if err == nil && stat.PPID == os.Getpid() { // else it is gone by now
+			all = append(all, process{name: stat.Comm, pid: p.PID})
 		}
 	}
 	return all, nil
 }
 
-type stat struct {
-	pid    int
-	name   string
-	parent int
-	cpu    time.Duration
-}
-
-// clockTick is the unit of times in /proc/*/stat: USER_HZ, which is 100 on all platforms that Go knows.
-const clockTick = time.Second / 100
-
-// readStat reads what proc(5) says in /proc/PID/stat.
-func readStat(file string) (stat, error) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return stat{}, err
-	}
-	before, after, ok := bytes.Cut(content, []byte(" ("))
-	end := bytes.LastIndexByte(after, ')')
-	if !ok || end < 0 {
-		return stat{}, fmt.Errorf("%s: %s", file, content)
-	}
-	const parent, userTime, systemTime = 1, 11, 12 // after the name, from 0
-	fields := strings.Fields(string(after[end+1:]))
-	number := func(text string) int {
-		n, parseErr := strconv.Atoi(text)
-		if parseErr != nil {
-			err = fmt.Errorf("%s: %w", file, parseErr)
-		}
-		return n
-	}
-	s := stat{
-		pid:    number(string(before)),
-		name:   string(after[:end]),
-		parent: number(fields[parent]),
-		cpu:    time.Duration(number(fields[userTime])+number(fields[systemTime])) * clockTick,
-	}
-	return s, err
-}
-
-// cpu is the processor time that the process has used.
+// cpu is the processor time that the process has used, in steps of 10 ms.
 func (p process) cpu() (time.Duration, error) {
-	s, err := readStat(fmt.Sprintf("/proc/%d/stat", p.pid))
-	return s.cpu, err
+	running, err := procfs.NewProc(p.pid)
+	if err != nil {
+		return 0, err
+	}
+	stat, err := running.Stat()
+	return seconds(stat.CPUTime()), err
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // memory is how much is resident now, and the most that was since forgetPeak, in bytes.
-func (p process) memory() (now, peak int64, err error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+func (p process) memory() (now, peak uint64, err error) {
+	running, err := procfs.NewProc(p.pid)
 	if err != nil {
 		return 0, 0, err
 	}
-	for line := range strings.Lines(string(content)) {
-		for field, value := range map[string]*int64{"VmRSS:": &now, "VmHWM:": &peak} {
-			if rest, ok := strings.CutPrefix(line, field); ok {
-				kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-				if err != nil {
-					return 0, 0, err
-				}
-				*value = kilobytes << 10
-			}
-		}
-	}
-	return now, peak, nil
+	status, err := running.NewStatus()
+	return status.VmRSS, status.VmHWM, err
 }
 
 // forgetPeak lets the peak of memory begin with what is resident now (proc(5), clear_refs).

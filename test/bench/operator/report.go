@@ -17,7 +17,7 @@ type results struct {
 	bare  cost
 	waves []wave
 	// restarted is the most memory that an operator takes which begins with all live Tasks.
-	restarted int64
+	restarted uint64
 	sustained []sustained
 	reviews   map[int]reviews // by the number of the Pod's containers
 }
@@ -244,4 +244,4 @@ func (r *results) shownCalls() []string {
 	return shown
 }
 
-func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }
+func megabytes(bytes uint64) float64 { return float64(bytes) / 1e6 }

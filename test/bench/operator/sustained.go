@@ -37,7 +37,7 @@ type sustained struct {
 	rate  rate
 	ended int             // so many ended while Tasks came, but for settling
 	lags  []time.Duration // standin.Task.Lag
-	peak  int64           // memory of the operator
+	peak  uint64          // memory of the operator
 }
 
 // endedPerSecond is less than is offered where the operator doesn't keep up.

@@ -89,8 +89,8 @@ type wave struct {
 	cost
 
 	live     int
-	resident int64 // memory of the operator before the wave
-	peak     int64 // and at most, with the wave
+	resident uint64 // memory of the operator before the wave
+	peak     uint64 // and at most, with the wave
 }
 
 // onOneCore is how many Tasks a second would take the operator all of one core.
