@@ -204,8 +204,8 @@ func wrap(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract
 			podInfo = contract.PodInfoDirAside
 		}
 	}
-	flags.Wait = path.Join(podInfo, contract.OrderFile)
-	flags.Halt = path.Join(podInfo, contract.HaltFile)
+	flags.Wait = podInfo + "/" + contract.OrderFile
+	flags.Halt = podInfo + "/" + contract.HaltFile
 	flags.TerminationLog = container.TerminationMessagePath
 	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
 	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")

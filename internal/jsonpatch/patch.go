@@ -66,7 +66,8 @@ func pointer(path []string) string {
 	var text strings.Builder
 	text.Grow(64) // most are shorter
 	for _, part := range path {
-		text.WriteString("/" + escape.Replace(part))
+		text.WriteByte('/')
+		text.WriteString(escape.Replace(part))
 	}
 	return text.String()
 }
