@@ -24,8 +24,6 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
-
-	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
 // plan is what is measured.
@@ -33,7 +31,9 @@ type plan struct {
 	whole bool  // as many Pods without taskflow come first, and an operator that begins with the live Tasks last
 	live  []int // Tasks that are at their first step, meanwhile
 	wave  int   // Tasks that run to their end
-	load  time.Duration
+	// rounds of load are what the webhook is asked about Pods of each size.
+	rounds int
+	load   time.Duration
 	// rates are those at which Tasks come, beside a stand-in for the API server.
 	rates []rate
 }
@@ -41,8 +41,8 @@ type plan struct {
 var (
 	few, many = rate{0, offeredPerSecond / 2}, rate{10000, offeredPerSecond / 2}
 
-	full  = plan{whole: true, live: []int{0, 1000, 10000}, wave: 1000, load: 30 * time.Second, rates: []rate{{0, offeredPerSecond}, few, many, many, few}}
-	quick = plan{live: []int{30}, wave: 30, load: 2 * time.Second}
+	full  = plan{whole: true, live: []int{0, 1000, 10000}, wave: 1000, rounds: 20, load: 3 * time.Second, rates: []rate{{0, offeredPerSecond}, few, many, many, few}}
+	quick = plan{live: []int{30}, wave: 30, rounds: 2, load: time.Second}
 )
 
 const (
@@ -53,11 +53,6 @@ const (
 
 // parts in the order in which they are measured: the controllers come last, since they leave live Tasks behind.
 var parts = []string{partWebhook, partSustained, partControllers}
-
-const reviewsPerSecond = 200
-
-// podSizes are the numbers of containers of the Pods that the webhook is asked about.
-var podSizes = []int{3, 50}
 
 func main() {
 	// It shares the machine's cores with what it measures, and memory is plenty.
@@ -129,14 +124,14 @@ func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
 		}
 		err = errors.Join(err, b.cluster.stop())
 	}()
-	r = &results{plan: b.plan, reviews: map[int]reviews{}}
+	r = &results{plan: b.plan}
 	for _, part := range parts {
 		if b.only != "" && b.only != part {
 			continue
 		}
 		switch part {
 		case partWebhook:
-			err = b.webhook(ctx, r)
+			r.reviews, err = b.webhook(ctx)
 		case partSustained:
 			err = b.sustained(ctx, r)
 		case partControllers:
@@ -234,37 +229,4 @@ func (b *bench) profile(ctx context.Context, o *operator, kind, name string) err
 		return write("apiserver-cpu", b.cluster.clientset.RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", seconds))
 	})
 	return group.Wait()
-}
-
-// webhook measures the answers of an operator on one core.
-func (b *bench) webhook(ctx context.Context, r *results) (err error) {
-	o, err := b.cluster.startOperator(ctx, b.program, "GOMAXPROCS=1")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, o.end()) }()
-	for _, count := range podSizes {
-		body, err := review(count)
-		if err != nil {
-			return err
-		}
-		before, err := o.cpu()
-		if err != nil {
-			return err
-		}
-		began := time.Now()
-		var asked reviews
-		if asked.times, err = load(ctx, o.webhook, body, reviewsPerSecond, b.plan.load); err != nil {
-			return err
-		}
-		asked.perSecond = float64(len(asked.times)) / time.Since(began).Seconds()
-		after, err := o.cpu()
-		if err != nil {
-			return err
-		}
-		asked.cpu = (after - before) / time.Duration(len(asked.times))
-		r.reviews[count] = asked
-		fmt.Fprintf(os.Stderr, "webhook, %d containers: median %s, p99 %s\n", count, report.Quantile(asked.times, 0.5), report.Quantile(asked.times, 0.99))
-	}
-	return nil
 }

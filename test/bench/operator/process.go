@@ -88,6 +88,16 @@ func (p process) cpu() (time.Duration, error) {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
+// stolen is the time that the hypervisor has not given to CPUs that had something to do, in steps of 10 ms: of all CPUs, since the start of the machine.
+func stolen() (time.Duration, error) {
+	kernel, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0, err
+	}
+	stat, err := kernel.Stat()
+	return seconds(stat.CPUTotal.Steal), err
+}
+
 // memory is how much is resident now, and the most that was since forgetPeak, in bytes.
 func (p process) memory() (now, peak uint64, err error) {
 	running, err := procfs.NewProc(p.pid)

@@ -2,17 +2,19 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/bench/operator/standin"
+	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
 // review is what the API server asks the webhook for a Pod of so many containers.
@@ -49,22 +53,109 @@ func review(containerCount int) ([]byte, error) {
 	})
 }
 
-// load sends reviews at a steady rate, whether or not the ones before are answered, and returns how long each answer took.
-func load(ctx context.Context, address string, body []byte, perSecond int, length time.Duration) ([]time.Duration, error) {
-	transport := &http.Transport{
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // it is the time that matters
-		MaxIdleConnsPerHost: perSecond,
-		ForceAttemptHTTP2:   true, // as the API server does
+// reviews are what the webhook was asked in one round.
+type reviews struct {
+	times []time.Duration // of the answers
+	took  time.Duration
+	cpu   time.Duration // of the operator
+	// stolen is the time for which a CPU had something to do and the hypervisor ran something else.
+	stolen time.Duration
+}
+
+const reviewsPerSecond = 200
+
+// podSizes are the numbers of containers of the Pods that the webhook is asked about.
+var podSizes = []int{3, 50}
+
+// webhook measures the answers of an operator on one core: in rounds, by the number of the Pod's containers.
+func (b *bench) webhook(ctx context.Context) (all map[int][]reviews, err error) {
+	o, err := b.cluster.startOperator(ctx, b.program, "GOMAXPROCS=1")
+	if err != nil {
+		return nil, err
 	}
+	defer func() { err = errors.Join(err, o.end()) }()
+	transport := standin.WebhookTransport()
 	defer transport.CloseIdleConnections()
-	httpClient := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	all = map[int][]reviews{}
+	for range b.plan.rounds {
+		for _, count := range podSizes {
+			body, err := review(count)
+			if err != nil {
+				return nil, err
+			}
+			asked, err := b.round(ctx, client, o, body)
+			if err != nil {
+				return nil, err
+			}
+			all[count] = append(all[count], asked)
+		}
+	}
+	return all, nil
+}
+
+func (b *bench) round(ctx context.Context, client *http.Client, o *operator, body []byte) (reviews, error) {
+	var r reviews
+	usedBefore, err := o.cpu()
+	if err != nil {
+		return r, err
+	}
+	stolenBefore, err := stolen()
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	if r.times, err = load(ctx, client, o.webhook, body, b.plan.load); err != nil {
+		return r, err
+	}
+	r.took = time.Since(began)
+	stolenAfter, err := stolen()
+	if err != nil {
+		return r, err
+	}
+	usedAfter, err := o.cpu()
+	r.cpu, r.stolen = usedAfter-usedBefore, stolenAfter-stolenBefore
+	return r, err
+}
+
+// quietest are the half of the rounds of which least was stolen.
+func quietest(rounds []reviews) []reviews {
+	byTheft := slices.SortedStableFunc(slices.Values(rounds), func(a, b reviews) int { return cmp.Compare(a.stolen, b.stolen) })
+	return byTheft[:(len(rounds)+1)/2]
+}
+
+// quantiles are those of each round.
+func quantiles(rounds []reviews, q float64) []time.Duration {
+	all := make([]time.Duration, len(rounds))
+	for i, r := range rounds {
+		all[i] = report.Quantile(r.times, q)
+	}
+	return all
+}
+
+// total is what was asked in all of them.
+func total(rounds []reviews) reviews {
+	var sum reviews
+	for _, r := range rounds {
+		sum.times = append(sum.times, r.times...)
+		sum.took += r.took
+		sum.cpu += r.cpu
+		sum.stolen += r.stolen
+	}
+	return sum
+}
+
+func (r reviews) perSecond() float64 { return float64(len(r.times)) / r.took.Seconds() }
+
+// load sends reviews at a steady rate, whether or not the ones before are answered, and returns how long each answer took.
+func load(ctx context.Context, client *http.Client, address string, body []byte, length time.Duration) ([]time.Duration, error) {
 	ask := func() error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 		if err != nil {
 			return err
 		}
 		request.Header.Set("Content-Type", "application/json")
-		response, err := httpClient.Do(request)
+		response, err := client.Do(request)
 		if err != nil {
 			return err
 		}
@@ -75,7 +166,7 @@ func load(ctx context.Context, address string, body []byte, perSecond int, lengt
 		}
 		return err
 	}
-	if err := ask(); err != nil { // and opens the connection
+	if err := ask(); err != nil { // it may open the connection
 		return nil, err
 	}
 
@@ -83,10 +174,10 @@ func load(ctx context.Context, address string, body []byte, perSecond int, lengt
 	var group sync.WaitGroup
 	var times []time.Duration
 	var failure error
-	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
-	defer ticker.Stop()
-	for range int(length.Seconds() * float64(perSecond)) {
-		due := <-ticker.C
+	began := time.Now()
+	for i := range int(length.Seconds() * reviewsPerSecond) {
+		due := began.Add(time.Duration(i) * time.Second / reviewsPerSecond)
+		sleepUntil(due)
 		group.Go(func() {
 			err := ask()
 			took := time.Since(due)
@@ -98,4 +189,13 @@ func load(ctx context.Context, address string, body []byte, perSecond int, lengt
 	}
 	group.Wait()
 	return times, failure
+}
+
+// sleepUntil wakes by the kernel's own clock. Go's timers are late by up to a millisecond, since its runtime waits for them with epoll_wait, which
+// counts in those.
+func sleepUntil(due time.Time) {
+	for left := time.Until(due); left > 0; left = time.Until(due) {
+		length := unix.NsecToTimespec(left.Nanoseconds())
+		_ = unix.Nanosleep(&length, nil) // it ends early with each signal, such as those of the runtime's
+	}
 }

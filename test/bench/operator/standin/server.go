@@ -80,6 +80,15 @@ type storedTask struct {
 	created, podCreated, stepsOver time.Time
 }
 
+// WebhookTransport is how an API server speaks to a webhook behind a Service: HTTP/1.1, so that several replicas share the calls (k8s.io/apiserver,
+// pkg/util/webhook/client.go), and as many idle connections (client-go, transport/cache.go).
+func WebhookTransport() *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, //nolint:gosec // it is the time that matters
+		MaxIdleConnsPerHost: 25,
+	}
+}
+
 // Start serves at an address of this machine until Close. The origin is the real API server, for all calls that are left to it. As many
 // Tasks as capacity may be done before they are received from Done.
 func Start(origin *rest.Config, sample Sample, capacity int) (*Server, error) {
@@ -101,11 +110,8 @@ func Start(origin *rest.Config, sample Sample, capacity int) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		sample: sample,
-		client: http.Client{Transport: &http.Transport{
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // it is the time that matters
-			ForceAttemptHTTP2: true,                                  // as the API server does
-		}},
+		sample:     sample,
+		client:     http.Client{Transport: WebhookTransport()},
 		address:    "https://" + listener.Addr().String(),
 		ca:         ca,
 		done:       make(chan Task, capacity),
