@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -90,6 +91,9 @@ func (b *bench) webhook(ctx context.Context) (all map[int][]reviews, err error) 
 			}
 			all[count] = append(all[count], asked)
 		}
+	}
+	for _, count := range podSizes {
+		fmt.Fprintf(os.Stderr, "webhook, %d containers: p99 %s\n", count, spread(quantiles(all[count], 0.99)))
 	}
 	return all, nil
 }

@@ -57,7 +57,7 @@ func (s *Server) CreateTask(name string, until v1alpha1.TaskPhase) error {
 	head, tail, _ := bytes.Cut(content, []byte(placeholder))
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	stored := &storedTask{head: head, tail: bytes.TrimSuffix(tail, []byte("}")), version: s.next(), status: []byte("{}"), until: until, created: time.Now()}
+	stored := &storedTask{head: head, tail: bytes.TrimSuffix(tail, []byte("}")), version: s.next(), status: map[string]json.RawMessage{}, until: until, created: time.Now()}
 	s.tasks[name] = stored
 	s.taskEvents.add(taskEvent(watch.Added, stored.content()))
 	return nil
@@ -77,7 +77,26 @@ func (s *Server) remove(name string) error {
 
 // content is the Task's JSON. Most of it never changes, and isn't encoded anew.
 func (t *storedTask) content() []byte {
-	return slices.Concat(t.head, []byte(t.version), t.tail, []byte(`,"status":`), t.status, []byte("}"))
+	text := slices.Concat(t.head, []byte(t.version), t.tail, []byte(`,"status":{`))
+	separator := ""
+	for member, value := range t.status {
+		text = append(text, separator...)
+		text = strconv.AppendQuote(text, member)
+		text = append(append(text, ':'), value...)
+		separator = ","
+	}
+	return append(text, "}}"...)
+}
+
+// patchStatus applies a merge patch (RFC 7396) to the members of the status, none of which is an object.
+func (t *storedTask) patchStatus(patch map[string]json.RawMessage) {
+	for member, value := range patch {
+		if string(value) == "null" {
+			delete(t.status, member)
+		} else {
+			t.status[member] = value
+		}
+	}
 }
 
 // patchTask applies a merge patch of a status.
@@ -86,7 +105,7 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 		Metadata struct {
 			ResourceVersion string `json:"resourceVersion"`
 		} `json:"metadata"`
-		Status json.RawMessage `json:"status"`
+		Status map[string]json.RawMessage `json:"status"`
 	}
 	if err := json.Unmarshal(body, &patch); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
@@ -100,22 +119,17 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 	case patch.Metadata.ResourceVersion != task.version:
 		return nil, apierrors.NewConflict(taskResource, name, errors.New("it has another version"))
 	}
-	content, err := jsonpatch.MergePatch(task.status, patch.Status)
-	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+	task.patchStatus(patch.Status)
+	var phase v1alpha1.TaskPhase
+	if err := json.Unmarshal(task.status["phase"], &phase); err != nil {
+		return nil, apierrors.NewBadRequest("status.phase: " + err.Error())
 	}
-	var status struct {
-		Phase v1alpha1.TaskPhase `json:"phase"`
-	}
-	if err := json.Unmarshal(content, &status); err != nil {
-		return nil, err
-	}
-	task.status, task.version = content, s.next()
+	task.version = s.next()
 	s.taskEvents.add(taskEvent(watch.Modified, task.content()))
-	switch status.Phase {
+	switch phase {
 	case task.until:
 		now := time.Now()
-		if status.Phase == v1alpha1.TaskSucceeded {
+		if phase == v1alpha1.TaskSucceeded {
 			time.AfterFunc(keptFor, func() {
 				if err := s.remove(name); err != nil {
 					s.done <- Task{Name: name, Err: fmt.Errorf("removing it: %w", err)}
@@ -124,7 +138,7 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 		}
 		s.done <- Task{Name: name, At: now, Lag: task.podCreated.Sub(task.created) + now.Sub(task.stepsOver)}
 	case v1alpha1.TaskFailed:
-		s.done <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.status)}
+		s.done <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.content())}
 	}
 	meta := s.sample.Task.ObjectMeta
 	meta.Name, meta.ResourceVersion = name, task.version

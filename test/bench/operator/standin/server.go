@@ -73,7 +73,7 @@ type Task struct {
 type storedTask struct {
 	head, tail []byte // the JSON without the status, before and behind the version
 	version    string
-	status     []byte // JSON
+	status     map[string]json.RawMessage
 	until      v1alpha1.TaskPhase
 	pod        string
 
