@@ -9,15 +9,18 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -165,8 +168,7 @@ func (s *Server) createPod(_ string, body []byte) (runtime.Object, error) {
 	pod.UID, pod.CreationTimestamp, pod.Generation = uuid.NewUUID(), metav1.Now(), 1
 	pod.ManagedFields = s.sample.Pod.ManagedFields
 	setDefaults(pod)
-	pod, err := s.admit(pod)
-	if err != nil {
+	if err := s.admit(pod); err != nil {
 		return nil, err
 	}
 
@@ -216,12 +218,52 @@ func setDefaults(pod *corev1.Pod) {
 	}
 }
 
-// admit is the Pod as the webhook wants it.
-func (s *Server) admit(pod *corev1.Pod) (*corev1.Pod, error) {
+// admission is what the webhook has made of a Pod. Of most, it makes the same.
+type admission struct {
+	before corev1.PodSpec
+	patch  []byte
+	after  corev1.PodSpec
+}
+
+// admit makes the Pod what the webhook wants it to be.
+func (s *Server) admit(pod *corev1.Pod) error {
 	content, err := json.Marshal(pod)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	text, err := s.review(pod, content)
+	if err != nil {
+		return err
+	}
+	patch, err := jsonpatch.DecodePatch(text)
+	if err != nil {
+		return err
+	}
+	s.mutex.Lock()
+	last := s.admission
+	s.mutex.Unlock()
+	if !bytes.Equal(text, last.patch) || !equality.Semantic.DeepEqual(pod.Spec, last.before) {
+		if content, err = patch.Apply(content); err != nil {
+			return err
+		}
+		var admitted corev1.Pod
+		if err := json.Unmarshal(content, &admitted); err != nil {
+			return err
+		}
+		last = admission{before: pod.Spec, patch: text, after: admitted.Spec}
+		s.mutex.Lock()
+		s.admission = last
+		s.mutex.Unlock()
+	}
+	pod.Spec = last.after
+	return patchMetadata(&pod.ObjectMeta, slices.DeleteFunc(patch, func(o jsonpatch.Operation) bool {
+		path, err := o.Path()
+		return err == nil && strings.HasPrefix(path, "/spec/")
+	}))
+}
+
+// review asks the webhook, and returns its patch.
+func (s *Server) review(pod *corev1.Pod, content []byte) ([]byte, error) {
 	kind, resource := metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
 	review := admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
@@ -252,15 +294,33 @@ func (s *Server) admit(pod *corev1.Pod) (*corev1.Pod, error) {
 	if answer.Response == nil || !answer.Response.Allowed {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the webhook refuses the Pod: %+v", answer.Response))
 	}
-	patch, err := jsonpatch.DecodePatch(answer.Response.Patch)
+	return answer.Response.Patch, nil
+}
+
+// patchMetadata applies a JSON patch of labels and annotations, which may test the UID.
+func patchMetadata(meta *metav1.ObjectMeta, patch jsonpatch.Patch) error {
+	type members struct {
+		UID         types.UID         `json:"uid"`
+		Labels      map[string]string `json:"labels"`
+		Annotations map[string]string `json:"annotations"`
+	}
+	var document struct {
+		Metadata members `json:"metadata"`
+	}
+	document.Metadata = members{meta.UID, meta.Labels, meta.Annotations}
+	content, err := json.Marshal(document)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if content, err = patch.Apply(content); err != nil {
-		return nil, err
+		return err
 	}
-	admitted := &corev1.Pod{}
-	return admitted, json.Unmarshal(content, admitted)
+	document.Metadata = members{}
+	if err := json.Unmarshal(content, &document); err != nil {
+		return err
+	}
+	meta.Labels, meta.Annotations = document.Metadata.Labels, document.Metadata.Annotations
+	return nil
 }
 
 // patchPod applies a JSON patch of the metadata.
@@ -275,22 +335,10 @@ func (s *Server) patchPod(name string, body []byte) (runtime.Object, error) {
 	if !ok {
 		return nil, apierrors.NewNotFound(podResource, name)
 	}
-	meta := old.ObjectMeta
-	meta.ManagedFields = nil // they are large, and stay as they are
-	content, err := json.Marshal(metav1.PartialObjectMetadata{ObjectMeta: meta})
-	if err != nil {
-		return nil, err
-	}
-	if content, err = patch.Apply(content); err != nil {
+	pod := *old // what is stored isn't changed any more, so versions of it may share
+	if err := patchMetadata(&pod.ObjectMeta, patch); err != nil {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, name, nil)
 	}
-	var changed metav1.PartialObjectMetadata
-	if err := json.Unmarshal(content, &changed); err != nil {
-		return nil, err
-	}
-	pod := *old // what is stored isn't changed any more, so versions of it may share
-	pod.ObjectMeta = changed.ObjectMeta
-	pod.ManagedFields = old.ManagedFields
 	if err := s.store(watch.Modified, &pod); err != nil {
 		return nil, err
 	}

@@ -44,12 +44,13 @@ type Server struct {
 	ca      []byte
 	done    chan Task
 
-	mutex   sync.Mutex
-	webhook string // its address
-	version int64
-	tasks   map[string]*storedTask
-	pods    map[string]*corev1.Pod
-	calls   map[string]float64
+	mutex     sync.Mutex
+	webhook   string    // its address
+	admission admission // the last
+	version   int64
+	tasks     map[string]*storedTask
+	pods      map[string]*corev1.Pod
+	calls     map[string]float64
 
 	taskEvents, podEvents *events
 }
