@@ -129,7 +129,7 @@ func (r *results) goals() []report.Goal {
 	const megabyte = 1e6
 	return append(goals,
 		report.AtMost("agent on disk", float64(a.size)/megabyte, 3, " MB"),
-		report.AtMost("agent resident while it waits: greatest", float64(report.Quantile(a.resident, 1))*1024/megabyte, 3, " MB"),
+		report.AtMost("agent resident while it waits: greatest", float64(report.Quantile(a.resident, 1))/megabyte, 3, " MB"),
 		report.Within("CPU time of an agent in "+waitingTime.String()+" of waiting: median", report.Quantile(a.cpu, 0.5), time.Millisecond),
 		report.Within("from exec of the agent to the command: median, less that of the command alone", report.Quantile(a.behind, 0.5)-report.Quantile(a.alone, 0.5), 5*time.Millisecond))
 }
@@ -154,7 +154,7 @@ func (a *agents) write(text *strings.Builder) {
 	fmt.Fprintf(text, "\n## The agent\n\nOf %d agents in one Pod, which wait for their turn; and of %d starts on the host, from the start of the program until `echo` says something:\n\n",
 		len(a.resident), len(a.behind))
 	text.WriteString("| | median | greatest |\n|---|---|---|\n")
-	fmt.Fprintf(text, "| on disk | %.2f MiB | |\n", float64(a.size)/(1<<20))
+	fmt.Fprintf(text, "| on disk | %s | |\n", mebibytes(a.size))
 	fmt.Fprintf(text, "| resident while it waits | %s | %s |\n", mebibytes(report.Quantile(a.resident, 0.5)), mebibytes(report.Quantile(a.resident, 1)))
 	fmt.Fprintf(text, "| of that, not of its file | %s | %s |\n", mebibytes(report.Quantile(a.own, 0.5)), mebibytes(report.Quantile(a.own, 1)))
 	fmt.Fprintf(text, "| CPU time in %s of waiting | %s | %s |\n", waitingTime, report.Milliseconds(report.Quantile(a.cpu, 0.5)), report.Milliseconds(report.Quantile(a.cpu, 1)))
@@ -162,8 +162,8 @@ func (a *agents) write(text *strings.Builder) {
 	fmt.Fprintf(text, "| `echo` behind an open gate | %s | %s |\n", report.Milliseconds(report.Quantile(a.behind, 0.5)), report.Milliseconds(report.Quantile(a.behind, 1)))
 }
 
-func mebibytes(kibibytes int64) string {
-	return fmt.Sprintf("%.2f MiB", float64(kibibytes)/(1<<10))
+func mebibytes(bytes uint64) string {
+	return fmt.Sprintf("%.2f MiB", float64(bytes)/(1<<20))
 }
 
 func cell(times, floor []time.Duration) string {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/procfs"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,8 +22,8 @@ import (
 
 // agents is what the agents of one Pod take while their steps wait, and what one takes to start a command.
 type agents struct {
-	size          int64           // bytes of the program
-	resident, own []int64         // KiB, of each: all its memory, and the part that is not a file's
+	size          uint64          // bytes of the program
+	resident, own []uint64        // bytes, of each: all its memory, and the part that is not a file's
 	cpu           []time.Duration // of each, in waitingTime
 	// alone and behind are the times from a program's start to its command's first sign of life, without an agent and with one whose gate is open.
 	alone, behind []time.Duration
@@ -78,12 +79,16 @@ func lookAtAgents(ctx context.Context, pod string, count int) (*agents, error) {
 	a := &agents{}
 	before := make([]time.Duration, len(pids))
 	for i, pid := range pids {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		agent, err := procfs.NewProc(pid)
 		if err != nil {
 			return nil, err
 		}
-		a.resident = append(a.resident, kibibytes(string(status), "VmRSS:"))
-		a.own = append(a.own, kibibytes(string(status), "RssAnon:"))
+		status, err := agent.NewStatus()
+		if err != nil {
+			return nil, err
+		}
+		a.resident = append(a.resident, status.VmRSS)
+		a.own = append(a.own, status.RssAnon)
 		if before[i], err = cpuTime(pid); err != nil {
 			return nil, err
 		}
@@ -130,14 +135,6 @@ func waitingAgents(pod string) ([]int, error) {
 	return pids, nil
 }
 
-// kibibytes is a field of proc_pid_status(5).
-func kibibytes(status, field string) int64 {
-	_, after, _ := strings.Cut(status, field)
-	var value int64
-	_, _ = fmt.Sscan(after, &value)
-	return value
-}
-
 // cpuTime is that of all threads, by the scheduler's own account in nanoseconds (Documentation/scheduler/sched-stats.rst); that in
 // proc_pid_stat(5) has a hundredth of a second.
 func cpuTime(pid int) (time.Duration, error) {
@@ -171,7 +168,7 @@ func (a *agents) start(ctx context.Context, pid int) error {
 	if err != nil {
 		return err
 	}
-	a.size = int64(len(program))
+	a.size = uint64(len(program))
 	agent, order := filepath.Join(dir, "agent"), filepath.Join(dir, contract.OrderFile)
 	if err := os.WriteFile(agent, program, 0o755); err != nil {
 		return err
