@@ -78,14 +78,16 @@ func (b *bench) webhook(ctx context.Context) (all map[int][]reviews, err error) 
 	transport := standin.WebhookTransport()
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	bodies := map[int][]byte{}
+	for _, count := range podSizes {
+		if bodies[count], err = review(count); err != nil {
+			return nil, err
+		}
+	}
 	all = map[int][]reviews{}
 	for range b.plan.rounds {
 		for _, count := range podSizes {
-			body, err := review(count)
-			if err != nil {
-				return nil, err
-			}
-			asked, err := b.round(ctx, client, o, body)
+			asked, err := b.round(ctx, client, o, bodies[count])
 			if err != nil {
 				return nil, err
 			}

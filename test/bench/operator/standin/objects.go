@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -91,15 +92,17 @@ func (t *storedTask) content() []byte {
 	return append(text, "}}"...)
 }
 
-// patchStatus applies a merge patch (RFC 7396) to the members of the status, none of which is an object.
-func (t *storedTask) patchStatus(patch map[string]json.RawMessage) {
+// merge applies a merge patch (RFC 7396) to the members of a status, none of which is an object.
+func merge(status, patch map[string]json.RawMessage) map[string]json.RawMessage {
+	merged := maps.Clone(status)
 	for member, value := range patch {
 		if string(value) == "null" {
-			delete(t.status, member)
+			delete(merged, member)
 		} else {
-			t.status[member] = value
+			merged[member] = value
 		}
 	}
+	return merged
 }
 
 // patchTask applies a merge patch of a status.
@@ -122,12 +125,12 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 	case patch.Metadata.ResourceVersion != task.version:
 		return nil, apierrors.NewConflict(taskResource, name, errors.New("it has another version"))
 	}
-	task.patchStatus(patch.Status)
+	status := merge(task.status, patch.Status)
 	var phase v1alpha1.TaskPhase
-	if err := json.Unmarshal(task.status["phase"], &phase); err != nil {
+	if err := json.Unmarshal(status["phase"], &phase); err != nil {
 		return nil, apierrors.NewBadRequest("status.phase: " + err.Error())
 	}
-	task.version = s.next()
+	task.status, task.version = status, s.next()
 	s.taskEvents.add(taskEvent(watch.Modified, task.content()))
 	switch phase {
 	case task.until:
