@@ -58,6 +58,7 @@ func TestCauseInLog(t *testing.T) {
 	cases := map[string]struct {
 		ping, token, manifest http.HandlerFunc // what isn't given is that of a registry with basic authentication
 		image                 string           // elsewhere than at HOST
+		timeout               time.Duration    // 0: more than an answer takes, however busy the machine is
 		want                  string
 	}{
 		"status":                     {manifest: answer(http.StatusBadGateway), want: "HOST: status 502"},
@@ -76,7 +77,7 @@ func TestCauseInLog(t *testing.T) {
 		"connection closed":          {manifest: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, want: "HOST: EOF"},
 		"redirect to nobody":         {manifest: redirect("http://" + robot + ":" + s3cret + "@" + nobody + "/" + signature + "?sig=" + signature), want: nobody + ": dial tcp " + nobody + ": connect: connection refused"},
 		"redirect to what isn't TLS": {manifest: redirect("http://127.0.0.3/" + signature + "?sig=" + signature), want: "127.0.0.3: it would be spoken to without TLS"},
-		"silence":                    {manifest: hang, want: "HOST: context deadline exceeded"},
+		"silence":                    {manifest: hang, timeout: 2 * time.Second, want: "HOST: context deadline exceeded"},
 		"not an image":               {manifest: content("text/html", marker+s3cret), want: "not an image"},
 		"nobody listens":             {image: nobody + "/app:v1", want: nobody + ": dial tcp " + nobody + ": connect: connection refused"},
 		"untrusted certificate":      {image: addressOf(untrusted) + "/app:v1", want: addressOf(untrusted) + ": tls: failed to verify certificate: x509: certificate signed by unknown authority"},
@@ -102,7 +103,7 @@ func TestCauseInLog(t *testing.T) {
 			}
 			resolver := newResolver(t, entrypoint.Options{
 				PlainHTTP: []string{host, nobody},
-				Timeout:   metav1.Duration{Duration: 2 * time.Second},
+				Timeout:   metav1.Duration{Duration: c.timeout},
 				Secrets:   secrets{"right": dockerConfig(strings.Split(image, "/")[0], robot, s3cret)}.read,
 			})
 			request := entrypoint.Request{Namespace: "default", Image: image, PullSecrets: []string{"right"}}
