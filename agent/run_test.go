@@ -280,6 +280,20 @@ func TestWhatIsNoRecord(t *testing.T) {
 	}
 }
 
+// The container of a step that has released another one ends later than its record says, so that its cleaning up isn't in the way.
+func TestGiveWay(t *testing.T) {
+	t.Parallel()
+	const headStart = 20 * time.Millisecond
+	info, runDir := newPodinfo(t), newRunDir(t, 2)
+	info.write(order("1"))
+	if diff := cmp.Diff(ran, container{args: info.sharing(runDir, 1).Args()}.run(t)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if after := time.Since(recordOf(t, runDir, 1).FinishedAt); after < headStart {
+		t.Errorf("the container has ended %s after the command, want %s at least", after, headStart)
+	}
+}
+
 // The kubelet makes the directory of a step with its container, which may be after that of the next one.
 func TestHandOffFromAStepThatComesLater(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,7 @@ type hopKind struct {
 	annotations map[string]string
 	cpu         string // request of each step; empty: none
 	noInotify   bool   // the steps' user has no inotify instances left
-	oneShell    bool   // the commands run one after another in a shell, without taskflow: what the clock costs
+	oneShell    bool   // the commands run one after another in a shell, without taskflow
 }
 
 // allUp is longer than the kubelet takes to start the containers of a Pod of so many steps, in seconds. The first step takes so long:
@@ -55,7 +55,7 @@ func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error)
 		_, err := b.run(ctx,
 			kind.object,
 			func(pod *corev1.Pod) (err error) {
-				ofPod, err = b.readHops(ctx, pod)
+				ofPod, err = b.readHops(ctx, kind, pod)
 				return err
 			})
 		if err != nil {
@@ -70,7 +70,7 @@ func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error)
 // object is a Task, or a Pod of one container.
 func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 	if k.oneShell {
-		return pod(meta, nil, []corev1.Container{container(0, strings.Repeat(look+"; ", k.steps))})
+		return pod(meta, nil, []corev1.Container{container(0, strings.Repeat(k.inShell()+"; ", k.steps))})
 	}
 	t := task(meta, work{steps: k.steps}, k.annotations)
 	for i := range t.Spec.Steps {
@@ -85,6 +85,22 @@ func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 	return t
 }
 
+// inShell is a command of a shell that does what a step does: a process of its own, but for the clock alone.
+func (k hopKind) inShell() string {
+	if k.length == "" {
+		return look
+	}
+	return "sh -c '" + k.command(1)[2] + "'"
+}
+
+// looks is how often a step looks at the clock, but for the first one.
+func (k hopKind) looks() int {
+	if k.length == "" {
+		return 1
+	}
+	return 2
+}
+
 func (k hopKind) command(step int) []string {
 	length := k.length
 	if step == 0 {
@@ -96,13 +112,12 @@ func (k hopKind) command(step int) []string {
 	return []string{"sh", "-c", look + "; sleep " + length + "; " + look}
 }
 
-// readHops returns the times between the last look of each step and the first of the next one; of a Pod that is not a sequence, between
-// looks.
-func (b *bench) readHops(ctx context.Context, pod *corev1.Pod) ([]time.Duration, error) {
+// readHops returns the times between the last look of each step and the first of the next one.
+func (b *bench) readHops(ctx context.Context, kind hopKind, pod *corev1.Pod) ([]time.Duration, error) {
 	var hops []time.Duration
 	var last time.Time
-	steps, isSequence := pod.Annotations[contract.StepsAnnotation]
-	if !isSequence {
+	steps := pod.Annotations[contract.StepsAnnotation]
+	if kind.oneShell {
 		steps = pod.Spec.Containers[0].Name
 	}
 	for _, step := range contract.ParseSteps(steps) {
@@ -115,7 +130,7 @@ func (b *bench) readHops(ctx context.Context, pod *corev1.Pod) ([]time.Duration,
 			return nil, fmt.Errorf("log of %s: %w", step, err)
 		}
 		for i, at := range looks {
-			if !last.IsZero() && (i == 0 || !isSequence) {
+			if !last.IsZero() && (i == 0 || kind.oneShell && i%kind.looks() == 0) {
 				hops = append(hops, at.Sub(last))
 			}
 			last = at

@@ -62,6 +62,7 @@ var full = plan{
 		{name: "steps that do nothing, CPU request 10m", pods: 2, steps: 50, cpu: "10m"},
 		{name: withoutInotify, pods: 2, steps: 50, length: "0.1", noInotify: true},
 		{name: shortSteps + ", handoff: controller", pods: 1, steps: 10, length: "0.1", annotations: controllerAlone},
+		{name: "no taskflow: shells of 0.3 s, started by one shell", pods: 2, steps: 50, length: "0.3", oneShell: true},
 		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
 	},
 	waiting: 50,
