@@ -41,9 +41,9 @@ import (
 // replicas is how many operators share the one Secret.
 const replicas = 3
 
-// shortLives make the certificate change every eight seconds and the authority every sixteen, each 0.4 seconds after it is trusted: longer than
-// a busy machine keeps the API server or a replica from hearing of it.
-var shortLives = certs.Lifetimes{Authority: 24 * time.Second, Serving: 12 * time.Second}
+// shortLives make the certificate change every 16 seconds, 8 before it ends, and the authority every 32, each 0.8 seconds after it is trusted:
+// longer than a busy machine keeps the API server or a replica from hearing of it.
+var shortLives = certs.Lifetimes{Authority: 48 * time.Second, Serving: 24 * time.Second}
 
 // TestCertificatesOfReplicas proves that several replicas keep one certificate, and that the API server can call each of them at
 // every moment: while certificates and authorities are renewed, and after somebody has deleted or damaged the Secret or the

@@ -166,29 +166,35 @@ func TestProbes(t *testing.T) {
 	probe := &corev1.Probe{
 		ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/tmp/alive"}}},
 		PeriodSeconds:    1,
+		TimeoutSeconds:   10, // a busy machine takes long to start a process in a container
 		FailureThreshold: 1,
 	}
-	second := shell("second", "touch /tmp/alive; sleep 4")
+	task, journal := recordingTask(t, newNamespace(t, "privileged"), 0)
+	seen := filepath.Join(filepath.Dir(journal), "seen")
+	second := shell("second", "touch /tmp/alive; until test -e /journal/seen; do sleep 0.1; done")
 	second.LivenessProbe, second.ReadinessProbe = probe, probe
+	second.VolumeMounts = recordingStep(1, "").VolumeMounts
 	third := shell("third", "sleep 1; touch /tmp/alive; sleep 3")
 	third.StartupProbe = probe.DeepCopy()
 	third.LivenessProbe = probe
 	delayed := shell("delayed", "sleep 2; touch /tmp/alive; sleep 4")
 	delayed.LivenessProbe = probe.DeepCopy()
 	delayed.LivenessProbe.InitialDelaySeconds = 4
-	task := newTask(newNamespace(t, "baseline"), "probed", shell("first", "sleep 5"), second, third, delayed)
-	create(t, task)
-	ready := false
-	awaitTask(t, task, "the Task to succeed", func(status v1alpha1.TaskStatus) bool {
-		var pod corev1.Pod
-		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &pod); err == nil {
-			ready = ready || slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == "second" && c.Ready })
-		}
-		return status.Phase == v1alpha1.TaskSucceeded
-	})
-	if !ready {
-		t.Error("the second step was never ready")
+	for _, step := range []corev1.Container{shell("first", "sleep 5"), second, third, delayed} {
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
 	}
+	create(t, task)
+	wait.For(t, "the second step to be ready", func(ctx context.Context) error {
+		var pod corev1.Pod
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == "second" && c.Ready }) {
+			return fmt.Errorf("the containers are %+v", pod.Status.ContainerStatuses)
+		}
+		return os.WriteFile(seen, nil, 0o600)
+	})
+	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
 }
 
 // What a step leaves running is ended before the next one begins, also where the Pod's containers share their processes.
