@@ -49,9 +49,17 @@ func (p predecessor) read() (halt string, ended bool) {
 		return "", false
 	}
 	record, ok := readRecord(p.runDir, p.number)
+	if !ok {
+		return "", false
+	}
+	return p.judge(record)
+}
+
+// judge says what the record means for the next step, as read does.
+func (p predecessor) judge(record contract.Record) (halt string, ended bool) {
 	failed := record.ExitCode != 0
 	switch {
-	case !ok, record.Reason == contract.ReasonStopped:
+	case record.Reason == contract.ReasonStopped:
 		return "", false
 	case record.Reason == contract.ReasonSkipped && !failed:
 		return record.Message, false // the reason of the step that was the first to end so

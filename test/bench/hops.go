@@ -74,7 +74,7 @@ func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 	}
 	t := task(meta, work{steps: k.steps}, k.annotations)
 	for i := range t.Spec.Steps {
-		t.Spec.Steps[i].Command = k.command(i)
+		t.Spec.Steps[i].Command = []string{"sh", "-c", k.script(i)}
 		if k.cpu != "" {
 			t.Spec.Steps[i].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(k.cpu)}
 		}
@@ -90,32 +90,26 @@ func (k hopKind) inShell() string {
 	if k.length == "" {
 		return look
 	}
-	return "sh -c '" + k.command(1)[2] + "'"
+	return "sh -c '" + k.script(1) + "'"
 }
 
-// looks is how often a step looks at the clock, but for the first one.
-func (k hopKind) looks() int {
-	if k.length == "" {
-		return 1
-	}
-	return 2
-}
-
-func (k hopKind) command(step int) []string {
+// script is what a step runs. All steps but the first look at the clock equally often.
+func (k hopKind) script(step int) string {
 	length := k.length
 	if step == 0 {
 		length = allUp(k.steps)
 	}
 	if length == "" {
-		return []string{"sh", "-c", look}
+		return look
 	}
-	return []string{"sh", "-c", look + "; sleep " + length + "; " + look}
+	return look + "; sleep " + length + "; " + look
 }
 
 // readHops returns the times between the last look of each step and the first of the next one.
 func (b *bench) readHops(ctx context.Context, kind hopKind, pod *corev1.Pod) ([]time.Duration, error) {
 	var hops []time.Duration
 	var last time.Time
+	looksOfOne := strings.Count(kind.script(1), look)
 	steps := pod.Annotations[contract.StepsAnnotation]
 	if kind.oneShell {
 		steps = pod.Spec.Containers[0].Name
@@ -130,7 +124,7 @@ func (b *bench) readHops(ctx context.Context, kind hopKind, pod *corev1.Pod) ([]
 			return nil, fmt.Errorf("log of %s: %w", step, err)
 		}
 		for i, at := range looks {
-			if !last.IsZero() && (i == 0 || kind.oneShell && i%kind.looks() == 0) {
+			if !last.IsZero() && (i == 0 || kind.oneShell && i%looksOfOne == 0) {
 				hops = append(hops, at.Sub(last))
 			}
 			last = at

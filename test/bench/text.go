@@ -31,8 +31,8 @@ the goal, which is one for an idle machine, is held against the steps of 0.3 s; 
 
 So an agent whose record has released another step ends 20 ms later than it could: its own end, and what the runtime does behind it, would take the CPU from the start of the next command.
 That was measured on a machine where a process takes long to start (its hypervisor keeps the page tables; a page that is touched first takes 11 µs), by Pods of 31 steps of 0.3 s: the medians
-of three Pods without it were 9.6, 8.7 and 8.4 ms, with it 6.5, 6.0 and 5.9; of steps that do nothing, 17.4, 18.9 and 17.5 ms, and 10.9, 16.8 and 15.2. Not to sync the record didn't help (9.7 to
-12.2 ms). By ` + "`make bench`" + `, whose Pods have 50 steps, 9.5, 10.5 and 10.6 ms became 6.2 to 7.5 (four Pods); in the same run a shell took 4.2 and 4.4 ms from the end of one shell to the start
+of seven Pods without it were 7.7 to 14.3 ms (8.7 at the median), of three with it 5.9, 6.0 and 6.5; of steps that do nothing, 17.4, 17.5 and 18.9 ms, and 10.9, 15.2 and 16.8. Not to sync the
+record didn't help (9.7 to 12.2 ms). In Pods of 50 steps, as ` + "`make bench`" + ` has them, 9.5, 10.5 and 10.6 ms became 6.2 to 7.5 (four Pods); in the same run a shell took 4.2 and 4.4 ms from the end of one shell to the start
 of the next, without taskflow, in one container: so on that machine there is little room left below 5 ms.
 
 The small files of the gate are read with three system calls each, without package os and its poller, which took nine and 50 KiB of memory more.
