@@ -82,7 +82,7 @@ func lookPath(name, path string) (string, error) {
 		if err == nil {
 			return candidate, nil
 		}
-		if errors.Is(err, unix.EACCES) {
+		if err == unix.EACCES {
 			failure = err
 		}
 	}
@@ -90,8 +90,8 @@ func lookPath(name, path string) (string, error) {
 }
 
 func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+	var info unix.Stat_t
+	return unix.Stat(path, &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // startFailure is the exit code for an error of start, as shells choose it.

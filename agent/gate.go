@@ -104,8 +104,11 @@ func read(path string, flags, limit int) (content []byte, ok bool) {
 	if unix.Fstat(fd, &info) != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, false
 	}
+	content = make([]byte, 0, maxRecord)
 	for len(content) < limit {
-		content = slices.Grow(content, maxRecord)
+		if len(content) == cap(content) {
+			content = slices.Grow(content, maxRecord)
+		}
 		n, err := unix.Read(fd, content[len(content):min(cap(content), limit)])
 		if err != nil {
 			return nil, false

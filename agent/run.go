@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -82,37 +81,53 @@ func readRecord(runDir string, n int) (contract.Record, bool) {
 	return contract.ParseRecord(string(content))
 }
 
-// publish makes the record that of step n, in one rename: whoever looks sees the whole of it, or none. The file it returns is to
-// be synced, later, since the next step need not wait for the disk.
-func publish(runDir string, n int, record contract.Record) (*os.File, error) {
+// publish makes the record that of step n, in one rename: whoever looks sees the whole of it, or none. It returns what is to be synced,
+// later, since the next step need not wait for the disk. The next step waits for each of the calls below: package os would start Go's
+// poller first, as in read.
+func publish(runDir string, n int, record contract.Record) (unsynced, error) {
 	dir := contract.StepDir(runDir, n)
-	temp, err := os.CreateTemp(dir, ".record-*")
-	if err != nil {
-		return nil, err
+	temp, path := filepath.Join(dir, ".record"), filepath.Join(dir, contract.RecordFile)
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC
+	file, err := unix.Open(temp, flags, 0)
+	if err == unix.EEXIST && unix.Unlink(temp) == nil { // of a container that was killed in here
+		file, err = unix.Open(temp, flags, 0)
 	}
-	_, err = temp.WriteString(marshal(record))
+	if err != nil {
+		return unsynced{}, err
+	}
+	content := marshal(record)
+	written, err := unix.Write(file, []byte(content))
+	if err == nil && written < len(content) {
+		err = unix.ENOSPC
+	}
 	if err == nil {
 		const readable = 0o444 // the next step may be another user's
-		err = temp.Chmod(readable)
+		err = unix.Fchmod(file, readable)
 	}
 	if err == nil {
-		err = os.Rename(temp.Name(), filepath.Join(dir, contract.RecordFile))
+		err = unix.Rename(temp, path)
 	}
 	if err != nil {
-		_ = temp.Close()
-		_ = os.Remove(temp.Name())
-		return nil, err
+		_ = unix.Close(file)
+		_ = unix.Unlink(temp)
+		return unsynced{}, err
 	}
-	return temp, nil
+	return unsynced{file: file, dir: dir}, nil
 }
 
-// syncRecord brings a published record to the disk, so that a step which has ended is not run again after the node has crashed.
-func syncRecord(file *os.File) {
+// unsynced is a published record: its file, open, and the directory that has its name.
+type unsynced struct {
+	file int
+	dir  string
+}
+
+// sync brings the record to the disk, so that a step which has ended is not run again after the node has crashed.
+func (u unsynced) sync() {
 	// A disk that can't do this has failed the step's data before; there is nobody to tell.
-	_ = file.Sync()
-	_ = file.Close()
-	if dir, err := os.Open(filepath.Dir(file.Name())); err == nil {
-		_ = dir.Sync()
-		_ = dir.Close()
+	_ = unix.Fsync(u.file)
+	_ = unix.Close(u.file)
+	if dir, err := unix.Open(u.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+		_ = unix.Fsync(dir)
+		_ = unix.Close(dir)
 	}
 }

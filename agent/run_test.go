@@ -3,6 +3,7 @@
 package agent_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -597,9 +598,18 @@ func TestStepThatWasKilledIsRunAgain(t *testing.T) {
 	p.awaitOutput("ready")
 	p.signal(unix.SIGKILL)
 	p.wait()
+	// Or right before its record was published.
+	unpublished := writeFile(t, filepath.Join(contract.StepDir(runDir, 1), ".record"), "a part")
+	must(t, os.Chmod(unpublished, 0o444))
 	flags.Command = shell("echo ran")
 	if diff := cmp.Diff(ran, container{args: flags.Args()}.run(t)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(contract.Record{}, recordOf(t, runDir, 1), ignoreTimes); diff != "" {
+		t.Errorf("record: -want +got:\n%s", diff)
+	}
+	if _, err := os.Lstat(unpublished); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was to become the record is still there (%v)", err)
 	}
 }
 

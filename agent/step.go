@@ -40,9 +40,9 @@ func (s step) run() int {
 	record := s.waitAndExecute()
 	// Where something of the step can't be killed, the container can't end either, and the next step waits for that.
 	if _, _, left := reap(0); !left && s.flags.Run != "" {
-		if file, err := publish(s.flags.Run, s.flags.WaitContent, record); err == nil {
-			defer syncRecord(file)
-			defer s.giveWay(record)
+		if published, err := publish(s.flags.Run, s.flags.WaitContent, record); err == nil {
+			s.giveWay(record)
+			defer published.sync()
 		}
 	}
 	s.leave(record)
@@ -84,6 +84,7 @@ func (s step) leave(record contract.Record) {
 
 func (s step) waitAndExecute() contract.Record {
 	adoptOrphans()
+	s.warmUp()
 
 	w := newWatcher()
 	halt, told := s.wait(w)
@@ -99,6 +100,12 @@ func (s step) waitAndExecute() contract.Record {
 		return contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: halt}
 	}
 	return s.execute(w)
+}
+
+// warmUp looks for the command ahead of the release, so that the environment has been taken apart and the directories of PATH have been read
+// by then. What it finds doesn't count: an earlier step may have made the command.
+func (s step) warmUp() {
+	_, _ = lookPath(s.flags.Command[0], os.Getenv("PATH"))
 }
 
 // wait returns when the step is released, with why it must not run if the gate has closed, or at once
@@ -181,14 +188,17 @@ func (s step) try(n int, halted <-chan string) (record contract.Record, again bo
 	return record, record.ExitCode != 0 && end.halt == "" && !end.terminated
 }
 
-// watchHalt sends the reason once when the sequence is halted.
+// watchHalt sends the reason once when the sequence is halted. It begins to look when the command has started, whose CPU it would take.
 func (s step) watchHalt(w *watcher) <-chan string {
 	halted := make(chan string, 1)
 	if s.flags.Halt == "" {
 		return halted
 	}
 	g := gate{orderFile: s.flags.Wait, order: math.MaxInt, haltFile: s.flags.Halt} // an order that is never reached
-	go func() { halted <- g.wait(w) }()
+	go func() {
+		time.Sleep(headStart)
+		halted <- g.wait(w)
+	}()
 	return halted
 }
 
