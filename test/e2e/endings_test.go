@@ -32,6 +32,9 @@ import (
 // settleLimit is how long after the kubelet's report of a container's end the Task may take to say how it has ended.
 const settleLimit = 2 * time.Second
 
+// beginLimit is longer than a Pod takes to begin beside those of all tests that run at once: for timeouts that count from its creation.
+const beginLimit = 30 * time.Second
+
 // lostByKubelet is what a busy kubelet says, with 137 as the exit code, of a container that it has evicted and removed before it looked how it
 // ended (ContainerStatusUnknown in pkg/kubelet/kubelet_pods.go).
 const lostByKubelet = "The container could not be located when the pod was terminated"
@@ -59,7 +62,7 @@ func TestEndings(t *testing.T) {
 		podGoes   bool
 		// both deliveries of the agent make a difference, if anything does.
 		both bool
-		// slow ones begin first: they wait for --start-grace-period of `make deploy-local`.
+		// slow ones begin first: they wait for --start-grace-period of `make deploy-local`, or for beginLimit.
 		slow bool
 	}{
 		"exit code": {
@@ -131,9 +134,10 @@ func TestEndings(t *testing.T) {
 		"timeout of the Task": {
 			step: shell("ends", "sleep 1000"),
 			edit: func(task *v1alpha1.Task) {
-				task.Spec.Timeout = &metav1.Duration{Duration: 10 * time.Second} // on a busy node, a Pod may take half of it to begin
+				task.Spec.Timeout = &metav1.Duration{Duration: beginLimit}
 			},
 			want: outcome{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", 143},
+			slow: true,
 		},
 		"cancelled": { // PEERS row 5
 			step:      shell("ends", "echo at work; sleep 1000"),
@@ -285,7 +289,7 @@ func TestStoppedStepReleasesNobody(t *testing.T) {
 			for i := range task.Spec.Steps[1:] {
 				task.Spec.Steps[1+i].Lifecycle = hold
 			}
-			task.Spec.Timeout = &metav1.Duration{Duration: 10 * time.Second}
+			task.Spec.Timeout = &metav1.Duration{Duration: beginLimit}
 			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(8))
 			create(t, task)
 			status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
