@@ -31,7 +31,7 @@ e2e() {
 	certmanager=$($cluster cert-manager)
 	eval "$environment"
 	eval "$certmanager"
-	go test -tags e2e -timeout 30m -count=1 -parallel 8 ./test/e2e/...
+	go test -tags e2e -timeout 30m -count=1 -parallel 6 ./test/e2e/...
 }
 
 lifecycle() {

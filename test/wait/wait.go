@@ -24,8 +24,12 @@ func For(t *testing.T, what string, check func(ctx context.Context) error) {
 	began := time.Now()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	var missing error
 	for {
 		err := check(ctx)
+		if missing == nil || ctx.Err() == nil { // else it may tell of nothing but the end of the wait
+			missing = err
+		}
 		if err == nil {
 			if took := time.Since(began); took > worthMentioning {
 				t.Logf("waited %s for %s", took.Round(interval), what)
@@ -35,7 +39,7 @@ func For(t *testing.T, what string, check func(ctx context.Context) error) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatalf("waited %s for %s: %v", patience, what, err)
+			t.Fatalf("waited %s for %s: %v", patience, what, missing)
 		}
 	}
 }
