@@ -41,5 +41,9 @@ that were 5.8 to 6.9 ms (6.3 in the middle), of six with it 5.2 to 6.3 (5.8). By
 knows, 0.4 until the record is there, 0.15 until the next agent is awake, 1.2 until it forks, 0.8 until the next shell is executed and 2.1 until that says something. To go through all that once ahead of
 the release, with a record and a fork, was no help (six Pods, 5.2 to 7.0 ms).
 
+Where processes start faster, this half of the report is another one. On a machine on which ` + "`echo`" + ` alone took 1.5 ms, a run on 2026-11-27 met all its goals, with the agent before the changes of the
+last two paragraphs: of 1029 hops of steps of 0.3 s p50 was 2.5 ms and p99 10.5 ms; an agent took 3.8 ms from its exec to the command, and 0.4 ms of CPU in 10 s of waiting; 1 × true took 0.87× the one
+container, and 20 × sleep 0.3 took 1.07× with the image volume, 1.16× with the init container, and 2.70× with native init containers.
+
 The small files of the gate are read with three system calls each, without package os and its poller, which took nine and 50 KiB of memory more.
 `
