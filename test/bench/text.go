@@ -35,7 +35,7 @@ of seven Pods without it were 7.7 to 14.3 ms (8.7 at the median), of three with 
 record didn't help (9.7 to 12.2 ms). In Pods of 50 steps, as ` + "`make bench`" + ` has them, 9.5, 10.5 and 10.6 ms became 6.2 to 7.5 (four Pods); in the same run a shell took 4.2 and 4.4 ms from the end of one shell to the start
 of the next, without taskflow, in one container: so on that machine there is little room left below 5 ms.
 
-What else stood between two commands is out of the way of the second one's start, too: the record is published with five system calls; the termination message is left, and a halt is first
+What else stood between two commands is out of the way of the second one's start, too: the record is published with four system calls; the termination message is left, and a halt is first
 looked for, when the next command has started; the environment and PATH are gone through ahead of the release. On the same machine, Pods of 31 steps of 0.3 s: the medians of four Pods without
 that were 5.8 to 6.9 ms (6.3 in the middle), of six with it 5.2 to 6.3 (5.8). By ` + "`perf`" + `, which costs time itself, the median parts of 24 hops were then: 1.3 ms from the end of the shell until its agent
 knows, 0.4 until the record is there, 0.15 until the next agent is awake, 1.2 until it forks, 0.8 until the next shell is executed and 2.1 until that says something. To go through all that once ahead of
