@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -447,33 +448,42 @@ func watchSettling(t *testing.T, task *v1alpha1.Task) func() (time.Duration, boo
 	go func() {
 		defer pods.Stop()
 		defer tasks.Stop()
+		defer close(results)
 		var ended time.Time
 		for {
+			var event watch.Event
+			var open bool
 			select {
-			case event := <-pods.ResultChan():
-				pod, ok := event.Object.(*corev1.Pod)
-				if !ok {
-					continue
-				}
-				for _, container := range pod.Status.ContainerStatuses {
+			case event, open = <-pods.ResultChan():
+			case event, open = <-tasks.ResultChan():
+			case <-t.Context().Done():
+			}
+			if !open {
+				return
+			}
+			switch object := event.Object.(type) {
+			case *corev1.Pod:
+				for _, container := range object.Status.ContainerStatuses {
 					if end := container.State.Terminated; end != nil && end.ExitCode != 0 && ended.IsZero() {
 						ended = time.Now()
 					}
 				}
-			case event := <-tasks.ResultChan():
-				task, ok := event.Object.(*v1alpha1.Task)
-				if ok && task.Status.CompletionTime == nil {
-					continue
+			case *v1alpha1.Task:
+				if object.Status.CompletionTime != nil {
+					results <- result{time.Since(ended), !ended.IsZero()}
+					return
 				}
-				results <- result{time.Since(ended), ok && !ended.IsZero()}
-				return
-			case <-t.Context().Done():
-				results <- result{}
-				return
 			}
 		}
 	}()
-	return func() (time.Duration, bool) { r := <-results; return r.took, r.ok }
+	return func() (time.Duration, bool) {
+		t.Helper()
+		r, ok := <-results
+		if !ok {
+			t.Error("a watch has ended before the Task")
+		}
+		return r.took, r.ok
+	}
 }
 
 // A container that can't be made yet keeps the Task waiting, with the reason, and goes on once that is mended.
