@@ -633,12 +633,9 @@ func TestResolveEndlessConfig(t *testing.T) {
 				case strings.Contains(r.URL.Path, "/manifests/"):
 					content(types.OCIManifestSchema1, manifest)(w, r)
 				case strings.Contains(r.URL.Path, "/blobs/"):
-					_, err := w.Write([]byte(strings.Repeat(" ", most+1)))
-					if err != nil {
-						t.Error(err)
-					}
+					content(types.OCIConfigJSON, strings.Repeat(" ", most+1))(w, r)
 					w.(http.Flusher).Flush()
-					<-r.Context().Done()
+					hang(w, r)
 					close(hungUp)
 				default:
 					behind.ServeHTTP(w, r)

@@ -12,7 +12,7 @@ const tried = `
 ### What was tried
 
 By BenchmarkHandOff in [agent/handoff_bench_test.go](../agent/handoff_bench_test.go), which needs no kubelet: agents and commands as processes of the machine, milliseconds from the
-end of a step to the end of the next one; 2.5 to 3.7 as it was then, on that machine.
+end of a step to the end of the next one; 2.5 to 3.7 as it was, on the machine where this was tried.
 
 | | ms | |
 |---|---|---|

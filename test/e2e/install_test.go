@@ -37,6 +37,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/apimachinery/pkg/watch"
+	watchtools "k8s.io/client-go/tools/watch"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -136,25 +138,20 @@ func evict(t *testing.T, name string) error {
 // watchReleased waits until the leader gives its Lease back.
 func watchReleased(t *testing.T) func() {
 	t.Helper()
-	watch, err := cluster.Watch(t.Context(), &coordinationv1.LeaseList{}, client.InNamespace(operatorNamespace))
+	leases, err := cluster.Watch(t.Context(), &coordinationv1.LeaseList{}, client.InNamespace(operatorNamespace))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(watch.Stop)
+	t.Cleanup(leases.Stop)
 	return func() {
 		t.Helper()
-		timeout := time.After(time.Minute)
-		for {
-			select {
-			case event := <-watch.ResultChan():
-				lease, ok := event.Object.(*coordinationv1.Lease)
-				if ok && ptr.Deref(lease.Spec.HolderIdentity, "") == "" {
-					return
-				}
-			case <-timeout:
-				t.Error("the leader has gone without giving its Lease back")
-				return
-			}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := watchtools.UntilWithoutRetry(ctx, leases, func(event watch.Event) (bool, error) {
+			lease, ok := event.Object.(*coordinationv1.Lease)
+			return ok && ptr.Deref(lease.Spec.HolderIdentity, "") == "", nil
+		}); err != nil {
+			t.Errorf("the leader has gone without giving its Lease back: %v", err)
 		}
 	}
 }
@@ -183,27 +180,24 @@ func killReplica(t *testing.T, name string) {
 // watchLeaving waits until the webhook's Services have the address of a Pod no longer, and says when that was.
 func watchLeaving(t *testing.T, pod string) (left func() time.Time) {
 	t.Helper()
-	watch, err := cluster.Watch(t.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace(operatorNamespace))
+	endpoints, err := cluster.Watch(t.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace(operatorNamespace))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(watch.Stop)
+	t.Cleanup(endpoints.Stop)
 	return func() time.Time {
 		t.Helper()
-		timeout := time.After(30 * time.Second)
-		for {
-			select {
-			case event := <-watch.ResultChan():
-				slice, ok := event.Object.(*discoveryv1.EndpointSlice)
-				if ok && strings.HasPrefix(slice.Labels[discoveryv1.LabelServiceName], "taskflow-webhook-") && slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
-					return e.TargetRef.Name == pod && !ptr.Deref(e.Conditions.Ready, true)
-				}) {
-					return time.Now()
-				}
-			case <-timeout:
-				t.Fatalf("the address of %s is still in its Service", pod)
-			}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if _, err := watchtools.UntilWithoutRetry(ctx, endpoints, func(event watch.Event) (bool, error) {
+			slice, ok := event.Object.(*discoveryv1.EndpointSlice)
+			return ok && strings.HasPrefix(slice.Labels[discoveryv1.LabelServiceName], "taskflow-webhook-") && slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
+				return e.TargetRef.Name == pod && !ptr.Deref(e.Conditions.Ready, true)
+			}), nil
+		}); err != nil {
+			t.Fatalf("the address of %s is still in its Service: %v", pod, err)
 		}
+		return time.Now()
 	}
 }
 
