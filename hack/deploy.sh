@@ -24,6 +24,7 @@ fi
 [ "${1:-}" = - ] || hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
 
 source hack/overlay.sh
+source hack/remove.sh
 overlay=dist/deploy
 mkdir -p $overlay
 {
@@ -78,7 +79,7 @@ elif kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
 	kubectl delete --ignore-not-found -f config/certmanager/certificates.yaml
 	kubectl -n taskflow-system delete --ignore-not-found secret taskflow-ca
 	# cert-manager's is of another type, which nobody can change; until there is a new one, the replicas go on with what they have.
-	kubectl -n taskflow-system delete secrets --field-selector metadata.name=taskflow-webhook-cert,type=kubernetes.io/tls
+	remove -n taskflow-system secrets --field-selector metadata.name=taskflow-webhook-cert,type=kubernetes.io/tls
 fi
 # An installation from before the replicas had a Deployment each.
 kubectl -n taskflow-system delete --ignore-not-found deployment/taskflow-operator service/taskflow-webhook
@@ -89,7 +90,7 @@ if [ -n "$namespaces" ]; then
 else
 	kubectl delete --ignore-not-found -k config/namespaced
 fi
-kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator \
+remove rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator \
 	--field-selector "metadata.namespace!=taskflow-system$(printf ',metadata.namespace!=%s' ${namespaces//,/ })"
 kubectl wait --for=condition=Established --timeout=60s crd/tasks.api.practice.com >/dev/null
 kubectl -n taskflow-system rollout status --timeout=180s deployment -l app.kubernetes.io/name=taskflow-operator

@@ -3,6 +3,7 @@
 # removes the kind Task, and with it all Tasks and their Pods.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source hack/remove.sh
 crd=${1:-keep}
 case $crd in
 keep | remove) ;;
@@ -14,11 +15,11 @@ esac
 # The API server calls the webhook for each Pod with steps: so the configuration goes before the program. And the policies go last, which
 # refuse a Pod that the webhook hasn't seen: its steps would run at once. In between, controllers that are still there only try again.
 kubectl delete --ignore-not-found mutatingwebhookconfiguration taskflow
-kubectl -n taskflow-system delete --ignore-not-found --cascade=foreground deployments -l app.kubernetes.io/name=taskflow-operator
+remove -n taskflow-system --cascade=foreground deployments -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/own-certificates
 kubectl delete --ignore-not-found -k config/policy
 kubectl delete --ignore-not-found -k config/namespaced
-kubectl delete rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator
+remove rolebindings --all-namespaces -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/base
 if [ "$crd" = remove ]; then
 	kubectl delete --ignore-not-found -k config/crd

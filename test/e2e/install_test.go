@@ -421,6 +421,7 @@ func undeploy(t *testing.T, crd string) {
 	if err != nil {
 		t.Fatalf("undeploy: %v\n%s", err, output)
 	}
+	assertNoAlarm(t, output)
 }
 
 // leftovers fails the test for each object of the manifests that is still there, but for one kind.

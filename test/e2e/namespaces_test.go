@@ -133,9 +133,11 @@ func operatorFlags(t *testing.T) []string {
 // deploy is `make deploy` of a variant, for some namespaces or for all, with the images that are there.
 func deploy(t *testing.T, flags []string, variant, namespaces string) {
 	t.Helper()
-	if output, err := tryToDeploy(t, flags, variant, namespaces); err != nil {
+	output, err := tryToDeploy(t, flags, variant, namespaces)
+	if err != nil {
 		t.Fatalf("deploying %s for %q: %v\n%s", variant, namespaces, err, output)
 	}
+	assertNoAlarm(t, output)
 }
 
 func tryToDeploy(t *testing.T, flags []string, variant, namespaces string) (output []byte, err error) {
@@ -143,4 +145,13 @@ func tryToDeploy(t *testing.T, flags []string, variant, namespaces string) (outp
 	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "-", "", "",
 		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, "", namespaces)
 	return command.CombinedOutput()
+}
+
+// assertNoAlarm fails if a script prints what kubectl says about a selector that matches nothing: in the middle of an installation it
+// reads like a failure.
+func assertNoAlarm(t *testing.T, output []byte) {
+	t.Helper()
+	if bytes.Contains(output, []byte("No resources found")) {
+		t.Errorf("a script says that there are no resources:\n%s", output)
+	}
 }
