@@ -3,50 +3,25 @@
 package e2e
 
 import (
-	"context"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/test/wait"
+	"github.com/taskflow/taskflow-operator/test/tenant"
 )
 
 // editor is the cluster as somebody sees it who has the ClusterRole edit in a namespace.
 func editor(t *testing.T, namespace string) client.Client {
 	t.Helper()
-	binding := &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "editor"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "editor-of-" + namespace}},
-	}
-	if err := cluster.Create(t.Context(), binding); err != nil {
-		t.Fatal(err)
-	}
-	config, err := ctrl.GetConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = rest.CopyConfig(config)
-	config.Impersonate = rest.ImpersonationConfig{UserName: binding.Subjects[0].Name, Groups: []string{"system:authenticated"}}
-	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wait.For(t, "the role to be in force", func(ctx context.Context) error {
-		return as.List(ctx, &v1alpha1.TaskList{}, client.InNamespace(namespace))
-	})
-	return as
+	return tenant.WithClusterRole(t, cluster, namespace, "edit")
 }
 
 // TestEditorCannotReleaseSteps proves that somebody who may edit all in a namespace can't change what releases the steps of a Pod there,

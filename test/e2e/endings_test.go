@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +25,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/node"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -410,22 +409,11 @@ func findProcess(t *testing.T, key client.ObjectKey, part string) (pid int) {
 	if err := cluster.Get(t.Context(), key, &pod); err != nil {
 		t.Fatal(err)
 	}
-	processes, err := filepath.Glob("/proc/[0-9]*")
+	pid, err := node.FindProcess(pod.UID, part)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v", pod.Name, err)
 	}
-	for _, process := range processes {
-		command, _ := os.ReadFile(process + "/cmdline") // it may have ended
-		cgroup, _ := os.ReadFile(process + "/cgroup")
-		if strings.Contains(string(command), part) && strings.Contains(string(cgroup), "pod"+string(pod.UID)) {
-			if _, err := fmt.Sscan(filepath.Base(process), &pid); err != nil {
-				t.Fatal(err)
-			}
-			return pid
-		}
-	}
-	t.Fatalf("the Pod %s has no process with %q", pod.Name, part)
-	return 0
+	return pid
 }
 
 // watchSettling measures the time from the first Pod status that has a step's container ended with an error to the Task's status that

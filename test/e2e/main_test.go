@@ -23,6 +23,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/kube"
+	"github.com/taskflow/taskflow-operator/test/tenant"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -49,22 +50,7 @@ func TestMain(m *testing.M) {
 // newNamespace makes a namespace that goes when the test ends, and has its ServiceAccount. The level is of PodSecurity.
 func newNamespace(t *testing.T, level string) string {
 	t.Helper()
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		GenerateName: "e2e-",
-		Labels:       map[string]string{"pod-security.kubernetes.io/enforce": level},
-	}}
-	if err := cluster.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cluster.Delete(context.WithoutCancel(t.Context()), namespace); err != nil {
-			t.Errorf("deleting the namespace: %v", err)
-		}
-	})
-	wait.For(t, "the default ServiceAccount", func(ctx context.Context) error {
-		return cluster.Get(ctx, client.ObjectKey{Namespace: namespace.Name, Name: "default"}, &corev1.ServiceAccount{})
-	})
-	return namespace.Name
+	return tenant.Namespace(t, cluster, "e2e-", level)
 }
 
 // create makes the Task.
