@@ -51,9 +51,11 @@ func observe(pod *corev1.Pod) sequence {
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
 		step, recorded := observeStep(name, cmp.Or(statuses[name], &corev1.ContainerStatus{}), pod, i < order || follows && i > 0 && i == s.done)
-		if !recorded { // the command's own message is where the record would be, or the agent was killed
+		if !recorded { // it runs, the command's own message is where the record would be, or the agent was killed
 			if i > 0 {
 				step.StartedAt = later(step.StartedAt, s.steps[i-1].FinishedAt)
+			} else if step.State == v1alpha1.StepRunning {
+				step.StartedAt = later(step.StartedAt, lastHelperStart(pod))
 			}
 			if options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
 				step.Reason = contract.ReasonTimedOut
@@ -70,6 +72,7 @@ func observe(pod *corev1.Pod) sequence {
 		case !failed && hasEnded(step) && s.done == i:
 			s.done++
 		}
+		step.Duration = stepDuration(step)
 		s.steps = append(s.steps, step)
 	}
 	if s.failed >= 0 && s.halt == "" {
@@ -165,6 +168,7 @@ func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod
 		return step, recorded
 	case container.State.Running != nil && isReleased:
 		step.State = v1alpha1.StepRunning
+		step.StartedAt = microTime(container.State.Running.StartedAt)
 	case container.State.Waiting != nil && container.State.Waiting.Reason != "PodInitializing":
 		step.Reason, step.Message = container.State.Waiting.Reason, container.State.Waiting.Message
 	}

@@ -316,11 +316,11 @@ func TestObserveStep(t *testing.T) {
 	}
 	// by the kubelet's times, by those of the record, and by those of a record of a command that didn't run
 	kubelet := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
-		s.ExitCode, s.StartedAt, s.FinishedAt = &code, micro(created), micro(ended)
+		s.ExitCode, s.StartedAt, s.FinishedAt, s.Duration = &code, micro(created), micro(ended), "65s"
 		return s
 	}
 	recorded := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
-		s.ExitCode, s.StartedAt, s.FinishedAt = &code, micro(start), micro(end)
+		s.ExitCode, s.StartedAt, s.FinishedAt, s.Duration = &code, micro(start), micro(end), "62s"
 		return s
 	}
 	notStarted := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
@@ -340,7 +340,7 @@ func TestObserveStep(t *testing.T) {
 		"no status yet":           {corev1.ContainerStatus{}, step("Waiting", "", "")},
 		"waits for init":          {waiting("a", "PodInitializing", ""), step("Waiting", "", "")},
 		"waits for its image":     {waiting("a", "ImagePullBackOff", "Back-off pulling"), step("Waiting", "ImagePullBackOff", "Back-off pulling")},
-		"runs":                    {running("a"), step("Running", "", "")},
+		"runs":                    {running("a"), v1alpha1.StepStatus{Name: "a", State: "Running", StartedAt: micro(created)}},
 		"the image":               {corev1.ContainerStatus{Name: "a", ImageID: "sha256:0"}, v1alpha1.StepStatus{Name: "a", State: "Waiting", ImageID: "sha256:0"}},
 		"no record":               {exited("a", 0, "Completed", ""), kubelet(0, step("Succeeded", "Completed", ""))},
 		"failed without a record": {exited("a", 2, "Error", ""), kubelet(2, step("Failed", "Error", ""))},

@@ -238,11 +238,11 @@ func TestMirror(t *testing.T) {
 		},
 		"the first step runs, the last one's image is missing": {
 			mirrored(phase(corev1.PodPending), containers(running("a"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))),
-			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs; container "c" can't start: back-off`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs; container "c" can't start: back-off`}),
 		},
 		"the next one's image is missing": {
 			mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
-			going(view{Phase: "Pending", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `False ImagePullBackOff: container "b" can't start: back-off`}),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `False ImagePullBackOff: container "b" can't start: back-off`}),
 		},
 		"before the first step, which waits for another webhook's container": {
 			mirrored(order("0"), containers(running("a"), running("b"), running("c"), running("proxy"))),
@@ -401,8 +401,8 @@ func assertStays(t *testing.T, states ...bring) {
 func TestMirrorKeepsTheSteps(t *testing.T) {
 	at := func(t time.Time) *metav1.MicroTime { return &metav1.MicroTime{Time: t} }
 	want := []v1alpha1.StepStatus{
-		{Name: "a", State: "Succeeded", Reason: "Completed", ExitCode: new(int32(0)), StartedAt: at(created), FinishedAt: at(ended), ImageID: "sha256:0", Message: "mine"},
-		{Name: "b", State: "Failed", Reason: "PodDeleted"},
+		{Name: "a", State: "Succeeded", Reason: "Completed", ExitCode: new(int32(0)), StartedAt: at(created), FinishedAt: at(ended), Duration: "65s", ImageID: "sha256:0", Message: "mine"},
+		{Name: "b", State: "Failed", Reason: "PodDeleted", StartedAt: at(ended)},
 		{Name: "c", State: "Skipped", Reason: "Skipped"},
 	}
 	status := statusAfter(mirrored(order("2"), deleted, containers(

@@ -182,7 +182,7 @@ type TaskPhase string
 // Phases of a Task.
 const (
 	TaskPending   TaskPhase = "Pending"   // no step runs yet
-	TaskRunning   TaskPhase = "Running"   // the Pod runs
+	TaskRunning   TaskPhase = "Running"   // the Pod runs, or a step runs or has run
 	TaskSucceeded TaskPhase = "Succeeded" // all steps ended well
 	TaskFailed    TaskPhase = "Failed"    // a step failed, or the Task can't run
 	TaskCancelled TaskPhase = "Cancelled" // ended by cancel
@@ -264,7 +264,7 @@ type TaskStatus struct {
 	// When the last step ended, or the Task failed.
 	// +optional
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
-	// From startTime to completionTime, once the Task has ended: "1m5s".
+	// From startTime to completionTime, once the Task has ended: "65s".
 	// +optional
 	Duration string `json:"duration,omitempty"`
 	// Complete, Failed and Suspended, as a Job has them; and Progressing, whose reason says what the Task waits for.
@@ -307,12 +307,16 @@ type StepStatus struct {
 	// How often the command was run again.
 	// +optional
 	Retries int32 `json:"retries,omitempty"`
-	// When the step's command started: not its container, which waits for its turn.
+	// When the step's command started: not its container, which waits for its turn. While the step runs, it is the end of the step before,
+	// or the start of the first step's container.
 	// +optional
 	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`
 	// When the step's command ended.
 	// +optional
 	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
+	// From startedAt to finishedAt, once the step has ended: "350ms", "65s".
+	// +optional
+	Duration string `json:"duration,omitempty"`
 	// The digest of the image that the step ran.
 	// +optional
 	ImageID string `json:"imageID,omitempty"`
