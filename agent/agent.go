@@ -16,6 +16,9 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 	if len(args) > 0 && args[0] == contract.StartedCommand {
 		return started(args[1:], stderr)
 	}
+	if len(args) > 0 && args[0] == contract.EnterCommand {
+		return enter(args[1:], stderr)
+	}
 	if len(args) > 0 && args[0] == contract.PlatformCommand {
 		return runPlatform(args[1:], signals, stderr)
 	}

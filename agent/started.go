@@ -60,6 +60,9 @@ func started(args []string, stderr io.Writer) int {
 	if len(flags.Command) == 0 {
 		return 0
 	}
+	if flags.WorkDir != "" {
+		return enter(append([]string{flags.WorkDir}, flags.Command...), stderr)
+	}
 	path, err := lookPath(flags.Command[0], os.Getenv("PATH"))
 	if err == nil {
 		err = syscall.Exec(path, flags.Command, os.Environ())

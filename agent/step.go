@@ -85,6 +85,7 @@ func (s step) leave(record contract.Record) {
 func (s step) waitAndExecute() contract.Record {
 	adoptOrphans()
 	s.warmUp()
+	roots := noteMounts(s.flags.Mounts)
 
 	w := newWatcher()
 	halt, told := s.wait(w)
@@ -98,6 +99,9 @@ func (s step) waitAndExecute() contract.Record {
 		}
 	case halt != "":
 		return contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: halt}
+	}
+	if lost := roots.lost(s.flags.Mounts); lost != "" {
+		return s.startError(contract.ExitNotExecutable, lost)
 	}
 	return s.execute(w)
 }
@@ -161,16 +165,14 @@ func (s step) execute(w *watcher) contract.Record {
 
 // try runs the command for the nth time, from 0, and says whether it makes sense to run it again.
 func (s step) try(n int, halted <-chan string) (record contract.Record, again bool) {
-	pid, err := start(s.flags.Command, os.Environ())
+	if s.flags.WorkDir != "" {
+		if err := enterOrMake(s.flags.WorkDir); err != nil {
+			return s.startError(startFailure(err), err.Error()), false
+		}
+	}
+	pid, err := start(s.flags.Command, environ(s.flags.WorkDir))
 	if err != nil {
-		message := "starting " + strconv.Quote(s.flags.Command[0]) + ": " + err.Error()
-		say(s.stderr, message)
-		return contract.Record{
-			FinishedAt: s.now(),
-			ExitCode:   startFailure(err),
-			Reason:     contract.ReasonStartError,
-			Message:    message,
-		}, false
+		return s.startError(startFailure(err), "starting "+strconv.Quote(s.flags.Command[0])+": "+err.Error()), false
 	}
 	// Behind the start and not before it, which would wait for the disk.
 	if n == 0 && s.flags.Run != "" {
@@ -186,6 +188,12 @@ func (s step) try(n int, halted <-chan string) (record contract.Record, again bo
 	}
 	killLeftovers(s.signals.child, leftoverLimit)
 	return record, record.ExitCode != 0 && end.halt == "" && !end.terminated
+}
+
+// startError returns the record of a command that could not be started, and says why in the log.
+func (s step) startError(code int, message string) contract.Record {
+	say(s.stderr, message)
+	return contract.Record{FinishedAt: s.now(), ExitCode: code, Reason: contract.ReasonStartError, Message: message}
 }
 
 // watchHalt sends the reason once when the sequence is halted. It begins to look when the command has started, whose CPU it would take.

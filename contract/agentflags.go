@@ -19,6 +19,15 @@ const InstallCommand = "install"
 // the step is released and, where there is a probe, the probe does. It is the step's startupProbe.
 const StartedCommand = "started"
 
+// EnterCommand is a form of call: "agent enter DIRECTORY COMMAND..." enters the directory and becomes the command. It stands before the
+// commands of probes and hooks of a step whose working directory the agent enters.
+const EnterCommand = "enter"
+
+// EnterArgs is the command line of EnterCommand, without the agent's own path.
+func EnterArgs(directory string, command []string) []string {
+	return append([]string{EnterCommand, directory}, command...)
+}
+
 // What the failure of the step before means for a step: the values of AgentFlags.AfterFailure.
 const (
 	// AfterFailureStop ends the sequence: the step never runs.
@@ -72,6 +81,11 @@ type AgentFlags struct {
 	Retries int
 	// Delay is how long after the start of the command StartedCommand still says no. Default: 0.
 	Delay time.Duration
+	// WorkDir is the directory in which the command runs. The agent enters it at the step's turn, and makes it if it is missing. Empty: the
+	// directory in which the container runtime starts the agent.
+	WorkDir string
+	// Mounts are the mountPaths whose directories an earlier step can remove or replace: the step fails if one did.
+	Mounts []string
 	// Command is the step's command and its arguments, verbatim. At least one.
 	Command []string
 }
@@ -106,6 +120,12 @@ func (f AgentFlags) Args() []string {
 	if f.FallbackToLogs {
 		args = append(args, "--fallback-to-logs")
 	}
+	if f.WorkDir != "" {
+		args = append(args, "--workdir", f.WorkDir)
+	}
+	for _, path := range f.Mounts {
+		args = append(args, "--mount", path)
+	}
 	return append(append(args, commandFlag), f.Command...)
 }
 
@@ -132,6 +152,9 @@ func (f AgentFlags) StartedArgs(probe []string) []string {
 		args = append(args, "--delay", f.Delay.String())
 	}
 	if len(probe) > 0 {
+		if f.WorkDir != "" {
+			args = append(args, "--workdir", f.WorkDir)
+		}
 		args = append(append(args, commandFlag), probe...)
 	}
 	return args
@@ -189,6 +212,8 @@ func (f *AgentFlags) set(args []string) error {
 		"--retries":          &f.Retries,
 		"--delay":            &f.Delay,
 		"--fallback-to-logs": &f.FallbackToLogs,
+		"--workdir":          &f.WorkDir,
+		"--mount":            &f.Mounts,
 	}
 	for len(args) > 0 {
 		name := args[0]
@@ -210,6 +235,8 @@ func (f *AgentFlags) set(args []string) error {
 		switch field := field.(type) {
 		case *string:
 			*field = value
+		case *[]string:
+			*field = append(*field, value)
 		case *int:
 			*field, err = strconv.Atoi(value)
 		case *time.Duration:

@@ -40,6 +40,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			f.FallbackToLogs = true
 			f.Run, f.Alone, f.AfterFailure, f.Again = "/taskflow/run", true, contract.AfterFailureContinue, true
 			f.Timeout, f.Grace, f.Retries = 90*time.Second, 5*time.Second, 3
+			f.WorkDir, f.Mounts = "/work/a b", []string{"/dist", "/a b"}
 		}),
 		"a step that is run again": flags(func(f *contract.AgentFlags) {
 			f.Run, f.AfterFailure, f.Again = "/taskflow/run", contract.AfterFailureWait, true
@@ -79,7 +80,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 	step := contract.AgentFlags{
 		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
 		Timeout: time.Hour, Grace: time.Second, Retries: 3, Command: []string{"the", "step"},
-		Run: "/a b/run", Alone: true, AfterFailure: contract.AfterFailureContinue, Again: true, Delay: 90 * time.Second,
+		Run: "/a b/run", Alone: true, AfterFailure: contract.AfterFailureContinue, Again: true, Delay: 90 * time.Second, WorkDir: "/work/a b", Mounts: []string{"/dist"},
 	}
 	for name, probe := range map[string][]string{
 		"no probe":                     nil,
@@ -100,10 +101,35 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 				Run: step.Run, Alone: step.Alone, AfterFailure: step.AfterFailure, Delay: step.Delay,
 				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
 			}
+			if len(probe) > 0 {
+				want.WorkDir = step.WorkDir // for the probe alone
+			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("ParseStartedFlags(StartedArgs()): -want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// The flags for a working directory and for mounts are in Pods that are still in flight, as they are spelled here.
+func TestFlagsOfTheStart(t *testing.T) {
+	f := contract.AgentFlags{
+		Wait: "/etc/podinfo/order", WaitContent: 2, WorkDir: "/s/src", Mounts: []string{"/dist", "/assets"}, Command: []string{"make"},
+	}
+	want := []string{
+		"--wait", "/etc/podinfo/order", "--waitcontent", "2", "--out", "stdout",
+		"--workdir", "/s/src", "--mount", "/dist", "--mount", "/assets", "--command", "make",
+	}
+	if diff := cmp.Diff(want, f.Args()); diff != "" {
+		t.Errorf("Args: -want +got:\n%s", diff)
+	}
+	want = []string{"started", "--wait", "/etc/podinfo/order", "--waitcontent", "2", "--workdir", "/s/src", "--command", "true"}
+	if diff := cmp.Diff(want, f.StartedArgs([]string{"true"})); diff != "" {
+		t.Errorf("StartedArgs: -want +got:\n%s", diff)
+	}
+	want = []string{"enter", "/s/src", "test", "-e", "ready"}
+	if diff := cmp.Diff(want, contract.EnterArgs("/s/src", []string{"test", "-e", "ready"})); diff != "" {
+		t.Errorf("EnterArgs: -want +got:\n%s", diff)
 	}
 }
 

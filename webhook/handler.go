@@ -105,6 +105,9 @@ func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft
 	agent.ImageVolumes = agent.Delivery == DeliveryAuto && h.ImageVolumes()
 	patch, err := plan(d.pod, agent)
 	d.patch = append(d.patch, patch...)
+	if err == nil && isSequential(d.pod) && !isPlanned(d.pod) {
+		d.warnings = append(d.warnings, startWarnings(d.pod)...)
+	}
 	return err
 }
 

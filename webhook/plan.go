@@ -83,13 +83,22 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		}
 	}
 
+	early := make([][]earlyMount, len(steps)) // a second call has nothing to add
+	if !planned {
+		early = earlyMounts(pod, steps)
+		if err := checkStart(pod, early); err != nil {
+			return nil, err
+		}
+	}
+
 	p := make(jsonpatch.Patch, 0, 3*len(steps)+4) // command, args and volumeMounts of each step, and what the Pod gets
 	var before contract.StepOptions
 	for number, i := range steps {
 		container := &pod.Spec.Containers[i]
 		flags := stepFlags(pod, number+1, options[container.Name], before)
 		before = options[container.Name]
-		if err := wrap(&p, i, container, flags); err != nil {
+		flags.Mounts = paths(early[number])
+		if err := wrap(&p, i, pod, flags); err != nil {
 			return nil, err
 		}
 	}
@@ -181,7 +190,8 @@ func stepContainers(pod *corev1.Pod) ([]int, error) {
 }
 
 // wrap puts the agent before the command of the container at index i. The flags have what the container itself doesn't say.
-func wrap(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract.AgentFlags) error {
+func wrap(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.AgentFlags) error {
+	container := &pod.Spec.Containers[i]
 	if mountsAgent(container) {
 		return wrapAgain(p, i, container)
 	}
@@ -204,6 +214,7 @@ func wrap(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract
 			podInfo = contract.PodInfoDirAside
 		}
 	}
+	flags.WorkDir = workDir(pod, container)
 	flags.Wait = podInfo + "/" + contract.OrderFile
 	flags.Halt = podInfo + "/" + contract.HaltFile
 	flags.TerminationLog = container.TerminationMessagePath
@@ -212,6 +223,7 @@ func wrap(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract
 	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
 	jsonpatch.Add(p, len(container.VolumeMounts), stepMounts(flags, podInfo), "spec", "containers", strconv.Itoa(i), "volumeMounts")
 	gateProbes(p, i, container, flags)
+	enterWorkDir(p, i, container, flags.WorkDir)
 	return nil
 }
 
@@ -227,6 +239,7 @@ func wrapAgain(p *jsonpatch.Patch, i int, container *corev1.Container) error {
 	// During an upgrade of the operator the first call may have come to a newer one, with flags that aren't known here.
 	if flags, err := contract.ParseAgentFlags(argv[agent+1:]); err == nil {
 		gateProbes(p, i, container, flags)
+		enterWorkDir(p, i, container, flags.WorkDir)
 	}
 	return nil
 }

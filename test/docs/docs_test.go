@@ -54,7 +54,7 @@ func TestTwoCommands(t *testing.T) {
 // Whatever a document links to inside the repository is there.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#]+)\)`)
-	for _, file := range append(readmes, "test/cluster/README.md", "docs/benchmarks.md") {
+	for _, file := range append(readmes, "test/cluster/README.md", "docs/benchmarks.md", "docs/start.md") {
 		for _, match := range link.FindAllStringSubmatch(read(t, file), -1) {
 			if strings.Contains(match[1], "://") {
 				continue

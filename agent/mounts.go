@@ -1,0 +1,123 @@
+//go:build linux
+
+package agent
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The kubelet bind-mounts a subPath when it starts the container, and the runtime makes the mount point of a volume that is mounted below
+// another one. A directory that an earlier step removes or renames afterwards stays mounted, empty or outdated; a mount point that is
+// removed takes its mount away (detach_mounts in the kernel's fs/namespace.c). The step would find other files than its author expects,
+// and might succeed.
+
+// mountRoots are the directories behind the step's mounts, by mountPath. One that can't be told is missing: some sandboxes show less.
+type mountRoots map[string]mountRoot
+
+// mountRoot is a directory behind a mount.
+type mountRoot struct {
+	path   string // in its file system, as /proc/self/mountinfo has it
+	linked bool   // has a link count, which not every FUSE file system tells
+}
+
+// noteMounts is called when the container starts.
+func noteMounts(paths []string) mountRoots {
+	roots := mountRoots{}
+	for _, path := range paths {
+		if root, state := findMount(path); state == mounted {
+			roots[path] = root
+		}
+	}
+	return roots
+}
+
+// lost is called at the step's turn. It returns a sentence about the first mount that no longer has the directory that its author means, or "".
+func (r mountRoots) lost(paths []string) string {
+	for _, path := range paths {
+		root, state := findMount(path)
+		before, known := r[path]
+		switch {
+		case state == unmounted:
+			return "nothing is mounted at " + strconv.Quote(path) + " any more, because an earlier step removed or renamed the directory there: " +
+				"choose a mountPath outside the other volumes"
+		case state == removed || state == mounted && known && root != before:
+			return "an earlier step removed or renamed the directory that is mounted at " + strconv.Quote(path) +
+				": mount the whole volume instead of a subPath, and use a path below it"
+		}
+	}
+	return ""
+}
+
+type mountState int
+
+const (
+	unknown mountState = iota
+	mounted
+	unmounted
+	removed
+)
+
+// findMount returns the directory behind the mount at path.
+func findMount(path string) (root mountRoot, state mountState) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+		defer unix.Close(fd)
+	case unix.ENOENT, unix.ENOTDIR:
+		return root, unmounted
+	case unix.ESTALE: // NFS
+		return root, removed
+	default:
+		return root, unknown
+	}
+	var info unix.Stat_t
+	switch err := unix.Fstat(fd, &info); err {
+	case nil:
+		root.linked = info.Nlink > 0
+	case unix.ESTALE:
+		return root, removed
+	default:
+		return root, unknown
+	}
+	var point string
+	root.path, point = mountOf(fd)
+	const deleted = "//deleted" // dentry_path in the kernel's fs/d_path.c
+	if strings.HasSuffix(root.path, deleted) {
+		return root, removed
+	}
+	resolved := make([]byte, unix.PathMax)
+	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(fd), resolved)
+	switch {
+	case root.path == "" || err != nil:
+		return root, unknown
+	case mangle.Replace(string(resolved[:n])) != point:
+		return root, unmounted
+	}
+	return root, mounted
+}
+
+// mangle escapes a path as mountinfo has it (seq_path_root in the kernel's fs/seq_file.c).
+var mangle = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
+
+// mountOf finds the mount of an open file: its root and its mount point, as mountinfo has them; both empty if they can't be told.
+func mountOf(fd int) (root, point string) {
+	const limit = 1 << 20 // some thousands of mounts
+	about, _ := read("/proc/self/fdinfo/"+strconv.Itoa(fd), 0, limit)
+	_, about, found := bytes.Cut(about, []byte("mnt_id:"))
+	id := bytes.Fields(about)
+	if !found || len(id) == 0 {
+		return "", ""
+	}
+	table, _ := read("/proc/self/mountinfo", 0, limit)
+	for line := range bytes.Lines(table) {
+		// ID, ID of the parent, device, root, mount point: proc_pid_mountinfo(5).
+		if fields := bytes.Fields(line); len(fields) > 4 && bytes.Equal(fields[0], id[0]) {
+			return string(fields[3]), string(fields[4])
+		}
+	}
+	return "", ""
+}

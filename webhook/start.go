@@ -1,0 +1,241 @@
+package webhook
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// The kubelet and the container runtime settle some of a container when they start it, which is before the earlier steps have run:
+// docs/start.md lists it. This file finds what an earlier step can change afterwards: working directories, which the agent enters at the
+// step's turn; and directories that are mounted, which the agent checks at its turn.
+
+// workDir returns the directory that the agent enters at the step's turn; it is empty if the runtime's work is as good. A directory outside
+// of the volumes is in the container's own file system, which no other container sees, and that of a mount is always there.
+func workDir(pod *corev1.Pod, container *corev1.Container) string {
+	dir := container.WorkingDir
+	if !path.IsAbs(dir) {
+		return ""
+	}
+	mount := mountAbove(container, path.Clean(dir))
+	if mount == nil || !isWritable(pod, mount.Name) {
+		return ""
+	}
+	return dir
+}
+
+// mountAbove returns the mount that a directory is strictly below; it is nil if there is none, or one at the directory itself.
+func mountAbove(container *corev1.Container, dir string) *corev1.VolumeMount {
+	var found *corev1.VolumeMount
+	for i := range container.VolumeMounts {
+		mount := &container.VolumeMounts[i]
+		at := mountPath(mount)
+		if at == dir {
+			return nil
+		}
+		if isBelow(dir, at) && (found == nil || isBelow(at, mountPath(found))) {
+			found = mount
+		}
+	}
+	return found
+}
+
+// mountPath is where the runtime mounts it: a relative mountPath counts from the root.
+func mountPath(mount *corev1.VolumeMount) string { return path.Clean("/" + mount.MountPath) }
+
+// isBelow reports whether a clean path lies strictly below another one.
+func isBelow(dir, above string) bool {
+	return dir != above && strings.HasPrefix(dir, strings.TrimSuffix(above, "/")+"/")
+}
+
+// isWritable reports whether steps can write to the volume.
+func isWritable(pod *corev1.Pod, name string) bool {
+	i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
+	if i < 0 || strings.HasPrefix(name, contract.ReservedPrefix) {
+		return false
+	}
+	v := &pod.Spec.Volumes[i]
+	return v.ConfigMap == nil && v.Secret == nil && v.DownwardAPI == nil && v.Projected == nil && v.Image == nil
+}
+
+// enterWorkDir makes the agent enter the working directory of a step, and probes and hooks with it. The container itself starts in /, because
+// the WORKDIR of its image may be in a volume too.
+func enterWorkDir(p *jsonpatch.Patch, i int, container *corev1.Container, dir string) {
+	if dir == "" {
+		return
+	}
+	spec := []string{"spec", "containers", strconv.Itoa(i)}
+	if container.WorkingDir != "/" {
+		p.Set("/", append(slices.Clip(spec), "workingDir")...)
+	}
+	enter := func(exec *corev1.ExecAction, at ...string) {
+		if exec != nil && len(exec.Command) > 0 && !slices.Contains(exec.Command, contract.AgentPath) {
+			command := append([]string{contract.AgentPath}, contract.EnterArgs(dir, exec.Command)...)
+			p.Set(command, slices.Concat(spec, at, []string{"exec", "command"})...)
+		}
+	}
+	if probe := container.LivenessProbe; probe != nil {
+		enter(probe.Exec, "livenessProbe")
+	}
+	if probe := container.ReadinessProbe; probe != nil {
+		enter(probe.Exec, "readinessProbe")
+	}
+	if hooks := container.Lifecycle; hooks != nil && hooks.PreStop != nil {
+		enter(hooks.PreStop.Exec, "lifecycle", "preStop")
+	}
+}
+
+// earlyMount is a directory that is mounted when the Pod starts, and that an earlier step can replace afterwards.
+type earlyMount struct {
+	step  *corev1.Container
+	mount *corev1.VolumeMount
+	// above is the mount of the step that this one lies below; nil means that the mount has a subPath.
+	above *corev1.VolumeMount
+	// first says that an init container mounts the volume too, and may have made what is mounted.
+	first bool
+}
+
+// place is a directory in a volume: a clean path, "" for its root. Variables of a subPathExpr stay as they are written.
+type place struct{ volume, dir string }
+
+func (p place) below(rest string) place {
+	return place{p.volume, strings.Trim(path.Clean("/"+p.dir+"/"+rest), "/")}
+}
+
+func placeOf(mount *corev1.VolumeMount) place {
+	return place{volume: mount.Name}.below(mount.SubPath + mount.SubPathExpr)
+}
+
+// earlyMounts returns those of each step, in the order of steps.
+func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
+	inInit := map[string]bool{}
+	for _, container := range pod.Spec.InitContainers {
+		for _, mount := range container.VolumeMounts {
+			inInit[mount.Name] = true
+		}
+	}
+	mounted, points := map[place]int{}, map[place]int{} // by how many earlier steps
+	found := make([][]earlyMount, len(steps))
+	for n, i := range steps {
+		container := &pod.Spec.Containers[i]
+		var nested []place
+		for j := range container.VolumeMounts {
+			mount := &container.VolumeMounts[j]
+			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
+				continue
+			}
+			early := earlyMount{step: container, mount: mount, first: inInit[mount.Name]}
+			if above := mountAboveMount(container, mountPath(mount)); above != nil && isWritable(pod, above.Name) {
+				point := placeOf(above).below(strings.TrimPrefix(mountPath(mount), mountPath(above)))
+				nested = append(nested, point)
+				if ancestors(mounted, point) > points[point] {
+					early.above = above
+					found[n] = append(found[n], early)
+					continue
+				}
+			}
+			if at := placeOf(mount); at.dir != "" && isWritable(pod, mount.Name) && ancestors(mounted, at) > 0 {
+				found[n] = append(found[n], early)
+			}
+		}
+		for _, point := range nested {
+			points[point]++
+		}
+		for j := range container.VolumeMounts {
+			if mount := &container.VolumeMounts[j]; !mount.ReadOnly {
+				mounted[placeOf(mount)]++
+			}
+		}
+	}
+	return found
+}
+
+// mountAboveMount returns the innermost other mount that a mountPath lies below.
+func mountAboveMount(container *corev1.Container, at string) *corev1.VolumeMount {
+	var found *corev1.VolumeMount
+	for i := range container.VolumeMounts {
+		mount := &container.VolumeMounts[i]
+		if other := mountPath(mount); isBelow(at, other) && (found == nil || isBelow(other, mountPath(found))) {
+			found = mount
+		}
+	}
+	return found
+}
+
+// ancestors counts the mounts of directories strictly above a place.
+func ancestors(mounted map[place]int, at place) int {
+	count := 0
+	for at.dir != "" {
+		at.dir = strings.Trim(path.Dir("/"+at.dir), "/")
+		count += mounted[at]
+	}
+	return count
+}
+
+// paths are the mountPaths that the agent checks at the step's turn.
+func paths(mounts []earlyMount) []string {
+	var all []string
+	for _, m := range mounts {
+		all = append(all, m.mount.MountPath)
+	}
+	return all
+}
+
+// checkStart refuses a subPath that plainly names a file which an earlier step is to write: the kubelet makes a directory of that name before
+// the first step runs.
+func checkStart(pod *corev1.Pod, mounts [][]earlyMount) error {
+	for _, m := range slices.Concat(mounts...) {
+		subPath := m.mount.SubPath + m.mount.SubPathExpr
+		isEmptyDir := func(v corev1.Volume) bool { return v.Name == m.mount.Name && v.EmptyDir != nil }
+		if m.above == nil && !m.first && isFile(subPath) && isFile(m.mount.MountPath) && slices.ContainsFunc(pod.Spec.Volumes, isEmptyDir) {
+			return fmt.Errorf("the step %q mounts subPath %s of the volume %q, which is made as a directory before the first step runs: "+
+				"mount the volume at a directory and name the file below it, or write subPath as %s/ if it is a directory", m.step.Name, subPath, m.mount.Name, subPath)
+		}
+	}
+	return nil
+}
+
+// fileSuffixes end the names of files, and hardly ever those of directories: not so those of conf.d, python3.12 or example.com.
+var fileSuffixes = []string{
+	"cer", "cfg", "cnf", "conf", "config", "crt", "css", "csv", "db", "env", "gz", "html", "ini", "jar", "js", "json", "kdbx", "key", "lock",
+	"lua", "md", "p12", "pem", "pfx", "php", "pid", "pl", "properties", "py", "rb", "sh", "sql", "sqlite", "tar", "template", "tf", "tfvars", "tgz", "tmpl",
+	"toml", "ts", "tsv", "txt", "war", "xml", "yaml", "yml", "zip",
+}
+
+// isFile reports whether a path plainly names a file. A slash at its end says that it doesn't.
+func isFile(name string) bool {
+	name = path.Base(name[strings.LastIndex(name, "/")+1:])
+	suffix := strings.TrimPrefix(path.Ext(name), ".")
+	return suffix != "" && len(suffix)+1 < len(name) && slices.Contains(fileSuffixes, strings.ToLower(suffix))
+}
+
+// startWarnings says what is made when the Pod starts, although an earlier step may be meant to make it.
+func startWarnings(pod *corev1.Pod) []string {
+	steps, err := stepContainers(pod)
+	if err != nil {
+		return nil // plan says it
+	}
+	const most = 5 // the API server cuts what is too long
+	var warnings []string
+	all := slices.Concat(earlyMounts(pod, steps)...)
+	for i, m := range all {
+		if i == most {
+			return append(warnings, fmt.Sprintf("%d more mounts are made when the Pod starts, before earlier steps run", len(all)-most))
+		}
+		if m.above != nil {
+			warnings = append(warnings, fmt.Sprintf("the step %q mounts %q at %s, below %q: this directory is made in %q when the Pod starts, before earlier steps run; "+
+				"choose a mountPath outside the other volumes if they create or replace it", m.step.Name, m.mount.Name, m.mount.MountPath, m.above.Name, m.above.Name))
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf("the step %q mounts subPath %s of %q, which is made when the Pod starts, before earlier steps run; "+
+			"mount the whole volume and use a path below it if they create or replace it", m.step.Name, m.mount.SubPath+m.mount.SubPathExpr, m.mount.Name))
+	}
+	return warnings
+}
