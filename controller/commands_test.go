@@ -134,3 +134,10 @@ func TestUnresolved(t *testing.T) {
 		})
 	}
 }
+
+// permanentFailure knows no command, and never will.
+type permanentFailure struct{}
+
+func (permanentFailure) Resolve(context.Context, entrypoint.Request) (entrypoint.Command, error) {
+	return entrypoint.Command{}, &entrypoint.Error{Permanent: true, Image: "x", Reason: "x", Cause: "has no command", Remedy: "set command"}
+}

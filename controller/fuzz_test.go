@@ -117,7 +117,7 @@ func TestRandomStories(t *testing.T) {
 }
 
 // story plays a story, with both controllers looking after each event, and returns the Task's status at its end. Its promises:
-//   - the order never decreases, and does not move after a halt; a halt stays as it is;
+//   - the order never decreases, and after a halt it follows only to steps that have ended; a halt stays as it is;
 //   - a step is released only when each one before it has ended well, or has failed by itself and may (onError: Continue);
 //   - a Pod that has ended, or is gone, leaves its Task in a final state, or with another attempt, of which there are no more than asked for;
 //   - a Task is Complete only when all of its steps are past, and then always; in a final state no step waits or runs;
@@ -329,8 +329,8 @@ func write(t *testing.T, pod *corev1.Pod, want sequence) {
 	if halt != "" && want.halt != halt {
 		t.Errorf("halt was %q, and is %q", halt, want.halt)
 	}
-	if want.halt != "" && want.order != before {
-		t.Errorf("the order goes from %d to %d after a halt", before, want.order)
+	if want.halt != "" && want.order != before && !hasEnded(want.steps[want.order-1]) {
+		t.Errorf("the order goes from %d to %d after a halt, and step %q has not run", before, want.order, steps[want.order-1])
 	}
 	if want.order > max(before, len(steps)) {
 		t.Errorf("the order is %d for %d steps", want.order, len(steps))

@@ -95,8 +95,29 @@ func observe(pod *corev1.Pod) sequence {
 			}
 		}
 		s.end = isOver(pod) && len(stuck(pod)) > 0
+		// The agents may have released steps that the annotation doesn't know of.
+		if order > 0 && pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController {
+			s.order = max(order, s.reached())
+		}
 	}
 	return s
+}
+
+// reached returns the number of the last step that was released, as far as its end and those of its predecessors tell.
+func (s *sequence) reached() int {
+	if s.done == len(s.steps) {
+		return s.done
+	}
+	step := s.steps[s.done]
+	switch {
+	case step.State != v1alpha1.StepFailed, step.Reason == contract.ReasonTerminated, step.FinishedAt == nil:
+		return s.done
+	case s.done > 0 && step.FinishedAt.Before(s.steps[s.done-1].FinishedAt): // it failed before its turn
+		return s.done
+	case step.StartedAt == nil && step.ExitCode != nil && *step.ExitCode == exitNotStarted:
+		return s.done
+	}
+	return s.done + 1
 }
 
 // helpers says whether the containers that are no steps let the first step begin: each is ready, or has ended; a Pod that no kubelet

@@ -79,7 +79,10 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 		}
 	}
 	if isTerminal(pod.Status.Phase) {
-		return ctrl.Result{}, nil
+		if seen.failed < 0 {
+			return ctrl.Result{}, nil // nothing reads the order of a Pod that has succeeded
+		}
+		seen.end = false
 	}
 	patch := orderPatch(&pod, seen)
 	if len(patch) == 0 {
@@ -87,7 +90,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	}
 	halts := seen.halt != pod.Annotations[contract.HaltAnnotation]
 	if err := patchPod(ctx, r.client, &pod, patch); err != nil {
-		return ctrl.Result{}, err
+		return retryStale(err)
 	}
 	if halts {
 		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step is started: " + seen.halt})
@@ -100,8 +103,8 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 // otherwise try to start it for ever. The Pod stays, with the logs of what has run.
 const endNow = 1
 
-// orderPatch is empty where nothing is to be done. It tests what it was made from: a Pod of the same name, or one that
-// somebody else has written to, is not patched.
+// orderPatch returns the patch that brings the Pod to what is wanted; it is empty if nothing is to be done. It tests the values that it was
+// made from, so it fails on another Pod of the same name, and on one whose order or halt somebody else has written meanwhile.
 func orderPatch(pod *corev1.Pod, want sequence) jsonpatch.Patch {
 	order, old := strconv.Itoa(want.order), pod.Annotations[contract.OrderAnnotation]
 	halts := want.halt != pod.Annotations[contract.HaltAnnotation]
@@ -112,6 +115,7 @@ func orderPatch(pod *corev1.Pod, want sequence) jsonpatch.Patch {
 	var patch jsonpatch.Patch
 	patch.Test(string(pod.UID), "metadata", "uid")
 	patch.Test(old, "metadata", "annotations", contract.OrderAnnotation)
+	testHalt(&patch, pod)
 	if order != old {
 		patch.Set(order, "metadata", "annotations", contract.OrderAnnotation)
 	}
@@ -139,8 +143,12 @@ func patchPod(ctx context.Context, c client.Client, pod *corev1.Pod, patch jsonp
 		return err
 	}
 	answer := metadata(pod, corev1.SchemeGroupVersion.WithKind("Pod"))
-	if err := c.Patch(ctx, answer, client.RawPatch(types.JSONPatchType, content)); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("patching the order of the Pod: %w", err)
+	err = c.Patch(ctx, answer, client.RawPatch(types.JSONPatchType, content))
+	switch {
+	case isStale(err):
+		return fmt.Errorf("patching the Pod: %w", errStale)
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("patching the Pod: %w", err)
 	}
 	return nil
 }

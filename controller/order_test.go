@@ -112,6 +112,7 @@ func TestOrderPatchOfAnotherPod(t *testing.T) {
 		"the order is gone":            func(pod *corev1.Pod) { delete(pod.Annotations, contract.OrderAnnotation) },
 		"all annotations are gone":     func(pod *corev1.Pod) { pod.Annotations = nil },
 		"the same order, written else": order("01"),
+		"it is halted by now":          halt("mine"),
 	}
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {

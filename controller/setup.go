@@ -122,6 +122,7 @@ func stripPod(object any) (any, error) {
 			Annotations:       taskflowAnnotations(pod),
 		},
 		Spec: corev1.PodSpec{
+			NodeName:              pod.Spec.NodeName,
 			RestartPolicy:         pod.Spec.RestartPolicy,
 			ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds,
 			Volumes:               agentVolume(pod),

@@ -77,7 +77,7 @@ func TestStripPod(t *testing.T) {
 	pod.Spec.Containers = []corev1.Container{{Name: "a"}}
 	mountsAgent(want)
 	pod.Spec.Volumes = slices.Concat([]corev1.Volume{{Name: "work"}}, want.Spec.Volumes, []corev1.Volume{{Name: contract.RunVolume}})
-	pod.Spec.NodeName = "node"
+	pod.Spec.NodeName, want.Spec.NodeName = "node", "node"
 	pod.Status.Conditions = append(pod.Status.Conditions,
 		corev1.PodCondition{Type: corev1.PodReady}, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionFalse})
 	pod.Status.InitContainerStatuses = append(pod.Status.InitContainerStatuses, exited("ended", 0, "Completed", ""))

@@ -26,8 +26,12 @@ func finished(status *v1alpha1.TaskStatus) bool {
 // a status that has been in that state for long, and then changes nothing.
 type next struct {
 	v1alpha1.TaskStatus
+	// pod is the Task's Pod that the status was made from, or nil.
+	pod *corev1.Pod
 	// halt is to be written to the Pod's HaltAnnotation, unless it is empty.
 	halt string
+	// remove says that the Pod is to be deleted rather than halted.
+	remove bool
 	// again is when to look again although nothing has changed; 0 is never.
 	again time.Duration
 
@@ -96,6 +100,7 @@ func (n *next) failed(reason, message string, at time.Time) {
 	n.Phase = v1alpha1.TaskFailed
 	n.listSteps()
 	n.condition(v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, message)
+	n.halts(message)
 	n.ended(reason, message, at)
 	for i := range n.Steps {
 		step := &n.Steps[i]
@@ -120,6 +125,7 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 		n.failed(reason, message, at)
 		return
 	}
+	n.halts(message)
 	n.Attempts = append(n.Attempts, v1alpha1.AttemptStatus{
 		PodName: n.PodName, CompletionTime: metav1.Time{Time: at.Truncate(time.Second)}, Reason: reason, Message: message,
 	})
@@ -163,6 +169,7 @@ func (n *next) ended(reason, message string, at time.Time) {
 
 // mirror brings the status to what the Task's Pod says.
 func (n *next) mirror(pod *corev1.Pod, now time.Time) {
+	n.pod = pod
 	if isStopped(pod) && !n.task.Spec.Cancel {
 		return
 	}
@@ -212,11 +219,14 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	default:
 		n.progress(pod, seen.steps[current], now)
 	}
+	if n.isEnd() && isUnbound(pod) {
+		n.removes(pod)
+	}
 }
 
 // isOver says whether nothing of the Pod runs, and nothing will: its steps have ended, or can't start.
 func isOver(pod *corev1.Pod) bool {
-	if isTerminal(pod.Status.Phase) || unscheduled(pod) != nil {
+	if isTerminal(pod.Status.Phase) || isUnbound(pod) {
 		return true
 	}
 	initStuck := slices.ContainsFunc(pod.Status.InitContainerStatuses, cantStart)
@@ -336,6 +346,8 @@ func isToldToStop(step v1alpha1.StepStatus) bool {
 const (
 	exitSIGTERM = contract.ExitSignal + int32(syscall.SIGTERM)
 	exitSIGKILL = contract.ExitSignal + int32(syscall.SIGKILL)
+	// exitNotStarted is of a container that the runtime couldn't start.
+	exitNotStarted int32 = 128
 )
 
 // latest is when the last of the steps ended.

@@ -571,7 +571,7 @@ func TestMirrorCancel(t *testing.T) {
 		"a step runs, after halt":  {mirrored(halt("cancelled"), containers(running("a"), skipped("b"), skipped("c"))), "Running " + ending + " [Running Skipped Skipped]"},
 		"the step has ended":       {mirrored(halt("cancelled"), containers(cancelled, skipped("b"), skipped("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
 		"it is being started":      {mirrored(phase(corev1.PodPending), containers(waiting("a", "PodInitializing", ""))), "Pending " + ending + " [Waiting Waiting Waiting]"},
-		"no node takes the Pod":    {mirrored(unscheduled), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
+		"no node takes the Pod":    {mirrored(unscheduled), "Cancelled Failed Cancelled: spec.cancel is true; the Pod \"example\" was deleted, because no node had taken it [Skipped Skipped Skipped]"},
 		"the Pod is being deleted": {mirrored(deleted, containers(running("a"), running("b"), running("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
 		"the Pod was evicted":      {mirrored(phase(corev1.PodFailed), func(pod *corev1.Pod) { pod.Status.Reason = "Evicted" }), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
 		"all had ended well":       {mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c"))), "Succeeded Complete StepsSucceeded: all steps have ended well [Succeeded Succeeded Succeeded]"},

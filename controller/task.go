@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/entrypoint"
 )
 
@@ -95,8 +94,11 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	if ctx.Err() != nil {
 		return ctrl.Result{}, ctx.Err() // the operator ends: that is no state of the Task
 	}
-	if failure == nil {
-		failure = r.halt(ctx, &task, status)
+	if err := r.tell(ctx, status); err != nil {
+		if status.isEnd() { // nobody would tell the Pod of an end that is written already
+			return retryStale(err)
+		}
+		failure = err
 	}
 	switch err := r.write(ctx, &task, status.TaskStatus); {
 	case apierrors.IsConflict(err):
@@ -123,38 +125,37 @@ func (r *TaskReconciler) expire(ctx context.Context, task *v1alpha1.Task) (ctrl.
 	return ctrl.Result{}, client.IgnoreNotFound(err)
 }
 
-// halt writes the Pod's halt annotation, where the status wants it.
-func (r *TaskReconciler) halt(ctx context.Context, task *v1alpha1.Task, status *next) error {
-	if status.halt == "" {
-		return nil
-	}
-	var pod corev1.Pod
-	key := client.ObjectKey{Namespace: task.Namespace, Name: podName(task, task.Status.Attempt)}
-	if err := r.Client.Get(ctx, key, &pod); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if !isSequential(&pod) || pod.Annotations[contract.HaltAnnotation] != "" {
-		return nil
-	}
-	want := observe(&pod)
-	want.order, want.halt = released(&pod), status.halt
-	return patchPod(ctx, r.Client, &pod, orderPatch(&pod, want))
-}
-
 // advance returns the Task's next status. With an error it is to be tried again.
 func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*next, error) {
-	status := nextStatus(task, r.StartGrace)
 	pod, err := r.pod(ctx, task)
-	switch {
+	if err != nil {
+		return nextStatus(task, r.StartGrace), err
+	}
+	status, failure := r.decide(ctx, task, pod)
+	if pod != nil || !status.isWithoutPod() {
+		return status, failure
+	}
+	// The cache may be behind: a Pod that was created a moment ago would run on under a Task that has ended.
+	switch pod, err := r.livePod(ctx, task); {
 	case err != nil:
-		return status, err
+		return nextStatus(task, r.StartGrace), err
+	case pod != nil:
+		return r.decide(ctx, task, pod)
+	}
+	return status, failure
+}
+
+// decide returns the status that follows from the Task and its Pod, which is nil if there is none, and creates the Pod that is due.
+func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *corev1.Pod) (*next, error) {
+	status := nextStatus(task, r.StartGrace)
+	switch {
 	case pod != nil && concerns(pod, task):
 		return status, r.follow(task, pod, status)
-	case task.Status.PodName != "":
-		status.podDeleted(nil, r.Now())
-		return status, nil
 	case task.Spec.Cancel:
 		status.cancelled(r.Now())
+		return status, nil
+	case task.Status.PodName != "":
+		status.podDeleted(nil, r.Now())
 		return status, nil
 	case task.Spec.Suspend:
 		status.suspended()
@@ -162,6 +163,13 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	}
 	if left := status.nextAttempt().Sub(r.Now()); left > 0 {
 		status.again = left
+		return status, nil
+	}
+	switch before, err := r.endingPod(ctx, task); {
+	case err != nil:
+		return status, err
+	case before != nil:
+		status.waitForEnd(before, r.Now())
 		return status, nil
 	}
 
@@ -201,21 +209,6 @@ func (r *TaskReconciler) notSequential(ctx context.Context, pod *corev1.Pod, sta
 	return nil
 }
 
-// pod returns the Pod of the Task's present attempt, or nil. Before it says that a Pod which was there is no more, it asks the
-// API server: the cache may be behind.
-func (r *TaskReconciler) pod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
-	var pod corev1.Pod
-	key := client.ObjectKey{Namespace: task.Namespace, Name: podName(task, task.Status.Attempt)}
-	err := r.Client.Get(ctx, key, &pod)
-	if apierrors.IsNotFound(err) && task.Status.PodName != "" {
-		err = r.Live.Get(ctx, key, &pod)
-	}
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	return &pod, err
-}
-
 // concerns is false for a Pod that only has the name of a suspended Task, as one may that names it.
 func concerns(pod *corev1.Pod, task *v1alpha1.Task) bool {
 	return !task.Spec.Suspend || task.Status.PodName != "" || metav1.IsControlledBy(pod, task)
@@ -226,6 +219,7 @@ func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *ne
 	owner := metav1.GetControllerOf(pod)
 	switch {
 	case owner != nil && owner.UID == task.UID:
+		status.pod = pod
 		if status.again = r.settles(task, pod); status.again == 0 {
 			status.mirror(pod, r.Now())
 		}

@@ -89,7 +89,7 @@ type TaskSpec struct {
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// How often a failed Pod is followed by a new one, which begins with the first step: after 10 seconds, and twice as long
-	// each time, 6 minutes at most. Default: 0.
+	// each time, 6 minutes at most. It is created only when the failed Pod has ended. Default: 0.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
@@ -106,7 +106,7 @@ type TaskSpec struct {
 	Suspend bool `json:"suspend,omitempty"`
 
 	// Ends the Task: the command that runs gets SIGTERM, and SIGKILL after the Pod's grace period; the other steps are
-	// skipped, and the Pod stays with its logs. Can't be taken back. Default: false.
+	// skipped, and the Pod stays with its logs. A Pod that no node has taken is deleted. Can't be taken back. Default: false.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
 }
@@ -205,6 +205,7 @@ const (
 	ReasonStepFailed           = "StepFailed"           // Failed: a step ended with another code than 0
 	ReasonCancelled            = "Cancelled"            // Failed: cancel is true
 	ReasonRetrying             = "Retrying"             // Progressing: the Pod has failed, and another one follows
+	ReasonPodTerminating       = "PodTerminating"       // Progressing: the failed Pod hasn't ended yet, and the next one waits for that
 	ReasonImagePullBackOff     = "ImagePullBackOff"     // Progressing, Failed: an image can't be pulled
 	ReasonPodFailed            = "PodFailed"            // Failed: the Pod failed, and gives no reason of its own
 	ReasonPodDeleted           = "PodDeleted"           // Failed: somebody deleted the Pod before the steps had ended
@@ -249,7 +250,7 @@ type TaskStatus struct {
 	// +optional
 	// +listType=atomic
 	Attempts []AttemptStatus `json:"attempts,omitempty"`
-	// The steps 1 to this one are released.
+	// The steps 1 to this one are released, or have run.
 	// +optional
 	Order int32 `json:"order,omitempty"`
 	// Steps that have ended well, of all steps: "2/3".

@@ -85,7 +85,9 @@ func TestEndings(t *testing.T) {
 			},
 		},
 		"out of memory while it waited: the one that runs ends first": {
-			status: []func(*corev1.Pod){step(2, withReason(ended(137), "OOMKilled")), step(1, ended(0))},
+			status: []func(*corev1.Pod){step(2, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				ExitCode: 137, Reason: "OOMKilled", StartedAt: metav1.Unix(1e9, 0), FinishedAt: metav1.Unix(1e9+60, 0), // long before the others
+			}}), step(1, ended(0))},
 			want: outcome{
 				v1alpha1.TaskFailed, `StepFailed: step "c" failed with exit code 137 (OOMKilled)`,
 				[]string{"a Succeeded Completed 0", "b Succeeded Completed 0", "c Failed OOMKilled 137"}, "2",

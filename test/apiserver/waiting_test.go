@@ -223,8 +223,9 @@ func TestCancel(t *testing.T) {
 		})
 		assertEvent(t, task, corev1.EventTypeWarning, "Unschedulable", "no node takes the Pod: 0/3 nodes are available")
 		cancel(t, task)
-		assertOutcome(t, task, outcome{v1alpha1.TaskCancelled, "Cancelled: spec.cancel is true", []string{"a Skipped Skipped", "b Skipped Skipped"}, "1"})
-		assertHalted(t, pod)
+		const message = `spec.cancel is true; the Pod "made" was deleted, because no node had taken it`
+		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: " + message, Steps: []string{"a Skipped Skipped", "b Skipped Skipped"}})
+		wantNoPod(t, task)
 	})
 	t.Run("while its image can't be pulled", func(t *testing.T) {
 		t.Parallel()
@@ -315,6 +316,16 @@ func TestBackoffLimit(t *testing.T) {
 		t.Errorf("the status between two attempts is %+v", retrying)
 	}
 	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonRetrying, progressing.Message)
+
+	const ending = `the next Pod follows as soon as the failed Pod "made" has ended`
+	awaitStatus(t, task, "the first Pod to be waited for", func(s v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
+		return condition.Reason == v1alpha1.ReasonPodTerminating && condition.Message == ending && condition.Status == metav1.ConditionTrue
+	})
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(first), first); err != nil {
+		t.Fatal(err)
+	}
+	setStates(t, first, corev1.PodFailed, ended(3), recorded(contract.Record{Reason: contract.ReasonSkipped}))
 
 	var second corev1.Pod
 	wait.For(t, "the second Pod", func(ctx context.Context) error {
