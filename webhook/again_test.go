@@ -139,21 +139,22 @@ func TestPlanTwiceProbes(t *testing.T) {
 }
 
 // TestPlanOfACopy proves that a Pod which has run, and is created again as it stands (a backup that is restored), begins with its
-// first step: else all that was released before would start at once.
+// first step: else all that was released before would start at once. And that the controllers see it.
 func TestPlanOfACopy(t *testing.T) {
 	helper := corev1.Container{Name: "helper", Image: "helper"}
-	type annotations struct{ Order, Halt string }
+	type result struct{ Order, Halt, Sequential string }
 	cases := map[string]struct {
 		helpers []corev1.Container
 		edit    func(*corev1.Pod)
-		want    annotations
+		want    result
 	}{
-		"ahead": {nil, func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "3" }, annotations{"1", ""}},
+		"ahead": {nil, func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "3" }, result{"1", "", "true"}},
 		"halted": {nil, func(pod *corev1.Pod) {
 			pod.Annotations[contract.OrderAnnotation], pod.Annotations[contract.HaltAnnotation] = "2", "why"
-		}, annotations{"1", ""}},
-		"with a helper":   {[]corev1.Container{helper}, func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "3" }, annotations{"0", ""}},
-		"without a value": {nil, func(pod *corev1.Pod) { delete(pod.Annotations, contract.OrderAnnotation) }, annotations{"1", ""}},
+		}, result{"1", "", "true"}},
+		"with a helper":     {[]corev1.Container{helper}, func(pod *corev1.Pod) { pod.Annotations[contract.OrderAnnotation] = "3" }, result{"0", "", "true"}},
+		"without the label": {nil, func(pod *corev1.Pod) { delete(pod.Labels, contract.SequentialLabel) }, result{"1", "", "true"}},
+		"without a value":   {nil, func(pod *corev1.Pod) { delete(pod.Annotations, contract.OrderAnnotation) }, result{"1", "", "true"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -162,9 +163,11 @@ func TestPlanOfACopy(t *testing.T) {
 			pod = mutatePod(t, pod)
 			c.edit(pod)
 			again := encode(t, mutatePod(t, pod))
-			got := decodePod(t, again).Annotations
-			if diff := cmp.Diff(c.want, annotations{got[contract.OrderAnnotation], got[contract.HaltAnnotation]}); diff != "" {
-				t.Errorf("annotations (-want +got):\n%s", diff)
+			got := decodePod(t, again)
+			if diff := cmp.Diff(c.want, result{
+				got.Annotations[contract.OrderAnnotation], got.Annotations[contract.HaltAnnotation], got.Labels[contract.SequentialLabel],
+			}); diff != "" {
+				t.Errorf("annotations and label (-want +got):\n%s", diff)
 			}
 			assertNothingToAdd(t, again)
 		})

@@ -102,12 +102,13 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 			return nil, err
 		}
 	}
+	// The controllers' caches and the policies select Pods by this label. A Pod that already has an agent may come without it, too.
+	if pod.Labels[contract.SequentialLabel] != "true" {
+		p.Set("true", "metadata", "labels", contract.SequentialLabel)
+	}
 	if planned {
 		startAgain(&p, pod)
 		return p, nil
-	}
-	if pod.Labels[contract.SequentialLabel] != "true" {
-		p.Set("true", "metadata", "labels", contract.SequentialLabel)
 	}
 	p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
 	bin := copied(agent)

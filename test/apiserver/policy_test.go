@@ -149,34 +149,44 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 			Target:     corev1.ObjectReference{Kind: "Node", Name: "node"},
 		})
 	}
-	const ofAnnotations = "metadata.annotations: those that start with taskflow.practice.com/ are changed by taskflow alone: leave them as they are"
-	const ofLabels = "metadata.labels: those that start with taskflow.practice.com/ count when a Pod is created: leave them as they are, and create another Pod"
+	ofAnnotation := func(key string) string {
+		return "metadata.annotations: only taskflow changes " + key + ": leave it as it is"
+	}
+	ofLabel := func(key string) string {
+		return "metadata.labels: " + key + " is fixed when the Pod is created: leave it as it is, or create another Pod"
+	}
+	const script = contract.ScriptAnnotationPrefix + "2"
 	account := operatorsAccount(t)
 	for name, c := range map[string]struct {
 		do      func() error
 		refusal string
 	}{
-		"order":                        {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "") }, ofAnnotations},
-		"order, removed":               {func() error { return annotate(cluster, contract.OrderAnnotation, "null", "") }, ofAnnotations},
-		"order, by an update":          {func() error { return update(release, whole) }, ofAnnotations},
-		"order, applied":               {func() error { return apply(`"annotations":{"` + contract.OrderAnnotation + `":"2"}`) }, ofAnnotations},
-		"order, through the status":    {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "status") }, ofAnnotations},
-		"halt":                         {func() error { return annotate(cluster, contract.HaltAnnotation, `"stop"`, "") }, ofAnnotations},
-		"the steps":                    {func() error { return annotate(cluster, contract.StepsAnnotation, `"b,a"`, "") }, ofAnnotations},
-		"a script":                     {func() error { return annotate(cluster, contract.ScriptAnnotationPrefix+"2", `"rm"`, "") }, ofAnnotations},
-		"order, through a binding":     {func() error { return bind(map[string]string{contract.OrderAnnotation: "2"}, nil) }, ofAnnotations},
-		"the label, removed":           {func() error { return label(contract.SequentialLabel, "null") }, ofLabels},
-		"the label, changed":           {func() error { return label(contract.SequentialLabel, `"false"`) }, ofLabels},
-		"the label, applied":           {func() error { return apply(`"labels":{"` + contract.SequentialLabel + `":"false"}`) }, ofLabels},
-		"the label, through a binding": {func() error { return bind(nil, map[string]string{contract.SequentialLabel: "false"}) }, ofLabels},
-		"the Task":                     {func() error { return label(contract.TaskLabel, `"other"`) }, ofLabels},
-		"one's own":                    {func() error { return annotate(cluster, "own", `"2"`, "") }, ""},
-		"one's own, applied":           {func() error { return apply(`"labels":{"own":"2"},"annotations":{"own":"4"}`) }, ""},
-		"one's own, and the status":    {func() error { return annotate(cluster, "own", `"3"`, "status") }, ""},
-		"order, as it is":              {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, ""},
-		"a binding":                    {func() error { return bind(nil, map[string]string{"topology.kubernetes.io/zone": "a"}) }, ""},
-		"order, by the operator":       {func() error { return annotate(account, contract.OrderAnnotation, `"1"`, "") }, ""},
-		"halt, by the operator":        {func() error { return annotate(account, contract.HaltAnnotation, `""`, "") }, ""},
+		"order":                        {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "") }, ofAnnotation(contract.OrderAnnotation)},
+		"order, removed":               {func() error { return annotate(cluster, contract.OrderAnnotation, "null", "") }, ofAnnotation(contract.OrderAnnotation)},
+		"order, by an update":          {func() error { return update(release, whole) }, ofAnnotation(contract.OrderAnnotation)},
+		"order, applied":               {func() error { return apply(`"annotations":{"` + contract.OrderAnnotation + `":"2"}`) }, ofAnnotation(contract.OrderAnnotation)},
+		"order, through the status":    {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "status") }, ofAnnotation(contract.OrderAnnotation)},
+		"halt":                         {func() error { return annotate(cluster, contract.HaltAnnotation, `"stop"`, "") }, ofAnnotation(contract.HaltAnnotation)},
+		"the steps":                    {func() error { return annotate(cluster, contract.StepsAnnotation, `"b,a"`, "") }, ofAnnotation(contract.StepsAnnotation)},
+		"a script":                     {func() error { return annotate(cluster, script, `"rm"`, "") }, ofAnnotation(script)},
+		"order, through a binding":     {func() error { return bind(map[string]string{contract.OrderAnnotation: "2"}, nil) }, ofAnnotation(contract.OrderAnnotation)},
+		"the label, removed":           {func() error { return label(contract.SequentialLabel, "null") }, ofLabel(contract.SequentialLabel)},
+		"the label, changed":           {func() error { return label(contract.SequentialLabel, `"false"`) }, ofLabel(contract.SequentialLabel)},
+		"the label, applied":           {func() error { return apply(`"labels":{"` + contract.SequentialLabel + `":"false"}`) }, ofLabel(contract.SequentialLabel)},
+		"the label, through a binding": {func() error { return bind(nil, map[string]string{contract.SequentialLabel: "false"}) }, ofLabel(contract.SequentialLabel)},
+		"the Task":                     {func() error { return label(contract.TaskLabel, `"other"`) }, ofLabel(contract.TaskLabel)},
+		"the Task, through a binding":  {func() error { return bind(nil, map[string]string{contract.TaskLabel: "other"}) }, ofLabel(contract.TaskLabel)},
+		"the options, added":           {func() error { return annotate(cluster, contract.OptionsAnnotation, `"{}"`, "") }, ofAnnotation(contract.OptionsAnnotation)},
+		"two at once": {func() error {
+			return apply(`"annotations":{"` + contract.OrderAnnotation + `":"2","` + contract.HaltAnnotation + `":"x"}`)
+		}, ofAnnotation(contract.OrderAnnotation + ", " + contract.HaltAnnotation)},
+		"one's own":                 {func() error { return annotate(cluster, "own", `"2"`, "") }, ""},
+		"one's own, applied":        {func() error { return apply(`"labels":{"own":"2"},"annotations":{"own":"4"}`) }, ""},
+		"one's own, and the status": {func() error { return annotate(cluster, "own", `"3"`, "status") }, ""},
+		"order, as it is":           {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, ""},
+		"a binding":                 {func() error { return bind(nil, map[string]string{"topology.kubernetes.io/zone": "a"}) }, ""},
+		"order, by the operator":    {func() error { return annotate(account, contract.OrderAnnotation, `"1"`, "") }, ""},
+		"halt, by the operator":     {func() error { return annotate(account, contract.HaltAnnotation, `""`, "") }, ""},
 		"a subresource that leaves it be": {func() error {
 			return update(func(pod *corev1.Pod) {
 				release(pod)
@@ -202,7 +212,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		}
 		want := []string{"1", "a,b", "true", "true", "task"}
 		got := []string{
-			now.Annotations[contract.OrderAnnotation], now.Annotations[contract.StepsAnnotation], now.Annotations[contract.ScriptAnnotationPrefix+"2"],
+			now.Annotations[contract.OrderAnnotation], now.Annotations[contract.StepsAnnotation], now.Annotations[script],
 			now.Labels[contract.SequentialLabel], now.Labels[contract.TaskLabel],
 		}
 		if diff := cmp.Diff(want, got); diff != "" {

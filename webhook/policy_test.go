@@ -1,0 +1,63 @@
+package webhook
+
+import (
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of contract/keys.go: a key that is missing
+// there could be changed by whoever may edit a Pod, or would be called unknown.
+func TestPoliciesKnowAllKeys(t *testing.T) {
+	keys := contractKeys(t)
+	if want := contract.OrderAnnotation; !slices.Contains(keys, want) {
+		t.Fatalf("the keys are %q, and %s isn't among them", keys, want)
+	}
+	for _, file := range []string{"annotations.yaml", "keys.yaml"} {
+		content, err := os.ReadFile("../config/policy/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var missing []string
+		for _, key := range keys {
+			if !strings.Contains(string(content), "'"+key) && !strings.Contains(string(content), "'"+strings.TrimPrefix(key, contract.Group)+"'") {
+				missing = append(missing, key)
+			}
+		}
+		if diff := cmp.Diff([]string(nil), missing); diff != "" {
+			t.Errorf("keys that config/policy/%s doesn't have (-want +got):\n%s", file, diff)
+		}
+	}
+}
+
+// contractKeys are the labels and annotations that contract/keys.go has: the constants that start with contract.Group.
+func contractKeys(t *testing.T) []string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../contract/keys.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	ast.Inspect(file, func(node ast.Node) bool {
+		sum, ok := node.(*ast.BinaryExpr)
+		if !ok {
+			return true
+		}
+		group, ok := sum.X.(*ast.Ident)
+		suffix, literal := sum.Y.(*ast.BasicLit)
+		if ok && literal && group.Name == "Group" {
+			keys = append(keys, contract.Group+constant.StringVal(constant.MakeFromLiteral(suffix.Value, token.STRING, 0)))
+		}
+		return true
+	})
+	return keys
+}
