@@ -277,6 +277,8 @@ func TestValues(t *testing.T) {
 			[]string{"--set=priorityClassName=mine"},
 			func(all objects) {
 				delete(all, "PriorityClass /taskflow-operator")
+				delete(all, "ValidatingAdmissionPolicy /taskflow-priority")
+				delete(all, "ValidatingAdmissionPolicyBinding /taskflow-priority")
 				podSpec("priorityClassName", "mine")(all)
 			},
 		},

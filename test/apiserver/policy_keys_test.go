@@ -1,0 +1,274 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// warnings collects what the API server warns of.
+type warnings struct {
+	lock sync.Mutex
+	said []string
+}
+
+// HandleWarningHeader implements rest.WarningHandler.
+func (w *warnings) HandleWarningHeader(_ int, _, text string) {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	w.said = append(w.said, text)
+}
+
+// take returns what was said since the last call, without the names of policy and binding that the API server puts before it.
+func (w *warnings) take() []string {
+	w.lock.Lock()
+	defer w.lock.Unlock()
+	var said []string
+	for _, text := range w.said {
+		if _, sentence, ok := strings.Cut(text, "with binding 'taskflow-keys': "); ok {
+			said = append(said, sentence)
+		}
+	}
+	w.said = nil
+	return said
+}
+
+// warned is a client whose warnings are collected.
+func warned(t *testing.T) (client.Client, *warnings) {
+	t.Helper()
+	handler := &warnings{}
+	config := rest.CopyConfig(environment.Config)
+	config.WarningHandler = handler
+	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return as, handler
+}
+
+// Objects that are, or hold, a Pod template. OWN, JOB and TEMPLATE stand for the metadata of the object, of a CronJob's Jobs, and of the template.
+const (
+	podWith     = `{apiVersion: v1, kind: Pod, metadata: OWN, spec: {containers: [{name: a, image: a, command: [a]}]}}`
+	jobWith     = `{apiVersion: batch/v1, kind: Job, metadata: OWN, spec: {template: {metadata: TEMPLATE, spec: {restartPolicy: Never, containers: [{name: a, image: a}, {name: b, image: b}]}}}}`
+	cronJobWith = `{apiVersion: batch/v1, kind: CronJob, metadata: OWN, spec: {schedule: "0 0 1 1 *", jobTemplate: {metadata: JOB, spec: {template: {metadata: TEMPLATE, spec: {restartPolicy: Never, containers: [{name: a, image: a}]}}}}}}`
+	taskWith    = `{apiVersion: api.practice.com/v1alpha1, kind: Task, metadata: OWN, spec: {suspend: true, steps: [{name: a, image: a}], template: {metadata: TEMPLATE}}}`
+	foreverWith = `{apiVersion: apps/v1, kind: KIND, metadata: OWN, spec: {selector: {matchLabels: {app: a}}, template: {metadata: TEMPLATE, spec: {containers: [{name: a, image: a}]}}}}`
+)
+
+// filled puts metadata into a manifest, and creates its object as a dry run.
+func filled(t *testing.T, as client.Client, namespace, manifest string, own, job, template string) error {
+	t.Helper()
+	if own == "" {
+		own = "{}"
+	}
+	if job == "" {
+		job = "{}"
+	}
+	if template == "" {
+		template = "{}"
+	}
+	object := parse(t, strings.NewReplacer("OWN", own, "JOB", job, "TEMPLATE", template).Replace(manifest))
+	object.SetNamespace(namespace)
+	object.SetName("object")
+	return as.Create(t.Context(), object, client.DryRunAll)
+}
+
+// TestUnknownKeysAreWarnedOf proves that a label or an annotation of taskflow's that has no effect, because it is misspelt or in another place
+// than the Pod template, is warned of when its object is created; and that no other object has a warning.
+func TestUnknownKeysAreWarnedOf(t *testing.T) {
+	namespace := newNamespace(t)
+	as, handler := warned(t)
+	const misspelt = `{labels: {taskflow.practice.com/sequentail: "true"}}`
+	installPolicy(t, "keys.yaml", namespace, func() error {
+		if err := filled(t, as, namespace, podWith, misspelt, "", ""); err != nil {
+			t.Fatal(err)
+		}
+		if len(handler.take()) > 0 {
+			return errors.New("warned")
+		}
+		return nil
+	})
+	unknownLabel := func(keys string) string {
+		return "labels: taskflow does not know " + keys + ", and ignores it: the labels are taskflow.practice.com/sequential and taskflow.practice.com/task"
+	}
+	unknownAnnotation := func(keys string) string {
+		return "annotations: taskflow does not know " + keys + ", and ignores it: the annotations are taskflow.practice.com/steps, taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery"
+	}
+	noLabel := func(keys, path string) string {
+		return "metadata.labels: " + keys + " has no effect here, and all containers start at once: set it in " + path + ".labels"
+	}
+	const sequential = `{labels: {taskflow.practice.com/sequential: "true"}}`
+	const app, appSequential = `{labels: {app: a}}`, `{labels: {app: a, taskflow.practice.com/sequential: "true"}}`
+	forever := func(kind string) string { return strings.ReplaceAll(foreverWith, "KIND", kind) }
+	many := `{labels: {taskflow.practice.com/sequentail: "true"`
+	for i := range 100 {
+		many += fmt.Sprintf(`, l%d: ""`, i)
+	}
+	many += "}}"
+	cases := map[string]struct {
+		manifest, own, job, template string
+		want                         []string
+	}{
+		"nothing":                                 {podWith, "", "", "", nil},
+		"a Pod's label":                           {podWith, misspelt, "", "", []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"another prefix":                          {podWith, `{labels: {taskflow.practise.com/sequential: "true"}}`, "", "", []string{unknownLabel("taskflow.practise.com/sequential")}},
+		"the API's prefix":                        {podWith, `{labels: {api.practice.com/sequential: "true"}}`, "", "", []string{unknownLabel("api.practice.com/sequential")}},
+		"a Pod's annotation":                      {podWith, `{annotations: {taskflow.practice.com/step: "a"}}`, "", "", []string{unknownAnnotation("taskflow.practice.com/step")}},
+		"a label among the annotations":           {podWith, `{annotations: {taskflow.practice.com/sequential: "true"}}`, "", "", []string{"annotations: taskflow does not know taskflow.practice.com/sequential, and ignores it: set it as a label"}},
+		"an annotation among the labels":          {podWith, `{labels: {taskflow.practice.com/steps: "a"}}`, "", "", []string{unknownLabel("taskflow.practice.com/steps")}},
+		"a sequential Pod":                        {podWith, sequential, "", "", nil},
+		"a Pod of the operator's":                 {podWith, `{labels: {taskflow.practice.com/replica: a}}`, "", "", nil},
+		"a Pod that a controller makes":           {podWith, `{labels: {taskflow.practice.com/sequentail: "true"}, ownerReferences: [{apiVersion: v1, kind: X, name: x, uid: x}]}`, "", "", nil},
+		"two keys":                                {podWith, `{labels: {taskflow.practice.com/a: "", taskflow.practice.com/b: ""}}`, "", "", []string{unknownLabel("taskflow.practice.com/a, taskflow.practice.com/b")}},
+		"a Job's template":                        {jobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"a Job's label":                           {jobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
+		"a Job's Task":                            {jobWith, `{labels: {taskflow.practice.com/task: build}}`, "", "", []string{noLabel("taskflow.practice.com/task", "spec.template.metadata")}},
+		"a Job's label, and its template's":       {jobWith, sequential, "", sequential, nil},
+		"a Job's label that says no":              {jobWith, `{labels: {taskflow.practice.com/sequential: "false"}}`, "", "", nil},
+		"a sequential Job":                        {jobWith, "", "", sequential, nil},
+		"a Job's annotation":                      {jobWith, `{annotations: {taskflow.practice.com/steps: "b,a"}}`, "", sequential, []string{"metadata.annotations: taskflow.practice.com/steps has no effect here: set it in spec.template.metadata.annotations"}},
+		"a CronJob's template":                    {cronJobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"a CronJob's label":                       {cronJobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.jobTemplate.spec.template.metadata")}},
+		"a label of a CronJob's Jobs":             {cronJobWith, "", sequential, "", []string{noLabel("taskflow.practice.com/sequential", "spec.jobTemplate.spec.template.metadata")}},
+		"a sequential CronJob":                    {cronJobWith, "", "", sequential, nil},
+		"a Deployment's label":                    {forever("Deployment"), sequential, "", app, []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
+		"a Deployment's template":                 {forever("Deployment"), "", "", `{labels: {app: a, taskflow.practice.com/sequentail: "true"}}`, []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"a Deployment that is all the same to us": {forever("Deployment"), "", "", app, nil},
+		"a Deployment that is refused elsewhere":  {forever("Deployment"), "", "", appSequential, nil},
+		"a Task":                                  {taskWith, "", "", "", nil},
+		"a Task's annotation":                     {taskWith, `{annotations: {taskflow.practice.com/handoff: controller}}`, "", "", []string{"metadata.annotations: taskflow.practice.com/handoff has no effect here: set it in spec.template.metadata.annotations"}},
+		"a Task's unknown annotation":             {taskWith, `{annotations: {taskflow.practice.com/cancel: "true"}}`, "", "", []string{unknownAnnotation("taskflow.practice.com/cancel")}},
+		"too many keys to look at":                {podWith, many, "", "", nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if err := filled(t, as, namespace, c.manifest, c.own, c.job, c.template); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, handler.take()); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestTemplatesAreRefused proves that a template whose Pods the webhook would refuse is refused when its object is created: a Job would
+// otherwise wait forever, and nothing but an event would say why.
+func TestTemplatesAreRefused(t *testing.T) {
+	namespace := newNamespace(t)
+	const sequential, odd = `{labels: {taskflow.practice.com/sequential: "true"}}`, `{labels: {taskflow.practice.com/sequential: "yes"}}`
+	const appSequential = `{labels: {app: a, taskflow.practice.com/sequential: "true"}}`
+	installPolicy(t, "templates.yaml", namespace, func() error { return filled(t, cluster, namespace, jobWith, "", "", odd) })
+	forever := func(kind string) string { return strings.ReplaceAll(foreverWith, "KIND", kind) }
+	annotated := func(annotations string) string {
+		return `{labels: {taskflow.practice.com/sequential: "true"}, annotations: {` + annotations + `}}`
+	}
+	restarts := func(kind string) string {
+		return "spec.template.metadata.labels: a " + kind + " restarts its Pods forever, and steps end: use a Job, or remove the labels that start with taskflow.practice.com/"
+	}
+	hook := strings.Replace(jobWith, "image: b", "image: b, lifecycle: {postStart: {exec: {command: [x]}}}", 1)
+	const early = `spec.template.spec.containers: the step "b" has lifecycle.postStart, which would run before its turn: put it into the command`
+	cases := map[string]struct{ manifest, template, want string }{
+		"a Job":                            {jobWith, sequential, ""},
+		"a Job of a Task":                  {jobWith, `{labels: {taskflow.practice.com/task: t}, annotations: {taskflow.practice.com/steps: "x, y"}}`, ""},
+		"a Job that says no":               {jobWith, `{labels: {taskflow.practice.com/sequential: "false"}}`, ""},
+		"a Job without labels":             {jobWith, "", ""},
+		"a Job with steps":                 {jobWith, annotated(`taskflow.practice.com/steps: "b, a,"`), ""},
+		"a Job with a hand-off":            {jobWith, annotated(`taskflow.practice.com/handoff: controller, taskflow.practice.com/agent-delivery: image`), ""},
+		"a CronJob":                        {cronJobWith, sequential, ""},
+		"a Deployment":                     {forever("Deployment"), `{labels: {app: a}}`, ""},
+		"a Deployment that says no":        {forever("Deployment"), `{labels: {app: a, taskflow.practice.com/sequential: "false"}}`, ""},
+		"a wrong value":                    {jobWith, odd, `spec.template.metadata.labels: taskflow.practice.com/sequential is "yes": set it to "true", or remove it`},
+		"a wrong value in a CronJob":       {cronJobWith, odd, `spec.jobTemplate.spec.template.metadata.labels: taskflow.practice.com/sequential is "yes": set it to "true", or remove it`},
+		"a wrong value in a Deployment":    {forever("Deployment"), `{labels: {app: a, taskflow.practice.com/sequential: "yes"}}`, `is "yes": set it to "true", or remove it`},
+		"a sequential Deployment":          {forever("Deployment"), appSequential, restarts("Deployment")},
+		"a Deployment of a Task":           {forever("Deployment"), `{labels: {app: a, taskflow.practice.com/task: t}}`, restarts("Deployment")},
+		"a sequential StatefulSet":         {forever("StatefulSet"), appSequential, restarts("StatefulSet")},
+		"a sequential DaemonSet":           {forever("DaemonSet"), appSequential, restarts("DaemonSet")},
+		"a sequential ReplicaSet":          {forever("ReplicaSet"), appSequential, restarts("ReplicaSet")},
+		"an order":                         {jobWith, annotated(`taskflow.practice.com/order: "1"`), "spec.template.metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it"},
+		"a hand-off that there isn't":      {jobWith, annotated(`taskflow.practice.com/handoff: local`), `taskflow.practice.com/handoff is "local": set it to controller, or remove it`},
+		"a delivery that there isn't":      {cronJobWith, annotated(`taskflow.practice.com/agent-delivery: auto`), `taskflow.practice.com/agent-delivery is "auto": set it to init or image, or remove it`},
+		"a step that there isn't":          {jobWith, annotated(`taskflow.practice.com/steps: "a,c"`), `taskflow.practice.com/steps names "c", and the template has no container of that name: correct the name`},
+		"a hook before a step":             {hook, sequential, early},
+		"a hook before a container beside": {hook, annotated(`taskflow.practice.com/steps: a`), ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := filled(t, cluster, namespace, c.manifest, "", "", c.template)
+			if c.want == "" && err != nil || c.want != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("the error is %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+// TestOldTemplatesCanBeEdited proves that an object which was created before the policy can still be changed, as long as the keys that it
+// refuses stay as they are: else nobody could scale it down, or remove its finalizers.
+func TestOldTemplatesCanBeEdited(t *testing.T) {
+	namespace := newNamespace(t)
+	object := parse(t, strings.NewReplacer("KIND", "Deployment", "OWN", "{name: old}", "TEMPLATE",
+		`{labels: {app: a, taskflow.practice.com/sequential: "true"}}`).Replace(foreverWith))
+	object.SetNamespace(namespace)
+	if err := cluster.Create(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+	patch := func(patch string) error {
+		return cluster.Patch(t.Context(), object.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
+	}
+	installPolicy(t, "templates.yaml", namespace, func() error {
+		return filled(t, cluster, namespace, jobWith, "", "", `{labels: {taskflow.practice.com/sequential: "yes"}}`)
+	})
+	if err := patch(`{"metadata":{"finalizers":["example.com/a"]},"spec":{"replicas":0}}`); err != nil {
+		t.Errorf("an edit of another field: %v", err)
+	}
+	if err := patch(`{"spec":{"template":{"metadata":{"labels":{"taskflow.practice.com/sequential":"yes"}}}}}`); !apierrors.IsInvalid(err) {
+		t.Errorf("another wrong value: %v, want a refusal", err)
+	}
+	if err := patch(`{"metadata":{"finalizers":null},"spec":{"template":{"metadata":{"labels":{"taskflow.practice.com/sequential":null}}}}}`); err != nil {
+		t.Errorf("the label's removal: %v", err)
+	}
+}
+
+// TestPriorityClassIsTheOperators proves that no Pod of another namespace may have the operator's PriorityClass, which evicts other Pods.
+func TestPriorityClassIsTheOperators(t *testing.T) {
+	class := parse(t, `{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: taskflow-operator}, value: 1000000000}`)
+	if err := cluster.Create(t.Context(), class); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Delete(context.WithoutCancel(t.Context()), class); err != nil {
+			t.Error(err)
+		}
+	})
+	namespace := newNamespace(t)
+	create := func(class string) error {
+		return cluster.Create(t.Context(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pod"},
+			Spec:       corev1.PodSpec{PriorityClassName: class, Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+		}, client.DryRunAll)
+	}
+	installPolicy(t, "priority.yaml", namespace, func() error { return create("taskflow-operator") })
+	const want = "spec.priorityClassName: taskflow-operator is for the operator's own Pods: choose another PriorityClass"
+	if err := create("taskflow-operator"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want one with %q", err, want)
+	}
+	for _, class := range []string{"", "system-cluster-critical"} {
+		if err := create(class); err != nil {
+			t.Errorf("the class %q: %v", class, err)
+		}
+	}
+}
