@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +12,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -27,10 +27,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// For SourceOwn, in config/own-certificates. What every source needs is in cmd/operator.
+// For SourceOwn, in config/own-certificates. What every source needs is in cmd/operator: also to update the webhook configuration, which has the
+// webhook's path whoever keeps the certificate.
 // +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,verbs=create
 // +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,resourceNames=taskflow-webhook-cert,verbs=update
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=taskflow,verbs=update
 
 // Source says who keeps the Secret with the certificate.
 type Source string
@@ -71,8 +71,10 @@ func (o Options) AddToCache(byObject map[client.Object]cache.ByObject) {
 type Keeper struct {
 	options Options
 	client  client.Client
+	live    client.Reader
 	clock   clock
 	server  *server
+	paths   paths
 	ready   chan struct{}
 }
 
@@ -81,6 +83,7 @@ func New(o Options) *Keeper {
 	return &Keeper{
 		options: o,
 		server:  &server{names: o.Services, settle: o.Lifetimes.settle()},
+		paths:   paths{settle: o.Lifetimes.settle()},
 		ready:   make(chan struct{}),
 	}
 }
@@ -89,6 +92,7 @@ func New(o Options) *Keeper {
 func (k *Keeper) TLS(config *tls.Config) {
 	config.GetCertificate = k.server.get
 	config.MinVersion = tls.VersionTLS12
+	config.NextProtos = []string{"http/1.1"} // as the API server asks for; a connection has one request at a time
 }
 
 // Listen makes a transport to the API server tell the Keeper what time it is there. It is for the configuration that the manager is made with.
@@ -96,15 +100,20 @@ func (k *Keeper) Listen(transport http.RoundTripper) http.RoundTripper {
 	return listening{transport, &k.clock}
 }
 
-// Ready is closed as soon as there is a certificate that the API server trusts.
+// Ready is closed as soon as there is a certificate that the API server trusts, and the API server has a path to call.
 func (k *Keeper) Ready() <-chan struct{} { return k.ready }
 
 // Check is a readiness check.
-func (k *Keeper) Check(*http.Request) error { return k.server.check() }
+func (k *Keeper) Check(*http.Request) error {
+	if err := k.server.check(); err != nil {
+		return err
+	}
+	return k.paths.check()
+}
 
 // SetupWithManager registers the Keeper.
 func (k *Keeper) SetupWithManager(m manager.Manager) error {
-	k.client = m.GetClient()
+	k.client, k.live = m.GetClient(), m.GetAPIReader()
 	// Both lead to the same work: there is one Secret and one webhook configuration.
 	work := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: k.options.Secret}}
@@ -129,10 +138,10 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 		return reconcile.Result{}, err
 	}
 	var again time.Duration
+	bundles := config.DeepCopy()
 	if k.options.Source == SourceOwn {
-		renewed, err := k.renew(ctx, &secret, &config)
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-			// Another replica was first. Its event may have come already.
+		renewed, err := k.renew(ctx, &secret, bundles)
+		if isOthers(err) {
 			return reconcile.Result{RequeueAfter: conflictRetry}, nil
 		}
 		if err != nil {
@@ -145,17 +154,64 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	if err != nil && len(secret.Data) > 0 {
 		logf.FromContext(ctx).Error(err, "The Secret has no certificate that can be served")
 	}
-	changed, wait := k.server.offer(served, trustedBy(&config), k.clock.now())
+	configured, waitPath, err := k.configure(ctx, served, &secret, &config, bundles)
+	if isOthers(err) {
+		return reconcile.Result{RequeueAfter: conflictRetry}, nil
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	changed, wait := k.server.offer(served, trustedBy(configured), k.clock.now())
 	if changed {
 		logf.FromContext(ctx).Info("Serving a certificate", "until", served.Leaf.NotAfter)
 	}
-	if k.server.check() == nil {
+	if k.Check(nil) == nil {
 		k.closeReady()
 	}
-	if wait > 0 && (again == 0 || wait < again) {
-		again = wait
+	for _, wait := range []time.Duration{wait, waitPath} {
+		if wait > 0 && (again == 0 || wait < again) {
+			again = wait
+		}
 	}
 	return reconcile.Result{RequeueAfter: again}, nil
+}
+
+// isOthers reports whether a write failed because another replica was first. Its event may have come already.
+func isOthers(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
+
+// configure writes the webhook configuration if its authorities or its paths aren't what they should be, and returns what it holds then. The
+// next configuration has the authorities already. It is written last, and by every replica: the one that wrote the Secret may be gone.
+func (k *Keeper) configure(ctx context.Context, served certificate, secret *corev1.Secret, config, next *admissionv1.MutatingWebhookConfiguration) (*admissionv1.MutatingWebhookConfiguration, time.Duration, error) {
+	path, err := pathOf(served)
+	if err != nil {
+		return nil, 0, err
+	}
+	webhooks := secretWebhooks(next)
+	write, wait := k.paths.offer(path, pathsOf(webhooks), k.clock.now())
+	if write {
+		// Two replicas must not overwrite each other's path because one of them has an old Secret in its cache.
+		var now corev1.Secret
+		if err := k.live.Get(ctx, k.options.Secret, &now); err != nil {
+			return nil, 0, fmt.Errorf("reading the Secret %s: %w", k.options.Secret, err)
+		}
+		if now.ResourceVersion != secret.ResourceVersion {
+			return config, conflictRetry, nil
+		}
+		for _, service := range webhooks {
+			service.Path = &path
+		}
+	}
+	if equality.Semantic.DeepEqual(config, next) {
+		return config, wait, nil
+	}
+	if err := k.client.Update(ctx, next); err != nil {
+		return nil, 0, fmt.Errorf("writing the authorities and the path into the MutatingWebhookConfiguration %s: %w", next.Name, err)
+	}
+	if write {
+		logf.FromContext(ctx).Info("The API server calls the webhook by another path")
+	}
+	_, wait = k.paths.offer(path, pathsOf(secretWebhooks(next)), k.clock.now())
+	return next, wait, nil
 }
 
 const (
@@ -172,8 +228,8 @@ func (k *Keeper) closeReady() {
 	}
 }
 
-// renew writes the Secret and the authorities in the webhook configuration, where they aren't what they should be. It returns when
-// there is something to do again.
+// renew writes the Secret if it isn't what it should be, and puts its authorities into the webhook configuration, which it doesn't write. It
+// returns when there is something to do again.
 func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration) (time.Time, error) {
 	next, err := renew(secret.Data, trustedBy(config), k.server.names, k.options.Lifetimes, k.clock.now())
 	if err != nil {
@@ -185,18 +241,8 @@ func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admis
 			return time.Time{}, fmt.Errorf("writing the Secret %s: %w", k.options.Secret, err)
 		}
 	}
-	// The authorities are written last, and by every replica: who has written the Secret may be gone.
-	bundle := next.data[bundleFile]
-	stale := false
 	for i := range config.Webhooks {
-		if c := &config.Webhooks[i].ClientConfig; !bytes.Equal(c.CABundle, bundle) {
-			c.CABundle, stale = bundle, true
-		}
-	}
-	if stale {
-		if err := k.client.Update(ctx, config); err != nil {
-			return time.Time{}, fmt.Errorf("writing the authorities into the MutatingWebhookConfiguration %s: %w", config.Name, err)
-		}
+		config.Webhooks[i].ClientConfig.CABundle = next.data[bundleFile]
 	}
 	return next.again, nil
 }

@@ -38,7 +38,7 @@ mkdir -p $overlay
 			- target: {kind: MutatingWebhookConfiguration, name: taskflow}
 			  patch: |
 		EOF
-		for i in 0 1 2 3; do
+		for i in 0 1 2 3 4 5; do
 			echo "    - {op: add, path: /webhooks/$i/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}"
 		done
 		cat <<-EOF
@@ -81,6 +81,8 @@ elif kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
 	# cert-manager's is of another type, which nobody can change; until there is a new one, the replicas go on with what they have.
 	remove -n taskflow-system secrets --field-selector metadata.name=taskflow-webhook-cert,type=kubernetes.io/tls
 fi
+# From when the operator changed the webhook configuration only if it kept the certificate.
+kubectl delete --ignore-not-found clusterrolebinding/taskflow-operator-certificates clusterrole/taskflow-operator-certificates
 # An installation from before the replicas had a Deployment each.
 kubectl -n taskflow-system delete --ignore-not-found deployment/taskflow-operator service/taskflow-webhook
 kubectl apply -k $overlay

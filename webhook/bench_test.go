@@ -27,7 +27,7 @@ func BenchmarkWebhook(b *testing.B) {
 			body := review(b, count)
 			b.ReportAllocs()
 			for b.Loop() {
-				request := httptest.NewRequestWithContext(b.Context(), http.MethodPost, Path, bytes.NewReader(body))
+				request := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/mutate-pods", bytes.NewReader(body))
 				request.Header.Set("Content-Type", "application/json")
 				answer := httptest.NewRecorder()
 				handler.ServeHTTP(answer, request)

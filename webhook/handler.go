@@ -20,9 +20,6 @@ import (
 	"github.com/taskflow/taskflow-operator/controller"
 )
 
-// Path is where the webhook is served; config/webhook names it too.
-const Path = "/mutate-pods"
-
 // deadline is how long an answer may take. The API server waits for 10 seconds (timeoutSeconds in config/webhook): what
 // went wrong should be said before that. A single look-up ends sooner, and says more (entrypoint.MaxTimeout).
 const deadline = 9500 * time.Millisecond
@@ -42,6 +39,14 @@ type Handler struct {
 }
 
 var _ admission.Handler = Handler{}
+
+// Unmutated answers the last webhooks of the configuration, which refuse a Pod that no replica has mutated. It doesn't read the request,
+// because everybody may send one.
+func Unmutated(w http.ResponseWriter, _ *http.Request) {
+	// The API server shows the text of this status, and of few others, to the user.
+	http.Error(w, "no replica of taskflow's webhook has made this Pod sequential in time: create the Pod again, and look into the operator's log if that doesn't help",
+		http.StatusInternalServerError)
+}
 
 // Handle makes a Pod with steps sequential, and lets every other one pass as it is.
 func (h Handler) Handle(ctx context.Context, request admission.Request) admission.Response {

@@ -34,7 +34,7 @@ import (
 // What every operator needs; its controllers and certs.SourceOwn need more. Of Secrets it reads its own alone: a watch of one name is
 // allowed by that name.
 // +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,resourceNames=taskflow-webhook-cert,verbs=get;list;watch
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=taskflow,verbs=get;list;watch
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,resourceNames=taskflow,verbs=get;list;watch;update
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 // +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=events,verbs=create;patch
@@ -95,7 +95,8 @@ func run(told context.Context, args []string) error {
 		case <-ctx.Done():
 			return nil
 		}
-		m.GetWebhookServer().Register(webhook.Path, drained(told.Done(), &ctrlwebhook.Admission{
+		m.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
+		m.GetWebhookServer().Register(certs.Pattern, drained(told.Done(), keeper.Guard(&ctrlwebhook.Admission{
 			Handler: webhook.Handler{
 				Agent:        c.agent,
 				ImageVolumes: nodes.ImageVolumes,
@@ -103,7 +104,7 @@ func run(told context.Context, args []string) error {
 				Live:         m.GetAPIReader(),
 				Commands:     commands,
 			},
-		}))
+		})))
 		if err := controller.SetupWithManager(m, commands, c.startGrace); err != nil {
 			return err
 		}

@@ -14,7 +14,6 @@ import (
 	"io"
 	"log"
 	"maps"
-	"net"
 	"net/http"
 	"sync"
 	"testing"
@@ -290,7 +289,9 @@ func (c *certificates) start(t *testing.T, keeper *certs.Keeper, between ...tran
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	mux := http.NewServeMux()
+	mux.Handle(certs.Pattern, keeper.Guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() {
 		stop()
@@ -311,18 +312,35 @@ func (c *certificates) callable(ctx context.Context) error {
 			return err
 		}
 		for _, webhook := range hook.Webhooks {
-			roots := x509.NewCertPool()
-			roots.AppendCertsFromPEM(webhook.ClientConfig.CABundle)
-			dialer := tls.Dialer{
-				NetDialer: &net.Dialer{Timeout: 5 * time.Second},
-				Config:    &tls.Config{RootCAs: roots, ServerName: service, MinVersion: tls.VersionTLS12},
-			}
-			connection, err := dialer.DialContext(ctx, "tcp", address)
-			if err != nil {
+			if err := call(ctx, address, webhook.ClientConfig); err != nil {
 				return fmt.Errorf("%s can't be called at replica %d: %w", webhook.Name, i, err)
 			}
-			_ = connection.Close()
 		}
+	}
+	return nil
+}
+
+// call posts nothing to a replica, where a webhook is to be called.
+func call(ctx context.Context, address string, config admissionv1.WebhookClientConfig) error {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(config.CABundle)
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: service, MinVersion: tls.VersionTLS12},
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+ptr.Deref(config.Service.Path, "/"), http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Do(request)
+	if err != nil {
+		return err
+	}
+	if err := response.Body.Close(); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the answer is %s", response.Status)
 	}
 	return nil
 }

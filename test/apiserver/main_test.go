@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,8 +29,10 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/entrypoint"
 	"github.com/taskflow/taskflow-operator/webhook"
@@ -55,10 +59,19 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
+	installed, err := webhookConfiguration()
+	if err != nil {
+		return 0, err
+	}
+	for _, w := range installed.Webhooks {
+		if w.ClientConfig.Service.Path == nil {
+			w.ClientConfig.Service.Path = new(webhookPath) // certs.Keeper writes a secret one
+		}
+	}
 	environment = &envtest.Environment{
 		CRDDirectoryPaths:     []string{"../../config/crd/tasks.yaml"},
 		ErrorIfCRDPathMissing: true,
-		WebhookInstallOptions: envtest.WebhookInstallOptions{Paths: []string{"../../config/webhook/mutating_webhook.yaml"}},
+		WebhookInstallOptions: envtest.WebhookInstallOptions{MutatingWebhooks: []*admissionv1.MutatingWebhookConfiguration{installed}},
 		// Other tests are compiled meanwhile, with the race detector: on two slow cores the usual 20 seconds were too few, five times.
 		ControlPlaneStartTimeout: 2 * time.Minute,
 	}
@@ -114,8 +127,10 @@ func run(m *testing.M) (code int, err error) {
 		Live:         manager.GetAPIReader(),
 		Commands:     commands,
 	}}
-	manager.GetWebhookServer().Register(webhook.Path, pods)
+	manager.GetWebhookServer().Register(webhookPath, pods)
+	manager.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
 	registerReplicas(manager.GetWebhookServer(), pods)
+	registerSilent(manager.GetWebhookServer())
 	registerOthers(manager.GetWebhookServer(), admission.NewDecoder(scheme))
 	if err := controller.SetupWithManager(manager, commands, startGrace); err != nil {
 		return 0, err
@@ -134,6 +149,19 @@ func stopWhenTold() {
 	<-told
 	_ = environment.Stop()
 	os.Exit(1)
+}
+
+// webhookPath is where the webhook is in these tests.
+const webhookPath = "/mutate-pods"
+
+// webhookConfiguration is the one that is installed.
+func webhookConfiguration() (*admissionv1.MutatingWebhookConfiguration, error) {
+	content, err := os.ReadFile("../../config/webhook/mutating_webhook.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var configuration admissionv1.MutatingWebhookConfiguration
+	return &configuration, yaml.UnmarshalStrict(content, &configuration)
 }
 
 func newNamespace(t *testing.T) string {

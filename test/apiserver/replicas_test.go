@@ -125,8 +125,8 @@ func sameCondition(t *testing.T, configuration *admissionv1.MutatingWebhookConfi
 		t.Fatal(err)
 	}
 	for _, w := range configuration.Webhooks {
-		if *w.FailurePolicy == admissionv1.Ignore {
-			continue
+		if strings.HasSuffix(strings.Split(w.Name, ".")[0], "-a") {
+			continue // the first replica is asked about every Pod
 		}
 		last := w.MatchConditions[len(w.MatchConditions)-1]
 		if diff := cmp.Diff("!("+policy.Spec.Validations[0].Expression+")", last.Expression); diff != "" {
@@ -147,21 +147,20 @@ func replicaCalls() map[string]int32 {
 // have: which finds nothing to do, and never has to help out.
 func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
-	content, err := os.ReadFile("../../config/webhook/mutating_webhook.yaml")
+	configuration, err := webhookConfiguration()
 	if err != nil {
-		t.Fatal(err)
-	}
-	var configuration admissionv1.MutatingWebhookConfiguration
-	if err := yaml.UnmarshalStrict(content, &configuration); err != nil {
 		t.Fatal(err)
 	}
 	configuration.Name = "a-replicas"
 	for i := range configuration.Webhooks {
 		w := &configuration.Webhooks[i]
-		name := strings.TrimPrefix(w.ClientConfig.Service.Name, "taskflow-webhook-")
-		w.ClientConfig, w.NamespaceSelector = served(replicaPath(name)), named(namespace)
+		path := replicaPath(strings.TrimPrefix(w.ClientConfig.Service.Name, "taskflow-webhook-"))
+		if w.ClientConfig.Service.Path != nil {
+			path = *w.ClientConfig.Service.Path // nobody's
+		}
+		w.ClientConfig, w.NamespaceSelector = served(path), named(namespace)
 	}
-	createWebhooks(t, &configuration)
+	createWebhooks(t, configuration)
 	wait.For(t, "the replicas to be asked", func(ctx context.Context) error {
 		before := replicaCalls()["a"]
 		if err := cluster.Create(ctx, plainPod(namespace, "probe", sequentialLabel(), echo("a")), client.DryRunAll); err != nil {
@@ -172,5 +171,5 @@ func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookCo
 		}
 		return nil
 	})
-	return &configuration
+	return configuration
 }

@@ -261,7 +261,7 @@ func TestValues(t *testing.T) {
 					}
 					all[key] = object
 				}
-				for i := range 4 {
+				for i := range 6 {
 					set(t, all[webhook], added(map[string]any{"key": "kubernetes.io/metadata.name", "operator": "In", "values": []any{"a", "b"}}),
 						"webhooks", i, "namespaceSelector", "matchExpressions")
 				}

@@ -289,8 +289,8 @@ func TestInstallAndRemove(t *testing.T) {
 	task = newTask(two, "watched", shell("only", "true"))
 	create(t, task)
 	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	var role rbacv1.ClusterRole
-	if err := cluster.Get(t.Context(), client.ObjectKey{Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
+	var role rbacv1.Role
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
 		t.Errorf("the operator may still write the certificate that cert-manager keeps: %v", err)
 	}
 

@@ -174,13 +174,18 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	if err != nil {
 		return nil, err
 	}
-	o := &operator{process: process{name: operatorName, pid: p.pid}, webhook: "https://localhost:" + ports[0] + "/mutate-pods", profile: "http://127.0.0.1:" + ports[2], end: end}
+	o := &operator{process: process{name: operatorName, pid: p.pid}, profile: "http://127.0.0.1:" + ports[2], end: end}
 	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
 		return isOK(ctx, "http://127.0.0.1:"+ports[1]+"/readyz"), nil
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the operator isn't ready: %w", err), end())
 	}
+	var hook admissionregistrationv1.MutatingWebhookConfiguration
+	if err := c.Get(ctx, client.ObjectKey{Name: "taskflow"}, &hook); err != nil {
+		return nil, errors.Join(err, end())
+	}
+	o.webhook = "https://localhost:" + ports[0] + *hook.Webhooks[0].ClientConfig.Service.Path // the operator writes it
 	return o, nil
 }
 
