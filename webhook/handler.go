@@ -112,6 +112,7 @@ func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft
 	d.patch = append(d.patch, patch...)
 	if err == nil && isSequential(d.pod) && !isPlanned(d.pod) {
 		d.warnings = append(d.warnings, startWarnings(d.pod)...)
+		d.warnings = append(d.warnings, probeWarnings(d.pod)...)
 	}
 	return err
 }

@@ -124,10 +124,19 @@ func TestPlanProbes(t *testing.T) {
 		"a delay": {func(c *corev1.Container) {
 			c.ReadinessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 90}
 		}, delayed("1m30s")},
-		"delays of both": {func(c *corev1.Container) { // what is killed too early is worse than what is ready too late
+		// No probe begins before its own delay.
+		"a longer delay of the liveness probe": {func(c *corev1.Container) {
 			c.LivenessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 3}
 			c.ReadinessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 1}
 		}, delayed("3s")},
+		"a longer delay of the readiness probe": {func(c *corev1.Container) {
+			c.LivenessProbe = &corev1.Probe{ProbeHandler: exec("live"), InitialDelaySeconds: 3}
+			c.ReadinessProbe = &corev1.Probe{ProbeHandler: http, InitialDelaySeconds: 60}
+		}, delayed("1m0s")},
+		"a delay of the readiness probe, and none of the liveness probe": {func(c *corev1.Container) {
+			c.LivenessProbe = &corev1.Probe{ProbeHandler: http}
+			c.ReadinessProbe = &corev1.Probe{ProbeHandler: exec("ready"), InitialDelaySeconds: 60}
+		}, delayed("1m0s")},
 		"a readiness probe": {func(c *corev1.Container) { c.ReadinessProbe = &corev1.Probe{ProbeHandler: exec("ready")} }, isStarted},
 		"both": {func(c *corev1.Container) {
 			c.LivenessProbe, c.ReadinessProbe = &corev1.Probe{ProbeHandler: http}, &corev1.Probe{ProbeHandler: http}

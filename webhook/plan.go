@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"fmt"
-	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -258,53 +257,6 @@ func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount 
 	return append(mounts, corev1.VolumeMount{
 		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.WaitContent), SubPath: strconv.Itoa(flags.WaitContent),
 	})
-}
-
-// gateProbes makes the probes of a step count from its release. The kubelet runs no other probe of a container before its
-// startupProbe has succeeded: so one that fails while the step waits comes first, and a startupProbe of the user's becomes part
-// of it. It goes on failing for the initialDelaySeconds of the others, which the kubelet counts from the start of the container
-// (doProbe in pkg/kubelet/prober/worker.go). It may fail for as long as the step waits, which nobody knows: there is no failureThreshold that would be right. A
-// startupProbe that asks the network is left as it is, since nothing of the step listens before its command has started. What is as it should be
-// stays: this may be the second call.
-func gateProbes(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract.AgentFlags) {
-	const never = math.MaxInt32
-	probe := container.StartupProbe
-	flags.Delay = probeDelay(container)
-	switch {
-	case probe == nil && container.LivenessProbe == nil && container.ReadinessProbe == nil:
-	case probe == nil:
-		p.Set(corev1.Probe{
-			ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{
-				Command: append([]string{contract.AgentPath}, flags.StartedArgs(nil)...),
-			}},
-			PeriodSeconds:    1,
-			TimeoutSeconds:   5,
-			FailureThreshold: never,
-		}, "spec", "containers", strconv.Itoa(i), "startupProbe")
-	default:
-		if probe.Exec != nil && !slices.Contains(probe.Exec.Command, contract.AgentPath) {
-			p.Set(append([]string{contract.AgentPath}, flags.StartedArgs(probe.Exec.Command)...),
-				"spec", "containers", strconv.Itoa(i), "startupProbe", "exec", "command")
-		}
-		if probe.FailureThreshold != never {
-			p.Set(never, "spec", "containers", strconv.Itoa(i), "startupProbe", "failureThreshold")
-		}
-	}
-}
-
-// probeDelay is how long after the start of the command the probes of a container are to begin.
-func probeDelay(container *corev1.Container) time.Duration {
-	var seconds int32
-	switch {
-	case container.LivenessProbe != nil:
-		seconds = container.LivenessProbe.InitialDelaySeconds
-	case container.ReadinessProbe != nil:
-		seconds = container.ReadinessProbe.InitialDelaySeconds
-	}
-	if container.StartupProbe != nil {
-		seconds = max(seconds, container.StartupProbe.InitialDelaySeconds)
-	}
-	return time.Duration(seconds) * time.Second
 }
 
 func mountsAgent(container *corev1.Container) bool {
