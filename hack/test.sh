@@ -34,6 +34,13 @@ e2e() {
 	go test -tags e2e -timeout 30m -count=1 -parallel 6 ./test/e2e/...
 }
 
+attacks() {
+	local environment
+	environment=$($cluster env)
+	eval "$environment"
+	go test -tags e2e -timeout 30m -count=1 -parallel 6 ./test/attack/...
+}
+
 lifecycle() {
 	go test -C test/cluster -tags lifecycle -timeout 20m -count=1 -run TestLifecycle .
 }
@@ -60,3 +67,4 @@ else
 fi
 layer "make demo" install
 layer "tests on the real node" e2e
+layer "attacks on the real node" attacks

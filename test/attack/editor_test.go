@@ -1,0 +1,258 @@
+//go:build e2e
+
+package attack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/tenant"
+	"github.com/taskflow/taskflow-operator/test/wait"
+)
+
+// The attacker has the built-in ClusterRole edit in a namespace, or all rights on the Pods there: also those on subresources that edit hasn't.
+
+// TestEditorReadsNoPath has somebody with the role edit read what a webhook's caller must know. They can't.
+func TestEditorReadsNoPath(t *testing.T) {
+	t.Parallel()
+	user := tenant.WithClusterRole(t, cluster, newNamespace(t), "edit")
+	if err := user.Get(t.Context(), client.ObjectKey{Name: "taskflow"}, &admissionregistrationv1.MutatingWebhookConfiguration{}); err == nil {
+		t.Error("the webhook's configuration can be read")
+	}
+	if err := user.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-webhook-cert"}, &corev1.Secret{}); err == nil {
+		t.Error("the webhook's certificate can be read")
+	}
+}
+
+// TestEditorForgesAnnotations has somebody with all rights on Pods change what releases the steps of a Pod, chooses them, or takes the Pod out of
+// the operator's sight: by updates and patches of the Pod, its status, its ephemeral containers and its size, and by a binding to a node. Nothing
+// changes.
+func TestEditorForgesAnnotations(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	user := tenant.WithRights(t, cluster, namespace, "pods", rbacv1.PolicyRule{
+		APIGroups: []string{""}, Verbs: []string{"*"},
+		Resources: []string{"pods", "pods/status", "pods/ephemeralcontainers", "pods/resize", "pods/binding", "bindings"},
+	})
+	newHeldPod := func(name string) *corev1.Pod {
+		pod := labelledPod(namespace, name, shell("first", "true"), shell("second", "true"))
+		pod.Spec.SchedulerName = "nobody" // so that it waits for a binding
+		pod.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
+		create(t, pod)
+		return pod
+	}
+	pod := newHeldPod("held")
+	before := metadata(t, pod)
+	metadataOf := map[string]string{
+		"order":             `{"annotations":{"` + contract.OrderAnnotation + `":"2"}}`,
+		"a removed order":   `{"annotations":{"` + contract.OrderAnnotation + `":null}}`,
+		"halt":              `{"annotations":{"` + contract.HaltAnnotation + `":"mine"}}`,
+		"steps":             `{"annotations":{"` + contract.StepsAnnotation + `":"second"}}`,
+		"options":           `{"annotations":{"` + contract.OptionsAnnotation + `":"{}"}}`,
+		"a script":          `{"annotations":{"` + contract.ScriptAnnotationPrefix + `1":"true"}}`,
+		"a removed handoff": `{"annotations":{"` + contract.HandoffAnnotation + `":null}}`,
+		"all annotations":   `{"annotations":null}`,
+		"the label":         `{"labels":{"` + contract.SequentialLabel + `":null}}`,
+		"another value":     `{"labels":{"` + contract.SequentialLabel + `":"false"}}`,
+		"the other label":   `{"labels":{"` + contract.TaskLabel + `":"other"}}`,
+		"both":              `{"labels":{"` + contract.SequentialLabel + `":null},"annotations":{"` + contract.OrderAnnotation + `":"2"}}`,
+	}
+	for name, change := range metadataOf {
+		for _, subresource := range []string{"", "status", "ephemeralcontainers", "resize"} {
+			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":`+change+`}`))
+			if subresource == "" {
+				if err := user.Patch(t.Context(), pod.DeepCopy(), patch); err == nil {
+					t.Errorf("%s: the patch was accepted", name)
+				}
+			} else {
+				_ = user.SubResource(subresource).Patch(t.Context(), pod.DeepCopy(), patch) // some ignore metadata
+			}
+			if now := metadata(t, pod); now != before {
+				t.Fatalf("%s, by %q: the Pod has %s, and had %s", name, subresource, now, before)
+			}
+		}
+	}
+	// Taking the label away first, and the annotation then, would be two updates that are harmless one by one.
+	for name, binding := range map[string]metav1.ObjectMeta{
+		"order": {Annotations: map[string]string{contract.OrderAnnotation: "2"}},
+		"steps": {Annotations: map[string]string{contract.StepsAnnotation: "second"}},
+		"halt":  {Annotations: map[string]string{contract.HaltAnnotation: "mine"}},
+		"label": {Labels: map[string]string{contract.SequentialLabel: "false"}},
+	} {
+		bound := newHeldPod("bound-" + name)
+		before := metadata(t, bound)
+		binding.Namespace, binding.Name = namespace, bound.Name
+		object := &corev1.Binding{ObjectMeta: binding, Target: corev1.ObjectReference{Kind: "Node", Name: "nowhere"}}
+		if err := user.SubResource("binding").Create(t.Context(), bound.DeepCopy(), object); err == nil {
+			t.Errorf("a binding with %s was accepted", name)
+		}
+		object = &corev1.Binding{ObjectMeta: binding, Target: corev1.ObjectReference{Kind: "Node", Name: "nowhere"}}
+		if err := user.Create(t.Context(), object); err == nil {
+			t.Errorf("a binding with %s, by the old way, was accepted", name)
+		}
+		if now := metadata(t, bound); now != before {
+			t.Errorf("%s, by a binding: the Pod has %s, and had %s", name, now, before)
+		}
+	}
+	// A Pod of nobody's can't be made to look like one of taskflow's.
+	foreign := newPod(namespace, "foreign", shell("only", "true"))
+	foreign.Spec.SchedulerName = "nobody"
+	create(t, foreign)
+	for _, label := range []string{contract.SequentialLabel, contract.TaskLabel} {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"`+label+`":"true"}}}`))
+		if err := user.Patch(t.Context(), foreign.DeepCopy(), patch); err == nil {
+			t.Errorf("the label %s was put on a Pod that the webhook hasn't seen", label)
+		}
+	}
+}
+
+// metadata are the labels and annotations of a Pod that are taskflow's.
+func metadata(t *testing.T, pod *corev1.Pod) string {
+	t.Helper()
+	var now corev1.Pod
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(pod), &now); err != nil {
+		t.Fatal(err)
+	}
+	ours := map[string]string{}
+	for _, values := range []map[string]string{now.Labels, now.Annotations} {
+		for key, value := range values {
+			if strings.HasPrefix(key, contract.Group) {
+				ours[key] = value
+			}
+		}
+	}
+	return fmt.Sprint(ours)
+}
+
+// TestEditorSlowsForeignPods has somebody put 40,000 annotations on a Pod that has nothing to do with taskflow. An update of the Pod takes as long
+// as without taskflow's policies.
+func TestEditorSlowsForeignPods(t *testing.T) {
+	const annotations, rounds, each, bound = 40_000, 3, 2, 1.5
+	namespace := newNamespace(t)
+	pod := newPod(namespace, "foreign", shell("only", "true"))
+	pod.Spec.SchedulerName = "nobody"
+	pod.Annotations = map[string]string{}
+	for i := range annotations {
+		pod.Annotations[fmt.Sprintf("a%d", i)] = ""
+	}
+	create(t, pod)
+	updates := 0
+	update := func() time.Duration {
+		updates++
+		began := time.Now()
+		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{"update":"%d"}}}`, updates))
+		if err := cluster.Patch(t.Context(), pod.DeepCopy(), patch); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(began).Round(time.Millisecond)
+	}
+	update() // the first compiles
+	var with, without []time.Duration
+	for range rounds {
+		for range each {
+			with = append(with, update())
+		}
+		putBack := unbindPolicies(t, namespace)
+		for range each {
+			without = append(without, update())
+		}
+		putBack()
+	}
+	ratio := median(with).Seconds() / median(without).Seconds()
+	t.Logf("an update of a Pod with %d annotations: %s without the policies, %s with them: %.2f times as long (%v, %v)", annotations, median(without), median(with), ratio, without, with)
+	if ratio > bound {
+		t.Errorf("with the policies an update took %.2f times as long, more than %.1f", ratio, bound)
+	}
+}
+
+// unbindPolicies takes taskflow's policies out of force, until it is told to put them back or the test ends.
+func unbindPolicies(t *testing.T, namespace string) (putBack func()) {
+	t.Helper()
+	var bindings admissionregistrationv1.ValidatingAdmissionPolicyBindingList
+	if err := cluster.List(t.Context(), &bindings); err != nil {
+		t.Fatal(err)
+	}
+	var removed []admissionregistrationv1.ValidatingAdmissionPolicyBinding
+	for _, binding := range bindings.Items {
+		if strings.HasPrefix(binding.Name, "taskflow-") {
+			if err := cluster.Delete(t.Context(), &binding); err != nil {
+				t.Fatal(err)
+			}
+			removed = append(removed, binding)
+		}
+	}
+	if len(removed) == 0 {
+		t.Fatal("no policy of taskflow's is in force")
+	}
+	witness := labelledPod(namespace, fmt.Sprintf("witness-%d", time.Now().UnixNano()), shell("only", "true"))
+	witness.Spec.SchedulerName = "nobody"
+	create(t, witness)
+	inForce := func(ctx context.Context, want bool) error {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+contract.OrderAnnotation+`":"2"}}}`))
+		if refused := cluster.Patch(ctx, witness.DeepCopy(), patch, client.DryRunAll) != nil; refused != want {
+			return fmt.Errorf("a forged order is refused: %t", refused)
+		}
+		return nil
+	}
+	restore := func(ctx context.Context) error {
+		var failed []error
+		for _, binding := range removed {
+			failed = append(failed, cluster.Create(ctx, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+				ObjectMeta: metav1.ObjectMeta{Name: binding.Name, Labels: binding.Labels, Annotations: binding.Annotations}, Spec: binding.Spec,
+			}))
+		}
+		removed = nil
+		return errors.Join(failed...)
+	}
+	t.Cleanup(func() {
+		if err := restore(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("putting the policies back: %v", err)
+		}
+	})
+	wait.For(t, "the policies to be out of force", func(ctx context.Context) error { return inForce(ctx, false) })
+	return func() {
+		t.Helper()
+		if err := restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wait.For(t, "the policies to be in force", func(ctx context.Context) error { return inForce(ctx, true) })
+	}
+}
+
+// TestEditorFloodsWithPods has somebody create labelled Pods of thousands of containers through the API server. Pods of other tenants are admitted
+// soon, and the operator has its memory.
+func TestEditorFloodsWithPods(t *testing.T) {
+	const clients, containers = 4, 20_000
+	before := replicas(t)
+	namespace := newNamespace(t)
+	user := tenant.WithClusterRole(t, cluster, namespace, "edit")
+	huge := labelledPod(namespace, "huge")
+	for i := range containers {
+		huge.Spec.Containers = append(huge.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "a", Command: []string{"a"}})
+	}
+	attack := make(chan error, clients)
+	for range clients {
+		go func() { attack <- user.Create(t.Context(), huge.DeepCopy(), client.DryRunAll) }()
+	}
+	admitPods(t, 10, 10*time.Second)
+	for range clients {
+		if err := <-attack; err == nil {
+			t.Error("a Pod of thousands of containers was admitted")
+		} else {
+			t.Logf("%.300s", err)
+		}
+	}
+	wantUnharmed(t, before)
+}

@@ -1,0 +1,167 @@
+//go:build e2e
+
+package attack
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/tenant"
+)
+
+// The attacker may create and read Pods in a namespace, and nothing else: no Tasks, no Secrets. CI systems and workflow engines often have
+// these rights.
+
+func podCreator(t *testing.T, namespace string) client.Client {
+	t.Helper()
+	return tenant.WithRights(t, cluster, namespace, "pod-creator", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "delete"}})
+}
+
+// TestPodCreatorForgesOwnership has somebody create a Pod that says it was made for another's suspended Task. The Pod is refused; or else the
+// Task stays as it is.
+func TestPodCreatorForgesOwnership(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	user := podCreator(t, namespace)
+	task := newTask(namespace, "deploy", shell("check", "false"), shell("deploy", "false"))
+	task.Spec.Suspend = true
+	create(t, task)
+	awaitTask(t, task, "the Task to be suspended", inPhase(v1alpha1.TaskSuspended))
+	pod := labelledPod(namespace, task.Name, shell("check", "true"), shell("deploy", "true"))
+	pod.Labels[contract.TaskLabel] = task.Name
+	pod.Annotations = map[string]string{contract.StepsAnnotation: "check,deploy", contract.OptionsAnnotation: `{"check":{"continueOnError":true}}`}
+	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
+	if err := user.Create(t.Context(), pod); err != nil {
+		t.Logf("the Pod was refused: %v", err)
+	} else {
+		awaitEnd(t, pod)
+	}
+	later := newTask(namespace, "later", shell("only", "true"))
+	create(t, later)
+	awaitTask(t, later, "a later Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
+		t.Fatal(err)
+	}
+	if task.Status.Phase != v1alpha1.TaskSuspended || task.Status.PodName != "" {
+		t.Errorf("the Task is %s with the Pod %q, by a Pod that somebody else made", task.Status.Phase, task.Status.PodName)
+	}
+}
+
+// TestPodCreatorReadsTasks has somebody read a Task by a Pod that names it, in a dry run. That is possible in their own namespace: who may
+// create Pods there may run the Task, too (docs/security.md). It isn't in another one, however the name is written.
+func TestPodCreatorReadsTasks(t *testing.T) {
+	t.Parallel()
+	namespace, elsewhere := newNamespace(t), newNamespace(t)
+	user := podCreator(t, namespace)
+	for _, in := range []string{namespace, elsewhere} {
+		task := newTask(in, "backup-of-"+in, shell("dump", "true"))
+		task.Spec.Steps[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: password}}
+		task.Spec.Suspend = true
+		create(t, task)
+	}
+	reads := func(name string) bool {
+		pod := newPod(namespace, "reader", corev1.Container{Name: "task", Image: "task"})
+		pod.Labels = map[string]string{contract.TaskLabel: name}
+		err := user.Create(t.Context(), pod, client.DryRunAll)
+		return err == nil && slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+			return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Value == password })
+		})
+	}
+	if !reads("backup-of-" + namespace) {
+		t.Error("the Task of the own namespace can't be read: docs/security.md says that it can")
+	}
+	for _, name := range []string{"backup-of-" + elsewhere, elsewhere + ".backup-of-" + elsewhere, elsewhere + "/backup-of-" + elsewhere} {
+		if reads(name) {
+			t.Errorf("%s was read from another namespace", name)
+		}
+	}
+}
+
+// TestPodCreatorTakesThePriority has somebody create a Pod with the operator's PriorityClass, which would displace everybody else's. It is
+// refused.
+func TestPodCreatorTakesThePriority(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	pod := newPod(namespace, "important", shell("only", "true"))
+	pod.Spec.PriorityClassName = "taskflow-operator"
+	if err := podCreator(t, namespace).Create(t.Context(), pod, client.DryRunAll); err == nil {
+		t.Errorf("the Pod was admitted with priority %d", *pod.Spec.Priority)
+	}
+}
+
+// TestPodCreatorFakesTheAgent has somebody create a Pod that looks as if the webhook had mutated it, with a program of their own in place of the
+// agent. It is refused.
+func TestPodCreatorFakesTheAgent(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	user := podCreator(t, namespace)
+	for _, delivery := range []string{contract.DeliveryInit, contract.DeliveryImage} {
+		t.Run(delivery, func(t *testing.T) {
+			pod := labelledPod(namespace, "fake", shell("first", "true"), shell("second", "true"))
+			pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
+			if err := user.Create(t.Context(), pod, client.DryRunAll); err != nil {
+				t.Fatal(err)
+			}
+			fake := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "fake", Labels: pod.Labels, Annotations: pod.Annotations},
+				Spec:       pod.Spec,
+			}
+			faked := false
+			for i := range fake.Spec.InitContainers {
+				if fake.Spec.InitContainers[i].Name == contract.AgentContainer {
+					fake.Spec.InitContainers[i].Image, faked = "busybox:1.28", true
+				}
+			}
+			for i := range fake.Spec.Volumes {
+				if volume := &fake.Spec.Volumes[i]; volume.Name == contract.BinVolume && volume.Image != nil {
+					volume.Image.Reference, faked = "busybox:1.28", true
+				}
+			}
+			if !faked {
+				t.Fatalf("the Pod has no agent by %s", delivery)
+			}
+			if err := user.Create(t.Context(), fake, client.DryRunAll); err == nil {
+				t.Error("the Pod was admitted")
+			}
+		})
+	}
+}
+
+// TestPodCreatorUsesRightsOfTheOperator has somebody create Pods that lead the webhook to what the creator may not read: a pull secret by a path, a
+// Secret of another namespace. Each is refused without a word of what is there.
+func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
+	t.Parallel()
+	namespace, elsewhere := newNamespace(t), newNamespace(t)
+	user := podCreator(t, namespace)
+	create(t, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: elsewhere, Name: "pull"}, Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths": {"` + clusterRegistry + `": {"username": "robot", "password": "` + password + `"}}}`)},
+	})
+	refusal := func(secret string) string {
+		pod := labelledPod(namespace, "pod", corev1.Container{Name: "only", Image: clusterRegistry + "/attack/nothing:1"})
+		pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: secret}}
+		err := user.Create(t.Context(), pod, client.DryRunAll)
+		if err == nil {
+			t.Fatalf("a Pod with the pull secret %q was admitted", secret)
+		}
+		return strings.ReplaceAll(err.Error(), secret, "SECRET")
+	}
+	for here, there := range map[string]string{
+		"none": "pull",
+		"../../" + elsewhere + "/secrets/none": "../../" + elsewhere + "/secrets/pull",
+	} {
+		if without, with := refusal(here), refusal(there); without != with {
+			t.Errorf("a secret that exists elsewhere can be told from one that doesn't:\n%s\n%s", without, with)
+		} else if strings.Contains(with, password) {
+			t.Errorf("the refusal has the password: %s", with)
+		}
+	}
+}
