@@ -86,7 +86,7 @@ func lookedUp(name, image string) corev1.Container {
 // TestSilentRegistries has a tenant create 100 Tasks whose images are in registries that accept connections and say nothing. Another tenant's
 // Tasks take at most 1.5 times as long as without them: those with a command, and those whose command must be looked up.
 func TestSilentRegistries(t *testing.T) {
-	const attackers, rounds, bound = 100, 1, 1.5
+	const attackers, rounds, bound = 100, 3, 1.5
 	before := replicas(t)
 	pit := newTarPit(t)
 	attacker, victim := newNamespace(t), newNamespace(t)
