@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -100,14 +101,7 @@ func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alp
 }
 
 func inPhase(phases ...v1alpha1.TaskPhase) func(v1alpha1.TaskStatus) bool {
-	return func(status v1alpha1.TaskStatus) bool {
-		for _, phase := range phases {
-			if status.Phase == phase {
-				return true
-			}
-		}
-		return false
-	}
+	return func(status v1alpha1.TaskStatus) bool { return slices.Contains(phases, status.Phase) }
 }
 
 // awaitEnd waits until the Pod has ended.

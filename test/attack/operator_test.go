@@ -201,9 +201,17 @@ func TestOperatorIsTakenOver(t *testing.T) {
 		"an address outside": {func(c *configuration) {
 			c.Webhooks[0].ClientConfig.Service, c.Webhooks[0].ClientConfig.URL = nil, new("https://198.18.0.2/mine")
 		}, false},
-		"failures let pass":  {func(c *configuration) { c.Webhooks[2].FailurePolicy = new(admissionregistrationv1.Ignore) }, false},
-		"one webhook fewer":  {func(c *configuration) { c.Webhooks = c.Webhooks[:len(c.Webhooks)-1] }, false},
-		"one webhook more":   {func(c *configuration) { more := *c.Webhooks[0].DeepCopy(); more.Name = "more.practice.com"; c.Webhooks = append(c.Webhooks, more) }, false},
+		"failures let pass": {func(c *configuration) {
+			for i := range c.Webhooks {
+				c.Webhooks[i].FailurePolicy = new(admissionregistrationv1.Ignore)
+			}
+		}, false},
+		"one webhook fewer": {func(c *configuration) { c.Webhooks = c.Webhooks[:len(c.Webhooks)-1] }, false},
+		"one webhook more": {func(c *configuration) {
+			more := *c.Webhooks[0].DeepCopy()
+			more.Name = "more.practice.com"
+			c.Webhooks = append(c.Webhooks, more)
+		}, false},
 		"another time limit": {func(c *configuration) { c.Webhooks[0].TimeoutSeconds = new(int32(30)) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -155,7 +155,7 @@ func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
 		return strings.ReplaceAll(err.Error(), secret, "SECRET")
 	}
 	for here, there := range map[string]string{
-		"none": "pull",
+		"none":                                 "pull",
 		"../../" + elsewhere + "/secrets/none": "../../" + elsewhere + "/secrets/pull",
 	} {
 		if without, with := refusal(here), refusal(there); without != with {

@@ -224,7 +224,7 @@ func TestStepForgesTexts(t *testing.T) {
 				return nil
 			})
 			for what, text := range texts {
-				if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) }) {
+				if strings.ContainsFunc(text, unicode.IsControl) {
 					t.Errorf("%s has control characters: %q", what, text)
 				}
 			}
