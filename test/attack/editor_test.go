@@ -110,10 +110,10 @@ func TestEditorForgesAnnotations(t *testing.T) {
 	foreign := newPod(namespace, "foreign", shell("only", "true"))
 	foreign.Spec.SchedulerName = "nobody"
 	create(t, foreign)
-	for _, label := range []string{contract.SequentialLabel, contract.TaskLabel} {
-		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"`+label+`":"true"}}}`))
+	for _, labels := range []string{`{"` + contract.SequentialLabel + `":"true"}`, `{"` + contract.SequentialLabel + `":"true","` + contract.TaskLabel + `":"other"}`} {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":`+labels+`}}`))
 		if err := user.Patch(t.Context(), foreign.DeepCopy(), patch); err == nil {
-			t.Errorf("the label %s was put on a Pod that the webhook hasn't seen", label)
+			t.Errorf("the labels %s were put on a Pod that the webhook hasn't seen", labels)
 		}
 	}
 }
