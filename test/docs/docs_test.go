@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,5 +92,28 @@ func TestREADMEsAreInStep(t *testing.T) {
 	}
 	if diff := cmp.Diff(outline(readmes[0]), outline(readmes[1])); diff != "" {
 		t.Errorf("outlines (-%s +%s):\n%s", readmes[0], readmes[1], diff)
+	}
+}
+
+// The security page names every attack that the tests make, and no other.
+func TestSecurityPageNamesTheAttacks(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "test/attack/*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests []string
+	for _, file := range files {
+		for _, match := range regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`).FindAllStringSubmatch(read(t, strings.TrimPrefix(file, root)), -1) {
+			tests = append(tests, match[1])
+		}
+	}
+	var named []string
+	for _, match := range regexp.MustCompile("`(Test\\w+)` \\|").FindAllStringSubmatch(read(t, "docs/security.md"), -1) {
+		named = append(named, match[1])
+	}
+	slices.Sort(tests)
+	slices.Sort(named)
+	if diff := cmp.Diff(tests, named); diff != "" {
+		t.Errorf("-tests in test/attack +rows of docs/security.md:\n%s", diff)
 	}
 }
