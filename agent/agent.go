@@ -43,7 +43,7 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 		_ = leave(contract.DefaultTerminationLog, record) // the exit code and the log have said it
 		return contract.ExitAgentFailure
 	}
-	return step{flags: flags, signals: signals, now: now, stderr: stderr}.run()
+	return step{flags: flags, signals: signals, now: now, stderr: stderr, haltLimit: haltLimit}.run()
 }
 
 // say writes a sentence for people, on the container's log.

@@ -21,11 +21,15 @@ const (
 	// watch and never report what the host writes: google/gvisor issue 8089, and virtio-fs in
 	// kata-containers/runtime issue 1505.
 	recheckInterval = 5 * time.Second
+	// haltLimit is how long a step waits for the halt when the record of the step before says that the sequence has ended. A halt
+	// normally comes within a second or two; it may take longer while the operator elects a new leader.
+	haltLimit = time.Minute
 )
 
-// gate holds a step back. It opens when the number in orderFile has reached order, or when the record of the step before says
-// that it has ended well: that step was itself held back until all before it had. It closes for good when haltFile has content,
-// or that record says that the sequence has ended; while it is not open, that wins. An empty path is none.
+// gate holds a step back. The controller decides: the gate closes for good when haltFile has content, and otherwise opens when the number
+// in orderFile reaches order. The record of the step before is faster, and is that step's own word: it opens the gate when it says that
+// the step succeeded, because that step was itself held back until its predecessors succeeded. When it says that the sequence has
+// ended, the gate stays closed until the controller decides. An empty path means that there is no such file.
 type gate struct {
 	orderFile string
 	order     int
@@ -33,6 +37,21 @@ type gate struct {
 	// before is the step before.
 	before predecessor
 }
+
+// verdict is what the files say about a step. The zero value means: not yet.
+type verdict struct {
+	// released: the command may run.
+	released bool
+	// halt is the controller's reason why the command must not run.
+	halt string
+	// claim is the reason why, according to the record of the step before, the command must not run. A step could make it up.
+	claim string
+	// final: no halt will come for the claim, because the step before has waited for it.
+	final bool
+}
+
+// isDecided reports whether the controller, or a predecessor that succeeded, has decided.
+func (v verdict) isDecided() bool { return v.released || v.halt != "" || v.final }
 
 // gateOf is the gate of a step.
 func gateOf(flags contract.AgentFlags) gate {
@@ -43,17 +62,32 @@ func gateOf(flags contract.AgentFlags) gate {
 	return g
 }
 
-// wait blocks until the gate opens (halt is "") or closes (halt says why). A file that is missing, unreadable or malformed means
-// "not yet": the kubelet may be about to write it.
-func (g gate) wait(w *watcher) (halt string) {
+// wait blocks until the gate opens or closes, or until a claim has not been confirmed for the given time. A file that is missing,
+// unreadable or malformed means "not yet": the kubelet may be about to write it.
+func (g gate) wait(w *watcher, limit time.Duration) verdict {
+	var deadline time.Time
 	for {
 		// The watch is in place before the files are read, so that no change falls in between. It is renewed each time round, which
 		// costs one system call and copes with a replaced directory.
 		watched := w.watch(g.watches())
-		if halt, decided := g.read(); decided {
-			return halt
+		seen := g.read()
+		pause := recheckInterval
+		switch {
+		case seen.isDecided():
+			return seen
+		case seen.claim == "":
+			deadline = time.Time{}
+		case deadline.IsZero():
+			deadline = time.Now().Add(limit)
+			pause = min(pause, limit)
+		default:
+			left := time.Until(deadline)
+			if left <= 0 {
+				return seen
+			}
+			pause = min(pause, left+time.Millisecond) // poll(2) counts whole milliseconds
 		}
-		if !watched || !w.changed(recheckInterval) {
+		if !watched || !w.changed(pause) {
 			time.Sleep(pollInterval)
 		}
 	}
@@ -71,18 +105,17 @@ func (g gate) watches() []watch {
 
 // read looks at the files once. The order comes first: the kubelet swaps both files in one rename and
 // halt is never removed, so whoever sees the new order then sees the halt that came with it.
-func (g gate) read() (halt string, decided bool) {
+func (g gate) read() verdict {
 	order, err := strconv.Atoi(content(g.orderFile))
-	released := err == nil && order >= g.order
 	if g.haltFile != "" {
-		halt = content(g.haltFile)
+		if halt := content(g.haltFile); halt != "" {
+			return verdict{halt: halt}
+		}
 	}
-	if halt == "" {
-		var ended bool
-		halt, ended = g.before.read()
-		released = released || ended
+	if err == nil && order >= g.order {
+		return verdict{released: true}
 	}
-	return halt, released || halt != ""
+	return g.before.read()
 }
 
 // content is the file's text without white space around it, "" where there is none to be had.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,7 @@ const (
 	agentName          = "test-agent"
 	agentNoInotifyName = "test-agent-without-inotify"
 	agentOwnDevName    = "test-agent-with-own-dev"
+	agentHastyName     = "test-agent-without-patience"
 	childName          = "test-child"
 )
 
@@ -43,6 +45,8 @@ func TestMain(m *testing.M) {
 		os.Exit(actAsAgentWithoutInotify())
 	case agentOwnDevName:
 		os.Exit(actAsAgentWithOwnDev())
+	case agentHastyName:
+		os.Exit(actAsAgentWithoutPatience())
 	case childName:
 		os.Exit(actAsChild(os.Args[1:]))
 	}
@@ -59,7 +63,7 @@ func runTests(m *testing.M) int {
 	if err != nil {
 		panic(err)
 	}
-	for _, name := range []string{agentName, agentNoInotifyName, agentOwnDevName, childName} {
+	for _, name := range []string{agentName, agentNoInotifyName, agentOwnDevName, agentHastyName, childName} {
 		if err := os.Symlink(binary, filepath.Join(dir, name)); err != nil {
 			panic(err)
 		}
@@ -75,8 +79,12 @@ func runTests(m *testing.M) int {
 // actAsAgent is cmd/agent, and then looks whether the agent would leave processes behind. From
 // outside nobody can tell: the kernel kills what is left as soon as a process 1 is gone.
 func actAsAgent() int {
+	return actAs(agent.Run)
+}
+
+func actAs(run func([]string, agent.Signals, func() time.Time, io.Writer) int) int {
 	signals := agent.Notify()
-	code := agent.Run(os.Args[1:], signals, time.Now, os.Stderr)
+	code := run(os.Args[1:], signals, time.Now, os.Stderr)
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
 		fmt.Fprintln(os.Stderr, "the agent is done and has children left")
 	}

@@ -18,7 +18,8 @@ import (
 // What a step can make up is its own end. Its command runs as the same user as its agent and sees the same mounts, so nothing
 // in the container is the agent's alone: a command that writes a record releases the next step before it has ended itself. That
 // is no more than it could have by ending early, and reaches nobody but its own Pod's author; the Pod's status, which is the
-// API's truth, shows how its container has really ended. Where a Pod's containers share their processes (shareProcessNamespace) or
+// API's truth, shows how its container has really ended. A record can't make a later step end with 0 without having run: that takes
+// the controller's halt. Where a Pod's containers share their processes (shareProcessNamespace) or
 // are privileged, they can reach into each other anyhow, and so into these directories.
 
 // predecessor is the step before one that waits. The zero value is none.
@@ -40,36 +41,41 @@ func (p predecessor) watches() []watch {
 	}
 }
 
-// read looks whether the step has ended, so that the next one may run, or why none may. Neither means: not yet. A step whose
-// record can't be read is one without: the order will tell. So it is with one that was told to stop: whoever stops it is about to stop
-// the next one, or, where it was somebody in the container, the order will follow.
-func (p predecessor) read() (halt string, ended bool) {
+// read returns what the step's record means for the next step. A record that can't be read is no record: the controller will decide.
+func (p predecessor) read() verdict {
 	if p.number == 0 {
-		return "", false
+		return verdict{}
 	}
 	record, ok := readRecord(p.runDir, p.number)
 	if !ok {
-		return "", false
+		return verdict{}
 	}
 	return p.judge(record)
 }
 
-// judge says what the record means for the next step, as read does.
-func (p predecessor) judge(record contract.Record) (halt string, ended bool) {
+// judge returns what the record means for the next step. The record of a step that was, or may have been, told to stop means nothing: the
+// next step is about to be told, too, or, if it was somebody in the container, the controller will decide when its turn comes.
+func (p predecessor) judge(record contract.Record) verdict {
 	failed := record.ExitCode != 0
-	switch {
-	case record.Reason == contract.ReasonStopped:
-		return "", false
-	case record.Reason == contract.ReasonSkipped && !failed:
-		return record.Message, false // the reason of the step that was the first to end so
-	case !failed:
-		return "", true
-	case p.afterFailure == contract.AfterFailureWait:
-		return "", false
-	case p.afterFailure == contract.AfterFailureContinue && !contract.WasStopped(record.Reason):
-		return "", true
+	switch record.Reason {
+	case contract.ReasonStopped, contract.ReasonTerminated, contract.ReasonSignaled:
+		return verdict{}
+	case contract.ReasonSkipped:
+		if !failed {
+			return verdict{claim: "step " + strconv.Itoa(p.number) + " was skipped"}
+		}
 	}
-	return "step " + strconv.Itoa(p.number) + " failed with exit code " + strconv.Itoa(record.ExitCode), false
+	switch {
+	case !failed:
+		return verdict{released: true}
+	case p.afterFailure == contract.AfterFailureWait:
+		return verdict{}
+	case record.Reason == contract.ReasonHaltMissing:
+		return verdict{claim: record.Message, final: true}
+	case p.afterFailure == contract.AfterFailureContinue && !contract.WasStopped(record.Reason):
+		return verdict{released: true}
+	}
+	return verdict{claim: "step " + strconv.Itoa(p.number) + " failed with exit code " + strconv.Itoa(record.ExitCode)}
 }
 
 // readRecord reads the record of step n. It takes what it finds for any user's work: a link, a FIFO or an endless file is no record.

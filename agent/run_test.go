@@ -98,39 +98,41 @@ func TestHandOff(t *testing.T) {
 	}
 }
 
-// What the record of the step before says, and what it means for the next one.
+// What the record of the step before says, and whether it releases the next one. One that doesn't leaves it to the controller, whatever it
+// claims: it may be the step's own work.
 func TestHandOffByTheRecord(t *testing.T) {
 	const stop, goOn, wait = contract.AfterFailureStop, contract.AfterFailureContinue, contract.AfterFailureWait
-	const failed3 = "step 2 failed with exit code 3"
 	failed := contract.Record{ExitCode: 3}
 	tests := map[string]struct {
 		record contract.Record
 		after  string
 		opens  bool
-		closes string // why; "" with opens false: the step goes on waiting
 	}{
-		"ended well":                               {contract.Record{}, stop, true, ""},
-		"ended well, and might have failed":        {contract.Record{}, goOn, true, ""},
-		"ended well, and might be run again":       {contract.Record{}, wait, true, ""},
-		"ended well after retries":                 {contract.Record{Retries: 2}, stop, true, ""},
-		"failed":                                   {failed, stop, false, failed3},
-		"failed, and may":                          {failed, goOn, true, ""},
-		"failed, and is run again":                 {failed, wait, false, ""},
-		"timed out":                                {contract.Record{ExitCode: 124, Reason: contract.ReasonTimedOut}, stop, false, "step 2 failed with exit code 124"},
-		"timed out, and may":                       {contract.Record{ExitCode: 124, Reason: contract.ReasonTimedOut}, goOn, true, ""},
-		"not started, and may fail":                {contract.Record{ExitCode: 127, Reason: contract.ReasonStartError}, goOn, true, ""},
-		"cancelled":                                {contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled}, stop, false, "step 2 failed with exit code 143"},
-		"cancelled, and may fail":                  {contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled}, goOn, false, "step 2 failed with exit code 143"},
-		"told to stop, and may fail":               {contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}, goOn, false, "step 2 failed with exit code 143"},
-		"told to stop, and is run again":           {contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}, wait, false, ""},
-		"was stopped, and ended well":              {contract.Record{Reason: contract.ReasonStopped}, stop, false, ""},
-		"was stopped, and failed, and may":         {contract.Record{ExitCode: 143, Reason: contract.ReasonStopped}, goOn, false, ""},
-		"was stopped, and is run again":            {contract.Record{ExitCode: 143, Reason: contract.ReasonStopped}, wait, false, ""},
-		"skipped":                                  {contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, stop, false, "why"},
-		"skipped, and might have failed":           {contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, goOn, false, "why"},
-		"skipped, and would have been run again":   {contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, wait, false, "why"},
-		"of a later release, with another reason":  {contract.Record{Reason: "Cached"}, stop, true, ""},
-		"of a later release, with another failure": {contract.Record{ExitCode: 3, Reason: "Preempted"}, stop, false, failed3},
+		"ended well":                               {contract.Record{}, stop, true},
+		"ended well, and might have failed":        {contract.Record{}, goOn, true},
+		"ended well, and might be run again":       {contract.Record{}, wait, true},
+		"ended well after retries":                 {contract.Record{Retries: 2}, stop, true},
+		"failed":                                   {failed, stop, false},
+		"failed, and may":                          {failed, goOn, true},
+		"failed, and is run again":                 {failed, wait, false},
+		"timed out":                                {contract.Record{ExitCode: 124, Reason: contract.ReasonTimedOut}, stop, false},
+		"timed out, and may":                       {contract.Record{ExitCode: 124, Reason: contract.ReasonTimedOut}, goOn, true},
+		"not started, and may fail":                {contract.Record{ExitCode: 127, Reason: contract.ReasonStartError}, goOn, true},
+		"cancelled":                                {contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled}, stop, false},
+		"cancelled, and may fail":                  {contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled}, goOn, false},
+		"told to stop":                             {contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}, stop, false},
+		"told to stop, and may fail":               {contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}, goOn, false},
+		"told to stop, and is run again":           {contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}, wait, false},
+		"was stopped, and ended well":              {contract.Record{Reason: contract.ReasonStopped}, stop, false},
+		"was stopped, and failed, and may":         {contract.Record{ExitCode: 143, Reason: contract.ReasonStopped}, goOn, false},
+		"was stopped, and is run again":            {contract.Record{ExitCode: 143, Reason: contract.ReasonStopped}, wait, false},
+		"got a signal, and ended well":             {contract.Record{Reason: contract.ReasonSignaled}, stop, false},
+		"got a signal, and failed, and may":        {contract.Record{ExitCode: 138, Reason: contract.ReasonSignaled}, goOn, false},
+		"skipped":                                  {contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, stop, false},
+		"skipped, and might have failed":           {contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, goOn, false},
+		"skipped, and would have been run again":   {contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, wait, false},
+		"of a later release, with another reason":  {contract.Record{Reason: "Cached"}, stop, true},
+		"of a later release, with another failure": {contract.Record{ExitCode: 3, Reason: "Preempted"}, stop, false},
 	}
 	for _, there := range []string{"before", "while the step waits"} {
 		for name, tc := range tests {
@@ -148,11 +150,8 @@ func TestHandOffByTheRecord(t *testing.T) {
 					info.awaitRejection()
 					writeRecord(t, runDir, 2, tc.record)
 				}
-				want, wantRecord := result{Stdout: "1"}, contract.Record{}
-				switch {
-				case tc.closes != "":
-					want, wantRecord = result{}, contract.Record{Reason: contract.ReasonSkipped, Message: tc.closes}
-				case !tc.opens:
+				want := result{Stdout: "1"}
+				if !tc.opens {
 					info.write(order("2"))
 					info.awaitRejection()
 					info.write(order("3"))
@@ -162,7 +161,7 @@ func TestHandOffByTheRecord(t *testing.T) {
 					t.Errorf("-want +got:\n%s", diff)
 				}
 				for of, got := range map[string]contract.Record{"message": readRecord(t, flags), "run directory": recordOf(t, runDir, 3)} {
-					if diff := cmp.Diff(wantRecord, got, ignoreTimes); diff != "" {
+					if diff := cmp.Diff(contract.Record{}, got, ignoreTimes); diff != "" {
 						t.Errorf("record in the %s: -want +got:\n%s", of, diff)
 					}
 				}
@@ -171,7 +170,7 @@ func TestHandOffByTheRecord(t *testing.T) {
 	}
 }
 
-// The ways agree, and where one says stop, nothing opens the gate. A step whose Pod keeps to the annotation sees no records, and one
+// The controller's word counts for more than a record. A step whose Pod keeps to the annotation sees no records, and one
 // of an earlier release has no run directory.
 func TestHandOffAndTheOtherWay(t *testing.T) {
 	ended, failed := contract.Record{}, contract.Record{ExitCode: 3}
@@ -183,14 +182,15 @@ func TestHandOffAndTheOtherWay(t *testing.T) {
 		opens    bool
 		want     contract.Record // where the gate has closed
 	}{
-		"released by both":                          {contents: order("3"), record: ended, opens: true},
-		"released by the record, without an order":  {contents: files{contract.HaltFile: ""}, record: ended, opens: true},
-		"released by the record, with a bad order":  {contents: order("x"), record: ended, opens: true},
-		"released by the record, and halted":        {contents: halted("1", "stop"), record: ended, want: skipped("stop")},
-		"released by the order, and the step fails": {contents: order("3"), record: failed, want: skipped("step 2 failed with exit code 3")},
-		"closed by both":                            {contents: halted("1", "stop"), record: failed, want: skipped("stop")},
-		"the controller alone releases":             {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.Alone = true }, opens: true},
-		"no run directory":                          {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.Run = "" }, opens: true},
+		"released by both":                         {contents: order("3"), record: ended, opens: true},
+		"released by the record, without an order": {contents: files{contract.HaltFile: ""}, record: ended, opens: true},
+		"released by the record, with a bad order": {contents: order("x"), record: ended, opens: true},
+		"released by the record, and halted":       {contents: halted("1", "stop"), record: ended, want: skipped("stop")},
+		"released, whatever the record claims":     {contents: order("3"), record: failed, opens: true},
+		"released, though the record says skipped": {contents: order("3"), record: skipped("why"), opens: true},
+		"closed by both":                           {contents: halted("1", "stop"), record: failed, want: skipped("stop")},
+		"the controller alone releases":            {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.Alone = true }, opens: true},
+		"no run directory":                         {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.Run = "" }, opens: true},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -388,7 +388,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// A step that fails ends all that wait, each by the one before it, and all of them say whose fault it was.
+// A step that fails ends all that wait, once the controller has said so, and all of them give its reason.
 func TestFailureReachesAllSteps(t *testing.T) {
 	t.Parallel()
 	const steps = 5
@@ -405,7 +405,9 @@ func TestFailureReachesAllSteps(t *testing.T) {
 	if diff := cmp.Diff(result{Code: 42}, container{args: first.Args()}.run(t)); diff != "" {
 		t.Errorf("step 1: -want +got:\n%s", diff)
 	}
-	want := contract.Record{Reason: contract.ReasonSkipped, Message: "step 1 failed with exit code 42"}
+	const why = "step \"a\" failed with exit code 42"
+	info.write(halted("1", why))
+	want := contract.Record{Reason: contract.ReasonSkipped, Message: why}
 	for n, p := range processes {
 		if diff := cmp.Diff(result{}, p.wait()); diff != "" {
 			t.Errorf("step %d: -want +got:\n%s", n, diff)

@@ -49,7 +49,7 @@ func started(args []string, stderr io.Writer) int {
 		say(stderr, err.Error())
 		return contract.ExitAgentFailure
 	}
-	if halt, decided := gateOf(flags).read(); !decided || halt != "" {
+	if !gateOf(flags).read().released {
 		say(stderr, "the step still waits for its turn")
 		return notStarted
 	}

@@ -28,6 +28,8 @@ type step struct {
 	signals Signals
 	now     func() time.Time
 	stderr  io.Writer
+	// haltLimit bounds the wait for the halt that confirms what the record of the step before claims.
+	haltLimit time.Duration
 }
 
 // run returns the exit code of the container. The command's result stands, whether or not it can be written down.
@@ -61,8 +63,8 @@ func (s step) giveWay(record contract.Record) {
 // hasReleased says that the next step is there, and that the record lets its command run: not so where the annotation alone does. Whether a
 // failure may be is for the next step to know, and taken for no here. The kubelet makes the directory of a step just before its container.
 func (s step) hasReleased(record contract.Record) bool {
-	_, ended := predecessor{afterFailure: contract.AfterFailureStop}.judge(record)
-	return ended && !s.flags.Alone && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
+	released := predecessor{afterFailure: contract.AfterFailureStop}.judge(record).released
+	return released && !s.flags.Alone && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
 }
 
 // endedBefore returns the record of an earlier container of the step, if it is the step's last word. A kubelet that loses sight of a
@@ -88,7 +90,7 @@ func (s step) waitAndExecute() contract.Record {
 	roots := noteMounts(s.flags.Mounts)
 
 	w := newWatcher()
-	halt, told := s.wait(w)
+	seen, told := s.wait(w)
 	switch {
 	case told != 0:
 		return contract.Record{
@@ -97,13 +99,26 @@ func (s step) waitAndExecute() contract.Record {
 			Reason:     contract.ReasonTerminated,
 			Message:    unix.SignalName(told) + " came before the step was released",
 		}
-	case halt != "":
-		return contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: halt}
+	case seen.halt != "":
+		return contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: seen.halt}
+	case !seen.released:
+		return s.haltMissing(seen)
 	}
 	if lost := roots.lost(s.flags.Mounts); lost != "" {
 		return s.startError(contract.ExitNotExecutable, lost)
 	}
 	return s.execute(w)
+}
+
+// haltMissing returns the record of a step that ends because the step before claims the end of the sequence. Without the controller's word
+// it is a failure: a step must not make a Pod succeed whose later steps have not run.
+func (s step) haltMissing(seen verdict) contract.Record {
+	message := seen.claim
+	if !seen.final {
+		message += ", but the controller did not halt the sequence within " + s.haltLimit.String()
+	}
+	say(s.stderr, message)
+	return contract.Record{FinishedAt: s.now(), ExitCode: contract.ExitAgentFailure, Reason: contract.ReasonHaltMissing, Message: message}
 }
 
 // warmUp looks for the command ahead of the release, so that the environment has been taken apart and the directories of PATH have been read
@@ -112,19 +127,18 @@ func (s step) warmUp() {
 	_, _ = lookPath(s.flags.Command[0], os.Getenv("PATH"))
 }
 
-// wait returns when the step is released, with why it must not run if the gate has closed, or at once
-// with the signal that tells the container to stop.
-func (s step) wait(w *watcher) (halt string, told syscall.Signal) {
-	decided := make(chan string, 1)
-	go func() { decided <- gateOf(s.flags).wait(w) }()
+// wait returns the gate's verdict, or at once the signal that tells the container to stop.
+func (s step) wait(w *watcher) (seen verdict, told syscall.Signal) {
+	decided := make(chan verdict, 1)
+	go func() { decided <- gateOf(s.flags).wait(w, s.haltLimit) }()
 
 	for {
 		select {
-		case halt := <-decided:
-			return halt, 0
+		case seen := <-decided:
+			return seen, 0
 		case got := <-s.signals.forward:
 			if sig := got.(syscall.Signal); endsByDefault(sig) {
-				return "", sig
+				return verdict{}, sig
 			}
 		case <-s.signals.child: // what a probe or "kubectl exec" left behind
 			reap(0)
@@ -205,7 +219,7 @@ func (s step) watchHalt(w *watcher) <-chan string {
 	g := gate{orderFile: s.flags.Wait, order: math.MaxInt, haltFile: s.flags.Halt} // an order that is never reached
 	go func() {
 		time.Sleep(headStart)
-		halted <- g.wait(w)
+		halted <- g.wait(w, s.haltLimit).halt
 	}()
 	return halted
 }

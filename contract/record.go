@@ -32,6 +32,12 @@ const (
 	// ReasonStopped: the container was told to stop while the command ran, as when its Pod is deleted or evicted. Whatever the exit
 	// code, the record releases no step: the containers of the Pod are being stopped side by side, and the next may be told later.
 	ReasonStopped = "Stopped"
+	// ReasonSignaled: the container received a signal that may have been its stop signal, and the command ended soon after it. The agent
+	// can't tell, so the record releases no step: the controller decides, because it knows whether the Pod is being stopped.
+	ReasonSignaled = "Signaled"
+	// ReasonHaltMissing: the record of the step before says that the sequence has ended, but the controller did not confirm it with a
+	// halt in time. The command did not run.
+	ReasonHaltMissing = "HaltMissing"
 	// ReasonAgentError: the agent failed before it could run the command.
 	ReasonAgentError = "AgentError"
 )
@@ -55,10 +61,14 @@ type Record struct {
 	Message string
 }
 
-// WasStopped says whether a Reason means that the step was told to stop, and did not end by itself: nothing follows it, even where its
-// failure would not matter.
+// WasStopped reports whether a Reason means that the step did not end by itself, or that its turn never came: nothing follows it, even
+// if its failure would not matter.
 func WasStopped(reason string) bool {
-	return reason == ReasonTerminated || reason == ReasonCancelled || reason == ReasonStopped
+	switch reason {
+	case ReasonTerminated, ReasonCancelled, ReasonStopped, ReasonHaltMissing:
+		return true
+	}
+	return false
 }
 
 // opening tells the agent's record from a message of the user's that happens to be JSON.
@@ -81,6 +91,9 @@ func (r Record) Marshal() string {
 	}
 	return message + "}}"
 }
+
+// IsRecord reports whether a termination message is the agent's, even if so much of it was cut that ParseRecord can't read it.
+func IsRecord(message string) bool { return strings.HasPrefix(strings.TrimSpace(message), opening) }
 
 // ParseRecord reads a termination message. It returns false for one that the agent did not write; the
 // agent never leaves FinishedAt and ExitCode out.

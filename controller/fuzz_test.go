@@ -370,9 +370,12 @@ func isPast(pod *corev1.Pod, name string) bool {
 			reason = ""
 		}
 		if end.ExitCode == 0 {
-			return reason != "Skipped"
+			// Without a halt nobody has skipped it, whatever it says; nor if a later step was released.
+			order, _ := strconv.Atoi(pod.Annotations["taskflow.practice.com/order"])
+			number := 1 + slices.Index(strings.Split(pod.Annotations["taskflow.practice.com/steps"], ","), name)
+			return reason != "Skipped" || pod.Annotations["taskflow.practice.com/halt"] == "" || order > number
 		}
-		stopped := slices.Contains([]string{"Cancelled", "Terminated", "Stopped"}, reason) ||
+		stopped := slices.Contains([]string{"Cancelled", "Terminated", "Stopped", "HaltMissing"}, reason) ||
 			!recorded && isEnded(pod) && end.Reason == "Error" && (end.ExitCode == 137 || end.ExitCode == 143)
 		return options[name].ContinueOnError && !stopped
 	}

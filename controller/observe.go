@@ -49,23 +49,34 @@ func observe(pod *corev1.Pod) sequence {
 	follows := pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController || s.halt == ""
 	// What can't be read stops at failures: the default.
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
+	ready, helperFailed := helpers(pod)
+	halted := s.halt != "" || helperFailed != ""
+	overruled := 0 // the number of the last step whose claim that it was skipped does not count
 	for i, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
-		step, recorded := observeStep(name, cmp.Or(statuses[name], &corev1.ContainerStatus{}), pod, i < order || follows && i > 0 && i == s.done)
+		isReleased := i < order || follows && i > 0 && i == s.done || s.releasedBehindFailure(i)
+		step, recorded := observeStep(name, cmp.Or(statuses[name], &corev1.ContainerStatus{}), pod, isReleased)
+		signaled := step.Reason == contract.ReasonSignaled
+		if signaled {
+			step.Reason = reasonOfSignaled(pod, statuses[name])
+		}
 		if !recorded { // it runs, the command's own message is where the record would be, or the agent was killed
 			if i > 0 {
 				step.StartedAt = later(step.StartedAt, s.steps[i-1].FinishedAt)
 			} else if step.State == v1alpha1.StepRunning {
 				step.StartedAt = later(step.StartedAt, lastHelperStart(pod))
 			}
-			if options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
-				step.Reason = contract.ReasonTimedOut
-			}
+		}
+		if (!recorded || signaled) && options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
+			step.Reason = contract.ReasonTimedOut
+		}
+		if step.State == v1alpha1.StepSkipped && s.failed < 0 && s.done == i && (!halted || order > i+1) {
+			step = withoutClaim(step, *statuses[name].State.Terminated)
+			overruled = i + 1
 		}
 		stopped := contract.WasStopped(step.Reason) || !recorded && isBeingStopped(pod) && wasKilled(step)
 		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || stopped)
 		switch {
-		case s.failed >= 0 && step.State == v1alpha1.StepSucceeded:
-			// Its record is cut, or it has none: but nothing runs after the end of the sequence.
+		case s.failed >= 0 && neverRan(step, recorded, s.steps[s.failed]):
 			step.State, step.Reason, step.ExitCode, step.StartedAt = v1alpha1.StepSkipped, contract.ReasonSkipped, nil, nil
 		case failed && s.done == i: // behind a failure, done stays behind
 			s.failed = i
@@ -79,9 +90,8 @@ func observe(pod *corev1.Pod) sequence {
 		s.halt = failure(s.steps[s.failed])
 	}
 	s.order = order
-	ready, failed := helpers(pod)
-	if failed != "" && s.halt == "" {
-		s.halt = failed
+	if s.halt == "" {
+		s.halt = helperFailed
 	}
 	if s.halt == "" {
 		if (order > 0 || ready) && pod.DeletionTimestamp == nil {
@@ -95,9 +105,12 @@ func observe(pod *corev1.Pod) sequence {
 			}
 		}
 		s.end = isOver(pod) && len(stuck(pod)) > 0
+		if overruled > 0 { // its agent has released the next step; and with that in the annotation, the claim never counts
+			s.order = max(order, min(overruled+1, len(s.steps)))
+		}
 		// The agents may have released steps that the annotation doesn't know of.
-		if order > 0 && pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController {
-			s.order = max(order, s.reached())
+		if s.order > 0 && pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController {
+			s.order = max(s.order, s.reached())
 		}
 	}
 	return s
@@ -110,7 +123,7 @@ func (s *sequence) reached() int {
 	}
 	step := s.steps[s.done]
 	switch {
-	case step.State != v1alpha1.StepFailed, step.Reason == contract.ReasonTerminated, step.FinishedAt == nil:
+	case step.State != v1alpha1.StepFailed, step.FinishedAt == nil, step.Reason == contract.ReasonTerminated, step.Reason == contract.ReasonHaltMissing:
 		return s.done
 	case s.done > 0 && step.FinishedAt.Before(s.steps[s.done-1].FinishedAt): // it failed before its turn
 		return s.done
@@ -266,7 +279,7 @@ func failure(step v1alpha1.StepStatus) string {
 		text += " (" + step.Reason + ")"
 	}
 	switch step.Reason {
-	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError:
+	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError, contract.ReasonHaltMissing:
 		if step.Message != "" {
 			text += ": " + step.Message
 		}

@@ -390,6 +390,9 @@ func TestObserveStep(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := sequential(annotated(contract.StepsAnnotation, "a"), containers(c.container))
+			if c.want.State == v1alpha1.StepSkipped {
+				halt("halted")(pod)
+			}
 			if diff := cmp.Diff([]v1alpha1.StepStatus{c.want}, observe(pod).steps); diff != "" {
 				t.Errorf("the step (-want +got):\n%s", diff)
 			}
@@ -491,7 +494,7 @@ func endedWell(pod *corev1.Pod, name string) bool {
 	for _, status := range pod.Status.ContainerStatuses {
 		if end := status.State.Terminated; status.Name == name && end != nil {
 			record, ok := contract.ParseRecord(end.Message)
-			return end.ExitCode == 0 && (!ok || record.Reason != contract.ReasonSkipped)
+			return end.ExitCode == 0 && (!ok || record.Reason != contract.ReasonSkipped || pod.Annotations[contract.HaltAnnotation] == "")
 		}
 	}
 	return false

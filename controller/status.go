@@ -337,9 +337,9 @@ func wasKilled(step v1alpha1.StepStatus) bool {
 	return step.Reason == "Error" && step.ExitCode != nil && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL)
 }
 
-// isToldToStop is true for a step whose agent says so, whether or not its command has run.
+// isToldToStop is true for a step whose agent says that it was told to stop, or may have been, whether or not its command ran.
 func isToldToStop(step v1alpha1.StepStatus) bool {
-	return step.Reason == contract.ReasonStopped || step.Reason == contract.ReasonTerminated
+	return step.Reason == contract.ReasonStopped || step.Reason == contract.ReasonTerminated || step.Reason == contract.ReasonSignaled
 }
 
 // The exit codes of a container that the kubelet has stopped.

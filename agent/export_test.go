@@ -1,0 +1,20 @@
+//go:build linux
+
+package agent
+
+import (
+	"io"
+	"time"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// RunWithHaltLimit is Run for a step, with another bound than haltLimit.
+func RunWithHaltLimit(limit time.Duration, args []string, signals Signals, now func() time.Time, stderr io.Writer) int {
+	flags, err := contract.ParseAgentFlags(args)
+	if err != nil {
+		say(stderr, err.Error())
+		return contract.ExitAgentFailure
+	}
+	return step{flags: flags, signals: signals, now: now, stderr: stderr, haltLimit: limit}.run()
+}
