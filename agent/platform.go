@@ -29,7 +29,7 @@ func runPlatform(args []string, signals Signals, stderr io.Writer) int {
 	if err == nil {
 		select {
 		case got := <-signals.forward: // it came for the command, which would never hear of it
-			if sig := got.(syscall.Signal); endsByDefault(sig) {
+			if sig := got.(syscall.Signal); endsWait(sig, unix.SIGTERM) {
 				return contract.ExitSignal + int(sig)
 			}
 		default:

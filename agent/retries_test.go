@@ -233,15 +233,17 @@ func TestNoRetriesAfterTheCommandWasToldToEnd(t *testing.T) {
 	}
 }
 
-// A signal that means something else, to read a configuration again, say, keeps the retries.
+// A signal that may mean something else, to read a configuration again, say, keeps the retries. But the next try waits until the container
+// would be gone if that was its stop signal.
 func TestRetriesAfterAnotherSignal(t *testing.T) {
 	t.Parallel()
 	input, _ := pipe(t)
 	flags := trying(t, 1, `[ $n = 2 ] && exit 0; trap 'exit 7' HUP; echo ready; while :; do read line; done`)
+	flags.Grace = time.Second
 	p := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 	p.awaitOutput("ready")
 	p.signal(unix.SIGHUP)
-	if diff := cmp.Diff(result{Stdout: "ready\n", Stderr: announced(1, 2, 7, "1s")}, p.wait()); diff != "" {
+	if diff := cmp.Diff(result{Stdout: "ready\n", Stderr: announced(1, 2, 7, "3s")}, p.wait()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -260,7 +262,7 @@ func TestNoRetriesAfterAPauseThatWasCutShort(t *testing.T) {
 			contract.Record{ExitCode: 42, Retries: 2, Reason: contract.ReasonCancelled, Message: haltReason},
 		},
 		"harmless signals, and then SIGTERM": {func(p *process, _ *podinfo) {
-			for _, sig := range []syscall.Signal{unix.SIGWINCH, unix.SIGCONT, unix.SIGCHLD} {
+			for _, sig := range []syscall.Signal{unix.SIGPIPE, unix.SIGCONT, unix.SIGCHLD} {
 				p.signal(sig)
 			}
 			p.signal(unix.SIGTERM)

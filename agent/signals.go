@@ -5,6 +5,8 @@ package agent
 import (
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +48,29 @@ func Notify() Signals {
 	return Signals{forward: forward, child: child}
 }
 
+// stopSignal returns the signal that a name such as SIGTERM or SIGRTMIN+3 stands for (Signal in Kubernetes' core/v1), and 0 for none.
+func stopSignal(name string) syscall.Signal {
+	const realTime = "SIGRTM"
+	const first, last = 34, 64 // of the C libraries
+	base, offset := name, 0
+	if strings.HasPrefix(name, realTime) {
+		if i := strings.IndexAny(name, "+-"); i >= 0 {
+			n, err := strconv.Atoi(name[i:])
+			if err != nil {
+				return 0
+			}
+			base, offset = name[:i], n
+		}
+	}
+	switch base {
+	case "SIGRTMIN":
+		return syscall.Signal(first + offset)
+	case "SIGRTMAX":
+		return syscall.Signal(last + offset)
+	}
+	return unix.SignalNum(name)
+}
+
 // endsByDefault says whether the signal ends a process that has not arranged otherwise. While the
 // gate is closed all of these end the agent, not just SIGTERM: the container runtime stops a
 // container with the signal that its image names (STOPSIGNAL, or lifecycle.stopSignal), which is
@@ -59,8 +84,29 @@ func endsByDefault(sig syscall.Signal) bool {
 	return true
 }
 
-// asksToEnd says whether a signal to a command that runs means that the container is to stop. The agent is not told which one
-// its image names for that; others, such as SIGHUP, mostly mean something else to a command.
-func asksToEnd(sig syscall.Signal) bool {
-	return sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT
+// endsWait reports whether the signal ends an agent whose command does not run. The kernel sends SIGWINCH only to processes with a terminal,
+// when that changes its size; to others, somebody sends it on purpose: it is the stop signal of the image httpd.
+func endsWait(sig, stop syscall.Signal) bool {
+	return sig == stop || endsByDefault(sig) || sig == unix.SIGWINCH && !hasTerminal()
+}
+
+// hasTerminal reports whether one of the standard streams is the terminal of this process.
+func hasTerminal() bool {
+	for stream := range 3 {
+		if _, err := unix.IoctlGetInt(stream, unix.TIOCGPGRP); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// asksToEnd reports whether a signal to a command that runs means that the container is to stop.
+func asksToEnd(sig, stop syscall.Signal) bool {
+	return sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT || sig == stop
+}
+
+// mayAskToEnd reports whether a signal to a command that runs may be the stop signal that the image names, which the agent does not know. A
+// change of the terminal's size reaches the command itself, which has the terminal, and not the agent.
+func mayAskToEnd(sig syscall.Signal) bool {
+	return endsByDefault(sig) || sig == unix.SIGWINCH
 }

@@ -131,6 +131,7 @@ func TestSignalsWhileTheStepWaits(t *testing.T) {
 		"from a terminal": {unix.SIGINT, "SIGINT"},
 		"of nginx":        {unix.SIGQUIT, "SIGQUIT"},
 		"of a web server": {unix.SIGUSR1, "SIGUSR1"},
+		"of httpd":        {unix.SIGWINCH, "SIGWINCH"},
 		"of systemd":      {34 + 3, ""}, // SIGRTMIN+3; the system has no name for it
 	}
 	for place, clone := range placements {
@@ -160,7 +161,7 @@ func TestSignalsWhileTheStepWaits(t *testing.T) {
 	}
 }
 
-// Signals that end no process end no waiting step either: a window that changes its size, say.
+// Signals that end no process end no waiting step either.
 func TestHarmlessSignalsWhileTheStepWaits(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
@@ -170,7 +171,7 @@ func TestHarmlessSignalsWhileTheStepWaits(t *testing.T) {
 			p := container{args: info.step(2).Args(), clone: clone}.start(t)
 			info.awaitRejection()
 			for _, sig := range []syscall.Signal{
-				unix.SIGCHLD, unix.SIGURG, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE,
+				unix.SIGCHLD, unix.SIGURG, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE,
 			} {
 				p.signal(sig)
 			}

@@ -39,16 +39,34 @@ func (s step) run() int {
 		s.leave(record)
 		return record.ExitCode
 	}
-	record := s.waitAndExecute()
+	end := s.waitAndExecute()
 	// Where something of the step can't be killed, the container can't end either, and the next step waits for that.
 	if _, _, left := reap(0); !left && s.flags.Run != "" {
+		record := end.forNext()
 		if published, err := publish(s.flags.Run, s.flags.WaitContent, record); err == nil {
 			s.giveWay(record)
 			defer published.sync()
 		}
 	}
-	s.leave(record)
-	return record.ExitCode
+	s.leave(end.Record)
+	return end.ExitCode
+}
+
+// outcome is how a step has ended.
+type outcome struct {
+	contract.Record
+	// stopping is how long the container may still be in its grace period.
+	stopping time.Duration
+}
+
+// forNext returns the record for the next step. It releases no step while the container may be being stopped, although what ended the
+// command came first.
+func (o outcome) forNext() contract.Record {
+	record := o.Record
+	if o.stopping > 0 && !contract.WasStopped(record.Reason) {
+		record.Reason = contract.ReasonSignaled
+	}
+	return record
 }
 
 // giveWay lets the command that the record has released start before this container ends. Behind a container, its runtime cleans up with
@@ -84,7 +102,7 @@ func (s step) leave(record contract.Record) {
 	}
 }
 
-func (s step) waitAndExecute() contract.Record {
+func (s step) waitAndExecute() outcome {
 	adoptOrphans()
 	s.warmUp()
 	roots := noteMounts(s.flags.Mounts)
@@ -93,16 +111,16 @@ func (s step) waitAndExecute() contract.Record {
 	seen, told := s.wait(w)
 	switch {
 	case told != 0:
-		return contract.Record{
+		return outcome{Record: contract.Record{
 			FinishedAt: s.now(),
 			ExitCode:   contract.ExitSignal + int(told),
 			Reason:     contract.ReasonTerminated,
 			Message:    unix.SignalName(told) + " came before the step was released",
-		}
+		}}
 	case seen.halt != "":
-		return contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: seen.halt}
+		return outcome{Record: contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: seen.halt}}
 	case !seen.released:
-		return s.haltMissing(seen)
+		return outcome{Record: s.haltMissing(seen)}
 	}
 	if lost := roots.lost(s.flags.Mounts); lost != "" {
 		return s.startError(contract.ExitNotExecutable, lost)
@@ -137,7 +155,7 @@ func (s step) wait(w *watcher) (seen verdict, told syscall.Signal) {
 		case seen := <-decided:
 			return seen, 0
 		case got := <-s.signals.forward:
-			if sig := got.(syscall.Signal); endsByDefault(sig) {
+			if sig := got.(syscall.Signal); s.endsWait(sig) {
 				return verdict{}, sig
 			}
 		case <-s.signals.child: // what a probe or "kubectl exec" left behind
@@ -146,6 +164,8 @@ func (s step) wait(w *watcher) (seen verdict, told syscall.Signal) {
 	}
 }
 
+func (s step) endsWait(sig syscall.Signal) bool { return endsWait(sig, stopSignal(s.flags.StopSignal)) }
+
 // firstPause and longestPause bound the wait before a command is run again; it doubles each time.
 const (
 	firstPause   = time.Second
@@ -153,32 +173,34 @@ const (
 )
 
 // execute runs the command to its end, and until nothing that it started is left; again where it fails and has retries.
-func (s step) execute(w *watcher) contract.Record {
+func (s step) execute(w *watcher) outcome {
 	halted := s.watchHalt(w)
 
 	startedAt := s.now()
 	pause := firstPause
 	for try := 0; ; try++ {
-		record, again := s.try(try, halted)
-		record.Retries = try
-		if record.Reason != contract.ReasonStartError {
-			record.StartedAt = &startedAt
+		end, again := s.try(try, halted)
+		end.Retries = try
+		if end.Reason != contract.ReasonStartError {
+			end.StartedAt = &startedAt
 		}
 		if !again || try == s.flags.Retries {
-			return record
+			return end
 		}
+		// If the container is being stopped, it is gone before the next try.
+		wait := max(pause, (end.stopping + time.Second - 1).Truncate(time.Second))
 		say(s.stderr, "try "+strconv.Itoa(try+1)+" of "+strconv.Itoa(s.flags.Retries+1)+
-			" ended with exit code "+strconv.Itoa(record.ExitCode)+"; the next is in "+pause.String())
-		if reason, halt := s.pause(pause, halted); reason != "" {
-			record.Reason, record.Message = reason, halt
-			return record
+			" ended with exit code "+strconv.Itoa(end.ExitCode)+"; the next is in "+wait.String())
+		if reason, halt := s.pause(wait, halted); reason != "" {
+			end.Reason, end.Message = reason, halt
+			return end
 		}
 		pause = min(2*pause, longestPause)
 	}
 }
 
 // try runs the command for the nth time, from 0, and says whether it makes sense to run it again.
-func (s step) try(n int, halted <-chan string) (record contract.Record, again bool) {
+func (s step) try(n int, halted <-chan string) (result outcome, again bool) {
 	if s.flags.WorkDir != "" {
 		if err := enterOrMake(s.flags.WorkDir); err != nil {
 			return s.startError(startFailure(err), err.Error()), false
@@ -192,22 +214,26 @@ func (s step) try(n int, halted <-chan string) (record contract.Record, again bo
 	if n == 0 && s.flags.Run != "" {
 		markStart(s.flags.Run, s.flags.WaitContent)
 	}
-	end := s.signals.supervise(pid, limits{timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace})
-	record = contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
+	end := s.signals.supervise(pid, limits{
+		timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace, stop: stopSignal(s.flags.StopSignal),
+	})
+	record := contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
 	switch {
 	case end.reason == contract.ReasonTimedOut:
 		record.Message = "took longer than its timeout of " + s.flags.Timeout.String()
 	case end.reason == "" && end.terminated:
 		record.Reason = contract.ReasonStopped
+	case end.reason == "" && end.stopping > 0:
+		record.Reason = contract.ReasonSignaled
 	}
 	killLeftovers(s.signals.child, leftoverLimit)
-	return record, record.ExitCode != 0 && end.halt == "" && !end.terminated
+	return outcome{Record: record, stopping: end.stopping}, record.ExitCode != 0 && end.halt == "" && !end.terminated
 }
 
-// startError returns the record of a command that could not be started, and says why in the log.
-func (s step) startError(code int, message string) contract.Record {
+// startError returns the outcome of a command that could not be started, and says why in the log.
+func (s step) startError(code int, message string) outcome {
 	say(s.stderr, message)
-	return contract.Record{FinishedAt: s.now(), ExitCode: code, Reason: contract.ReasonStartError, Message: message}
+	return outcome{Record: contract.Record{FinishedAt: s.now(), ExitCode: code, Reason: contract.ReasonStartError, Message: message}}
 }
 
 // watchHalt sends the reason once when the sequence is halted. It begins to look when the command has started, whose CPU it would take.
@@ -234,7 +260,7 @@ func (s step) pause(length time.Duration, halted <-chan string) (reason, halt st
 		case halt := <-halted:
 			return contract.ReasonCancelled, halt
 		case got := <-s.signals.forward:
-			if endsByDefault(got.(syscall.Signal)) {
+			if s.endsWait(got.(syscall.Signal)) {
 				return contract.ReasonStopped, ""
 			}
 		case <-s.signals.child:

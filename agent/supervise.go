@@ -19,7 +19,12 @@ type limits struct {
 	halted <-chan string
 	// grace is the time between SIGTERM and SIGKILL.
 	grace time.Duration
+	// stop is the stop signal of the container, if it is known.
+	stop syscall.Signal
 }
+
+// stopMargin is how much later than a Pod's grace period the container runtime may send SIGKILL.
+const stopMargin = 2 * time.Second
 
 // ending is how a command has ended.
 type ending struct {
@@ -30,6 +35,9 @@ type ending struct {
 	halt string
 	// terminated says that somebody else has asked it to end, as the kubelet does.
 	terminated bool
+	// stopping is how long the container may still be in its grace period, after a signal that was or may have been its stop signal. 0: it
+	// is not being stopped.
+	stopping time.Duration
 }
 
 // supervise passes signals on to the child and reaps, until the child itself has ended; it ends the child when a limit is
@@ -39,6 +47,13 @@ func (s Signals) supervise(pid int, l limits) ending {
 	var timedOut, kill <-chan time.Time
 	if l.timeout > 0 {
 		timedOut = time.After(l.timeout)
+	}
+	var graceEnds time.Time // of the container, if it is being stopped
+	stopping := func() time.Duration {
+		if graceEnds.IsZero() {
+			return 0
+		}
+		return max(0, time.Until(graceEnds))
 	}
 	// Errors of kill(2) tell of a child that has become another user: there is nobody to tell.
 	end := func(reason string) {
@@ -52,9 +67,17 @@ func (s Signals) supervise(pid int, l limits) ending {
 		select {
 		case got := <-s.forward:
 			sig := got.(syscall.Signal)
-			e.terminated = e.terminated || asksToEnd(sig)
+			e.terminated = e.terminated || asksToEnd(sig, l.stop)
+			if asksToEnd(sig, l.stop) || l.stop == 0 && mayAskToEnd(sig) {
+				graceEnds = time.Now().Add(l.grace + stopMargin)
+			}
 			_ = unix.Kill(pid, sig)
 		case <-timedOut:
+			// A command that is being stopped uses its grace period, whatever its timeout; one that goes on after it was not.
+			if left := stopping(); left > 0 && e.reason == "" {
+				timedOut = time.After(left)
+				continue
+			}
 			end(contract.ReasonTimedOut)
 		case e.halt = <-l.halted:
 			l.halted = nil
@@ -63,7 +86,7 @@ func (s Signals) supervise(pid int, l limits) ending {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		case <-s.child:
 			if status, ended, _ := reap(pid); ended {
-				e.status = status
+				e.status, e.stopping = status, stopping()
 				return e
 			}
 		}

@@ -77,6 +77,9 @@ type AgentFlags struct {
 	Timeout time.Duration
 	// Grace is how long the command has from SIGTERM to SIGKILL after a timeout or a halt. Default: DefaultGrace.
 	Grace time.Duration
+	// StopSignal is the name of the signal that the container runtime stops the container with, such as SIGUSR1, if the container
+	// names one (lifecycle.stopSignal). Empty: it is not known.
+	StopSignal string
 	// Retries is how often the command is run again after it has failed. Default: 0.
 	Retries int
 	// Delay is how long after the start of the command StartedCommand still says no. Default: 0.
@@ -116,6 +119,9 @@ func (f AgentFlags) Args() []string {
 	}
 	if f.Retries != 0 {
 		args = append(args, "--retries", strconv.Itoa(f.Retries))
+	}
+	if f.StopSignal != "" {
+		args = append(args, "--stop-signal", f.StopSignal)
 	}
 	if f.FallbackToLogs {
 		args = append(args, "--fallback-to-logs")
@@ -210,6 +216,7 @@ func (f *AgentFlags) set(args []string) error {
 		"--timeout":          &f.Timeout,
 		"--grace":            &f.Grace,
 		"--retries":          &f.Retries,
+		"--stop-signal":      &f.StopSignal,
 		"--delay":            &f.Delay,
 		"--fallback-to-logs": &f.FallbackToLogs,
 		"--workdir":          &f.WorkDir,

@@ -219,6 +219,9 @@ func wrap(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.AgentFlags)
 	flags.Halt = podInfo + "/" + contract.HaltFile
 	flags.TerminationLog = container.TerminationMessagePath
 	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
+	if container.Lifecycle != nil && container.Lifecycle.StopSignal != nil {
+		flags.StopSignal = string(*container.Lifecycle.StopSignal)
+	}
 	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")
 	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
 	jsonpatch.Add(p, len(container.VolumeMounts), stepMounts(flags, podInfo), "spec", "containers", strconv.Itoa(i), "volumeMounts")
