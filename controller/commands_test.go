@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -49,7 +50,7 @@ func (a *recording) Resolve(_ context.Context, request entrypoint.Request) (entr
 }
 
 // TestCommands proves for which steps an image is asked for its command, and with which pull secrets: those that the Pod will have,
-// which are its ServiceAccount's where the template has none (PEERS row 7).
+// which are its ServiceAccount's where the template has none.
 func TestCommands(t *testing.T) {
 	image := corev1.Container{Name: "a", Image: "app", ImagePullPolicy: corev1.PullAlways, Args: []string{"x"}}
 	command := corev1.Container{Name: "b", Image: "app", Command: []string{"/app"}}
@@ -70,12 +71,12 @@ func TestCommands(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			commands := &recording{}
-			r := &TaskReconciler{Live: all, Commands: commands}
+			l := newLookups(commands, all, time.Now)
 			task := newTask(command, image)
 			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: "c", Image: "app"}, Script: "exit"})
 			task.Spec.Template = &v1alpha1.PodTemplate{Spec: c.spec}
 			before := task.DeepCopy()
-			got, err := r.commands(t.Context(), task)
+			got, err := l.resolve(t.Context(), questionsOf(task))
 			if c.refused != "" {
 				if err == nil || err.Error() != c.refused {
 					t.Errorf("commands: %v, want %s", err, c.refused)
@@ -98,37 +99,52 @@ func TestCommands(t *testing.T) {
 		})
 	}
 	// All steps have a command: nothing is read.
-	r := &TaskReconciler{Live: accounts{}, Commands: &recording{failure: errors.New("asked")}}
-	if _, err := r.commands(t.Context(), newTask(command)); err != nil {
-		t.Errorf("commands of a Task with commands: %v", err)
+	l := newLookups(&recording{failure: errors.New("asked")}, accounts{}, time.Now)
+	if commands, unresolved := l.of(t.Context(), newTask(command)); unresolved != nil || len(l.known) > 0 {
+		t.Errorf("commands of a Task with commands: %v, %+v; known: %v", commands, unresolved, l.known)
 	}
 }
 
-// TestUnresolved proves what becomes of a Task whose command isn't known: it has failed for good, or waits as long as the registry says, or
-// with the back-off of an error.
+// TestUnresolved proves what a Task's status says while its command isn't known: nothing at first, then what is looked up, then why that failed;
+// and when the Task's turn comes again.
 func TestUnresolved(t *testing.T) {
 	known := entrypoint.Error{Image: "app", Cause: "has a cause", Remedy: "mend it"}
-	permanent, busy := known, known
-	permanent.Permanent, busy.RetryAfter = true, 30*time.Second
+	permanent := known
+	permanent.Permanent = true
 	type result struct {
-		Phase  v1alpha1.TaskPhase
-		Again  time.Duration
-		Failed bool // what makes the controller back off
+		Phase    v1alpha1.TaskPhase
+		Progress []string
+		Again    time.Duration
 	}
+	failed := []string{"False", v1alpha1.ReasonEntrypointUnresolved, `image "app" has a cause: mend it`}
 	for name, c := range map[string]struct {
-		err  error
-		want result
+		before *unresolved
+		why    unresolved
+		want   result
 	}{
-		"permanent":  {&permanent, result{Phase: v1alpha1.TaskFailed}},
-		"for a time": {&known, result{Phase: v1alpha1.TaskPending, Failed: true}},
-		"busy":       {&busy, result{Phase: v1alpha1.TaskPending, Again: 30 * time.Second}},
-		"another":    {errors.New("the API server is down"), result{Phase: v1alpha1.TaskPending, Failed: true}},
+		"permanent":   {nil, unresolved{err: &permanent}, result{v1alpha1.TaskFailed, failed, 0}},
+		"for a time":  {nil, unresolved{err: &known, again: 30 * time.Second}, result{v1alpha1.TaskPending, failed, 30 * time.Second}},
+		"just begun":  {nil, unresolved{pending: 300 * time.Millisecond}, result{Again: 700 * time.Millisecond}},
+		"begun again": {&unresolved{err: &known, again: 1}, unresolved{err: &known, pending: 3 * time.Second}, result{v1alpha1.TaskPending, failed, 0}},
+		"slow": {nil, unresolved{pending: time.Second}, result{v1alpha1.TaskPending, []string{
+			"True", v1alpha1.ReasonEntrypointUnresolved, `step "a": resolving the command of image "app"; set command to need no registry`,
+		}, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &TaskReconciler{Now: time.Now}
-			status := nextStatus(newTask(corev1.Container{Name: "a", Image: "app"}), time.Minute)
-			err := r.unresolved(status, c.err)
-			if diff := cmp.Diff(c.want, result{status.Phase, status.again, err != nil}); diff != "" {
+			r := &TaskReconciler{Now: time.Now, lookups: newLookups(nil, nil, time.Now)}
+			task := newTask(corev1.Container{Name: "a", Image: "app"})
+			if c.before != nil {
+				before := nextStatus(task, time.Minute)
+				r.unresolved(task, before, c.before)
+				task.Status = before.TaskStatus
+			}
+			status := nextStatus(task, time.Minute)
+			r.unresolved(task, status, &c.why)
+			got := result{Phase: status.Phase, Again: status.again}
+			if condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing); condition != nil {
+				got.Progress = []string{string(condition.Status), condition.Reason, condition.Message}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("the status (-want +got):\n%s", diff)
 			}
 		})

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
@@ -85,6 +86,7 @@ func newWorld(t *testing.T, task *v1alpha1.Task, pods ...*corev1.Pod) *world {
 		Client: cached, Live: w.live, Events: events.NewFakeRecorder(100), StartGrace: 5 * time.Minute,
 		Now: func() time.Time { return lookedAt },
 	}
+	w.reconciler.lookups = newLookups(permanentFailure{}, w.live, w.reconciler.Now)
 	return w
 }
 
@@ -242,10 +244,17 @@ func TestEndWithoutPodLooksLive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, exampleTask(edit), sequential(owned, onNode, containers(running("a"), running("b"), running("c"))))
-			w.reconciler.Commands = permanentFailure{}
+			requeued := make(chan struct{}, 1)
+			w.reconciler.lookups.requeue = func(reconcile.Request) { requeued <- struct{}{} }
 			w.cached = func(*corev1.Pod) bool { return false }
 			if _, err := w.reconcile(); err != nil {
 				t.Fatal(err)
+			}
+			if w.task().Status.PodName == "" { // the look-up has begun
+				<-requeued
+				if _, err := w.reconcile(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			status := w.task().Status
 			if finished(&status) || status.Phase != v1alpha1.TaskRunning || status.PodName != "example" {

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// workers of each controller. One may wait for a registry; the others go on.
+	// workers of each controller. None of them waits for anything but the API server.
 	workers = 8
 	// firstRetry and lastRetry bound the exponential back-off after an error.
 	firstRetry = time.Second
@@ -40,9 +40,9 @@ func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace ti
 		Client:     m.GetClient(),
 		Live:       m.GetAPIReader(),
 		Events:     recorder,
-		Commands:   commands,
 		Now:        time.Now,
 		StartGrace: startGrace,
+		lookups:    newLookups(commands, m.GetAPIReader(), time.Now),
 	}
 	return task.SetupWithManager(m)
 }

@@ -68,6 +68,14 @@ func (n *next) waiting(reason, message string) {
 	n.progressing(metav1.ConditionFalse, reason, message)
 }
 
+// resolving: a registry has yet to tell the command of an image.
+func (n *next) resolving() {
+	asked := questionsOf(n.task)
+	message := fmt.Sprintf("step %q: resolving the command of image %q; set command to need no registry", asked.steps[0], asked.requests[0].Image)
+	n.waiting(v1alpha1.ReasonEntrypointUnresolved, message)
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonEntrypointUnresolved, message)
+}
+
 // listSteps names the steps, as long as there is no Pod that tells of them.
 func (n *next) listSteps() {
 	if n.PodName != "" {

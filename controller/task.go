@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,9 +16,9 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/entrypoint"
 )
 
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch;delete
@@ -33,26 +32,25 @@ import (
 // node it was seen to take longer than one second.
 const settling = 3 * time.Second
 
+// noteLookup is how long a look-up may take before the status tells of it.
+const noteLookup = time.Second
+
 // staleRetry is how soon a Task is looked at again that somebody else has written to.
 const staleRetry = 50 * time.Millisecond
-
-// CommandResolver finds out which command an image runs (entrypoint.Resolver).
-type CommandResolver interface {
-	Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error)
-}
 
 // TaskReconciler makes the Pods of Tasks, and writes what becomes of them into the Tasks' status.
 type TaskReconciler struct {
 	// Client reads from the cache, which holds the Pods that the webhook has been at.
 	Client client.Client
 	// Live reads from the API server.
-	Live     client.Reader
-	Events   events.EventRecorder
-	Commands CommandResolver
-	Now      func() time.Time
+	Live   client.Reader
+	Events events.EventRecorder
+	Now    func() time.Time
 	// StartGrace is how long a container may fail to be started (an image that can't be pulled, a ConfigMap that is missing)
 	// before the Task has failed.
 	StartGrace time.Duration
+	// lookups resolves the commands of images.
+	lookups *lookups
 	// written has the version of a Task that its status was written over, by the Task's name, until the cache has the next one.
 	written sync.Map
 	// unsettled has when a Task's Pod was first seen to be over although the kubelet may have another word about it, by the Task's name.
@@ -65,6 +63,7 @@ func (r *TaskReconciler) SetupWithManager(manager ctrl.Manager) error {
 		Named("task").
 		For(&v1alpha1.Task{}).
 		Owns(&corev1.Pod{}).
+		WatchesRawSource(source.Func(r.lookups.start)).
 		WithOptions(options()).
 		Complete(r)
 }
@@ -82,6 +81,7 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	}
 	if err != nil {
 		r.unsettled.Delete(request.NamespacedName)
+		r.lookups.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {
@@ -131,6 +131,9 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	if err != nil {
 		return nextStatus(task, r.StartGrace), err
 	}
+	if pod != nil || task.Spec.Cancel || task.Spec.Suspend {
+		r.lookups.forget(client.ObjectKeyFromObject(task))
+	}
 	status, failure := r.decide(ctx, task, pod)
 	if pod != nil || !status.isWithoutPod() {
 		return status, failure
@@ -173,13 +176,14 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 		return status, nil
 	}
 
-	commands, err := r.commands(ctx, task)
-	if err != nil {
-		return status, r.unresolved(status, err)
+	commands, unresolved := r.lookups.of(ctx, task)
+	if unresolved != nil {
+		r.unresolved(task, status, unresolved)
+		return status, nil
 	}
 	pod = newPod(task, task.Status.Attempt, commands)
 	key := client.ObjectKeyFromObject(pod)
-	err = r.Client.Create(ctx, pod)
+	err := r.Client.Create(ctx, pod)
 	if apierrors.IsAlreadyExists(err) {
 		pod = &corev1.Pod{}
 		if err := r.Live.Get(ctx, key, pod); err != nil {
@@ -249,62 +253,22 @@ func (r *TaskReconciler) settles(task *v1alpha1.Task, pod *corev1.Pod) time.Dura
 	return 0
 }
 
-// commands are those of the steps that set none, by the steps' names.
-func (r *TaskReconciler) commands(ctx context.Context, task *v1alpha1.Task) (map[string]entrypoint.Command, error) {
-	commands := map[string]entrypoint.Command{}
-	var spec *corev1.PodSpec
-	for _, step := range task.Spec.Steps {
-		if len(step.Command) > 0 || step.Script != "" {
-			continue
-		}
-		if spec == nil {
-			var err error
-			if spec, err = r.admitted(ctx, task); err != nil {
-				return nil, err
-			}
-		}
-		command, err := r.Commands.Resolve(ctx, entrypoint.RequestFor(task.Namespace, spec, &step.Container))
-		if err != nil {
-			return nil, fmt.Errorf("step %q: %w", step.Name, err)
-		}
-		commands[step.Name] = command
+// unresolved: the commands of the Task's images aren't known, yet or for good.
+func (r *TaskReconciler) unresolved(task *v1alpha1.Task, status *next, why *unresolved) {
+	progress := meta.FindStatusCondition(task.Status.Conditions, v1alpha1.ConditionProgressing)
+	switch {
+	case why.pending > 0 && (why.err != nil || why.pending < noteLookup || progress != nil && progress.Reason == v1alpha1.ReasonEntrypointUnresolved):
+		status.TaskStatus = *task.Status.DeepCopy() // it says enough; most look-ups end sooner than they are written about
+		status.again = max(noteLookup-why.pending, 0)
+	case why.pending > 0:
+		status.resolving()
+	case isPermanent(why.err):
+		r.lookups.forget(client.ObjectKeyFromObject(task))
+		status.failed(v1alpha1.ReasonEntrypointUnresolved, why.err.Error(), r.Now())
+	default:
+		status.waiting(v1alpha1.ReasonEntrypointUnresolved, why.err.Error())
+		status.again = why.again
 	}
-	return commands, nil
-}
-
-// admitted is the spec of the Task's template with the pull secrets that its Pod will have: those of its ServiceAccount, where it
-// has none of its own (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount). One that isn't there has none; the API server
-// will refuse the Pod for it.
-func (r *TaskReconciler) admitted(ctx context.Context, task *v1alpha1.Task) (*corev1.PodSpec, error) {
-	var spec corev1.PodSpec
-	if task.Spec.Template != nil {
-		spec = task.Spec.Template.Spec
-	}
-	if len(spec.ImagePullSecrets) > 0 {
-		return &spec, nil
-	}
-	key := client.ObjectKey{Namespace: task.Namespace, Name: cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount, "default")}
-	var account corev1.ServiceAccount
-	if err := r.Live.Get(ctx, key, &account); client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("reading the pull secrets of the ServiceAccount %q: %w", key.Name, err)
-	}
-	spec.ImagePullSecrets = account.ImagePullSecrets
-	return &spec, nil
-}
-
-// unresolved returns the error where another try may help.
-func (r *TaskReconciler) unresolved(status *next, err error) error {
-	var known *entrypoint.Error
-	if errors.As(err, &known) && known.Permanent {
-		status.failed(v1alpha1.ReasonEntrypointUnresolved, err.Error(), r.Now())
-		return nil
-	}
-	status.waiting(v1alpha1.ReasonEntrypointUnresolved, err.Error())
-	if known != nil && known.RetryAfter > 0 {
-		status.again = known.RetryAfter
-		return nil
-	}
-	return err
 }
 
 // refused returns the error where another try may help.

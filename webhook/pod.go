@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -102,14 +101,11 @@ func (d *draft) resolve(ctx context.Context, commands controller.CommandResolver
 		return err
 	}
 	steps = slices.DeleteFunc(steps, func(i int) bool { return len(d.pod.Spec.Containers[i].Command) > 0 })
-	found, failed := make([]entrypoint.Command, len(steps)), make([]error, len(steps))
-	var lookups sync.WaitGroup
+	requests := make([]entrypoint.Request, len(steps))
 	for n, i := range steps {
-		lookups.Go(func() {
-			found[n], failed[n] = commands.Resolve(ctx, entrypoint.RequestFor(namespace, &d.pod.Spec, &d.pod.Spec.Containers[i]))
-		})
+		requests[n] = entrypoint.RequestFor(namespace, &d.pod.Spec, &d.pod.Spec.Containers[i])
 	}
-	lookups.Wait()
+	found, failed := entrypoint.ResolveAll(ctx, commands.Resolve, requests)
 	for n, i := range steps {
 		container := &d.pod.Spec.Containers[i]
 		switch {

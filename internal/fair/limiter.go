@@ -1,0 +1,106 @@
+// Package fair shares a bounded resource among tenants, so that no tenant keeps the others waiting.
+package fair
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// Limiter hands out slots: a bounded number in total, and a bounded number to each key. A free slot goes to the keys in turn, and within
+// a key to whoever has waited longest. It is safe for concurrent use.
+type Limiter struct {
+	total, perKey int
+
+	mutex   sync.Mutex
+	used    int
+	held    map[string]int
+	waiting map[string][]chan struct{}
+	// turns are the keys that somebody waits for, the next one first.
+	turns []string
+}
+
+// NewLimiter returns a Limiter with so many slots in total and for each key.
+func NewLimiter(total, perKey int) *Limiter {
+	return &Limiter{total: total, perKey: perKey, held: map[string]int{}, waiting: map[string][]chan struct{}{}}
+}
+
+// Acquire waits for a slot. The caller must Release it, unless there is an error, which is the context's.
+func (l *Limiter) Acquire(ctx context.Context, key string) error {
+	l.mutex.Lock()
+	if l.used < l.total && l.held[key] < l.perKey {
+		l.take(key) // nobody else waits who could use it: serve leaves no such slot
+		l.mutex.Unlock()
+		return nil
+	}
+	granted := make(chan struct{})
+	if len(l.waiting[key]) == 0 {
+		l.turns = append(l.turns, key)
+	}
+	l.waiting[key] = append(l.waiting[key], granted)
+	l.mutex.Unlock()
+
+	select {
+	case <-granted:
+		return nil
+	case <-ctx.Done():
+	}
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if i := slices.Index(l.waiting[key], granted); i >= 0 {
+		l.setWaiting(key, slices.Delete(l.waiting[key], i, i+1))
+	} else { // it was granted meanwhile
+		l.release(key)
+	}
+	return ctx.Err()
+}
+
+// Release gives a slot back.
+func (l *Limiter) Release(key string) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.release(key)
+}
+
+func (l *Limiter) release(key string) {
+	l.used--
+	if l.held[key]--; l.held[key] == 0 {
+		delete(l.held, key)
+	}
+	l.serve()
+}
+
+func (l *Limiter) take(key string) {
+	l.used++
+	l.held[key]++
+}
+
+// serve grants free slots to those who wait, one to each key in turn.
+func (l *Limiter) serve() {
+	for l.used < l.total {
+		i := slices.IndexFunc(l.turns, func(key string) bool { return l.held[key] < l.perKey })
+		if i < 0 {
+			return
+		}
+		key := l.turns[i]
+		first := l.waiting[key][0]
+		l.take(key)
+		l.setWaiting(key, l.waiting[key][1:])
+		if len(l.waiting[key]) > 0 { // its next turn comes after those of all others
+			l.turns = append(slices.Delete(l.turns, i, i+1), key)
+		}
+		close(first)
+	}
+}
+
+// setWaiting forgets a key that nobody waits for.
+func (l *Limiter) setWaiting(key string, waiting []chan struct{}) {
+	if len(waiting) > 0 {
+		l.waiting[key] = waiting
+		return
+	}
+	delete(l.waiting, key)
+	if i := slices.Index(l.turns, key); i >= 0 {
+		l.turns = slices.Delete(l.turns, i, i+1)
+	}
+}
