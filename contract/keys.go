@@ -53,6 +53,10 @@ const (
 	// and the webhook write it, from a Task; both read it.
 	OptionsAnnotation = Group + "options"
 
+	// TaskUIDAnnotation is the UID of the Task whose own Pod it is. The Task controller writes it on the Pods that it creates, and reads it;
+	// the webhook refuses it from everybody else. Pods of earlier releases have none.
+	TaskUIDAnnotation = Group + "task-uid"
+
 	// ScriptAnnotationPrefix and the number of a step, from 1, is the annotation with the step's script. It
 	// is written as OptionsAnnotation is, and the downward API brings it into ScriptsVolume.
 	ScriptAnnotationPrefix = Group + "script-"

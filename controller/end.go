@@ -167,6 +167,7 @@ func (r *TaskReconciler) livePod(ctx context.Context, task *v1alpha1.Task) (*cor
 	if err := r.Live.Get(ctx, key, &pod); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
+	distrust(&pod)
 	return &pod, nil
 }
 
@@ -181,11 +182,12 @@ func (r *TaskReconciler) endingPod(ctx context.Context, task *v1alpha1.Task) (*c
 	err := r.Client.Get(ctx, key, &pod)
 	if apierrors.IsNotFound(err) {
 		err = r.Live.Get(ctx, key, &pod)
+		distrust(&pod)
 	}
 	switch {
 	case err != nil:
 		return nil, client.IgnoreNotFound(err)
-	case !metav1.IsControlledBy(&pod, task) || isTerminal(pod.Status.Phase):
+	case !isMarked(&pod, task) || isTerminal(pod.Status.Phase):
 		return nil, nil
 	case isHeldUp(&pod):
 		// What is no step would keep the Pod running for ever, and the next attempt waiting.

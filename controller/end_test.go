@@ -130,6 +130,8 @@ func exampleTask(edit func(*v1alpha1.Task)) *v1alpha1.Task {
 }
 
 func owned(pod *corev1.Pod) {
+	markOwner(pod, exampleTask(nil))
+	metav1.SetMetaDataLabel(&pod.ObjectMeta, contract.SequentialLabel, "true")
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(exampleTask(nil), v1alpha1.TaskKind)}
 }
 

@@ -186,6 +186,7 @@ func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 	kept := map[string]string{}
 	for _, key := range []string{
 		contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation, contract.OptionsAnnotation, contract.HandoffAnnotation,
+		contract.TaskUIDAnnotation,
 	} {
 		if value, ok := pod.Annotations[key]; ok {
 			kept[key] = value

@@ -138,7 +138,7 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 		PodName: n.PodName, CompletionTime: metav1.Time{Time: at.Truncate(time.Second)}, Reason: reason, Message: message,
 	})
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
-	n.Phase, n.PodName, n.Order, n.CurrentStep, n.Steps = v1alpha1.TaskPending, "", 0, "", nil
+	n.Phase, n.PodName, n.PodUID, n.Order, n.CurrentStep, n.Steps = v1alpha1.TaskPending, "", "", 0, "", nil
 	n.listSteps()
 	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonRetrying, fmt.Sprintf("the Pod %q has failed, and another one follows at %s: %s",
 		n.Attempts[len(n.Attempts)-1].PodName, n.nextAttempt().UTC().Format(time.TimeOnly), message))
@@ -182,7 +182,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 		return
 	}
 	seen := observe(pod)
-	n.PodName = pod.Name
+	n.PodName, n.PodUID = pod.Name, pod.UID
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
 	if n.StartTime == nil {
 		n.StartTime = new(pod.CreationTimestamp)

@@ -182,6 +182,7 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 		return status, nil
 	}
 	pod = newPod(task, task.Status.Attempt, commands)
+	markOwner(pod, task)
 	key := client.ObjectKeyFromObject(pod)
 	err := r.Client.Create(ctx, pod)
 	if apierrors.IsAlreadyExists(err) {
@@ -189,7 +190,7 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 		if err := r.Live.Get(ctx, key, pod); err != nil {
 			return status, err // it has gone again
 		}
-		if !metav1.IsControlledBy(pod, task) {
+		if distrust(pod); !isOwn(pod, task) {
 			return status, r.follow(task, pod, status)
 		}
 	} else if err != nil {
@@ -215,20 +216,20 @@ func (r *TaskReconciler) notSequential(ctx context.Context, pod *corev1.Pod, sta
 
 // concerns is false for a Pod that only has the name of a suspended Task, as one may that names it.
 func concerns(pod *corev1.Pod, task *v1alpha1.Task) bool {
-	return !task.Spec.Suspend || task.Status.PodName != "" || metav1.IsControlledBy(pod, task)
+	return !task.Spec.Suspend || task.Status.PodName != "" || isOwn(pod, task)
 }
 
 // follow brings the status to what the Pod of the Task's name says, if it is the Task's.
 func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *next) error {
 	owner := metav1.GetControllerOf(pod)
 	switch {
-	case owner != nil && owner.UID == task.UID:
+	case isOwn(pod, task):
 		status.pod = pod
 		if status.again = r.settles(task, pod); status.again == 0 {
 			status.mirror(pod, r.Now())
 		}
 		return nil
-	case owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == task.Name && task.Status.PodName == "":
+	case owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == task.Name && owner.UID != task.UID && task.Status.PodName == "":
 		// Of a Task of the same name that was deleted a moment ago: the garbage collector removes it.
 		status.waiting(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("the Pod %q of an earlier Task of this name is still being deleted", pod.Name))
 		return errors.New("the Pod of an earlier Task of the same name still exists")

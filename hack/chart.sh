@@ -21,7 +21,7 @@ template() { # NAME CONDITION FILE...: an empty condition means always
 }
 
 template rbac "" rbac/{service_account,controllers,nodes,operator,users}.yaml
-template policy "" policy/{annotations,keys,templates,unmutated}.yaml
+template policy "" policy/{annotations,keys,templates,unmutated,ownership}.yaml
 template namespaced .Values.watchNamespaces namespaced/unwatched.yaml
 sed -i 's/\[the-names\]/{{ toJson .Values.watchNamespaces }}/' $chart/templates/generated/namespaced.yaml
 template manager "" manager/{metrics_service,disruption_budget,lease}.yaml

@@ -34,6 +34,8 @@ type Handler struct {
 	Tasks client.Reader
 	// Live reads them from the API server: a Task that was created a moment ago is not in the cache yet.
 	Live client.Reader
+	// Operator is the username that the Task controller has in admission requests.
+	Operator string
 	// Commands are those of the steps that have none.
 	Commands controller.CommandResolver
 }
@@ -101,7 +103,13 @@ func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft
 	if err := checkLabel(d.pod); err != nil {
 		return err
 	}
-	if isSequential(d.pod) && !isTasks(d.pod) && !isPlanned(d.pod) {
+	own := isTasks(d.pod) && request.UserInfo.Username == h.Operator
+	if isSequential(d.pod) && request.UserInfo.Username != h.Operator {
+		if err := checkOwner(d.pod); err != nil {
+			return err
+		}
+	}
+	if isSequential(d.pod) && !own && !isPlanned(d.pod) {
 		if err := h.prepare(ctx, request, d); err != nil {
 			return err
 		}

@@ -40,11 +40,19 @@ func isPlanned(pod *corev1.Pod) bool {
 		slices.ContainsFunc(pod.Spec.Volumes, isAgentVolume) && slices.ContainsFunc(pod.Spec.Volumes, isRunVolume)
 }
 
-// isTasks says whether the Task controller has made the Pod. It has all that it needs then.
+// isTasks reports whether the Pod says that it is a Task's own. Created by the operator, it has all that it needs.
 func isTasks(pod *corev1.Pod) bool {
 	_, named := pod.Labels[contract.TaskLabel]
+	return named && controllingTask(pod) != ""
+}
+
+// controllingTask returns the name of the Task that is the Pod's controller by its owner references, or "".
+func controllingTask(pod *corev1.Pod) string {
 	owner := metav1.GetControllerOf(pod)
-	return named && owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/")
+	if owner == nil || owner.Kind != v1alpha1.TaskKind.Kind || !strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/") {
+		return ""
+	}
+	return owner.Name
 }
 
 // containers are all that the Pod has. They are large: so not copies.

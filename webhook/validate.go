@@ -127,6 +127,18 @@ func checkHelper(container *corev1.Container) error {
 	return nil
 }
 
+// checkOwner refuses a Pod that only looks as if the operator had created it for a Task: the Task would take the Pod's end for its own.
+func checkOwner(pod *corev1.Pod) error {
+	if task := controllingTask(pod); task != "" {
+		return fmt.Errorf("metadata.ownerReferences: only taskflow creates the Pods of a Task: remove the owner reference to the Task %q, and name the Task in the label %s",
+			task, contract.TaskLabel)
+	}
+	if _, marked := pod.Annotations[contract.TaskUIDAnnotation]; marked {
+		return fmt.Errorf("metadata.annotations: only taskflow sets %s: remove it", contract.TaskUIDAnnotation)
+	}
+	return nil
+}
+
 // checkContinue refuses a failure that doesn't matter and is run again for ever. In a Task the API server refuses it.
 func checkContinue(pod *corev1.Pod) error {
 	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])

@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // The API server checks all of the rules (XValidation) whenever a Task's status is written, too, and for each field that one of them reads it
@@ -243,6 +244,9 @@ type TaskStatus struct {
 	// The Pod that the steps run in. It has the Task's name; a later one ends in -retry- and its number.
 	// +optional
 	PodName string `json:"podName,omitempty"`
+	// The UID of that Pod: another one of its name isn't the Task's.
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
 	// The number of the Pod, from 1.
 	// +optional
 	Attempt int32 `json:"attempt,omitempty"`

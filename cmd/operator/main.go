@@ -95,6 +95,10 @@ func run(told context.Context, args []string) error {
 		case <-ctx.Done():
 			return nil
 		}
+		operator, err := username(ctx, m.GetClient())
+		if err != nil {
+			return err
+		}
 		m.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
 		m.GetWebhookServer().Register(certs.Pattern, drained(told.Done(), keeper.Guard(&ctrlwebhook.Admission{
 			Handler: webhook.Handler{
@@ -102,6 +106,7 @@ func run(told context.Context, args []string) error {
 				ImageVolumes: nodes.ImageVolumes,
 				Tasks:        m.GetClient(),
 				Live:         m.GetAPIReader(),
+				Operator:     operator,
 				Commands:     commands,
 			},
 		})))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -120,11 +121,16 @@ func run(m *testing.M) (code int, err error) {
 	if err := manager.Add(nodes); err != nil {
 		return 0, err
 	}
+	var self authenticationv1.SelfSubjectReview
+	if err := cluster.Create(context.Background(), &self); err != nil {
+		return 0, err
+	}
 	pods := &ctrlwebhook.Admission{Handler: webhook.Handler{
 		Agent:        webhook.Agent{Image: "taskflow/agent", Delivery: webhook.DeliveryAuto},
 		ImageVolumes: nodes.ImageVolumes,
 		Tasks:        manager.GetClient(),
 		Live:         manager.GetAPIReader(),
+		Operator:     self.Status.UserInfo.Username,
 		Commands:     commands,
 	}}
 	manager.GetWebhookServer().Register(webhookPath, pods)

@@ -126,7 +126,7 @@ func TestPodOfATask(t *testing.T) {
 	if owner == nil || owner.UID != task.UID {
 		t.Errorf("the Pod's owner is %+v", owner)
 	}
-	want := map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1"}
+	want := map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1", contract.TaskUIDAnnotation: string(task.UID)}
 	if diff := cmp.Diff(want, pod.Annotations); diff != "" {
 		t.Errorf("annotations (-want +got):\n%s", diff)
 	}
@@ -187,7 +187,7 @@ func TestFailureHalts(t *testing.T) {
 				if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
 					return err
 				}
-				want := map[string]string{contract.OrderAnnotation: "1", contract.HaltAnnotation: test.want, contract.StepsAnnotation: "a,b"}
+				want := map[string]string{contract.OrderAnnotation: "1", contract.HaltAnnotation: test.want, contract.StepsAnnotation: "a,b", contract.TaskUIDAnnotation: string(task.UID)}
 				if diff := cmp.Diff(want, pod.Annotations); diff != "" {
 					return fmt.Errorf("annotations (-want +got):\n%s", diff)
 				}

@@ -334,7 +334,7 @@ func TestBackoffLimit(t *testing.T) {
 	if second.CreationTimestamp.Time.Before(due) {
 		t.Errorf("the second Pod is of %s, and was due at %s", second.CreationTimestamp, due)
 	}
-	if diff := cmp.Diff(map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1"}, second.Annotations); diff != "" {
+	if diff := cmp.Diff(map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1", contract.TaskUIDAnnotation: string(task.UID)}, second.Annotations); diff != "" {
 		t.Errorf("the annotations of the second Pod (-want +got):\n%s", diff)
 	}
 	assertEvent(t, task, corev1.EventTypeNormal, v1alpha1.ReasonPodCreated, `created the Pod "made-retry-1"`)

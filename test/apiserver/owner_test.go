@@ -1,0 +1,109 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// asUser returns a client of somebody who may do everything, and isn't the operator.
+func asUser(t *testing.T, name string) client.Client {
+	t.Helper()
+	config := rest.CopyConfig(environment.Config)
+	config.Impersonate = rest.ImpersonationConfig{UserName: name, Groups: []string{"system:masters"}}
+	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return as
+}
+
+// TestForgedOwnership proves that nobody but the operator gets a Pod that counts as a Task's own: the webhook refuses it, and the policy alone
+// refuses it, too, when it is created and when it is updated; and that a Pod of the Task's stays editable.
+func TestForgedOwnership(t *testing.T) {
+	namespace := newNamespace(t)
+	task := taskOf(namespace, "served", "a", "b")
+	task.Spec.Suspend = true
+	if err := cluster.Create(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+	user := asUser(t, "mallory")
+	create := func(as client.Client, in string, edits ...func(*corev1.Pod)) error {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: in, Name: task.Name, Labels: map[string]string{contract.SequentialLabel: "true"}},
+			Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{
+				{Name: "a", Image: "a", Command: []string{"a"}}, {Name: "b", Image: "b", Command: []string{"b"}},
+			}},
+		}
+		for _, edit := range edits {
+			edit(pod)
+		}
+		return as.Create(t.Context(), pod, client.DryRunAll)
+	}
+	own := func(pod *corev1.Pod) {
+		pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
+	}
+	mark := func(pod *corev1.Pod) {
+		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, contract.TaskUIDAnnotation, string(task.UID))
+	}
+	const owner = "metadata.ownerReferences: only taskflow creates the Pods of a Task"
+	assertRefused := func(err error, want string) {
+		t.Helper()
+		if want == "" && err != nil || want != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("the error is %v, want %q", err, want)
+		}
+	}
+	assertRefused(create(user, namespace), "")
+	assertRefused(create(user, namespace, own), owner)
+	assertRefused(create(user, namespace, mark), "metadata.annotations: only taskflow sets "+contract.TaskUIDAnnotation)
+
+	// The webhook doesn't see this namespace, so the policy is alone.
+	const unseen = "kube-system"
+	probes := 0
+	installPolicy(t, "ownership.yaml", unseen, func() error {
+		probes++
+		return create(user, unseen, own, func(pod *corev1.Pod) { pod.Name += strconv.Itoa(probes) })
+	})
+	assertRefused(create(user, unseen), "")
+	assertRefused(create(user, unseen, own), owner)
+	assertRefused(create(operatorsAccount(t), unseen, own), "")
+	assertRefused(create(user, unseen, own, func(pod *corev1.Pod) { pod.OwnerReferences[0].Controller = nil }), "")
+	assertRefused(create(user, unseen, own, func(pod *corev1.Pod) { pod.OwnerReferences[0].APIVersion = "example.com/v1" }), "")
+
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: unseen, Name: "updated", Labels: map[string]string{contract.SequentialLabel: "true"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+	}
+	if err := user.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	update := func(as client.Client, edit func(*corev1.Pod)) error {
+		t.Helper()
+		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
+			t.Fatal(err)
+		}
+		edit(pod)
+		return as.Update(t.Context(), pod)
+	}
+	relabel := func(value string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { pod.Labels["own"] = value }
+	}
+	assertRefused(update(user, own), owner)
+	assertRefused(update(user, relabel("1")), "")
+	assertRefused(update(operatorsAccount(t), own), "")
+	assertRefused(update(user, relabel("2")), "")
+	assertRefused(update(user, func(pod *corev1.Pod) { pod.OwnerReferences[0].UID = "another" }), owner)
+	assertRefused(update(user, func(pod *corev1.Pod) { pod.OwnerReferences = nil }), "")
+}

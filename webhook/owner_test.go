@@ -1,0 +1,64 @@
+package webhook
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+// TestOwnershipIsTheOperators proves that a Pod counts as a Task's own only if the operator creates it: from anybody else, whatever makes it
+// look so is refused, and a Pod that names a Task is checked as any other.
+func TestOwnershipIsTheOperators(t *testing.T) {
+	const operator, user = "system:serviceaccount:taskflow-system:taskflow-operator", "mallory"
+	const owner = `metadata.ownerReferences: only taskflow creates the Pods of a Task: remove the owner reference to the Task "example", ` +
+		`and name the Task in the label taskflow.practice.com/task`
+	marked := func(pod *corev1.Pod) *corev1.Pod {
+		pod.Annotations[contract.TaskUIDAnnotation] = "uid"
+		return pod
+	}
+	unowned := func(pod *corev1.Pod) *corev1.Pod {
+		pod.OwnerReferences = nil
+		return pod
+	}
+	unlabelled := func(pod *corev1.Pod) *corev1.Pod {
+		pod.Labels = map[string]string{contract.SequentialLabel: "true"}
+		return pod
+	}
+	planned := func(pod *corev1.Pod) *corev1.Pod {
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: contract.AgentContainer, Image: testAgent.Image, Command: []string{"/agent", "install", contract.AgentPath}})
+		return pod
+	}
+	cases := map[string]struct {
+		user string
+		pod  *corev1.Pod
+		want string // the refusal
+	}{
+		"the operator's":                       {operator, marked(taskPod(step("a"))), ""},
+		"the owner reference":                  {user, taskPod(step("a")), owner},
+		"the owner reference, without a name":  {user, unlabelled(taskPod(step("a"))), owner},
+		"the owner reference, already mutated": {user, planned(taskPod(step("a"))), owner},
+		"the mark":                             {user, marked(unowned(unlabelled(taskPod(step("a"))))), "metadata.annotations: only taskflow sets taskflow.practice.com/task-uid: remove it"},
+		"neither, and checked": {
+			user, unowned(taskPod(step("a"))),
+			`metadata.labels: taskflow.practice.com/task names the Task "example", and the namespace "default" has none of that name: create it, or correct the name`,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			handler := Handler{Agent: testAgent, Tasks: tasks(nil), Live: tasks(nil), Commands: &commands{}, Operator: operator}
+			request := requestFor(encode(t, c.pod))
+			request.UserInfo.Username = c.user
+			response := handler.Handle(t.Context(), request)
+			got := ""
+			if !response.Allowed {
+				got = response.Result.Message
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the refusal (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
