@@ -13,6 +13,10 @@ import (
 //   - Rules that compare such fields are the Task's own. They read none of them once there is a Pod, since none of them changes then. That
 //     they don't is checked only where status.conditions and status.steps are as before: no request changes both spec and status.
 
+// The rules also must not cost too much by the API server's estimate, that of Kubernetes 1.30 included: it takes a value of unknown size for a large
+// one. So messages name a step by its index in the list, whose names are bounded, and the timeouts, which it takes for strings of any length, are
+// checked by functions that don't depend on the length.
+
 // Task runs its steps one after another, each in a container of its own, in one Pod.
 //
 // +kubebuilder:object:root=true
@@ -24,12 +28,12 @@ import (
 // +kubebuilder:printcolumn:name="Duration",type=string,JSONPath=`.status.duration`,description="From the Pod's creation to the Task's end."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="metadata.name must have at most 63 characters: it becomes a label of the Task's Pod"
-// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || [self.spec.steps.map(s, s.name) + (has(self.spec.sidecars) ? self.spec.sidecars.map(c, c.name) : [])].all(names, names.all(n, names.indexOf(n) == names.lastIndexOf(n)))",fieldPath=".spec",message="two steps or sidecars have the same name: give each a name of its own"
-// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.steps.all(s, has(s.image) && size(s.image) > 0)",fieldPath=".spec.steps",message="a step needs an image"
-// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || !has(self.spec.sidecars) || self.spec.sidecars.all(c, has(c.image) && size(c.image) > 0)",fieldPath=".spec.sidecars",message="a sidecar needs an image"
-// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.steps.all(s, !has(s.script) || !has(s.command))",fieldPath=".spec.steps",message="script and command of a step contradict each other: set one of them"
-// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || !has(self.spec.timeout) || !self.spec.?template.?spec.?activeDeadlineSeconds.hasValue()",fieldPath=".spec",message="timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone"
-// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.?template.?spec.?restartPolicy.orValue('Never') != 'OnFailure' || self.spec.steps.all(s, !has(s.onError) || s.onError != 'Continue')",fieldPath=".spec",message="onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them"
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || [self.spec.steps.map(s, s.name) + (has(self.spec.sidecars) ? self.spec.sidecars.map(c, c.name) : [])].all(names, names.all(n, names.indexOf(n) == names.lastIndexOf(n)))",fieldPath=".spec",messageExpression=`'two steps or sidecars have the name "' + ([self.spec.steps.map(s, s.name) + (has(self.spec.sidecars) ? self.spec.sidecars.map(c, c.name) : [])].map(names, names.map(n, names.indexOf(n) == names.lastIndexOf(n)).indexOf(false))[0] < size(self.spec.steps) ? self.spec.steps[[self.spec.steps.map(s, s.name) + (has(self.spec.sidecars) ? self.spec.sidecars.map(c, c.name) : [])].map(names, names.map(n, names.indexOf(n) == names.lastIndexOf(n)).indexOf(false))[0]].name : self.spec.sidecars[[self.spec.steps.map(s, s.name) + (has(self.spec.sidecars) ? self.spec.sidecars.map(c, c.name) : [])].map(names, names.map(n, names.indexOf(n) == names.lastIndexOf(n)).indexOf(false))[0] - size(self.spec.steps)].name) + '": give each a name of its own'`
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.steps.all(s, has(s.image) && size(s.image) > 0)",fieldPath=".spec.steps",messageExpression=`'the step "' + self.spec.steps[self.spec.steps.map(c, has(c.image) && size(c.image) > 0).indexOf(false)].name + '" has no image: set image'`
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || !has(self.spec.sidecars) || self.spec.sidecars.all(c, has(c.image) && size(c.image) > 0)",fieldPath=".spec.sidecars",messageExpression=`'the sidecar "' + self.spec.sidecars[self.spec.sidecars.map(c, has(c.image) && size(c.image) > 0).indexOf(false)].name + '" has no image: set image'`
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.steps.all(s, !has(s.script) || !has(s.command))",fieldPath=".spec.steps",messageExpression=`'the step "' + self.spec.steps[self.spec.steps.map(c, !has(c.script) || !has(c.command)).indexOf(false)].name + '" has script and command: set only one of them'`
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || !has(self.spec.timeout) || !self.spec.?template.?spec.?activeDeadlineSeconds.hasValue()",fieldPath=".spec",message="timeout and template.spec.activeDeadlineSeconds have the same meaning: set only timeout"
+// +kubebuilder:validation:XValidation:rule="self.?status.?startTime.hasValue() || self.spec.?template.?spec.?restartPolicy.orValue('Never') != 'OnFailure' || self.spec.steps.all(s, !has(s.onError) || s.onError != 'Continue')",fieldPath=".spec",messageExpression=`'the step "' + self.spec.steps[self.spec.steps.map(c, !has(c.onError) || c.onError != 'Continue').indexOf(false)].name + '" has onError: Continue, and template.spec.restartPolicy: OnFailure restarts a failed step forever: set only one of them'`
 // +kubebuilder:validation:XValidation:rule="self.?status.?conditions.hasValue() && oldSelf.?status.?conditions.hasValue() && self.status.conditions != oldSelf.status.conditions || self.?status.?steps.hasValue() && oldSelf.?status.?steps.hasValue() && self.status.steps != oldSelf.status.steps || !oldSelf.?status.?startTime.hasValue() || self.spec.steps == oldSelf.spec.steps && has(self.spec.sidecars) == has(oldSelf.spec.sidecars) && (!has(self.spec.sidecars) || self.spec.sidecars == oldSelf.spec.sidecars) && has(self.spec.template) == has(oldSelf.spec.template) && (!has(self.spec.template) || self.spec.template == oldSelf.spec.template) && has(self.spec.timeout) == has(oldSelf.spec.timeout) && (!has(self.spec.timeout) || self.spec.timeout == oldSelf.spec.timeout)",fieldPath=".spec",messageExpression=`(self.spec.steps != oldSelf.spec.steps ? 'spec.steps' : has(self.spec.sidecars) != has(oldSelf.spec.sidecars) || has(self.spec.sidecars) && self.spec.sidecars != oldSelf.spec.sidecars ? 'spec.sidecars' : has(self.spec.template) != has(oldSelf.spec.template) || has(self.spec.template) && self.spec.template != oldSelf.spec.template ? 'spec.template' : 'spec.timeout') + " can't change once the Task has a Pod: create a new Task, or delete this one first"`
 type Task struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -54,7 +58,7 @@ type TaskList struct {
 
 // TaskSpec says what to run. Once the Task has a Pod, steps, sidecars, template and timeout are fixed.
 //
-// +kubebuilder:validation:XValidation:rule="!(has(self.cancel) && self.cancel && has(self.suspend) && self.suspend)",message="cancel and suspend contradict each other: set one of them"
+// +kubebuilder:validation:XValidation:rule="!(has(self.cancel) && self.cancel && has(self.suspend) && self.suspend)",message="cancel and suspend are both true: set only one of them"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.cancel) || !oldSelf.cancel || has(self.cancel) && self.cancel",message="cancel can't be taken back: create a new Task"
 type TaskSpec struct {
 	// The steps in the order in which they run, at most 100. Each starts when the one before it has ended with exit code 0;
@@ -86,7 +90,8 @@ type TaskSpec struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]+)?s|[0-9]{1,7}([.][0-9]+)?m|[0-9]{1,5}([.][0-9]+)?h)+$') && duration(self) >= duration('1s') && duration(self) <= duration('99999h')",message="timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
+	// +kubebuilder:validation:XValidation:rule="[type(self)] == [string]",message="timeout is a number without a unit: write it as 90s, 5m or 1h30m"
+	// +kubebuilder:validation:XValidation:rule="[type(self)] != [string] || [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31].all(i, i >= size(self) || self.charAt(i) in ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'] || i > 0 && (self.charAt(i) in ['.', 'h', 'm', 's'] && self.charAt(i - 1) in ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'] || self.charAt(i) == 's' && self.charAt(i - 1) == 'm')) && (self.endsWith('h') || self.endsWith('m') || self.endsWith('s')) && duration(self) >= duration('1s') && duration(self) <= duration('99999h')",message="timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// How often a failed Pod is followed by a new one, which begins with the first step: after 10 seconds, and twice as long
@@ -135,7 +140,8 @@ type Step struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,9}([.][0-9]+)?m?s|[0-9]{1,7}([.][0-9]+)?m|[0-9]{1,5}([.][0-9]+)?h)+$') && duration(self) >= duration('1ms') && duration(self) <= duration('99999h')",message="timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
+	// +kubebuilder:validation:XValidation:rule="[type(self)] == [string]",message="timeout is a number without a unit: write it as 90s, 5m or 1h30m"
+	// +kubebuilder:validation:XValidation:rule="[type(self)] != [string] || [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31].all(i, i >= size(self) || self.charAt(i) in ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'] || i > 0 && (self.charAt(i) in ['.', 'h', 'm', 's'] && self.charAt(i - 1) in ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'] || self.charAt(i) == 's' && self.charAt(i - 1) == 'm')) && (self.endsWith('h') || self.endsWith('m') || self.endsWith('s')) && duration(self) >= duration('1ms') && duration(self) <= duration('99999h')",message="timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
 	// What a failure of the step means: Stop ends the Task, Continue goes on with the next step. Default: Stop.
@@ -165,15 +171,15 @@ const (
 type PodTemplate struct {
 	// Labels and annotations of the Pod.
 	// +optional
-	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!self.exists(key, key.startsWith('taskflow.practice.com/') && !(key in ['taskflow.practice.com/handoff', 'taskflow.practice.com/agent-delivery']))",message="template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them"
-	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!('taskflow.practice.com/handoff' in self) || self['taskflow.practice.com/handoff'] == 'controller'",message="template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out"
-	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!('taskflow.practice.com/agent-delivery' in self) || self['taskflow.practice.com/agent-delivery'] in ['init', 'image']",message="template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out"
-	// +kubebuilder:validation:XValidation:fieldPath=".labels",rule="!self.exists(key, key.startsWith('taskflow.practice.com/'))",message="template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them"
+	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!self.exists(key, key.startsWith('taskflow.practice.com/') && !(key in ['taskflow.practice.com/handoff', 'taskflow.practice.com/agent-delivery']))",messageExpression=`'template.metadata.annotations: ' + self.filter(key, key.startsWith('taskflow.practice.com/') && !(key in ['taskflow.practice.com/handoff', 'taskflow.practice.com/agent-delivery']))[0] + ' is set by taskflow: remove it; only taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery can be set'`
+	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!('taskflow.practice.com/handoff' in self) || self['taskflow.practice.com/handoff'] == 'controller'",messageExpression=`'template.metadata.annotations: taskflow.practice.com/handoff is "' + self['taskflow.practice.com/handoff'] + '": set it to controller, or remove it'`
+	// +kubebuilder:validation:XValidation:fieldPath=".annotations",rule="!('taskflow.practice.com/agent-delivery' in self) || self['taskflow.practice.com/agent-delivery'] in ['init', 'image']",messageExpression=`'template.metadata.annotations: taskflow.practice.com/agent-delivery is "' + self['taskflow.practice.com/agent-delivery'] + '": set it to init or image, or remove it'`
+	// +kubebuilder:validation:XValidation:fieldPath=".labels",rule="!self.exists(key, key.startsWith('taskflow.practice.com/'))",messageExpression=`'template.metadata.labels: ' + self.filter(key, key.startsWith('taskflow.practice.com/'))[0] + ' is set by taskflow: remove it'`
 	Metadata metav1.ObjectMeta `json:"metadata,omitempty"`
 	// The Pod's spec, without containers.
 	// +optional
 	// +kubebuilder:validation:XValidation:fieldPath=".containers",rule="size(self) == 0",message="template.spec.containers must be left out: the steps are the containers"
-	// +kubebuilder:validation:XValidation:fieldPath=".restartPolicy",rule="self in ['Never', 'OnFailure']",message="template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends"
+	// +kubebuilder:validation:XValidation:fieldPath=".restartPolicy",rule="self in ['Never', 'OnFailure']",message="template.spec.restartPolicy must be Never or OnFailure: steps must be able to finish"
 	Spec corev1.PodSpec `json:"spec,omitempty"`
 }
 

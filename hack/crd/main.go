@@ -63,6 +63,8 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 		edit(step, name, withoutDescription)
 	}
 	edit(step, "name", named("The name of the step's container, unique among the steps."))
+	edit(step, "timeout", withNumbers)
+	edit(&spec, "timeout", withNumbers)
 	edit(container, "name", named("The name of the container, unique among the sidecars and the steps."))
 	edit(&spec, "template", func(template *apiextensionsv1.JSONSchemaProps) {
 		edit(template, "spec", func(pod *apiextensionsv1.JSONSchemaProps) {
@@ -80,7 +82,48 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 			}
 		})
 	})
+	bound(&spec, "spec")
 	task.Properties["spec"] = spec
+}
+
+// Bounds of the lists and maps in a Task that have none. The operator holds Tasks in memory, and an element of a list needs three bytes in
+// the request, as {} or "", and thirty times as many in memory. No manifest that a person or a tool writes comes near.
+const (
+	maxItems      = 1000
+	maxProperties = 1000
+	// maxArgument is what Linux takes as one argument or variable, without the byte that ends it (MAX_ARG_STRLEN).
+	maxArgument = 128<<10 - 1
+)
+
+// fewItems bounds the lists whose elements have no required fields.
+var fewItems = map[string]int64{
+	"envFrom": 100, "imagePullSecrets": 100, "nodeSelectorTerms": 100, "sources": 100, "tolerations": 200,
+}
+
+// bound bounds the lists, the maps and the arguments in the schema of a field.
+func bound(schema *apiextensionsv1.JSONSchemaProps, name string) {
+	if schema.Type == "array" && schema.MaxItems == nil {
+		schema.MaxItems = ptr.To[int64](maxItems)
+		if few := fewItems[name]; few > 0 {
+			schema.MaxItems = &few
+		}
+	}
+	if schema.AdditionalProperties != nil && schema.MaxProperties == nil {
+		schema.MaxProperties = ptr.To[int64](maxProperties)
+	}
+	for name, property := range schema.Properties {
+		bound(&property, name)
+		schema.Properties[name] = property
+	}
+	if schema.Items != nil {
+		bound(schema.Items.Schema, name)
+		if name == "command" || name == "args" {
+			schema.Items.Schema.MaxLength = ptr.To[int64](maxArgument)
+		}
+	}
+	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
+		bound(schema.AdditionalProperties.Schema, "")
+	}
 }
 
 // named describes a container's name, and bounds its length: without that, the rules for it would cost too much.
@@ -89,6 +132,11 @@ func named(description string) func(*apiextensionsv1.JSONSchemaProps) {
 		name.Description = description
 		name.MaxLength = ptr.To[int64](63)
 	}
+}
+
+// withNumbers lets a number through to the rules of a duration: they say that it needs a unit, and the API server only that it is no string.
+func withNumbers(duration *apiextensionsv1.JSONSchemaProps) {
+	duration.Type, duration.XIntOrString = "", true
 }
 
 // moveRules moves the rules that have a fieldPath to that field.

@@ -138,8 +138,29 @@ func TestGeneratedRulesAreCheap(t *testing.T) {
 	})
 }
 
+// TestGeneratedIsBounded proves that each list and each map in a Task's spec has a greatest size: the operator holds Tasks in memory, where an
+// element of a list takes far more bytes than in the request.
+func TestGeneratedIsBounded(t *testing.T) {
+	spec := at(t, *parse(t, readGenerated(t)).Spec.Versions[0].Schema.OpenAPIV3Schema, "spec")
+	lists := 0
+	visit(&spec, func(schema *apiextensionsv1.JSONSchemaProps) {
+		if schema.Type == "array" {
+			lists++
+			if schema.MaxItems == nil || *schema.MaxItems > 1000 {
+				t.Errorf("a list has no bound, or a high one: %+v", schema)
+			}
+		}
+		if schema.AdditionalProperties != nil && (schema.MaxProperties == nil || *schema.MaxProperties > 1000) {
+			t.Errorf("a map has no bound, or a high one: %+v", schema)
+		}
+	})
+	if lists < 50 {
+		t.Errorf("the spec has %d lists: the test looks at too few", lists)
+	}
+}
+
 // TestRun proves what is done to a schema: descriptions of Kubernetes' types go, at every depth, and taskflow's stay, each paragraph in
-// one line; and a rule for a field goes to that field, unless it is the Task's own.
+// one line; a rule for a field goes to that field, unless it is the Task's own; and what a Task may hold is bounded.
 func TestRun(t *testing.T) {
 	const in = `
 apiVersion: apiextensions.k8s.io/v1
@@ -185,6 +206,10 @@ spec:
                     labels: {description: theirs, type: object, additionalProperties: {description: theirs, type: string}}
                     open: {description: theirs, type: object, additionalProperties: true}
                     script: {description: ours, type: string}
+                    timeout: {description: ours, type: string, maxLength: 32}
+                    envFrom: {type: array, items: {type: object}}
+                    args: {type: array, items: {type: string}}
+                    ports: {type: array, maxItems: 3, items: {type: object}}
               sidecars:
                 description: ours
                 type: array
@@ -202,6 +227,7 @@ spec:
                     labels: {description: theirs, type: object}
                     limits: {description: theirs, type: object}
                     open: {description: theirs, type: object}
+              timeout: {description: ours, type: string}
               template:
                 description: ours
                 type: object
@@ -243,6 +269,7 @@ spec:
               steps:
                 description: ours
                 type: array
+                maxItems: 1000
                 items:
                   description: ours
                   type: object
@@ -253,14 +280,20 @@ spec:
                     name: {description: "The name of the step's container, unique among the steps.", type: string, maxLength: 63, x-kubernetes-validations: [{rule: "self != 'a'", message: m}]}
                     env:
                       type: array
+                      maxItems: 1000
                       items: {type: object, properties: {name: {type: string}}}
                     limits: {type: object, properties: {cpu: {type: string, x-kubernetes-validations: [{rule: "true", message: m}, {rule: "false", message: m}]}}}
-                    labels: {type: object, additionalProperties: {type: string}}
-                    open: {type: object, additionalProperties: true}
+                    labels: {type: object, maxProperties: 1000, additionalProperties: {type: string}}
+                    open: {type: object, maxProperties: 1000, additionalProperties: true}
                     script: {description: ours, type: string}
+                    timeout: {description: ours, x-kubernetes-int-or-string: true, maxLength: 32}
+                    envFrom: {type: array, maxItems: 100, items: {type: object}}
+                    args: {type: array, maxItems: 1000, items: {type: string, maxLength: 131071}}
+                    ports: {type: array, maxItems: 3, items: {type: object}}
               sidecars:
                 description: ours
                 type: array
+                maxItems: 1000
                 items:
                   description: ours
                   type: object
@@ -270,10 +303,12 @@ spec:
                     name: {description: "The name of the container, unique among the sidecars and the steps.", type: string, maxLength: 63}
                     env:
                       type: array
+                      maxItems: 1000
                       items: {type: object, properties: {name: {type: string}}}
                     labels: {type: object}
                     limits: {type: object}
                     open: {type: object}
+              timeout: {description: ours, x-kubernetes-int-or-string: true}
               template:
                 description: ours
                 type: object
@@ -284,8 +319,8 @@ spec:
                     type: object
                     x-kubernetes-validations: [{rule: "true", message: m}]
                     properties:
-                      containers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}, x-kubernetes-validations: [{rule: size(self) == 0, message: m}]}
-                      ephemeralContainers: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+                      containers: {type: array, maxItems: 1000, items: {type: object, x-kubernetes-preserve-unknown-fields: true}, x-kubernetes-validations: [{rule: size(self) == 0, message: m}]}
+                      ephemeralContainers: {type: array, maxItems: 1000, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
                       hostname: {type: string}
           status: {description: "ours, in lines\n\nand paragraphs", type: object, properties: {steps: {description: a b, type: array, items: {description: c d, type: object}}}}
 `

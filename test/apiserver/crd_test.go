@@ -52,7 +52,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"two steps of one name": {
 			manifest: spec("{steps: [{name: a, image: x}, {name: b, image: x}, {name: a, image: z}]}"),
-			want:     "spec: Invalid value: two steps or sidecars have the same name: give each a name of its own",
+			want:     "spec: Invalid value: two steps or sidecars have the name \"a\": give each a name of its own",
 		},
 		"a step without a name": {
 			manifest: spec("{steps: [{image: x}]}"),
@@ -76,11 +76,11 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a step without an image": {
 			manifest: spec("{steps: [{name: a}]}"),
-			want:     "spec.steps: Invalid value: a step needs an image",
+			want:     "spec.steps: Invalid value: the step \"a\" has no image: set image",
 		},
 		"a step with an empty image": {
 			manifest: spec("{steps: [{name: a, image: ''}]}"),
-			want:     "spec.steps: Invalid value: a step needs an image",
+			want:     "spec.steps: Invalid value: the step \"a\" has no image: set image",
 		},
 		"too many steps": {
 			manifest: spec("{steps: [" + strings.Repeat("{name: a, image: x},", 101) + "]}"),
@@ -92,7 +92,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a script and a command": {
 			manifest: spec("{steps: [{name: a, image: x, script: x, command: [x]}]}"),
-			want:     "spec.steps: Invalid value: script and command of a step contradict each other: set one of them",
+			want:     "spec.steps: Invalid value: the step \"a\" has script and command: set only one of them",
 		},
 		"an empty script": {
 			manifest: spec("{steps: [{name: a, image: x, script: ''}]}"),
@@ -128,23 +128,23 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"cancel and suspend": {
 			manifest: spec("{steps: [{name: a, image: x}], cancel: true, suspend: true}"),
-			want:     "spec: Invalid value: cancel and suspend contradict each other: set one of them",
+			want:     "spec: Invalid value: cancel and suspend are both true: set only one of them",
 		},
 		"two limits of the Pod's time": {
 			manifest: spec("{steps: [{name: a, image: x}], timeout: 1m, template: {spec: {activeDeadlineSeconds: 60}}}"),
-			want:     "spec: Invalid value: timeout and template.spec.activeDeadlineSeconds are the same: set timeout alone",
+			want:     "spec: Invalid value: timeout and template.spec.activeDeadlineSeconds have the same meaning: set only timeout",
 		},
 		"a failed step that is passed over and run again": {
 			manifest: spec("{steps: [{name: a, image: x, onError: Continue}], template: {spec: {restartPolicy: OnFailure}}}"),
-			want:     "spec: Invalid value: onError: Continue contradicts template.spec.restartPolicy: OnFailure, which runs a failed step again for ever: set one of them",
+			want:     "spec: Invalid value: the step \"a\" has onError: Continue, and template.spec.restartPolicy: OnFailure restarts a failed step forever: set only one of them",
 		},
 		"a sidecar with the name of a step": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: a, image: x}]}"),
-			want:     "spec: Invalid value: two steps or sidecars have the same name: give each a name of its own",
+			want:     "spec: Invalid value: two steps or sidecars have the name \"a\": give each a name of its own",
 		},
 		"two sidecars of one name": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x}, {name: b, image: z}]}"),
-			want:     "spec: Invalid value: two steps or sidecars have the same name: give each a name of its own",
+			want:     "spec: Invalid value: two steps or sidecars have the name \"b\": give each a name of its own",
 		},
 		"a sidecar with a restart policy": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b, image: x, restartPolicy: Always}]}"),
@@ -152,7 +152,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a sidecar without an image": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: b}]}"),
-			want:     "spec.sidecars: Invalid value: a sidecar needs an image",
+			want:     "spec.sidecars: Invalid value: the sidecar \"b\" has no image: set image",
 		},
 		"a sidecar with a name that no container can have": {
 			manifest: spec("{steps: [{name: a, image: x}], sidecars: [{name: B, image: x}]}"),
@@ -176,7 +176,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a restart policy that never ends": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {spec: {restartPolicy: Always}}}"),
-			want:     "spec.template.spec.restartPolicy: Invalid value: \"Always\": template.spec.restartPolicy must be Never or OnFailure: a step that is started for ever never ends",
+			want:     "spec.template.spec.restartPolicy: Invalid value: \"Always\": template.spec.restartPolicy must be Never or OnFailure: steps must be able to finish",
 		},
 		"containers in the template": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {spec: {containers: [{name: b}]}}}"),
@@ -184,19 +184,19 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"an annotation of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/order: '9'}}}}"),
-			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations can't have keys that start with taskflow.practice.com/, except taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery: taskflow sets them",
+			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/order is set by taskflow: remove it; only taskflow.practice.com/handoff and taskflow.practice.com/agent-delivery can be set",
 		},
 		"a hand-off that there isn't": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/handoff: local}}}}"),
-			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/handoff must be controller, or left out",
+			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/handoff is \"local\": set it to controller, or remove it",
 		},
 		"a delivery that there isn't": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {annotations: {taskflow.practice.com/agent-delivery: auto}}}}"),
-			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/agent-delivery must be init or image, or left out",
+			want:     "spec.template.metadata.annotations: Invalid value: template.metadata.annotations: taskflow.practice.com/agent-delivery is \"auto\": set it to init or image, or remove it",
 		},
 		"a label of taskflow's own": {
 			manifest: spec("{steps: [{name: a, image: x}], template: {metadata: {labels: {taskflow.practice.com/task: other}}}}"),
-			want:     "spec.template.metadata.labels: Invalid value: template.metadata.labels can't have keys that start with taskflow.practice.com/: taskflow sets them",
+			want:     "spec.template.metadata.labels: Invalid value: template.metadata.labels: taskflow.practice.com/task is set by taskflow: remove it",
 		},
 		"a name that is too long for a label": {
 			manifest: named(strings.Repeat("a", 64)) + "{steps: [{name: a, image: x}]}",
@@ -223,13 +223,17 @@ func TestTimeouts(t *testing.T) {
 	const (
 		ofStep = "timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
 		ofTask = "timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
-		noText = "must be of type string"
+		noUnit = "timeout is a number without a unit: write it as 90s, 5m or 1h30m"
 		long   = "Too long: may not be more than 32 bytes"
 	)
 	for timeout, want := range map[string]struct{ step, task string }{
 		"90s":                                {},
 		"1h30m":                              {},
 		"1.5s":                               {},
+		"1.2.3s":                             {ofStep, ofTask},
+		"5ms5s5m5h":                          {},
+		"1hs":                                {ofStep, ofTask},
+		"1mms":                               {ofStep, ofTask},
 		"0.5h":                               {},
 		"87600h":                             {}, // ten years
 		"31536000s":                          {},
@@ -255,7 +259,7 @@ func TestTimeouts(t *testing.T) {
 		"never":                              {ofStep, ofTask},
 		"PT5M":                               {ofStep, ofTask},
 		"９s":                                 {ofStep, ofTask},
-		"300":                                {noText, noText},
+		"300":                                {noUnit, noUnit},
 		"99999999h":                          {ofStep, ofTask}, // Go counts nanoseconds: 292 years
 		"999999999999999999h":                {ofStep, ofTask},
 		"9999999h9999999h9999999h":           {ofStep, ofTask},
@@ -379,7 +383,7 @@ func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 	const (
 		fixed  = "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
-		twice  = "two steps or sidecars have the same name: give each a name of its own"
+		twice  = `two steps or sidecars have the name "a": give each a name of its own`
 		edit   = `"spec": {"steps": [{"name": "other", "image": "x"}]}`
 		broken = `"spec": {"steps": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]}`
 		status = `"status": {"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Progressing", "status": "True", "reason": "Mine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`
