@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -70,6 +71,9 @@ func (h Handler) Handle(ctx context.Context, request admission.Request) admissio
 		if err != nil {
 			return admission.Errored(http.StatusInternalServerError, err)
 		}
+		if err := checkPatch(patch); err != nil {
+			return admission.Denied(err.Error())
+		}
 		response.Patch, response.PatchType = patch, new(admissionv1.PatchTypeJSONPatch)
 	}
 	return response
@@ -109,10 +113,18 @@ func (h Handler) mutate(ctx context.Context, request admission.Request, d *draft
 			return err
 		}
 	}
+	if isSequential(d.pod) {
+		if err := checkSize(d.pod); err != nil {
+			return err
+		}
+	}
 	if isSequential(d.pod) && !own && !isPlanned(d.pod) {
 		if err := h.prepare(ctx, request, d); err != nil {
 			return err
 		}
+	}
+	if ctx.Err() != nil {
+		return errors.New("the webhook had no time left: create the Pod again, or make it smaller")
 	}
 	agent := h.Agent
 	agent.ImageVolumes = agent.Delivery == DeliveryAuto && h.ImageVolumes()
@@ -135,7 +147,13 @@ func (h Handler) prepare(ctx context.Context, request admission.Request, d *draf
 		if err != nil {
 			return err
 		}
+		if err := checkTaskSize(task); err != nil {
+			return err
+		}
 		if err := d.useTask(request.Object.Raw, task); err != nil {
+			return err
+		}
+		if err := checkSize(d.pod); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ type fields = map[string]any
 
 // override is the Task's container with the fields of the Pod's over it. By the time that a webhook sees a Pod, the API server has
 // written its defaults into it; they are nothing that the user wants.
-func override(container corev1.Container, own fields, pod *corev1.Pod) (fields, error) {
+func override(container corev1.Container, own fields, ranges map[string][]string) (fields, error) {
 	base, over := fieldsOf(container), clone(own)
 	defaults := fields{}
 	for key, value := range own {
@@ -32,7 +32,7 @@ func override(container corev1.Container, own fields, pod *corev1.Pod) (fields, 
 	if own["image"] == taskImage {
 		delete(over, "image")
 	}
-	dropLimitRange(over, pod)
+	dropLimitRange(over, ranges)
 	merged, err := merge(base, over)
 	for key, value := range defaults {
 		if _, set := merged[key]; !set && err == nil {
@@ -171,13 +171,25 @@ func defaultPullPolicy(image string) corev1.PullPolicy {
 // (k8s.io/kubernetes/plugin/pkg/admission/limitranger).
 var limitRange = regexp.MustCompile(`^(?:LimitRanger plugin set: )?(.+) (request|limit) for (?:init )?container (\S+)$`)
 
+// limitRanges returns the sentences of the annotation that the plugin leaves, by the container that they are about. It reads them once: the
+// annotation may be the user's, and long.
+func limitRanges(pod *corev1.Pod) map[string][]string {
+	about := map[string][]string{}
+	for part := range strings.SplitSeq(pod.Annotations["kubernetes.io/limit-ranger"], "; ") {
+		name := part[strings.LastIndex(part, " ")+1:]
+		about[name] = append(about[name], part)
+	}
+	return about
+}
+
 // dropLimitRange takes away the defaults of the namespace's LimitRange. The plugin runs again after the webhook, and puts them where
 // the Task has none either.
-func dropLimitRange(container fields, pod *corev1.Pod) {
+func dropLimitRange(container fields, ranges map[string][]string) {
 	resources, _ := container["resources"].(fields)
-	for part := range strings.SplitSeq(pod.Annotations["kubernetes.io/limit-ranger"], "; ") {
+	name, _ := container["name"].(string)
+	for _, part := range ranges[name] {
 		match := limitRange.FindStringSubmatch(part)
-		if match == nil || match[3] != container["name"] {
+		if match == nil {
 			continue
 		}
 		values, _ := resources[match[2]+"s"].(fields)

@@ -134,6 +134,7 @@ func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.
 		named := slices.ContainsFunc(ofTask, func(t corev1.Container) bool { return t.Name == taskImage })
 		return list == "containers" && c.Name == taskImage && c.Image == taskImage && !named
 	})
+	ranges := limitRanges(d.pod)
 	var added []corev1.Container
 	for _, container := range ofTask {
 		i := slices.IndexFunc(*containers, func(c corev1.Container) bool { return c.Name == container.Name })
@@ -141,7 +142,7 @@ func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.
 		var err error
 		switch {
 		case i >= 0:
-			merged, err = override(container, raw[i], d.pod)
+			merged, err = override(container, raw[i], ranges)
 		case placeholder >= 0:
 			i, placeholder = placeholder, -1
 			merged, err = replace(raw[i], (*containers)[i], container)
@@ -178,9 +179,13 @@ func (d *draft) setFields(before, after fields, path ...string) {
 
 // addMissing adds those of the Task's to a list that the Pod has none of the same name of.
 func addMissing[T any](d *draft, list string, own *[]T, ofTask []T, name func(T) string) {
+	used := make(map[string]bool, len(*own))
+	for _, element := range *own {
+		used[name(element)] = true
+	}
 	var missing []T
 	for _, element := range ofTask {
-		if !slices.ContainsFunc(*own, func(o T) bool { return name(o) == name(element) }) {
+		if !used[name(element)] {
 			missing = append(missing, element)
 		}
 	}

@@ -100,7 +100,7 @@ func run(told context.Context, args []string) error {
 			return err
 		}
 		m.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
-		m.GetWebhookServer().Register(certs.Pattern, drained(told.Done(), keeper.Guard(&ctrlwebhook.Admission{
+		m.GetWebhookServer().Register(certs.Pattern, drained(told.Done(), keeper.Guard(webhook.Bounded(&ctrlwebhook.Admission{
 			Handler: webhook.Handler{
 				Agent:        c.agent,
 				ImageVolumes: nodes.ImageVolumes,
@@ -109,7 +109,7 @@ func run(told context.Context, args []string) error {
 				Operator:     operator,
 				Commands:     commands,
 			},
-		})))
+		}))))
 		if err := controller.SetupWithManager(m, commands, c.startGrace); err != nil {
 			return err
 		}
