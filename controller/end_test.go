@@ -351,9 +351,9 @@ func TestNextAttemptWaits(t *testing.T) {
 				"if the node is lost, delete the Node, or delete the Pod with --force",
 		},
 		"what is no step runs on":     {pod: sequential(append(failed, proxied)...), want: "True " + waits, ended: true},
-		"it has ended":                {pod: sequential(append(failed, phase(corev1.PodFailed))...)},
-		"it is gone":                  {pod: sequential(owned, named("another"))},
-		"it is another's by now":      {pod: sequential(onNode)},
+		"it has ended":                {pod: sequential(append(failed, phase(corev1.PodFailed))...), again: startPatience},
+		"it is gone":                  {pod: sequential(owned, named("another")), again: startPatience},
+		"it is another's by now":      {pod: sequential(onNode), again: startPatience},
 		"it was gone, says the cache": {pod: sequential(failed...), want: "True " + waits},
 	}
 	for name, c := range cases {

@@ -30,7 +30,7 @@ type sequence struct {
 	// the annotations already say.
 	order int
 	halt  string
-	// end says that the Pod, which has been halted, can't end by itself.
+	// end says that the Pod, which has been halted, can't end by itself: a container, or all of the Pod, can't be started.
 	end bool
 }
 
@@ -104,7 +104,7 @@ func observe(pod *corev1.Pod) sequence {
 				s.steps[i].State, s.steps[i].Reason, s.steps[i].Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
 			}
 		}
-		s.end = isOver(pod) && len(stuck(pod)) > 0
+		s.end = isOver(pod) && len(stuck(pod)) > 0 || isUnstarted(pod)
 		if overruled > 0 { // its agent has released the next step; and with that in the annotation, the claim never counts
 			s.order = max(order, min(overruled+1, len(s.steps)))
 		}

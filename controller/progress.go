@@ -23,11 +23,14 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 	}
 	runs := current.State == v1alpha1.StepRunning
 	containers := stuck(pod)
+	waiting := startWait{status: metav1.ConditionTrue, reason: v1alpha1.ReasonStepWaiting}
 	switch condition := unscheduled(pod); {
 	case n.task.Spec.Cancel:
 		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonCancelled, "spec.cancel is true: what runs is being ended")
+	case condition != nil && condition.Reason == corev1.PodReasonSchedulingGated:
+		n.progressing(metav1.ConditionFalse, condition.Reason, "the Pod is not scheduled before its scheduling gates are removed: "+gates(pod))
 	case condition != nil:
-		n.progressing(metav1.ConditionFalse, condition.Reason, "no node takes the Pod: "+condition.Message)
+		n.progressing(metav1.ConditionFalse, condition.Reason, "the Pod is unschedulable: "+condition.Message)
 	case len(containers) > 0 && !runs:
 		n.waitForStart(pod, containers[0], now)
 	case runs:
@@ -37,12 +40,24 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 		}
 		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
 	case n.Phase == v1alpha1.TaskRunning && released(pod) == 0:
-		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepWaiting, fmt.Sprintf("step %q waits until the containers that are no steps are ready", current.Name))
+		waiting.message = fmt.Sprintf("step %q waits until the containers that are no steps are ready", current.Name)
+		n.starting(pod, waiting, now)
 	case n.Phase == v1alpha1.TaskRunning:
-		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepWaiting, fmt.Sprintf("step %q is next", current.Name))
+		waiting.message = fmt.Sprintf("step %q is next", current.Name)
+		n.starting(pod, waiting, now)
 	default:
-		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonPodCreated, fmt.Sprintf("the Pod %q is being started", pod.Name))
+		waiting.reason, waiting.message = v1alpha1.ReasonPodCreated, fmt.Sprintf("the Pod %q is being started", pod.Name)
+		n.starting(pod, waiting, now)
 	}
+}
+
+// gates returns the names of the Pod's scheduling gates.
+func gates(pod *corev1.Pod) string {
+	var names []string
+	for _, gate := range pod.Spec.SchedulingGates {
+		names = append(names, gate.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // hasBegun reports whether the step runs or has run.

@@ -109,7 +109,7 @@ func stripPod(object any) (any, error) {
 	if !ok {
 		return object, nil // a tombstone
 	}
-	return &corev1.Pod{
+	stripped := &corev1.Pod{
 		TypeMeta: pod.TypeMeta,
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              pod.Name,
@@ -135,7 +135,31 @@ func stripPod(object any) (any, error) {
 			InitContainerStatuses: stripContainers(slices.DeleteFunc(slices.Clone(pod.Status.InitContainerStatuses), hasSucceeded)),
 			ContainerStatuses:     stripContainers(pod.Status.ContainerStatuses),
 		},
-	}, nil
+	}
+	if isStarting(pod) { // what it may wait for
+		stripped.Spec.SchedulingGates = pod.Spec.SchedulingGates
+		if pod.Spec.NodeName == "" {
+			stripped.Spec.SchedulerName = pod.Spec.SchedulerName
+		}
+		stripped.Spec.InitContainers = stripSidecars(pod.Spec.InitContainers)
+	}
+	return stripped, nil
+}
+
+// stripSidecars keeps the names of native sidecars, and whether each has a startupProbe.
+func stripSidecars(all []corev1.Container) []corev1.Container {
+	var kept []corev1.Container
+	for _, container := range all {
+		if !isSidecar(container) {
+			continue
+		}
+		stripped := corev1.Container{Name: container.Name, RestartPolicy: container.RestartPolicy}
+		if container.StartupProbe != nil {
+			stripped.StartupProbe = &corev1.Probe{}
+		}
+		kept = append(kept, stripped)
+	}
+	return kept
 }
 
 // agentVolume is the volume that the agent's image is mounted as, for the Pods whose agent is delivered so.
@@ -151,7 +175,11 @@ func agentVolume(pod *corev1.Pod) []corev1.Volume {
 // stripConditions keeps those that say why a Pod doesn't run.
 func stripConditions(pod *corev1.Pod) []corev1.PodCondition {
 	var kept []corev1.PodCondition
-	for _, condition := range []*corev1.PodCondition{unscheduled(pod), disruption(pod)} {
+	var unstarted *corev1.PodCondition
+	if isUnstarted(pod) {
+		unstarted = findCondition(pod, corev1.PodReadyToStartContainers, corev1.ConditionFalse)
+	}
+	for _, condition := range []*corev1.PodCondition{unscheduled(pod), disruption(pod), unstarted} {
 		if condition != nil {
 			kept = append(kept, *condition)
 		}
@@ -170,6 +198,9 @@ func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	kept := make([]corev1.ContainerStatus, len(all))
 	for i, container := range all {
 		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID}
+		if container.State.Running != nil {
+			kept[i].Started = container.Started
+		}
 		if container.State.Waiting != nil {
 			kept[i].Image = container.Image // it may be the cause
 		}

@@ -38,6 +38,8 @@ type next struct {
 	task *v1alpha1.Task
 	// startGrace is how long a container may fail to be started.
 	startGrace time.Duration
+	// reports are what events say about the start of the Pod; nil if they have not been read.
+	reports []startReport
 }
 
 // nextStatus begins with what the status says now.

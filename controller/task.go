@@ -55,6 +55,8 @@ type TaskReconciler struct {
 	written sync.Map
 	// unsettled has when a Task's Pod was first seen to be over although the kubelet may have another word about it, by the Task's name.
 	unsettled sync.Map
+	// reports are what events say about Pods that have been starting for long, by the Task's name.
+	reports startReports
 }
 
 // SetupWithManager registers the controller.
@@ -82,12 +84,14 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	if err != nil {
 		r.unsettled.Delete(request.NamespacedName)
 		r.lookups.forget(request.NamespacedName)
+		r.reports.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {
 	case task.DeletionTimestamp != nil:
 		return ctrl.Result{}, nil
 	case finished(&task.Status):
+		r.reports.forget(request.NamespacedName)
 		return r.expire(ctx, &task)
 	}
 	status, failure := r.advance(ctx, &task)
@@ -153,7 +157,7 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 	status := nextStatus(task, r.StartGrace)
 	switch {
 	case pod != nil && concerns(pod, task):
-		return status, r.follow(task, pod, status)
+		return status, r.follow(ctx, task, pod, status)
 	case task.Spec.Cancel:
 		status.cancelled(r.Now())
 		return status, nil
@@ -191,7 +195,7 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 			return status, err // it has gone again
 		}
 		if distrust(pod); !isOwn(pod, task) {
-			return status, r.follow(task, pod, status)
+			return status, r.follow(ctx, task, pod, status)
 		}
 	} else if err != nil {
 		return status, r.refused(status, err)
@@ -220,12 +224,13 @@ func concerns(pod *corev1.Pod, task *v1alpha1.Task) bool {
 }
 
 // follow brings the status to what the Pod of the Task's name says, if it is the Task's.
-func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *next) error {
+func (r *TaskReconciler) follow(ctx context.Context, task *v1alpha1.Task, pod *corev1.Pod, status *next) error {
 	owner := metav1.GetControllerOf(pod)
 	switch {
 	case isOwn(pod, task):
 		status.pod = pod
 		if status.again = r.settles(task, pod); status.again == 0 {
+			r.readReports(ctx, task, pod, status)
 			status.mirror(pod, r.Now())
 		}
 		return nil
@@ -236,6 +241,15 @@ func (r *TaskReconciler) follow(task *v1alpha1.Task, pod *corev1.Pod, status *ne
 	default:
 		status.failed(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("a Pod named %q exists and isn't this Task's: delete or rename it, then create the Task again", pod.Name), r.Now())
 		return nil
+	}
+}
+
+// readReports reads the events of a Pod that has been starting for long.
+func (r *TaskReconciler) readReports(ctx context.Context, task *v1alpha1.Task, pod *corev1.Pod, status *next) {
+	if key := client.ObjectKeyFromObject(task); status.needsReports(pod, r.Now()) {
+		status.reports = r.reports.of(ctx, r.Live, key, pod, r.Now())
+	} else {
+		r.reports.forget(key)
 	}
 }
 

@@ -223,6 +223,12 @@ const (
 	ReasonSuspended            = "Suspended"            // Suspended, Progressing: suspend is true
 	ReasonResumed              = "Resumed"              // Suspended is false: suspend was true and no longer is
 	ReasonPodCreated           = "PodCreated"           // Progressing: the Pod exists, no step runs yet
+	ReasonNoScheduler          = "NoScheduler"          // Progressing: no scheduler has handled the Pod
+	ReasonNodeNotResponding    = "NodeNotResponding"    // Progressing: the kubelet of the Pod's node has not reported on the Pod
+	ReasonInitContainerRunning = "InitContainerRunning" // Progressing: an init container runs
+	ReasonSidecarNotStarted    = "SidecarNotStarted"    // Progressing: the startupProbe of a sidecar has not succeeded
+	ReasonContainersNotReady   = "ContainersNotReady"   // Progressing: containers that the first step waits for are not ready
+	ReasonPullingImage         = "PullingImage"         // Progressing: an image is being pulled
 	ReasonStepRunning          = "StepRunning"          // Progressing: a step runs
 	ReasonStepWaiting          = "StepWaiting"          // Progressing: between two steps
 )

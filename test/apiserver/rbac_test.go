@@ -95,6 +95,8 @@ func TestOperatorsRights(t *testing.T) {
 		{"patch", tasks, "tasks", "status", one, "task"}:           true,
 		{"create", tasks, "tasks", "", one, ""}:                    false,
 		{"create", "events.k8s.io", "events", "", one, ""}:         true,
+		{"list", "events.k8s.io", "events", "", one, ""}:           true, // those of a Pod that doesn't start
+		{"watch", "events.k8s.io", "events", "", one, ""}:          false,
 
 		{"watch", "", "secrets", "", own, "taskflow-webhook-cert"}:                 true,
 		{"update", "", "secrets", "", own, "taskflow-webhook-cert"}:                true,

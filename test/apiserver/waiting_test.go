@@ -221,7 +221,7 @@ func TestCancel(t *testing.T) {
 		writeStatus(t, pod, func(pod *corev1.Pod) {
 			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available"}}
 		})
-		assertEvent(t, task, corev1.EventTypeWarning, "Unschedulable", "no node takes the Pod: 0/3 nodes are available")
+		assertEvent(t, task, corev1.EventTypeWarning, "Unschedulable", "the Pod is unschedulable: 0/3 nodes are available")
 		cancel(t, task)
 		const message = `spec.cancel is true; the Pod "made" was deleted, because no node had taken it`
 		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: " + message, Steps: []string{"a Skipped Skipped", "b Skipped Skipped"}})

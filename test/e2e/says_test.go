@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -38,4 +40,72 @@ func TestRunsWhileALaterImageIsMissing(t *testing.T) {
 		t.Errorf("the Pod is %s, which proves nothing", pod.Status.Phase)
 	}
 	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionTrue, v1alpha1.ReasonStepRunning, `step "second" runs`)
+}
+
+// TestSaysWhatAPodWaitsFor proves that a Task names what keeps its Pod from starting, as a real kubelet and scheduler tell it, and that a Task
+// fails if what is missing stays away: then its Pod is ended, too.
+func TestSaysWhatAPodWaitsFor(t *testing.T) {
+	secret := corev1.Volume{Name: "keys", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "nowhere"}}}
+	claim := corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "nowhere"},
+	}}
+	slow := shell("db", "sleep 300")
+	slow.StartupProbe = &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}, PeriodSeconds: 1, FailureThreshold: 300,
+	}
+	cases := map[string]struct {
+		edit         func(*v1alpha1.TaskSpec)
+		status       metav1.ConditionStatus
+		reason, text string
+		fails        bool
+	}{
+		"a Secret": {
+			func(spec *v1alpha1.TaskSpec) {
+				spec.Template.Spec.Volumes = []corev1.Volume{secret}
+				spec.Steps[0].VolumeMounts = []corev1.VolumeMount{{Name: secret.Name, MountPath: "/keys"}}
+			},
+			metav1.ConditionFalse, "FailedMount", `secret "nowhere" not found`, true,
+		},
+		"a claim": {
+			func(spec *v1alpha1.TaskSpec) { spec.Template.Spec.Volumes = []corev1.Volume{claim} },
+			metav1.ConditionFalse, "Unschedulable", `persistentvolumeclaim "nowhere" not found`, false,
+		},
+		"a scheduler": {
+			func(spec *v1alpha1.TaskSpec) { spec.Template.Spec.SchedulerName = "nobody" },
+			metav1.ConditionFalse, v1alpha1.ReasonNoScheduler, `"nobody"`, false,
+		},
+		"an init container": {
+			func(spec *v1alpha1.TaskSpec) {
+				spec.Template.Spec.InitContainers = []corev1.Container{shell("prepare", "sleep 300")}
+			},
+			metav1.ConditionTrue, v1alpha1.ReasonInitContainerRunning, `init container "prepare" runs`, false,
+		},
+		"a sidecar": {
+			func(spec *v1alpha1.TaskSpec) { spec.Sidecars = []corev1.Container{slow} },
+			metav1.ConditionFalse, v1alpha1.ReasonSidecarNotStarted, `sidecar "db" has not started: its startupProbe has not succeeded`, false,
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			task := newTask(newNamespace(t, "baseline"), "waits", shell("only", "true"))
+			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64(1))}}
+			c.edit(&task.Spec)
+			create(t, task)
+			status := awaitTask(t, task, "the cause", func(s v1alpha1.TaskStatus) bool {
+				condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
+				return condition != nil && condition.Reason == c.reason
+			})
+			wantCondition(t, status, v1alpha1.ConditionProgressing, c.status, c.reason, c.text)
+			if !c.fails {
+				return
+			}
+			status = awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+			wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, c.reason, c.text)
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: task.Namespace, Name: task.Name}}
+			began := time.Now()
+			awaitPodPhase(t, pod, corev1.PodFailed)
+			t.Logf("the Pod ended %s after its Task", time.Since(began).Round(time.Second))
+		})
+	}
 }

@@ -200,7 +200,7 @@ func TestWaitingTasks(t *testing.T) {
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")},
 			}},
 			reason: "Unschedulable",
-			text:   "no node takes the Pod: 0/1 nodes are available",
+			text:   "the Pod is unschedulable: 0/1 nodes are available",
 			pod:    true,
 		},
 	}

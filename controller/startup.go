@@ -1,0 +1,260 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
+)
+
+const (
+	// startPatience is how long a Pod may take to start before its Task says what the Pod waits for. Most Pods take less, and cost no
+	// further status write.
+	startPatience = 10 * time.Second
+	// startCheck is how soon a Pod that is still starting is checked again. Its events change while the Pod itself does not.
+	startCheck = 15 * time.Second
+)
+
+// startWait is what a Pod waits for while it starts.
+type startWait struct {
+	status          metav1.ConditionStatus
+	reason, message string
+	// isMistake reports whether somebody must fix it. Such a wait is bounded by the start grace.
+	isMistake bool
+}
+
+// startFailures are the reasons of the events that say why a kubelet can't start a Pod, and what each means.
+var startFailures = map[string]string{
+	"FailedMount":                   "a volume can't be mounted",
+	"FailedMapVolume":               "a volume can't be mounted",
+	"FailedAttachVolume":            "a volume can't be attached",
+	"FailedCreatePodSandBox":        "the node can't create the Pod's sandbox",
+	"FailedCreatePodContainer":      "the node can't set up the Pod",
+	"FailedPrepareDynamicResources": "the node can't prepare the Pod's resource claims",
+	"NetworkNotReady":               "the node's network isn't ready",
+}
+
+// startSteps are the reasons of the events that say that a Pod's start makes progress. A failure before one of them is over.
+var startSteps = []string{"SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started"}
+
+func isStartStep(reason string) bool { return slices.Contains(startSteps, reason) }
+
+// isStartReason reports whether the reason of the condition Progressing is one that findStartWait gives.
+func isStartReason(reason string) bool {
+	switch reason {
+	case v1alpha1.ReasonNoScheduler, v1alpha1.ReasonNodeNotResponding, v1alpha1.ReasonInitContainerRunning,
+		v1alpha1.ReasonSidecarNotStarted, v1alpha1.ReasonContainersNotReady, v1alpha1.ReasonPullingImage:
+		return true
+	}
+	return startFailures[reason] != ""
+}
+
+// isStarting reports whether a Pod has containers that have not started yet.
+func isStarting(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodPending || pod.Status.Phase == ""
+}
+
+// isUnstarted reports whether nothing of the Pod has started on its node: the kubelet prepares volumes and network first.
+func isUnstarted(pod *corev1.Pod) bool {
+	return isStarting(pod) && findCondition(pod, corev1.PodReadyToStartContainers, corev1.ConditionFalse) != nil
+}
+
+// isOverdue reports whether the Pod has been starting for so long that the Task says what the Pod waits for.
+func (n *next) isOverdue(now time.Time) bool {
+	old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
+	switch {
+	case old == nil:
+		return false
+	case old.Reason == v1alpha1.ReasonPodCreated, old.Reason == v1alpha1.ReasonStepWaiting:
+		return now.Sub(old.LastTransitionTime.Time) >= startPatience
+	default:
+		return isStartReason(old.Reason)
+	}
+}
+
+// needsReports reports whether the Pod's events would say more than its status about what it waits for.
+func (n *next) needsReports(pod *corev1.Pod, now time.Time) bool {
+	return isStarting(pod) && pod.DeletionTimestamp == nil && !n.task.Spec.Cancel && n.isOverdue(now) &&
+		pod.Spec.NodeName != "" && len(pod.Status.ContainerStatuses) > 0
+}
+
+// starting sets the condition Progressing while nothing of the sequence runs: to usual at first, and to what the Pod waits for if that
+// takes long.
+func (n *next) starting(pod *corev1.Pod, usual startWait, now time.Time) {
+	wait := &usual
+	if n.isOverdue(now) {
+		found := findStartWait(pod, n.reports)
+		old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
+		switch {
+		case found != nil:
+			wait = found
+		case n.reports == nil && isStartReason(old.Reason) && pod.Spec.NodeName != "": // the events could not be read this time
+			n.again = startCheck
+			return
+		}
+	}
+	n.progressing(wait.status, wait.reason, wait.message)
+	waited := now.Sub(meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing).LastTransitionTime.Time)
+	n.again = startCheck
+	if waited < startPatience {
+		n.again = startPatience - max(0, waited)
+	}
+	if !wait.isMistake {
+		return
+	}
+	left := n.startGrace - waited
+	if left <= 0 {
+		n.halt = wait.message
+		n.podFailed(wait.reason, wait.message, now)
+		return
+	}
+	n.again = min(n.again, left)
+}
+
+// findStartWait returns what the Pod waits for, or nil if that is unknown. The reports are from the Pod's events.
+func findStartWait(pod *corev1.Pod, reports []startReport) *startWait {
+	switch {
+	case pod.Spec.NodeName == "" && isStarting(pod):
+		return &startWait{
+			status: metav1.ConditionFalse, reason: v1alpha1.ReasonNoScheduler,
+			message: fmt.Sprintf("no scheduler has handled the Pod: check spec.template.spec.schedulerName, and that a scheduler named %q runs", pod.Spec.SchedulerName),
+		}
+	case len(pod.Status.ContainerStatuses) == 0:
+		return &startWait{
+			status: metav1.ConditionFalse, reason: v1alpha1.ReasonNodeNotResponding,
+			message: fmt.Sprintf("the kubelet of node %q has not reported on the Pod: check that the node exists and is ready", pod.Spec.NodeName),
+		}
+	}
+	if wait := initWait(pod); wait != nil {
+		return wait
+	}
+	if isStarting(pod) {
+		return reportWait(pod, reports)
+	}
+	return helperWait(pod)
+}
+
+// initWait returns the init container that the Pod waits for, if one runs.
+func initWait(pod *corev1.Pod) *startWait {
+	for _, container := range pod.Status.InitContainerStatuses {
+		if hasSucceeded(container) {
+			continue
+		}
+		sidecar := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == container.Name && isSidecar(c) })
+		switch {
+		case container.State.Running == nil:
+			return nil // the events say why
+		case sidecar < 0:
+			return &startWait{
+				status: metav1.ConditionTrue, reason: v1alpha1.ReasonInitContainerRunning,
+				message: fmt.Sprintf("init container %q runs, and the steps wait for its end", container.Name),
+			}
+		case !ptr.Deref(container.Started, false):
+			what := "lifecycle.postStart hook has not ended"
+			if pod.Spec.InitContainers[sidecar].StartupProbe != nil {
+				what = "startupProbe has not succeeded"
+			}
+			return &startWait{
+				status: metav1.ConditionFalse, reason: v1alpha1.ReasonSidecarNotStarted,
+				message: fmt.Sprintf("sidecar %q has not started: its %s", container.Name, what),
+			}
+		}
+	}
+	return nil
+}
+
+// isSidecar reports whether an init container is a native sidecar.
+func isSidecar(container corev1.Container) bool {
+	return ptr.Deref(container.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways
+}
+
+// helperWait returns the containers that the first step waits for, if there are any: those that are not steps and not ready.
+func helperWait(pod *corev1.Pod) *startWait {
+	if released(pod) > 0 {
+		return nil
+	}
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	var names []string
+	for _, container := range pod.Status.ContainerStatuses {
+		if !slices.Contains(steps, container.Name) && !container.Ready && !hasSucceeded(container) {
+			names = append(names, fmt.Sprintf("%q", container.Name))
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return &startWait{
+		status: metav1.ConditionFalse, reason: v1alpha1.ReasonContainersNotReady,
+		message: "the first step waits for containers that are not ready: " + strings.Join(names, ", "),
+	}
+}
+
+// startReport is what an event says about the start of a Pod.
+type startReport struct {
+	at           time.Time
+	reason, note string
+	container    string // that the event is about; empty for the Pod
+}
+
+// reportWait returns what the newest report says that the Pod waits for, or nil.
+func reportWait(pod *corev1.Pod, reports []startReport) *startWait {
+	if len(reports) == 0 {
+		return nil
+	}
+	newest := slices.MaxFunc(reports, compareReports)
+	what, fails := startFailures[newest.reason]
+	switch {
+	case fails:
+		return &startWait{
+			status: metav1.ConditionFalse, reason: newest.reason, message: what + ": " + newest.note,
+			isMistake: strings.HasPrefix(newest.reason, "FailedM") && isMissing(newest.note),
+		}
+	case newest.reason == "Pulling":
+		message := "the node is pulling an image for the Pod: " + newest.note
+		all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+		if i := slices.IndexFunc(all, func(c corev1.ContainerStatus) bool { return c.Name == newest.container }); i >= 0 {
+			if all[i].State.Waiting == nil {
+				return nil // the event that says so may be lost
+			}
+			message = fmt.Sprintf("the node is pulling the image %q of container %q", all[i].Image, newest.container)
+		}
+		return &startWait{status: metav1.ConditionTrue, reason: v1alpha1.ReasonPullingImage, message: message}
+	}
+	return nil
+}
+
+// compareReports orders reports by their time. Of two failures to mount, the kubelet's summary ("Unable to attach or mount volumes: ...")
+// comes first, because the other one names the cause; events have whole seconds, and in one of them progress comes after failures.
+func compareReports(a, b startReport) int {
+	const summary = "Unable to attach or mount volumes"
+	if a.reason == "FailedMount" && b.reason == "FailedMount" {
+		if aSums, bSums := strings.HasPrefix(a.note, summary), strings.HasPrefix(b.note, summary); aSums != bSums {
+			if aSums {
+				return -1
+			}
+			return 1
+		}
+	}
+	return cmp.Or(a.at.Compare(b.at), slices.Index(startSteps, a.reason)-slices.Index(startSteps, b.reason))
+}
+
+// isMissing reports whether a kubelet's message about a volume says that somebody must create or fix something: a Secret, a ConfigMap, a key
+// or a directory of the node. Other failures, such as a file server that is away, may pass.
+func isMissing(note string) bool {
+	for _, sign := range []string{"not found", "non-existent", "hostPath type check failed"} {
+		if strings.Contains(note, sign) {
+			return true
+		}
+	}
+	return false
+}
