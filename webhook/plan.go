@@ -58,10 +58,12 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		return nil, nil
 	}
 	planned := isPlanned(pod)
-	if !planned {
-		if err := check(pod); err != nil {
+	if planned {
+		if err := checkAgentImage(pod, agent.Image); err != nil {
 			return nil, err
 		}
+	} else if err := check(pod); err != nil {
+		return nil, err
 	}
 	steps, err := stepContainers(pod)
 	if err != nil {
