@@ -271,3 +271,30 @@ func TestPriorityClassIsTheOperators(t *testing.T) {
 		}
 	}
 }
+
+// TestUnwatchedNamespacesAreRefused proves that nothing waits forever in a namespace that the operator doesn't look after: a Task, and a Job or
+// CronJob with steps, are refused there, and others aren't.
+func TestUnwatchedNamespacesAreRefused(t *testing.T) {
+	namespace := newNamespace(t)
+	installPolicy(t, "../namespaced/unwatched.yaml", namespace, func() error { return filled(t, cluster, namespace, taskWith, "", "", "") })
+	const sequential, named = `{labels: {taskflow.practice.com/sequential: "true"}}`, `{labels: {taskflow.practice.com/task: t}}`
+	for name, c := range map[string]struct {
+		manifest, template string
+		refused            bool
+	}{
+		"a Task":                          {taskWith, "", true},
+		"a sequential Job":                {jobWith, sequential, true},
+		"a Job of a Task":                 {jobWith, named, true},
+		"a sequential CronJob":            {cronJobWith, sequential, true},
+		"a Job":                           {jobWith, "", false},
+		"a CronJob with another label":    {cronJobWith, `{labels: {app: a}}`, false},
+		"a Job that says no":              {jobWith, `{labels: {taskflow.practice.com/sequential: "false"}}`, false},
+		"a Pod, which other policies see": {podWith, "", false},
+	} {
+		err := filled(t, cluster, namespace, c.manifest, "", "", c.template)
+		want := "metadata.namespace: taskflow was installed for some namespaces, and " + namespace + " is not one of them: create the "
+		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), want); refused != c.refused || !refused && err != nil {
+			t.Errorf("%s: the error is %v", name, err)
+		}
+	}
+}

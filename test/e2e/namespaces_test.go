@@ -65,7 +65,7 @@ func TestSomeNamespaces(t *testing.T) {
 	}
 
 	err := cluster.Create(t.Context(), newTask(other, "unwatched", shell("only", "true")))
-	if want := "taskflow was installed for some namespaces, and this isn't one of them"; !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
+	if want := "taskflow was installed for some namespaces, and " + other + " is not one of them"; !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("a Task in another namespace: %v, want a refusal with %q", err, want)
 	}
 	err = cluster.Create(t.Context(), labelledPod(other))
