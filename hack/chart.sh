@@ -21,13 +21,16 @@ template() { # NAME CONDITION FILE...: an empty condition means always
 }
 
 template rbac "" rbac/{service_account,controllers,nodes,operator,users}.yaml
-template policy "" policy/{annotations,keys,templates,unmutated,ownership}.yaml
+template policy "" policy/{annotations,keys,templates,own_webhook,unmutated,ownership}.yaml
 template namespaced .Values.watchNamespaces namespaced/unwatched.yaml
 sed -i 's/\[the-names\]/{{ toJson .Values.watchNamespaces }}/' $chart/templates/generated/namespaced.yaml
 template manager "" manager/{metrics_service,disruption_budget,lease}.yaml
 template own-certificates 'eq .Values.certificates "own"' own-certificates/{secret,role,bindings}.yaml
 template certmanager 'eq .Values.certificates "certManager"' certmanager/certificates.yaml
 template network-policy .Values.networkPolicy.enabled manager/network_policy.yaml
+for port in webhook metrics; do
+	sed -i "s/^  - ports: \[{port: $port}\]$/&\n    {{- with .Values.networkPolicy.${port}From }}\n    from: {{- toYaml . | nindent 4 }}\n    {{- end }}/" $chart/templates/generated/network-policy.yaml
+done
 template priority-class 'eq .Values.priorityClassName "taskflow-operator"' {manager/priority_class,policy/priority}.yaml
 template service-monitor .Values.serviceMonitor.enabled prometheus/service_monitor.yaml
 template crd .Values.crds.enabled crd/tasks.yaml

@@ -35,6 +35,11 @@ func installPolicy(t *testing.T, file, namespace string, probe func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	installPolicyContent(t, content, namespace, probe)
+}
+
+func installPolicyContent(t *testing.T, content []byte, namespace string, probe func() error) {
+	t.Helper()
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096)
 	for {
 		var object unstructured.Unstructured

@@ -292,6 +292,17 @@ func TestValues(t *testing.T) {
 			[]string{"--set=networkPolicy.enabled=false"},
 			func(all objects) { delete(all, "NetworkPolicy taskflow-system/taskflow-operator") },
 		},
+		"networkPolicy.From": {
+			[]string{
+				"--set-json=networkPolicy.webhookFrom=[{\"ipBlock\":{\"cidr\":\"10.0.0.1/32\"}}]",
+				"--set-json=networkPolicy.metricsFrom=[{\"podSelector\":{}},{\"namespaceSelector\":{}}]",
+			},
+			func(all objects) {
+				policy := all["NetworkPolicy taskflow-system/taskflow-operator"]
+				set(t, policy, replaced([]any{map[string]any{"ipBlock": map[string]any{"cidr": "10.0.0.1/32"}}}), "spec", "ingress", 0, "from")
+				set(t, policy, replaced([]any{map[string]any{"podSelector": map[string]any{}}, map[string]any{"namespaceSelector": map[string]any{}}}), "spec", "ingress", 1, "from")
+			},
+		},
 		"dashboard": {
 			[]string{"--set=dashboard.enabled=true,dashboard.labels.mine=yes"},
 			func(all objects) {
