@@ -84,7 +84,7 @@ func actAsAgent() int {
 
 func actAs(run func([]string, agent.Signals, func() time.Time, io.Writer) int) int {
 	signals := agent.Notify()
-	code := run(os.Args[1:], signals, time.Now, os.Stderr)
+	code := run(agent.TakeArgs()[1:], signals, time.Now, os.Stderr)
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
 		fmt.Fprintln(os.Stderr, "the agent is done and has children left")
 	}

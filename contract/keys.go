@@ -76,6 +76,8 @@ const (
 	BinDir = "/taskflow/bin"
 	// OwnDir is the directory in a step that is taskflow's: what it mounts there, users may not.
 	OwnDir = "/taskflow"
+	// AgentTitle is what tools such as ps and pgrep show of an agent instead of its command line, followed by the number of its step.
+	AgentTitle = "taskflow"
 	// AgentPath is the agent's binary as a step sees it.
 	AgentPath = BinDir + "/agent"
 )

@@ -15,5 +15,5 @@ func main() {
 	signals := agent.Notify()
 	// A second thread would wait for its turn on a busy node, at each of a hop's wake-ups: those of a Pod without requests come after all others.
 	runtime.GOMAXPROCS(1)
-	os.Exit(agent.Run(os.Args[1:], signals, time.Now, os.Stderr))
+	os.Exit(agent.Run(agent.TakeArgs()[1:], signals, time.Now, os.Stderr))
 }

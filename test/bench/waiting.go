@@ -119,7 +119,7 @@ func waitingAgents(pod string) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !strings.HasPrefix(string(argv), contract.AgentPath+"\x00--wait\x00") || !strings.Contains("\x00"+string(environment), "\x00HOSTNAME="+pod+"\x00") {
+		if !strings.HasPrefix(string(argv), contract.AgentTitle+" ") || !strings.Contains("\x00"+string(environment), "\x00HOSTNAME="+pod+"\x00") {
 			continue
 		}
 		children, _ := filepath.Glob(filepath.Join(dir, "task/*/children"))

@@ -392,8 +392,11 @@ func cancelTask(t *testing.T, task *v1alpha1.Task) {
 // killAgent kills process 1 of the Task's first step, from the node, as the kernel does when all of a container is out of memory.
 func killAgent(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
-	killProcess(t, client.ObjectKeyFromObject(task), "--waitcontent\x001\x00")
+	killProcess(t, client.ObjectKeyFromObject(task), firstAgent)
 }
+
+// firstAgent is the command line of the agent of a first step.
+const firstAgent = contract.AgentTitle + " 1\x00"
 
 // killProcess kills the process of a Pod whose command line has this part.
 func killProcess(t *testing.T, key client.ObjectKey, part string) {

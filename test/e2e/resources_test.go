@@ -97,7 +97,7 @@ func TestQuota(t *testing.T) {
 		}
 		return nil
 	})
-	if diff := cmp.Diff(int64(96<<20), podMemoryLimit(t, findProcess(t, client.ObjectKeyFromObject(most), "--waitcontent\x001\x00"))); diff != "" {
+	if diff := cmp.Diff(int64(96<<20), podMemoryLimit(t, findProcess(t, client.ObjectKeyFromObject(most), firstAgent))); diff != "" {
 		t.Errorf("memory limit of the Pod on the node (-want +got):\n%s", diff)
 	}
 	resume(t, journal)

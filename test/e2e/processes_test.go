@@ -1,0 +1,32 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// A step that ends processes by their words ends no agent: not its own, and none of a later step whose command has the same words.
+func TestPkillFindsNoAgent(t *testing.T) {
+	t.Parallel()
+	// The shell that looks for the word has it in a file, and not in its own command line.
+	const script = `printf 'pkill -f worker; pkill agent; sleep 1; echo survived' >/tmp/script; exec sh /tmp/script`
+	for name, shared := range map[string]bool{"own-processes": false, "shared-processes": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := shell("a", script), shell("b", "echo b has run")
+			a.Command, b.Command = append(a.Command, "worker"), append(b.Command, "worker")
+			pod := sequentialPod(newNamespace(t, "baseline"), name, a, b)
+			pod.Spec.ShareProcessNamespace = new(shared)
+			createPod(t, pod)
+			awaitPodPhase(t, pod, corev1.PodSucceeded)
+			got := logs(t, pod.Namespace, pod.Name, "a") + logs(t, pod.Namespace, pod.Name, "b")
+			if diff := cmp.Diff("survived\nb has run\n", got); diff != "" {
+				t.Errorf("the logs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
