@@ -108,6 +108,9 @@ func checkStep(container *corev1.Container) error {
 	case container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0:
 		return fmt.Errorf("the step %q has a restartPolicy of its own, which isn't supported: set spec.restartPolicy", container.Name)
 	}
+	if err := checkProcess1(container); err != nil {
+		return err
+	}
 	for _, device := range container.VolumeDevices {
 		if overlap(device.DevicePath, contract.OwnDir) || overlap(device.DevicePath, contract.PodInfoDir) {
 			return fmt.Errorf("the container %q has the device %q at %s, which is for taskflow's own: choose another devicePath",
