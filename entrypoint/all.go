@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 )
 
 const (
@@ -20,6 +21,7 @@ const (
 // ResolveAll resolves the commands of one Pod's containers, all at once and each distinct one once. The results, commands and errors, are in
 // the order of the requests. Every request has one or the other.
 func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Command, error), requests []Request) ([]Command, []error) {
+	ctx = context.WithValue(ctx, secretsOfPodKey{}, &secretsOfPod{reads: map[string]func() (*corev1.Secret, error){}})
 	commands, errs := make([]Command, len(requests)), make([]error, len(requests))
 	first := map[string]int{}
 	same := make([]int, len(requests)) // the index of the first request that asks for the same

@@ -312,7 +312,7 @@ func TestRateLimitOfMirror(t *testing.T) {
 	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{origin: {"http://" + mirror}}})
 	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: origin + "/app:v1"})
 	want := &entrypoint.Error{
-		Image: origin + "/app:v1", Reason: entrypoint.ReasonNotFound, Remedy: "correct the image, or set command",
+		Image: origin + "/app:v1", Reason: entrypoint.ReasonNotFound, Remedy: "correct the image, or set command, which the image needs if an earlier step pushes it",
 		Cause: fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests, and the registry %s has no such image", mirror, origin),
 	}
 	if diff := cmp.Diff(error(want), err); diff != "" {
@@ -331,10 +331,10 @@ func TestOutage(t *testing.T) {
 	var thinking sync.RWMutex // locked while the registry is
 	arrived := make(chan struct{}, 100)
 	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/v2/" {
+		if r.URL.Path == "/v2/" {
 			arrived <- struct{}{}
 		}
-		if dead.Load() && r.URL.Path != "/v2/" {
+		if dead.Load() && r.URL.Path == "/v2/" {
 			thinking.RLock()
 			defer thinking.RUnlock()
 			panic(http.ErrAbortHandler) // closes the connection
@@ -346,7 +346,7 @@ func TestOutage(t *testing.T) {
 		return resolve(t, resolver, entrypoint.Request{Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways})
 	}
 	out := func(tag string) outcome {
-		return outcome{Sentence: unasked(host+"/app:"+tag, host, "can't be reached")}
+		return outcome{Sentence: unasked(host+"/app:"+tag, host, unreachable)}
 	}
 	check := func(what string, asked bool, want, got outcome) {
 		t.Helper()
@@ -392,7 +392,7 @@ func TestOutageWithoutTLS(t *testing.T) {
 	}))
 	resolver := newResolver(t, entrypoint.Options{})
 	for _, tag := range []string{"v1", "v2"} {
-		want := outcome{Sentence: unasked(host+"/app:"+tag, host, "can't be reached")}
+		want := outcome{Sentence: unasked(host+"/app:"+tag, host, unreachable)}
 		got := resolve(t, resolver, entrypoint.Request{Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: Resolve (-want +got):\n%s", tag, diff)

@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -34,6 +35,8 @@ type keychain struct {
 	credentials []credential
 	// unreadable are the pull secrets that were passed over.
 	unreadable []string
+	// namespace is the Pod's.
+	namespace string
 }
 
 // fingerprint tells keychains apart without keeping what is in them. It is long enough that nobody finds another one with the
@@ -55,17 +58,33 @@ func (k keychain) authenticators() []authn.Authenticator {
 	return append(all, authn.Anonymous)
 }
 
+const (
+	// maxSecrets bounds the pull secrets that are read for one look-up. Each is a request to the API server.
+	maxSecrets = 32
+	// maxCredentials bounds those that are shown to a registry for one image.
+	maxCredentials = 32
+)
+
+// errSecrets is for a Pod with more pull secrets than are read.
+var errSecrets = &unfitError{
+	ReasonSecret, fmt.Sprintf("can't be asked for its command, because the Pod has more than %d imagePullSecrets", maxSecrets),
+	fmt.Sprintf("set command, or at most %d imagePullSecrets", maxSecrets),
+}
+
 // keychainFor reads the request's pull secrets, and keeps what is meant for the image. A secret that isn't there, or holds
 // something else, is passed over, as the kubelet does it.
 func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.Reference) (keychain, error) {
 	var ring []ringEntry
-	var k keychain
+	k := keychain{namespace: request.Namespace}
+	if len(request.PullSecrets) > maxSecrets {
+		return keychain{}, errSecrets
+	}
 	for _, secretName := range request.PullSecrets {
 		if r.secrets == nil || secretName == "" {
 			continue
 		}
 		var entries []ringEntry
-		secret, err := r.secrets(ctx, request.Namespace, secretName)
+		secret, err := r.readSecret(ctx, request.Namespace, secretName)
 		switch {
 		case err == nil:
 			entries, err = parseSecret(secret)
@@ -79,7 +98,32 @@ func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.
 		ring = append(ring, entries...)
 	}
 	k.credentials = matching(ring, kubeletName(image))
+	k.credentials = k.credentials[:min(len(k.credentials), maxCredentials)]
 	return k, nil
+}
+
+// secretsOfPod are the pull secrets that have been read for one Pod. They are a value of a context.
+type secretsOfPod struct {
+	mutex sync.Mutex
+	reads map[string]func() (*corev1.Secret, error)
+}
+
+type secretsOfPodKey struct{}
+
+// readSecret reads a Secret once for all images of a Pod, if ctx is that of ResolveAll.
+func (r *Resolver) readSecret(ctx context.Context, namespace, secretName string) (*corev1.Secret, error) {
+	known, ok := ctx.Value(secretsOfPodKey{}).(*secretsOfPod)
+	if !ok {
+		return r.secrets(ctx, namespace, secretName)
+	}
+	known.mutex.Lock()
+	read := known.reads[secretName]
+	if read == nil {
+		read = sync.OnceValues(func() (*corev1.Secret, error) { return r.secrets(ctx, namespace, secretName) })
+		known.reads[secretName] = read
+	}
+	known.mutex.Unlock()
+	return read()
 }
 
 // kubeletName is a repository as the kubelet looks it up in pull secrets.

@@ -140,7 +140,7 @@ func TestPlainRedirect(t *testing.T) {
 		http.Redirect(w, r, "http://"+elsewhere+r.URL.Path, http.StatusTemporaryRedirect)
 	}))
 	image := host + "/app:v1"
-	want := outcome{Sentence: unasked(image, host, "has no TLS")}
+	want := outcome{Sentence: unasked(image, host, unreachable)}
 	resolver := newResolver(t, entrypoint.Options{PlainHTTP: []string{host}})
 	if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 		t.Errorf("Resolve (-want +got):\n%s", diff)

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
 // image is what is known of an image: the commands of its platforms, those of linux only.
@@ -61,9 +62,11 @@ const (
 	maxEscape = 6
 	// maxPlatformName bounds the architecture and the variant, which are kept in mind, too.
 	maxPlatformName = 64
-	// maxBodies is how many documents are being read at a time, of all look-ups together: each may take twice maxResponse for as
-	// long as that lasts.
-	maxBodies = 16
+	// smallDocument is how much of a document is read without waiting for others. Most documents are shorter.
+	smallDocument = 32 << 10
+	// maxBodies and namespaceBodies are how many longer documents are being read at a time, in total and for one namespace: each may take
+	// twice maxResponse for as long as that lasts, which is the registry's choice.
+	maxBodies, namespaceBodies = 16, 8
 )
 
 var (
@@ -74,80 +77,12 @@ var (
 
 var errTooLong = &unfitError{ReasonUnfit, fmt.Sprintf("has a command of more than %d KiB", maxWords>>10), setCommand}
 
-// The parts of an index, of an image's manifest, and of its configuration that are needed. Whoever writes a Pod chooses who wrote
-// these: what isn't named here takes no memory, and what is named is bounded.
-type (
-	indexDocument struct {
-		Manifests descriptors `json:"manifests"`
-	}
-	manifestDocument struct {
-		Config descriptor `json:"config"`
-	}
-	configDocument struct {
-		platform
-		Config struct {
-			Entrypoint words `json:"Entrypoint"`
-			Cmd        words `json:"Cmd"`
-		} `json:"config"`
-	}
-	descriptor struct {
-		MediaType types.MediaType `json:"mediaType"`
-		Digest    v1.Hash         `json:"digest"`
-		Platform  *platform       `json:"platform"`
-	}
-	platform struct {
-		OS           string `json:"os"`
-		Architecture string `json:"architecture"`
-		Variant      string `json:"variant"`
-	}
-	descriptors []descriptor
-	words       []string
-)
-
-// isLinux is true where nothing is said, too, as it is for containerd on linux (containerd/platforms, normalizeOS).
-func (p platform) isLinux() bool { return p.OS == "" || p.OS == "linux" }
-
-func (p platform) ofLinux() contract.Platform {
-	return contract.Platform{Architecture: p.Architecture, Variant: p.Variant}
-}
-
-func (p platform) fits() bool {
-	return len(p.Architecture) <= maxPlatformName && len(p.Variant) <= maxPlatformName
-}
-
-// UnmarshalJSON implements json.Unmarshaler. It stops at the first entry too many.
-func (d *descriptors) UnmarshalJSON(content []byte) error {
-	*d = nil
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	if _, err := decoder.Token(); err != nil {
-		return err
-	}
-	for decoder.More() {
-		if len(*d) == maxEntries {
-			return errUnreadable
-		}
-		var entry descriptor
-		if err := decoder.Decode(&entry); err != nil {
-			return err
-		}
-		*d = append(*d, entry)
-	}
-	return nil
-}
-
-// UnmarshalJSON implements json.Unmarshaler. It doesn't begin with what is too long however it is written.
-func (w *words) UnmarshalJSON(content []byte) error {
-	if len(content) > maxEscape*maxWords {
-		return errTooLong
-	}
-	return json.Unmarshal(content, (*[]string)(w))
-}
-
 // session reads from a repository, with one credential.
 type session struct {
 	client     *http.Client
 	repository name.Repository
-	bodies     chan struct{} // has one for each document that is being read
+	namespace  string
+	bodies     *fair.Limiter // has one for each long document that is being read
 }
 
 // invalidRealm begins an error of the library's, which sends for tokens neither to another private address that is written in numbers nor,
@@ -155,7 +90,7 @@ type session struct {
 const invalidRealm = "invalid realm in www-authenticate: "
 
 // open asks the registry how it wants to be shown a credential, and gets a token if that is how.
-func (r *Resolver) open(ctx context.Context, repository name.Repository, auth authn.Authenticator) (*session, error) {
+func (r *Resolver) open(ctx context.Context, namespace string, repository name.Repository, auth authn.Authenticator) (*session, error) {
 	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, r.transport, []string{repository.Scope(transport.PullScope)})
 	if refused, ok := errors.AsType[*transport.Error](err); ok {
 		refused.Request = hostOf(refused.Request) // which has the credential, and would be kept with the failure
@@ -166,7 +101,7 @@ func (r *Resolver) open(ctx context.Context, repository name.Repository, auth au
 	case err != nil:
 		return nil, err
 	}
-	return &session{&http.Client{Transport: authorised}, repository, r.bodies}, nil
+	return &session{&http.Client{Transport: authorised}, repository, namespace, r.bodies}, nil
 }
 
 // hostOf keeps of a request only who was asked, which may be another than the registry.
@@ -225,20 +160,23 @@ func isHeadless(status int) bool {
 	return false
 }
 
-// read returns the content that has the digest. It waits for others to have read theirs.
+// read returns the content that has the digest. If that is long, it waits for others to have read theirs.
 func (s *session) read(ctx context.Context, kind string, digest v1.Hash) ([]byte, types.MediaType, error) {
 	response, err := s.do(ctx, http.MethodGet, kind, digest.String())
 	if err != nil {
 		return nil, "", err
 	}
 	defer response.Body.Close()
-	select {
-	case s.bodies <- struct{}{}:
-		defer func() { <-s.bodies }()
-	case <-ctx.Done():
-		return nil, "", ctx.Err()
+	content, err := io.ReadAll(io.LimitReader(response.Body, smallDocument))
+	if err == nil && len(content) == smallDocument {
+		if err = s.bodies.Acquire(ctx, s.namespace); err != nil {
+			return nil, "", err
+		}
+		defer s.bodies.Release(s.namespace)
+		var rest []byte
+		rest, err = io.ReadAll(response.Body)
+		content = append(content, rest...)
 	}
-	content, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, "", err
 	}
@@ -258,6 +196,7 @@ func (s *session) do(ctx context.Context, method, kind, identifier string) (*htt
 		Host:   s.repository.RegistryStr(),
 		Path:   fmt.Sprintf("/v2/%s/%s/%s", s.repository.RepositoryStr(), kind, identifier),
 	}
+	ctx = context.WithValue(ctx, documentKey{}, true)
 	request, err := http.NewRequestWithContext(ctx, method, address.String(), nil)
 	if err != nil {
 		return nil, err
@@ -318,8 +257,16 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	return all, bounded(all.platforms)
 }
 
-// bounded counts what is kept in mind.
+// bounded refuses what is too much to be kept in mind.
 func bounded(platforms []platformCommand) error {
+	if sizeOf(platforms) > maxWords {
+		return errTooLong
+	}
+	return nil
+}
+
+// sizeOf counts what is kept in mind.
+func sizeOf(platforms []platformCommand) int {
 	size := 0
 	for _, p := range platforms {
 		size += len(p.Architecture) + len(p.Variant)
@@ -327,10 +274,7 @@ func bounded(platforms []platformCommand) error {
 			size += wordSize + len(word)
 		}
 	}
-	if size > maxWords {
-		return errTooLong
-	}
-	return nil
+	return size
 }
 
 // manifest is that of an image, or an index.

@@ -13,9 +13,11 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
-// bodies is a transport whose responses count how many of them are being read.
+// bodies is a transport whose responses count how many of them are being read, after the part that every document may have.
 type bodies struct {
 	now, most atomic.Int32
 	text      string
@@ -28,10 +30,16 @@ func (b *bodies) RoundTrip(*http.Request) (*http.Response, error) {
 type body struct {
 	io.Reader
 	of    *bodies
+	read  int
 	begin sync.Once
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.read < smallDocument {
+		n, err := b.Reader.Read(p)
+		b.read += n
+		return n, err
+	}
 	b.begin.Do(func() {
 		now := b.of.now.Add(1)
 		for most := b.of.most.Load(); now > most && !b.of.most.CompareAndSwap(most, now); most = b.of.most.Load() {
@@ -55,8 +63,8 @@ func TestReadTakesTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := &bodies{text: strings.Repeat("x", 1000)}
-	s := &session{&http.Client{Transport: served}, repository, make(chan struct{}, places)}
+	served := &bodies{text: strings.Repeat("x", smallDocument+1000)}
+	s := &session{&http.Client{Transport: served}, repository, "default", fair.NewLimiter(places, places)}
 	digest, _, err := v1.SHA256(strings.NewReader(served.text))
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +73,7 @@ func TestReadTakesTurns(t *testing.T) {
 	for range many {
 		group.Go(func() {
 			if content, _, err := s.read(t.Context(), "blobs", digest); err != nil || string(content) != served.text {
-				t.Errorf("read %q: %v", content, err)
+				t.Errorf("read %d bytes: %v", len(content), err)
 			}
 		})
 	}
@@ -75,11 +83,22 @@ func TestReadTakesTurns(t *testing.T) {
 	}
 
 	for range places {
-		s.bodies <- struct{}{}
+		if err := s.bodies.Acquire(t.Context(), "default"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, err := s.read(ctx, "blobs", digest); !errors.Is(err, context.Canceled) {
 		t.Errorf("read without a place: %v, want %v", err, context.Canceled)
+	}
+	// A short one needs none: those that send a long one as slowly as they can keep nobody else waiting.
+	served.text = "short"
+	short, _, err := v1.SHA256(strings.NewReader(served.text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, _, err := s.read(t.Context(), "blobs", short); err != nil || string(content) != served.text {
+		t.Errorf("read %q: %v", content, err)
 	}
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/singleflight"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/utils/clock"
+
+	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
 // Options are where and how a Resolver asks. They are the part "images" of the operator's configuration file.
@@ -75,6 +76,10 @@ const (
 	MaxTimeout = 9 * time.Second
 	maxTTL     = 10 * time.Minute
 	maxCache   = 10_000
+	// maxKept bounds each cache in bytes.
+	maxKept = 32 << 20
+	// maxFlights and namespaceFlights bound the look-ups that wait for registries, in total and of one namespace.
+	maxFlights, namespaceFlights = 256, 32
 )
 
 // contentTTL is that of what never changes: an entry goes when there are more of newer use.
@@ -95,11 +100,13 @@ func New(o Options) (*Resolver, error) {
 		failureTTL: o.FailureTTL.Duration,
 		secrets:    o.Secrets,
 		clock:      o.Clock,
-		answers:    cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
-		failures:   cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
-		contents:   cache.NewLRUExpireCacheWithClock(o.CacheSize, o.Clock),
+		answers:    newExpiring[question, answer](o.Clock, o.CacheSize, maxKept),
+		failures:   newExpiring[question, *fault](o.Clock, o.CacheSize, maxKept),
+		outages:    newExpiring[question, outage](o.Clock, o.CacheSize, maxKept),
+		contents:   newExpiring[contentKey, image](o.Clock, o.CacheSize, maxKept),
 		flights:    &singleflight.Group{},
-		bodies:     make(chan struct{}, maxBodies),
+		limiter:    fair.NewLimiter(maxFlights, namespaceFlights),
+		bodies:     fair.NewLimiter(maxBodies, namespaceBodies),
 	}
 	if err := r.addMirrors(o.Mirrors); err != nil {
 		return nil, err

@@ -12,16 +12,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/singleflight"
-	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/utils/clock"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
 // Resolver finds the commands of images in their registries. It is safe for concurrent use.
 //
-// What it keeps in mind is in three caches. Who may read an image is asked of the registry, with the credentials of the Pod; its
+// What it keeps in mind is in caches that are bounded in bytes. Who may read an image is asked of the registry, with the credentials of the Pod; its
 // answer, a digest, is kept for a short time, under a fingerprint of these credentials. The commands are kept under repository and
-// digest, so that only the registry itself can say that somebody may know them. Failures are kept for a short time, too.
+// digest, so that only the registry itself can say that somebody may know them. Failures are kept for a short time, too, in this
+// program's own words.
 type Resolver struct {
 	mirrors            map[string][]name.Registry
 	plainHTTP          []string
@@ -32,14 +34,16 @@ type Resolver struct {
 	secrets            SecretReader
 	transport          http.RoundTripper
 	clock              clock.PassiveClock
-	answers            *cache.LRUExpireCache // of question: answer
-	failures           *cache.LRUExpireCache // of question: error, or outage
-	contents           *cache.LRUExpireCache // of contentKey: image
+	answers            *expiring[question, answer]
+	failures           *expiring[question, *fault]
+	outages            *expiring[question, outage] // of registries
+	contents           *expiring[contentKey, image]
 	flights            *singleflight.Group
-	bodies             chan struct{} // see session
+	limiter            *fair.Limiter // of flights, by namespace
+	bodies             *fair.Limiter // see session
 }
 
-// question is which digest a reference has for somebody. As a key of failures, the reference may be a registry alone.
+// question is which digest a reference has for somebody. As a key of outages, the reference is a registry alone.
 type question struct {
 	reference string
 	who       [sha256.Size]byte
@@ -57,6 +61,11 @@ type contentKey struct {
 	repository string
 	digest     v1.Hash
 }
+
+// maxImageName bounds what is asked for, and kept in mind. No registry has a longer name.
+const maxImageName = 1024
+
+var errLongName = fmt.Errorf("the name has more than %d bytes", maxImageName)
 
 // Resolve finds the command of a container for linux, within Options.Timeout, and within nine tenths of the time that ctx has. Its
 // errors are *Error, one sentence for the user, or that of ctx.
@@ -76,7 +85,7 @@ func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error
 func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error) {
 	ref, err := r.parse(request.Image)
 	if err != nil {
-		return Command{}, &Error{Image: request.Image, Reason: ReasonInvalidName, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}
+		return Command{}, &Error{Image: request.Image[:min(len(request.Image), maxImageName)], Reason: ReasonInvalidName, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}
 	}
 	if known, ok := r.static[ref.Name()]; ok {
 		return choose(known, request, nil)
@@ -116,9 +125,14 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	return Command{}, explain(request.Image, keys, r.clock.Now(), failures...)
 }
 
-// tell is for those who look for what is behind the sentence that the user gets.
+// tell is for those who look for what is behind the sentence that the user gets. If that says nothing, the log has it without being asked for
+// more; once, however many hear of it.
 func tell(ctx context.Context, request Request, f failure) {
-	if log := logf.FromContext(ctx).V(1); log.Enabled() {
+	log := logf.FromContext(ctx)
+	if known := faultOf(f); known.why != unreachable || known.told.Swap(true) {
+		log = log.V(1)
+	}
+	if log.Enabled() {
 		log.Info("Couldn't read the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f))
 	}
 }
@@ -132,6 +146,9 @@ func (r *Resolver) bound(ctx context.Context) time.Duration {
 }
 
 func (r *Resolver) parse(image string) (name.Reference, error) {
+	if len(image) > maxImageName {
+		return nil, errLongName
+	}
 	ref, err := name.ParseReference(image)
 	if err != nil || !slices.Contains(r.plainHTTP, ref.Context().RegistryStr()) {
 		return ref, err
@@ -198,32 +215,36 @@ func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Refer
 func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keychain, always bool) (answer, error) {
 	asked := question{source.Name(), keys.fingerprint()}
 	if !always {
-		if known, ok := r.failures.Get(asked); ok {
-			return answer{}, known.(error)
+		if known, ok := r.failures.get(asked); ok {
+			return answer{}, known
 		}
-		if known, ok := r.answers.Get(asked); ok {
+		if known, ok := r.answers.get(asked); ok {
 			cacheHits.WithLabelValues("digest", "hit").Inc()
-			return known.(answer), nil
+			return known, nil
 		}
 	}
-	if err := r.outage(asked.ofRegistry(source)); err != nil {
-		return answer{}, err
+	if known := r.outage(asked.ofRegistry(source)); known != nil {
+		return answer{}, known
 	}
 	cacheHits.WithLabelValues("digest", "miss").Inc()
-	return fly(ctx, r, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
-		if known, ok := r.answers.Get(asked); ok && !always { // somebody's flight has landed since
-			return known.(answer), nil
+	return fly(ctx, r, keys.namespace, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
+		if known, ok := r.answers.get(asked); ok && !always { // somebody's flight has landed since
+			return known, nil
 		}
 		got, err := r.authorise(ctx, source, keys)
 		if err != nil {
-			r.remember(asked, source, err, isOut(failure{source, err}))
-			return answer{}, err
+			return answer{}, r.remember(asked, failure{source, err})
 		}
-		r.failures.Remove(asked.ofRegistry(source))
-		r.answers.Add(asked, answer{digest: got.digest, by: got.by}, r.tagTTL)
+		r.outages.drop(asked.ofRegistry(source))
+		r.answers.add(asked, answer{digest: got.digest, by: got.by}, asked.size(), r.tagTTL)
 		return got, nil
 	})
 }
+
+// entrySize is what an entry of a cache takes beside its texts, roughly.
+const entrySize = 512
+
+func (q question) size() int { return entrySize + len(q.reference) }
 
 // ofRegistry is the question that has an outage as its answer.
 func (q question) ofRegistry(source name.Reference) question {
@@ -231,9 +252,9 @@ func (q question) ofRegistry(source name.Reference) question {
 }
 
 // outage is why nobody who has the same credentials asks a registry, whatever image it is about, and until when: it has said that it
-// wants to be left alone, or it doesn't answer.
+// wants to be left alone, or it can't be spoken to at all.
 type outage struct {
-	err   error
+	why   *fault
 	until time.Time
 }
 
@@ -243,105 +264,125 @@ const outageTTL = 2 * maxRetryAfter
 
 // outage returns nil for those who are to ask. Once an outage is over that is one of them, and the others hear the same as before for as
 // long as that takes him: a registry that is dead would else hold all of them for the time that a look-up may take, again and again.
-func (r *Resolver) outage(q question) error {
-	known, ok := r.failures.Get(q)
+func (r *Resolver) outage(q question) *fault {
+	known, ok := r.outages.get(q)
 	if !ok {
 		return nil
 	}
-	last, now := known.(outage), r.clock.Now()
-	if !now.After(last.until) {
-		return last.err
+	now := r.clock.Now()
+	if !now.After(known.until) {
+		return known.why
 	}
-	r.failures.Add(q, outage{last.err, now.Add(r.timeout)}, outageTTL)
+	r.outages.add(q, outage{known.why, now.Add(r.timeout)}, q.size(), outageTTL)
 	return nil
 }
 
-// remember keeps a failure; as one of the whole registry where that is busy, or out. Whoever hasn't waited for the end of a look-up
-// (the error of its own context) is none.
-func (r *Resolver) remember(asked question, source name.Reference, err error, out bool) {
-	registry := asked.ofRegistry(source)
-	if busy, ok := asBusy(err); ok {
-		r.failures.Add(registry, outage{err, busy.until}, outageTTL)
-		return
+// isBack is told that a registry can be spoken to again, whatever comes of the image that it is asked for: else whoever asks first after an
+// outage, for an image that takes long, would make all others wait for that.
+func (r *Resolver) isBack(q question) {
+	if known, ok := r.outages.get(q); ok && !known.why.isBusy() {
+		r.outages.drop(q)
 	}
-	if out {
-		r.failures.Add(registry, outage{err, r.clock.Now().Add(r.failureTTL)}, outageTTL)
-		return
+}
+
+// remember keeps a failure, as one of the whole registry if that is busy or out, and returns what it keeps.
+func (r *Resolver) remember(asked question, f failure) error {
+	known, registry := faultOf(f), asked.ofRegistry(f.source)
+	switch {
+	case known.isBusy() && !known.isElsewhere:
+		r.outages.add(registry, outage{known, known.busyUntil}, registry.size(), outageTTL)
+		return known
+	case known.isOutage:
+		r.outages.add(registry, outage{known, r.clock.Now().Add(r.failureTTL)}, registry.size(), outageTTL)
+		return known
 	}
-	r.failures.Remove(registry)
-	r.failures.Add(asked, err, r.failureTTL)
+	r.outages.drop(registry)
+	r.failures.add(asked, known, asked.size()+len(known.log), r.failureTTL)
+	return known
 }
 
 // authorise shows each credential in turn until the registry takes one.
 func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys keychain) (answer, error) {
-	var failure error
+	var worst error
+	registry := question{source.Name(), keys.fingerprint()}.ofRegistry(source)
 	for i, authenticator := range keys.authenticators() {
-		opened, err := r.open(ctx, source.Context(), authenticator)
+		opened, err := r.open(ctx, keys.namespace, source.Context(), authenticator)
 		if err == nil {
+			r.isBack(registry)
 			var digest v1.Hash
 			if digest, err = opened.digest(ctx, source.Identifier()); err == nil {
 				return answer{digest, i, opened}, nil
 			}
 		}
+		known := faultOf(failure{source, err})
+		// What the time that is left after the first of them didn't suffice for is no outage.
+		known.isOutage = known.isOutage && i == 0
 		// Of several refusals, the one that says most: that there is no image, before that somebody may not see it.
-		if failure == nil || isForbidden(failure) && !isForbidden(err) {
-			failure = err
+		if worst == nil || isForbidden(worst) && !isForbidden(known) {
+			worst = known
 		}
-		if !isForbidden(err) && !isMissing(err) {
+		if !isForbidden(known) && !isMissing(known) {
 			break
 		}
 	}
-	return answer{}, failure
+	return answer{}, worst
 }
 
 // content is what the answer's digest stands for.
 func (r *Resolver) content(ctx context.Context, source name.Reference, keys keychain, a answer) (image, error) {
 	key, asked := contentKey{source.Context().Name(), a.digest}, question{source.Name(), keys.fingerprint()}
-	if known, ok := r.contents.Get(key); ok {
+	if known, ok := r.contents.get(key); ok {
 		cacheHits.WithLabelValues("command", "hit").Inc()
-		return known.(image), nil
+		return known, nil
 	}
-	if err := r.outage(asked.ofRegistry(source)); err != nil {
-		return image{}, err
+	if known := r.outage(asked.ofRegistry(source)); known != nil {
+		return image{}, known
 	}
 	cacheHits.WithLabelValues("command", "miss").Inc()
-	return fly(ctx, r, fmt.Sprintf("command %s %s", key.repository, key.digest), func(ctx context.Context) (image, error) {
-		if known, ok := r.contents.Get(key); ok { // somebody's flight has landed since
-			return known.(image), nil
+	return fly(ctx, r, keys.namespace, fmt.Sprintf("command %s %s %x", key.repository, key.digest, asked.who), func(ctx context.Context) (image, error) {
+		if known, ok := r.contents.get(key); ok { // somebody's flight has landed since
+			return known, nil
 		}
 		opened := a.session
 		if opened == nil {
 			var err error
-			if opened, err = r.open(ctx, source.Context(), keys.authenticators()[a.by]); err != nil {
-				return image{}, err
+			if opened, err = r.open(ctx, keys.namespace, source.Context(), keys.authenticators()[a.by]); err != nil {
+				return image{}, r.remember(asked, failure{source, err})
 			}
+			r.isBack(asked.ofRegistry(source))
 		}
 		found, err := opened.image(ctx, a.digest)
 		if err != nil {
-			// One image that takes too long says nothing of others: whoever made it may have wanted that.
-			r.remember(asked, source, err, false)
-			return image{}, err
+			return image{}, r.remember(asked, failure{source, err})
 		}
-		r.failures.Remove(asked.ofRegistry(source))
+		r.outages.drop(asked.ofRegistry(source))
 		ttl := contentTTL
 		if found.isSparse() {
 			ttl = r.tagTTL
 		}
-		r.contents.Add(key, found, ttl)
+		r.contents.add(key, found, entrySize+len(key.repository)+sizeOf(found.platforms), ttl)
 		return found, nil
 	})
 }
 
-// fly does what several wait for once. It goes on when the first of them has gone, within the resolver's own bound.
-func fly[T any](ctx context.Context, r *Resolver, what string, do func(context.Context) (T, error)) (T, error) {
+// fly does what several of a namespace wait for once. It goes on when the first of them has gone, within the resolver's own bound, which
+// begins when the namespace has its turn.
+func fly[T any](ctx context.Context, r *Resolver, namespace, what string, do func(context.Context) (T, error)) (T, error) {
 	var none T
 	if ctx.Err() != nil {
 		return none, ctx.Err()
 	}
-	landed := r.flights.DoChan(what, func() (any, error) {
-		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
+	landed := r.flights.DoChan(namespace+" "+what, func() (any, error) {
+		detached := context.WithoutCancel(ctx)
+		waiting, giveUp := context.WithTimeout(detached, r.timeout)
+		defer giveUp()
+		if err := r.limiter.Acquire(waiting, namespace); err != nil {
+			return none, err
+		}
+		defer r.limiter.Release(namespace)
+		bounded, cancel := context.WithTimeout(detached, r.timeout)
 		defer cancel()
-		return do(detached)
+		return do(bounded)
 	})
 	select {
 	case result := <-landed:

@@ -433,16 +433,16 @@ func TestResolveFailure(t *testing.T) {
 		"nothing for the manifest": {manifests, content(types.OCIManifestSchema1, ""), unreadable},
 		"manifest of schema 1":     {manifests, content(types.DockerManifestSchema1Signed, `{"name": "`+marker+`"}`), unreadable},
 
-		"silence at first":         {ping, hang, "doesn't answer in time"},
-		"silence for the manifest": {manifests, hang, "doesn't answer in time"},
-		"silence for the config":   {blobs, hang, "doesn't answer in time"},
+		"silence at first":         {ping, hang, unreachable},
+		"silence for the manifest": {manifests, hang, unreachable},
+		"silence for the config":   {blobs, hang, unreachable},
 		"silence after the headers": {manifests, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
 			w.(http.Flusher).Flush()
 			if r.Method == http.MethodGet {
 				hang(w, r)
 			}
-		}, "doesn't answer in time"},
+		}, unreachable},
 	}
 	behind := newRegistry()
 	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
@@ -491,15 +491,15 @@ func TestResolveUnreachable(t *testing.T) {
 	cases := map[string]struct {
 		image, host, want string
 	}{
-		"nobody listens": {nobody + "/app:v1", nobody, "can't be reached"},
-		"Docker Hub":     {"busybox", "docker.io", "can't be reached"},
+		"nobody listens": {nobody + "/app:v1", nobody, unreachable},
+		"Docker Hub":     {"busybox", "docker.io", unreachable},
 		"untrusted certificate": {
-			notLocal(addressOf(untrusted)) + "/app:v1", notLocal(addressOf(untrusted)), "has a certificate that isn't trusted",
+			notLocal(addressOf(untrusted)) + "/app:v1", notLocal(addressOf(untrusted)), unreachable,
 		},
 		"untrusted certificate, plain HTTP tried too": {
-			addressOf(untrusted) + "/app:v1", addressOf(untrusted), "has a certificate that isn't trusted",
+			addressOf(untrusted) + "/app:v1", addressOf(untrusted), unreachable,
 		},
-		"plain HTTP": {plain + "/app:v1", plain, "has no TLS"},
+		"plain HTTP": {plain + "/app:v1", plain, unreachable},
 	}
 	resolver := newResolver(t, entrypoint.Options{Timeout: metav1.Duration{Duration: entrypoint.MaxTimeout}})
 	for name, c := range cases {
@@ -518,7 +518,7 @@ func TestResolvePlainHTTP(t *testing.T) {
 	push(t, local+"/app:v1", dockerImage(t, "linux/amd64", app))
 	host := notLocal(local)
 	image := host + "/app:v1"
-	refused := outcome{Sentence: unasked(image, host, "has no TLS")}
+	refused := outcome{Sentence: unasked(image, host, unreachable)}
 
 	cases := map[string]struct {
 		options entrypoint.Options
@@ -530,7 +530,7 @@ func TestResolvePlainHTTP(t *testing.T) {
 		"http mirror": {entrypoint.Options{Mirrors: map[string][]string{host: {"http://" + host}}}, outcome{Command: appCommand}},
 		"https mirror": {
 			entrypoint.Options{Mirrors: map[string][]string{host: {"https://" + host}}},
-			outcome{Sentence: unasked(image, host, fmt.Sprintf("has no TLS, and the registry %s has no TLS", host))},
+			outcome{Sentence: unasked(image, host, fmt.Sprintf("%s, and the registry %s %s", unreachable, host, unreachable))},
 		},
 	}
 	for name, c := range cases {
@@ -827,8 +827,8 @@ func TestResolveFallback(t *testing.T) {
 		"mirror that serves garbage": {[]string{serve(t, content("text/html", marker))}, "app:v1", outcome{Command: appCommand}},
 		"mirror that never answers":  {[]string{serve(t, http.HandlerFunc(hang))}, "app:v1", outcome{Command: appCommand}},
 		"nobody has it": {[]string{nobody, vacant}, "app:v2", outcome{
-			Sentence: fmt.Sprintf(`image "%s/app:v2" can't be asked for its command, because the registry %s can't be reached, `+
-				`and the registry %s has no such image, and the registry %s has no such image: correct the image, or set command`, origin, nobody, vacant, origin),
+			Sentence: fmt.Sprintf(`image "%s/app:v2" can't be asked for its command, because the registry %s can't be reached, isn't trusted, or doesn't answer in time, `+
+				`and the registry %s has no such image, and the registry %s has no such image: correct the image, or set command, which the image needs if an earlier step pushes it`, origin, nobody, vacant, origin),
 		}},
 		"a mirror's image without a command": {[]string{mirror}, "nothing:v1", outcome{
 			Sentence:  fmt.Sprintf(`image "%s/nothing:v1" has neither ENTRYPOINT nor CMD: %s`, origin, setCommand),
@@ -921,7 +921,7 @@ func TestResolveDeadline(t *testing.T) {
 	defer cancel()
 	image := host + "/app:v1"
 	_, err := resolver.Resolve(ctx, entrypoint.Request{Image: image})
-	if diff := cmp.Diff(unasked(image, host, "doesn't answer in time"), fmt.Sprint(err)); diff != "" {
+	if diff := cmp.Diff(unasked(image, host, unreachable), fmt.Sprint(err)); diff != "" {
 		t.Errorf("Resolve (-want +got):\n%s", diff)
 	}
 	if ctx.Err() != nil {
@@ -1035,13 +1035,11 @@ func resolve(t *testing.T, resolver *entrypoint.Resolver, request entrypoint.Req
 func unasked(image, host, why string) string {
 	remedy := setCommand
 	for part, other := range map[string]string{
-		"no such image":         "correct the image, or set command",
+		"no such image":         "correct the image, or set command, which the image needs if an earlier step pushes it",
+		unreachable:             "correct the image, or set command; the operator's log has the cause",
 		"has its tokens":        "set command, or give the registry's token service a name and TLS",
 		"doesn't have that":     "push it for that platform, too, or set command",
 		"without credentials":   fmt.Sprintf("add an imagePullSecret for %s, or set command", host),
-		"isn't trusted":         "set command, or add its authority to caBundle in taskflow's configuration",
-		"has no TLS":            "set command, or add the registry to plainHTTP in taskflow's configuration",
-		"name that isn't known": "correct the image, or set command",
 		"loopback":              "set command, or have allowedAddresses name it in taskflow's configuration",
 		"the Pod's credentials": "correct the imagePullSecrets, or set command",
 	} {
@@ -1051,6 +1049,9 @@ func unasked(image, host, why string) string {
 	}
 	return fmt.Sprintf("image %q can't be asked for its command, because the registry %s %s: %s", image, host, why, remedy)
 }
+
+// unreachable is said of all registries that can't be asked, whatever the cause: which hosts and ports exist is not for everybody to know.
+const unreachable = "can't be reached, isn't trusted, or doesn't answer in time"
 
 const setCommand = "set command, or add the image to taskflow's table of commands"
 

@@ -26,6 +26,10 @@ const (
 	// maxResponse bounds what is read of one response. Whoever writes a Pod chooses the registry, which could send without end;
 	// 4 MiB is also how much of a manifest the distribution specification wants registries to take.
 	maxResponse = 4 << 20
+	// maxOther bounds what is read of a response that is no document of an image: a token, or what else a registry says at first.
+	maxOther = 64 << 10
+	// maxHeader bounds the header of a response.
+	maxHeader = 64 << 10
 	// maxRefusal bounds what is read of a response that is a refusal, only so that its connection can be used again.
 	maxRefusal = 64 << 10
 	// maxRedirects is how often a registry may send on one request. The content of large ones is a redirect away, seldom two.
@@ -58,11 +62,38 @@ type busyError struct {
 	until  time.Time
 	// said is false where until is a guess.
 	said bool
+	// redirected says that it was another host's, to which the registry had redirected.
+	redirected bool
 }
 
 func (e *busyError) Error() string {
 	return fmt.Sprintf("status %d, to be left alone until %s", e.status, e.until.Format(time.RFC3339))
 }
+
+// unansweredError says that there was no answer to a request.
+type unansweredError struct {
+	err error
+	// ping says that it was the request with which each session begins, before it is about any image.
+	ping bool
+	// redirected says that it was sent where the answer to another one had redirected.
+	redirected bool
+}
+
+func (e *unansweredError) Error() string { return e.err.Error() }
+func (e *unansweredError) Unwrap() error { return e.err }
+
+// isOutage reports whether the registry itself can't be spoken to: it can't be connected to, or says nothing before it is asked for an image.
+// Everything after that may be the doing of whoever made the image.
+func (e *unansweredError) isOutage() bool {
+	if e.redirected {
+		return false
+	}
+	connection, ok := errors.AsType[*net.OpError](e.err)
+	return e.ping || ok && connection.Op == "dial"
+}
+
+// documentKey marks the context of a request for a document of an image.
+type documentKey struct{}
 
 // guard is the transport to registries, which whoever may create a Pod can point at any address, by the image's name, by a
 // redirect, by the place where the registry says tokens are to be had, and by DNS. It speaks to no address that isn't a
@@ -79,6 +110,7 @@ type guard struct {
 // newGuard trusts the authorities; nil are those of the system.
 func newGuard(g guard, authorities *x509.CertPool) *guard {
 	g.inner = remote.DefaultTransport.(*http.Transport).Clone()
+	g.inner.MaxResponseHeaderBytes = maxHeader
 	if authorities != nil {
 		g.inner.TLSClientConfig = &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}
 	}
@@ -134,14 +166,14 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, errSpeaksPlain
 	}
 	if err != nil {
-		return nil, err
+		return nil, &unansweredError{err, request.URL.Path == "/v2/", request.Response != nil}
 	}
 	wait := response.Header.Get("Retry-After")
 	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && wait != "" {
 		_ = response.Body.Close()
 		now := g.now()
 		after, said := retryAfter(wait, now)
-		return nil, &busyError{status, now.Add(after), said}
+		return nil, &busyError{status, now.Add(after), said, request.Response != nil}
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		// What a registry says of its refusal would be kept with the failure, and is told to nobody.
@@ -150,7 +182,11 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		response.Body = http.NoBody
 		return response, nil
 	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxResponse)
+	most := int64(maxOther)
+	if request.Context().Value(documentKey{}) != nil {
+		most = maxResponse
+	}
+	response.Body = http.MaxBytesReader(nil, response.Body, most)
 	return response, nil
 }
 

@@ -65,7 +65,7 @@ func newRegistry(t *testing.T) http.Handler {
 }
 
 // wantRefused creates a labelled Pod of a step without a command, and wants to hear why that isn't known.
-func wantRefused(t *testing.T, image, why string) {
+func wantRefused(t *testing.T, image, why, remedy string) {
 	t.Helper()
 	pod := plainPod(newNamespace(t), "refused", sequentialLabel(), corev1.Container{Name: "a", Image: image})
 	began := time.Now()
@@ -73,7 +73,7 @@ func wantRefused(t *testing.T, image, why string) {
 	took := time.Since(began)
 	host, _, _ := strings.Cut(image, "/")
 	want := fmt.Sprintf(`admission webhook "sequential-a.taskflow.practice.com" denied the request: the container "a": image %q can't be asked for its command, `+
-		`because the registry %s %s: set command, or add the image to taskflow's table of commands`, image, host, why)
+		`because the registry %s %s: %s`, image, host, why, remedy)
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("creating the Pod (-want +got):\n%s", diff)
 	}
@@ -87,7 +87,7 @@ func wantRefused(t *testing.T, image, why string) {
 func TestSilentRegistry(t *testing.T) {
 	t.Parallel()
 	_, host := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	wantRefused(t, host+"/app:v1", "doesn't answer in time")
+	wantRefused(t, host+"/app:v1", "can't be reached, isn't trusted, or doesn't answer in time", "correct the image, or set command; the operator's log has the cause")
 }
 
 // A registry that wants to be left alone for a while refuses a Pod at once, and keeps a Task waiting; it isn't asked before that time, and
@@ -124,7 +124,7 @@ func TestBusyRegistry(t *testing.T) {
 	if diff := cmp.Diff([]string{v1alpha1.ReasonEntrypointUnresolved, want}, []string{got.Reason, got.Message}); diff != "" {
 		t.Errorf("the condition (-want +got):\n%s", diff)
 	}
-	wantRefused(t, host+"/app:v1", "answers with status 503")
+	wantRefused(t, host+"/app:v1", "answers with status 503", "set command, or add the image to taskflow's table of commands")
 	if diff := cmp.Diff(map[string]string{"a": "1 /app"}, agents(t, awaitPod(t, task))); diff != "" {
 		t.Errorf("what the agents are told (-want +got):\n%s", diff)
 	}

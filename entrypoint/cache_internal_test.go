@@ -1,0 +1,37 @@
+package entrypoint
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	testingclock "k8s.io/utils/clock/testing"
+)
+
+// TestExpiring proves that a cache holds no more entries and bytes than it may, drops what was used the longest ago, and that what is over
+// its time leaves it though nobody asks for it.
+func TestExpiring(t *testing.T) {
+	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
+	c := newExpiring[string, int](clock, 3, 100)
+	for _, step := range []struct {
+		name  string
+		do    func()
+		want  []string
+		bytes int
+	}{
+		{"full", func() { c.add("a", 1, 10, time.Minute); c.add("b", 2, 10, time.Hour); c.add("c", 3, 10, time.Hour) }, []string{"a", "b", "c"}, 30},
+		{"one too many", func() { c.get("a"); c.add("d", 4, 10, time.Hour) }, []string{"a", "c", "d"}, 30},
+		{"too many bytes", func() { c.add("e", 5, 85, time.Hour) }, []string{"d", "e"}, 95},
+		{"more than there may be", func() { c.add("f", 6, 101, time.Hour) }, []string{"d", "e"}, 95},
+		{"another value", func() { c.add("e", 7, 5, time.Minute) }, []string{"d", "e"}, 15},
+		{"over its time", func() { clock.SetTime(clock.Now().Add(2 * time.Minute)); c.get("d") }, []string{"d"}, 10},
+		{"dropped", func() { c.drop("d"); c.drop("unknown") }, nil, 0},
+	} {
+		step.do()
+		if diff := cmp.Diff(step.want, slices.Sorted(maps.Keys(c.entries))); diff != "" || c.bytes != step.bytes || c.used.Len() != len(step.want) {
+			t.Errorf("%s: %d entries of %d bytes, want %d (-want +got):\n%s", step.name, c.used.Len(), c.bytes, step.bytes, diff)
+		}
+	}
+}
