@@ -90,6 +90,9 @@ func isTold(pod *corev1.Pod) bool {
 // tell brings a status's end to its Pod. It returns nil only if the Pod knows, or is gone.
 func (r *TaskReconciler) tell(ctx context.Context, status *next) error {
 	pod := status.pod
+	if pod != nil && status.expire {
+		return r.expirePod(ctx, pod)
+	}
 	if pod == nil || status.halt == "" || isTold(pod) {
 		return nil
 	}

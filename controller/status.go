@@ -32,6 +32,8 @@ type next struct {
 	halt string
 	// remove says that the Pod is to be deleted rather than halted.
 	remove bool
+	// expire says that the Pod is to be ended because spec.timeout is over.
+	expire bool
 	// again is when to look again although nothing has changed; 0 is never.
 	again time.Duration
 
@@ -58,6 +60,7 @@ func (n *next) condition(kind string, status metav1.ConditionStatus, reason, mes
 // suspended: there is no Pod, and none is wanted.
 func (n *next) suspended() {
 	n.Phase, n.Steps, n.Progress = v1alpha1.TaskSuspended, nil, ""
+	n.StartTime = nil // it starts anew when it is resumed, as a Job does
 	n.condition(v1alpha1.ConditionSuspended, metav1.ConditionTrue, v1alpha1.ReasonSuspended, "spec.suspend is true: set it to false to run the Task")
 	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonSuspended, "spec.suspend is true")
 }
@@ -131,7 +134,13 @@ func (n *next) cancelled(at time.Time) {
 
 // podFailed: the Task's Pod has failed. Another one follows, if the Task has more.
 func (n *next) podFailed(reason, message string, at time.Time) {
-	if int(n.task.Spec.BackoffLimit) <= len(n.Attempts) {
+	// The kubelet's deadline is the Task's: no attempt has more time. It may say so after it has told how the containers ended.
+	isLast := n.task.Spec.Timeout != nil && (reason == v1alpha1.ReasonDeadlineExceeded || n.isTimedOut(at))
+	if isLast {
+		reason, message = v1alpha1.ReasonDeadlineExceeded, n.timedOut()
+		n.stopped(reason)
+	}
+	if isLast || int(n.task.Spec.BackoffLimit) <= len(n.Attempts) {
 		n.failed(reason, message, at)
 		return
 	}
@@ -186,9 +195,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	seen := observe(pod)
 	n.PodName, n.PodUID = pod.Name, pod.UID
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
-	if n.StartTime == nil {
-		n.StartTime = new(pod.CreationTimestamp)
-	}
+	n.start(pod.CreationTimestamp.Time)
 	n.Order = int32(min(seen.order, len(seen.steps))) //nolint:gosec // at most 100
 	count := len(stepNames(n.task))
 	n.Progress = fmt.Sprintf("%d/%d", seen.done, count)
@@ -225,10 +232,13 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 		reason, message, at := podFailure(pod, now)
 		n.stopped(reason)
 		n.podFailed(reason, message, at)
+	case n.isTimedOut(now) && !n.task.Spec.Cancel:
+		n.endTimedOut(pod, now)
 	case current < 0: // the last step was stopped, and the end of the Pod follows
 	default:
 		n.progress(pod, seen.steps[current], now)
 	}
+	n.checkDeadline(now)
 	if n.isEnd() && isUnbound(pod) {
 		n.removes(pod)
 	}

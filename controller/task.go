@@ -168,6 +168,12 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 		status.suspended()
 		return status, nil
 	}
+	status.start(r.Now())
+	if status.isTimedOut(r.Now()) {
+		status.failTimedOut(r.Now())
+		return status, nil
+	}
+	defer func() { status.checkDeadline(r.Now()) }()
 	if left := status.nextAttempt().Sub(r.Now()); left > 0 {
 		status.again = left
 		return status, nil
@@ -187,6 +193,7 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 	}
 	pod = newPod(task, task.Status.Attempt, commands)
 	markOwner(pod, task)
+	status.limit(pod, r.Now())
 	key := client.ObjectKeyFromObject(pod)
 	err := r.Client.Create(ctx, pod)
 	if apierrors.IsAlreadyExists(err) {

@@ -118,7 +118,7 @@ func TestGeneratedTemplate(t *testing.T) {
 func TestGeneratedRulesAreCheap(t *testing.T) {
 	task := parse(t, readGenerated(t)).Spec.Versions[0].Schema.OpenAPIV3Schema
 	for _, rule := range task.XValidations {
-		guarded := strings.HasPrefix(rule.Rule, "self.?status.?startTime.hasValue() || ") || strings.Contains(rule.Rule, " != oldSelf.status.conditions || ")
+		guarded := strings.HasPrefix(rule.Rule, "self.?status.?attempt.hasValue() || ") || strings.Contains(rule.Rule, " != oldSelf.status.conditions || ")
 		if strings.Contains(rule.Rule, "self.spec") && !guarded {
 			t.Errorf("this rule reads the spec also where a Task has a Pod: %s", rule.Rule)
 		}

@@ -94,7 +94,7 @@ func TestLargeTasksStayEditable(t *testing.T) {
 		t.Errorf("an edit: %v", err)
 	}
 	if err := cluster.Status().Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType,
-		[]byte(`{"status":{"phase":"Running","startTime":"2026-01-01T00:00:00Z"}}`))); err != nil {
+		[]byte(`{"status":{"phase":"Running","attempt":1}}`))); err != nil {
 		t.Errorf("the status: %v", err)
 	}
 	if err := patch(cluster, `{"spec":{"suspend":false,"cancel":true}}`); err != nil {

@@ -386,7 +386,7 @@ func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 		twice  = `two steps or sidecars have the name "a": give each a name of its own`
 		edit   = `"spec": {"steps": [{"name": "other", "image": "x"}]}`
 		broken = `"spec": {"steps": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]}`
-		status = `"status": {"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Progressing", "status": "True", "reason": "Mine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`
+		status = `"status": {"attempt": 1, "conditions": [{"type": "Progressing", "status": "True", "reason": "Mine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`
 	)
 	namespace := newNamespace(t)
 	running := newTask(t, namespace, "running", "a")

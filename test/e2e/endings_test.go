@@ -297,7 +297,7 @@ func TestStoppedStepReleasesNobody(t *testing.T) {
 			if diff := cmp.Diff([]string{"Failed", "Failed", "DeadlineExceeded"}, got); diff != "" && stepsAfter == 0 {
 				t.Errorf("the Task, its step, and why (-want +got):\n%s\n%+v", diff, status)
 			}
-			wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, "DeadlineExceeded", "longer than the specified deadline")
+			wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, "DeadlineExceeded", "longer than spec.timeout")
 			if spans := readJournal(t, journal); len(spans) > 0 {
 				t.Errorf("the next step has run: %v", spans)
 			}

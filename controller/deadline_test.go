@@ -1,0 +1,158 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+)
+
+// TestDeadline proves that spec.timeout counts from the Task's start in each state that a Task may be in, over all attempts, and that the Pod is
+// told before the Task fails. The Task started at 12:00:00, and it is 12:03:00.
+func TestDeadline(t *testing.T) {
+	const over, notOver = 2 * time.Minute, 4 * time.Minute
+	known := func(task *v1alpha1.Task) {
+		hasPod(task)
+		task.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionProgressing, Status: metav1.ConditionTrue, Reason: "StepRunning", LastTransitionTime: metav1.Time{Time: created}}}
+	}
+	waitsForQuota := func(task *v1alpha1.Task) {
+		task.Status.StartTime, task.Status.Phase = &metav1.Time{Time: created}, v1alpha1.TaskPending
+	}
+	retrying := func(task *v1alpha1.Task) {
+		waitsForQuota(task)
+		task.Spec.BackoffLimit, task.Status.Attempt = 5, 2
+		task.Status.Attempts = []v1alpha1.AttemptStatus{{PodName: "example", CompletionTime: metav1.Time{Time: lookedAt.Add(-time.Second)}, Reason: "StepFailed"}}
+	}
+	mayRetry := func(task *v1alpha1.Task) {
+		known(task)
+		task.Spec.BackoffLimit = 5
+	}
+	deadline := func(reason string) edit {
+		return func(pod *corev1.Pod) { pod.Status.Reason, pod.Status.Message = reason, "Pod was active too long" }
+	}
+	stepsRun := containers(running("a"), running("b"), running("c"))
+	ran := containers(exited("a", 143, "Error", ""), exited("b", 143, "Error", ""), exited("c", 143, "Error", ""))
+	type seen struct {
+		Phase       v1alpha1.TaskPhase
+		Progressing string
+		Again       time.Duration
+		// Pod is what became of the Pod: created, kept, ended or deleted.
+		Pod string
+	}
+	failed := func(pod string) seen { return seen{v1alpha1.TaskFailed, v1alpha1.ReasonDeadlineExceeded, 0, pod} }
+	cases := map[string]struct {
+		task    func(*v1alpha1.Task)
+		pod     *corev1.Pod
+		timeout time.Duration
+		want    seen
+	}{
+		"no Pod yet":               {waitsForQuota, nil, over, failed("none")},
+		"no Pod yet, in time":      {waitsForQuota, nil, notOver, seen{v1alpha1.TaskPending, v1alpha1.ReasonPodCreated, startPatience, "created"}},
+		"between two Pods":         {retrying, nil, over, failed("none")},
+		"between two, in time":     {retrying, nil, notOver, seen{v1alpha1.TaskPending, "", 9 * time.Second, "none"}},
+		"between two, soon":        {retrying, nil, 3*time.Minute + 4*time.Second, seen{v1alpha1.TaskPending, "", 5 * time.Second, "none"}},
+		"no node":                  {known, sequential(owned, unboundPod), over, failed("deleted")},
+		"a step runs":              {known, sequential(owned, onNode, stepsRun), over, seen{v1alpha1.TaskRunning, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
+		"a step runs, in time":     {known, sequential(owned, onNode, stepsRun), notOver, seen{v1alpha1.TaskRunning, v1alpha1.ReasonStepRunning, 61 * time.Second, "kept"}},
+		"an image is missing":      {known, sequential(owned, bound, containers(waiting("a", "ImagePullBackOff", "x"))), over, seen{v1alpha1.TaskRunning, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
+		"a volume is missing":      {known, sequential(owned, bound, creating, unstarted), over, seen{v1alpha1.TaskRunning, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
+		"the kubelet has ended it": {mayRetry, sequential(owned, onNode, ran, phase(corev1.PodFailed), deadline("DeadlineExceeded")), over, failed("kept")},
+		"all steps have succeeded": {known, sequential(owned, onNode, containers(succeeded("a"), succeeded("b"), succeeded("c"))), over, seen{v1alpha1.TaskSucceeded, v1alpha1.ReasonStepsSucceeded, 0, "kept"}},
+		"it is suspended": {func(task *v1alpha1.Task) {
+			waitsForQuota(task)
+			task.Spec.Suspend = true
+		}, nil, over, seen{v1alpha1.TaskSuspended, v1alpha1.ReasonSuspended, 0, "none"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			task := exampleTask(c.task)
+			task.Spec.Timeout = &metav1.Duration{Duration: c.timeout}
+			var pods []*corev1.Pod
+			if c.pod != nil {
+				pods = append(pods, c.pod)
+			}
+			w := newWorld(t, task, pods...)
+			result, err := w.reconcile()
+			if err != nil {
+				t.Fatal(err)
+			}
+			status := w.task().Status
+			got := seen{Phase: status.Phase, Again: result.RequeueAfter}
+			if progressing := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing); progressing != nil {
+				got.Progressing = progressing.Reason
+			}
+			switch pod := w.pod("example"); {
+			case pod == nil && c.pod == nil:
+				got.Pod = "none"
+			case pod == nil:
+				got.Pod = "deleted"
+			case c.pod == nil:
+				got.Pod = "created"
+			case pod.Spec.ActiveDeadlineSeconds != nil && *pod.Spec.ActiveDeadlineSeconds == endNow:
+				got.Pod = "ended"
+			default:
+				got.Pod = "kept"
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("what comes of it (-want +got):\n%s", diff)
+			}
+			if status.Phase == v1alpha1.TaskFailed {
+				want := "the Task took longer than spec.timeout, which is 2m0s"
+				if got.Pod == "deleted" {
+					want += `; the Pod "example" was deleted, because no node had taken it`
+				}
+				if diff := cmp.Diff(want, meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed).Message); diff != "" {
+					t.Errorf("the condition Failed (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+// TestStartTime proves when a Task starts: when it is seen for the first time, and anew when it is resumed; and that its Pod has the rest of
+// the time.
+func TestStartTime(t *testing.T) {
+	task := exampleTask(func(task *v1alpha1.Task) {
+		task.Spec.Suspend, task.Spec.Timeout = true, &metav1.Duration{Duration: time.Minute}
+		task.Status.StartTime = &metav1.Time{Time: created} // of an attempt that has failed
+	})
+	w := newWorld(t, task)
+	if _, err := w.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	if at := w.task().Status.StartTime; at != nil {
+		t.Errorf("the suspended Task has started at %s", at)
+	}
+	resumed := w.task()
+	resumed.Spec.Suspend = false
+	if err := w.live.Update(t.Context(), resumed); err != nil {
+		t.Fatal(err)
+	}
+	w.reconciler.Now = func() time.Time { return lookedAt.Add(300 * time.Millisecond) }
+	if _, err := w.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&metav1.Time{Time: lookedAt}, w.task().Status.StartTime); diff != "" {
+		t.Errorf("the start (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(new(int64(60)), w.pod("example").Spec.ActiveDeadlineSeconds); diff != "" {
+		t.Errorf("the Pod's deadline (-want +got):\n%s", diff)
+	}
+	retried := exampleTask(func(task *v1alpha1.Task) {
+		task.Spec.Timeout, task.Spec.BackoffLimit = &metav1.Duration{Duration: 5 * time.Minute}, 1
+		task.Status.StartTime, task.Status.Attempt = &metav1.Time{Time: created}, 2
+		task.Status.Attempts = []v1alpha1.AttemptStatus{{PodName: "example", CompletionTime: metav1.Time{Time: ended}, Reason: "StepFailed"}}
+	})
+	w = newWorld(t, retried)
+	if _, err := w.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(new(int64(120)), w.pod("example-retry-1").Spec.ActiveDeadlineSeconds); diff != "" {
+		t.Errorf("the second Pod's deadline (-want +got):\n%s", diff)
+	}
+}
