@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bytes"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -24,10 +25,11 @@ type mountRoot struct {
 	linked bool   // has a link count, which not every FUSE file system tells
 }
 
-// noteMounts is called when the container starts.
-func noteMounts(paths []string) mountRoots {
+// noteMounts is called when the container starts, with AgentFlags.Mounts.
+func noteMounts(mounts []string) mountRoots {
 	roots := mountRoots{}
-	for _, path := range paths {
+	for _, mount := range mounts {
+		path, _, _ := strings.Cut(mount, ":")
 		if root, state := findMount(path); state == mounted {
 			roots[path] = root
 		}
@@ -36,20 +38,29 @@ func noteMounts(paths []string) mountRoots {
 }
 
 // lost is called at the step's turn. It returns a sentence about the first mount that no longer has the directory that its author means, or "".
-func (r mountRoots) lost(paths []string) string {
-	for _, path := range paths {
+func (r mountRoots) lost(mounts []string) string {
+	for _, mount := range mounts {
+		path, subPath, _ := strings.Cut(mount, ":")
 		root, state := findMount(path)
 		before, known := r[path]
 		switch {
 		case state == unmounted:
 			return "nothing is mounted at " + strconv.Quote(path) + " any more, because an earlier step removed or renamed the directory there: " +
 				"choose a mountPath outside the other volumes"
-		case state == removed || state == mounted && known && root != before:
+		case state == removed || state == mounted && (known && root != before || root.isElsewhere(subPath)):
 			return "an earlier step removed or renamed the directory that is mounted at " + strconv.Quote(path) +
 				": mount the whole volume instead of a subPath, and use a path below it"
 		}
 	}
 	return ""
+}
+
+// isElsewhere reports whether the directory is not the subPath of its emptyDir: an earlier step renamed it after the kubelet had mounted it, and
+// before the agent could note it. Nothing is known of a directory that is not below the kubelet's directory of an emptyDir.
+func (r mountRoot) isElsewhere(subPath string) bool {
+	_, inVolumes, found := strings.Cut(r.path, "/kubernetes.io~empty-dir/")
+	_, path, below := strings.Cut(inVolumes, "/")
+	return subPath != "" && found && below && path != mangle.Replace(filepath.Clean(subPath))
 }
 
 type mountState int

@@ -26,6 +26,7 @@ func TestMountsThatAreLost(t *testing.T) {
 	tests := map[string]struct {
 		// before is done when the mount is made and no agent runs yet, after while it waits: in the volume, and at the mount point.
 		before, after func(t *testing.T, dist, mount string)
+		subPath       string // that the kubelet has mounted; empty: it may have been a link
 		want          string // the sentence; empty: the step runs
 	}{
 		"nothing":            {},
@@ -53,6 +54,11 @@ func TestMountsThatAreLost(t *testing.T) {
 			},
 			want: replaced,
 		},
+		"the directory is renamed before the agent starts": {
+			before:  func(t *testing.T, dist, _ string) { must(t, os.Rename(dist, dist+".old")) },
+			subPath: "DIRECTORY/dist", want: replaced,
+		},
+		"the directory is where it was, by its subPath": {subPath: "./DIRECTORY//dist/"},
 		"a parent is renamed": {
 			after: func(t *testing.T, dist, _ string) { must(t, os.Rename(filepath.Dir(dist), filepath.Dir(dist)+".old")) },
 			want:  replaced,
@@ -72,13 +78,16 @@ func TestMountsThatAreLost(t *testing.T) {
 			t.Run(name+" "+directory, func(t *testing.T) {
 				t.Parallel()
 				root := t.TempDir()
-				dist, mount, ready := filepath.Join(root, "volume", directory, "dist"), filepath.Join(root, "at "+directory), filepath.Join(root, "ready")
+				dist, mount, ready := filepath.Join(root, "kubernetes.io~empty-dir", "s", directory, "dist"), filepath.Join(root, "at "+directory), filepath.Join(root, "ready")
 				must(t, os.MkdirAll(dist, 0o755))
 				must(t, os.Mkdir(mount, 0o755))
 				info := newPodinfo(t)
 				info.write(order("1"))
 				flags := info.step(2)
 				flags.Mounts, flags.Command = []string{mount}, []string{"echo", "ran"}
+				if tc.subPath != "" {
+					flags.Mounts[0] += ":" + strings.ReplaceAll(tc.subPath, "DIRECTORY", directory)
+				}
 				// Mounts of this test stay in a mount namespace of its own.
 				const setUp = `mount --make-rprivate / && mount --bind "$1" "$2" && mkdir "$3" && while [ -e "$3" ]; do sleep 0.01; done; shift 3; exec "$@"`
 				args := append(shell(setUp), "sh", dist, mount, ready, filepath.Join(programs, agentName))

@@ -87,7 +87,8 @@ type AgentFlags struct {
 	// WorkDir is the directory in which the command runs. The agent enters it at the step's turn, and makes it if it is missing. Empty: the
 	// directory in which the container runtime starts the agent.
 	WorkDir string
-	// Mounts are the mountPaths whose directories an earlier step can remove or replace: the step fails if one did.
+	// Mounts are the mountPaths whose directories an earlier step can remove or replace: the step fails if one did. A colon and the subPath
+	// follow if nothing else than an earlier step can have made it; no mountPath has a colon.
 	Mounts []string
 	// Command is the step's command and its arguments, verbatim. At least one.
 	Command []string

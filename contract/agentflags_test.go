@@ -114,11 +114,11 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 // The flags for a working directory and for mounts are in Pods that are still in flight, as they are spelled here.
 func TestFlagsOfTheStart(t *testing.T) {
 	f := contract.AgentFlags{
-		Wait: "/etc/podinfo/order", WaitContent: 2, WorkDir: "/s/src", Mounts: []string{"/dist", "/assets"}, Command: []string{"make"},
+		Wait: "/etc/podinfo/order", WaitContent: 2, WorkDir: "/s/src", Mounts: []string{"/dist:out/dist", "/assets"}, Command: []string{"make"},
 	}
 	want := []string{
 		"--wait", "/etc/podinfo/order", "--waitcontent", "2", "--out", "stdout",
-		"--workdir", "/s/src", "--mount", "/dist", "--mount", "/assets", "--command", "make",
+		"--workdir", "/s/src", "--mount", "/dist:out/dist", "--mount", "/assets", "--command", "make",
 	}
 	if diff := cmp.Diff(want, f.Args()); diff != "" {
 		t.Errorf("Args: -want +got:\n%s", diff)

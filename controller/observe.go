@@ -209,13 +209,18 @@ func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod
 	return step, false
 }
 
-// withRemedy puts in front of a container runtime's message what helps where it can't run the agent from the agent's image.
+// withRemedy puts in front of a container runtime's message what helps if the runtime can't run the agent from the agent's image, or if an
+// earlier step has removed the directory of a subPath between the kubelet's and the runtime's part in mounting it.
 func withRemedy(pod *corev1.Pod, message string) string {
-	if agentVolume(pod) == nil || !strings.Contains(message, contract.AgentPath) {
-		return message
+	switch {
+	case agentVolume(pod) != nil && strings.Contains(message, contract.AgentPath):
+		return fmt.Sprintf("the node can't run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
+			contract.DeliveryAnnotation, contract.DeliveryInit, message)
+	case strings.Contains(message, "/volume-subpaths/") && strings.Contains(message, "no such file or directory"):
+		return fmt.Sprintf("an earlier step removed the directory of a subPath while the container was started: mount the whole volume instead, and use a path below it (%s)",
+			message)
 	}
-	return fmt.Sprintf("the node can't run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
-		contract.DeliveryAnnotation, contract.DeliveryInit, message)
+	return message
 }
 
 // restarts says whether the kubelet starts a container of the Pod again that has failed, and its command will run again: after a halt it

@@ -164,6 +164,11 @@ func TestObserve(t *testing.T) {
 					`annotate the Pod with taskflow.practice.com/agent-delivery: init (exec: "/taskflow/bin/agent": no such file)`,
 			},
 		},
+		"a start that failed on a subPath": {
+			sequential(containers(exited("a", 128, contract.ReasonStartError, `mounting "/pods/1/volume-subpaths/s/a/0": no such file or directory`), running("b"), running("c"))),
+			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): an earlier step removed the directory of a subPath while the container was started: ` +
+				`mount the whole volume instead, and use a path below it (mounting "/pods/1/volume-subpaths/s/a/0": no such file or directory)`},
+		},
 		"the agent in a mounted image runs, and a directory is missing": {
 			sequential(mountsAgent, containers(exited("a", 128, contract.ReasonStartError, `chdir to "/nowhere": no such file`), running("b"), running("c"))),
 			seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): chdir to "/nowhere": no such file`},

@@ -98,7 +98,7 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 		container := &pod.Spec.Containers[i]
 		flags := stepFlags(pod, number+1, options[container.Name], before)
 		before = options[container.Name]
-		flags.Mounts = paths(early[number])
+		flags.Mounts = checked(pod, early[number])
 		if err := wrap(&p, i, pod, flags); err != nil {
 			return nil, err
 		}
@@ -216,7 +216,8 @@ func wrap(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.AgentFlags)
 			podInfo = contract.PodInfoDirAside
 		}
 	}
-	flags.WorkDir = workDir(pod, container)
+	workDir := workDir(pod, container)
+	flags.WorkDir = literal(workDir)
 	flags.Wait = podInfo + "/" + contract.OrderFile
 	flags.Halt = podInfo + "/" + contract.HaltFile
 	flags.TerminationLog = container.TerminationMessagePath
@@ -228,7 +229,7 @@ func wrap(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.AgentFlags)
 	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
 	jsonpatch.Add(p, len(container.VolumeMounts), stepMounts(flags, podInfo), "spec", "containers", strconv.Itoa(i), "volumeMounts")
 	gateProbes(p, i, container, flags)
-	enterWorkDir(p, i, container, flags.WorkDir)
+	enterWorkDir(p, i, container, workDir)
 	return nil
 }
 
@@ -244,7 +245,7 @@ func wrapAgain(p *jsonpatch.Patch, i int, container *corev1.Container) error {
 	// During an upgrade of the operator the first call may have come to a newer one, with flags that aren't known here.
 	if flags, err := contract.ParseAgentFlags(argv[agent+1:]); err == nil {
 		gateProbes(p, i, container, flags)
-		enterWorkDir(p, i, container, flags.WorkDir)
+		enterWorkDir(p, i, container, strings.ReplaceAll(flags.WorkDir, "$$", "$"))
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ func workDir(pod *corev1.Pod, container *corev1.Container) string {
 	return dir
 }
 
+// literal keeps the kubelet from expanding a text in command or args: it expands neither workingDir, mountPath nor subPath.
+func literal(text string) string { return strings.ReplaceAll(text, "$", "$$") }
+
 // mountAbove returns the mount that a directory is strictly below; it is nil if there is none, or one at the directory itself.
 func mountAbove(container *corev1.Container, dir string) *corev1.VolumeMount {
 	var found *corev1.VolumeMount
@@ -75,20 +78,20 @@ func enterWorkDir(p *jsonpatch.Patch, i int, container *corev1.Container, dir st
 	if container.WorkingDir != "/" {
 		p.Set("/", append(slices.Clip(spec), "workingDir")...)
 	}
-	enter := func(exec *corev1.ExecAction, at ...string) {
+	enter := func(exec *corev1.ExecAction, dir string, at ...string) {
 		if exec != nil && len(exec.Command) > 0 && !slices.Contains(exec.Command, contract.AgentPath) {
 			command := append([]string{contract.AgentPath}, contract.EnterArgs(dir, exec.Command)...)
 			p.Set(command, slices.Concat(spec, at, []string{"exec", "command"})...)
 		}
 	}
 	if probe := container.LivenessProbe; probe != nil {
-		enter(probe.Exec, "livenessProbe")
+		enter(probe.Exec, literal(dir), "livenessProbe")
 	}
 	if probe := container.ReadinessProbe; probe != nil {
-		enter(probe.Exec, "readinessProbe")
+		enter(probe.Exec, literal(dir), "readinessProbe")
 	}
 	if hooks := container.Lifecycle; hooks != nil && hooks.PreStop != nil {
-		enter(hooks.PreStop.Exec, "lifecycle", "preStop")
+		enter(hooks.PreStop.Exec, dir, "lifecycle", "preStop") // the kubelet expands nothing in a hook
 	}
 }
 
@@ -179,11 +182,19 @@ func ancestors(mounted map[place]int, at place) int {
 	return count
 }
 
-// paths are the mountPaths that the agent checks at the step's turn.
-func paths(mounts []earlyMount) []string {
+// checked are the mounts that the agent checks at the step's turn: AgentFlags.Mounts. The subPath of an emptyDir that no init container mounts
+// is never a link when the first step begins, so that its path in the volume tells whether a step has renamed it.
+func checked(pod *corev1.Pod, mounts []earlyMount) []string {
 	var all []string
 	for _, m := range mounts {
-		all = append(all, m.mount.MountPath)
+		value := literal(m.mount.MountPath)
+		isDisk := func(v corev1.Volume) bool {
+			return v.Name == m.mount.Name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault
+		}
+		if subPath := literal(m.mount.SubPath) + m.mount.SubPathExpr; subPath != "" && !m.first && slices.ContainsFunc(pod.Spec.Volumes, isDisk) {
+			value += ":" + subPath
+		}
+		all = append(all, value)
 	}
 	return all
 }

@@ -84,7 +84,7 @@ func TestPlanWorkDirOfProbes(t *testing.T) {
 		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"stop"}}}}
 	}
 	container := step("a", mount("s", "/s"))
-	container.WorkingDir = "/s/src"
+	container.WorkingDir = "/s/$(A)" // the kubelet expands it in commands and probes, and neither in workingDir nor in hooks
 	pod := startPod(container)
 	once := mutatePod(t, pod)
 	add(&pod.Spec.Containers[0])
@@ -100,10 +100,10 @@ func TestPlanWorkDirOfProbes(t *testing.T) {
 				"stop":  strings.Join(c.Lifecycle.PreStop.Exec.Command, " "),
 			}
 			want := map[string]string{
-				"live":  "/taskflow/bin/agent enter /s/src live 1",
-				"ready": "/taskflow/bin/agent enter /s/src ready",
-				"up":    "/taskflow/bin/agent started --wait /etc/podinfo/order --waitcontent 1 --run /taskflow/run --workdir /s/src --command up",
-				"stop":  "/taskflow/bin/agent enter /s/src stop",
+				"live":  "/taskflow/bin/agent enter /s/$$(A) live 1",
+				"ready": "/taskflow/bin/agent enter /s/$$(A) ready",
+				"up":    "/taskflow/bin/agent started --wait /etc/podinfo/order --waitcontent 1 --run /taskflow/run --workdir /s/$$(A) --command up",
+				"stop":  "/taskflow/bin/agent enter /s/$(A) stop",
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("commands (-want +got):\n%s", diff)
@@ -139,8 +139,8 @@ func TestPlanEarlyMounts(t *testing.T) {
 		want  []string
 	}{
 		"whole volumes":                     {mounts{mount("s", "/s")}, mounts{mount("s", "/s")}, nil, nil},
-		"a subPath of the whole":            {mounts{mount("s", "/s")}, mounts{subPath("s", "/dist", "dist")}, []string{"/dist"}, []string{dist}},
-		"a subPath of a subPath":            {mounts{subPath("s", "/s", "a")}, mounts{subPath("s", "/dist", "a/dist")}, []string{"/dist"}, []string{strings.Replace(dist, "subPath dist", "subPath a/dist", 1)}},
+		"a subPath of the whole":            {mounts{mount("s", "/s")}, mounts{subPath("s", "/dist", "dist")}, []string{"/dist:dist"}, []string{dist}},
+		"a subPath of a subPath":            {mounts{subPath("s", "/s", "a")}, mounts{subPath("s", "/dist", "a/dist")}, []string{"/dist:a/dist"}, []string{strings.Replace(dist, "subPath dist", "subPath a/dist", 1)}},
 		"the same subPath":                  {mounts{subPath("s", "/s", "dist")}, mounts{subPath("s", "/dist", "./dist/")}, nil, nil},
 		"another subPath":                   {mounts{subPath("s", "/s", "src")}, mounts{subPath("s", "/dist", "dist")}, nil, nil},
 		"a subPath above":                   {mounts{subPath("s", "/s", "a/b")}, mounts{subPath("s", "/dist", "a")}, nil, nil},
@@ -148,9 +148,10 @@ func TestPlanEarlyMounts(t *testing.T) {
 		"of a volume read only before":      {mounts{readOnly(mount("s", "/s"))}, mounts{subPath("s", "/dist", "dist")}, nil, nil},
 		"of a claim":                        {mounts{mount("claim", "/s")}, mounts{subPath("claim", "/dist", "dist")}, []string{"/dist"}, []string{strings.ReplaceAll(dist, `"s"`, `"claim"`)}},
 		"of a ConfigMap":                    {mounts{mount("config", "/s")}, mounts{subPath("config", "/app.conf", "app.conf")}, nil, nil},
-		"an expression":                     {mounts{mount("s", "/s")}, mounts{expr("s", "/dist", "$(NAME)")}, []string{"/dist"}, []string{strings.Replace(dist, "subPath dist", "subPath $(NAME)", 1)}},
+		"an expression":                     {mounts{mount("s", "/s")}, mounts{expr("s", "/dist", "$(NAME)")}, []string{"/dist:$(NAME)"}, []string{strings.Replace(dist, "subPath dist", "subPath $(NAME)", 1)}},
+		"what looks like an expression":     {mounts{mount("s", "/s")}, mounts{subPath("s", "/$(X)", "$(NAME)")}, []string{"/$$(X):$$(NAME)"}, []string{strings.Replace(dist, "subPath dist", "subPath $(NAME)", 1)}},
 		"the same expression":               {mounts{expr("s", "/s", "$(NAME)")}, mounts{expr("s", "/dist", "$(NAME)")}, nil, nil},
-		"an expression in an expression":    {mounts{expr("s", "/s", "$(NAME)")}, mounts{expr("s", "/dist", "$(NAME)/dist")}, []string{"/dist"}, []string{strings.Replace(dist, "subPath dist", "subPath $(NAME)/dist", 1)}},
+		"an expression in an expression":    {mounts{expr("s", "/s", "$(NAME)")}, mounts{expr("s", "/dist", "$(NAME)/dist")}, []string{"/dist:$(NAME)/dist"}, []string{strings.Replace(dist, "subPath dist", "subPath $(NAME)/dist", 1)}},
 		"a volume in the volume":            {mounts{mount("s", "/s")}, mounts{mount("s", "/s"), mount("cache", "/s/cache")}, []string{"/s/cache"}, []string{inner}},
 		"a volume in the volume, elsewhere": {mounts{mount("s", "/x")}, mounts{mount("cache", "/s/cache"), mount("s", "/s")}, []string{"/s/cache"}, []string{inner}},
 		"a volume in the volume, in both":   {mounts{mount("s", "/x"), mount("config", "/x/cache")}, mounts{mount("cache", "/s/cache"), mount("s", "/s")}, nil, nil},
