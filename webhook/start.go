@@ -55,7 +55,8 @@ func mountPath(mount *corev1.VolumeMount) string { return path.Clean("/" + mount
 
 // isBelow reports whether a clean path lies strictly below another one.
 func isBelow(dir, above string) bool {
-	return dir != above && strings.HasPrefix(dir, strings.TrimSuffix(above, "/")+"/")
+	rest, found := strings.CutPrefix(dir, strings.TrimSuffix(above, "/"))
+	return found && rest != "" && rest[0] == '/' && dir != above
 }
 
 // isWritable reports whether steps can write to the volume.
@@ -124,27 +125,33 @@ func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 			inInit[mount.Name] = true
 		}
 	}
-	mounted, points := map[place]int{}, map[place]int{} // by how many earlier steps
+	mounted := map[string]map[string]int{} // by volume and directory: by how many earlier steps
+	points := map[place]int{}
 	found := make([][]earlyMount, len(steps))
 	for n, i := range steps {
 		container := &pod.Spec.Containers[i]
 		var nested []place
+		paths := make([]string, len(container.VolumeMounts))
+		for j := range container.VolumeMounts {
+			paths[j] = mountPath(&container.VolumeMounts[j])
+		}
 		for j := range container.VolumeMounts {
 			mount := &container.VolumeMounts[j]
 			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
 				continue
 			}
 			early := earlyMount{step: container, mount: mount, first: inInit[mount.Name]}
-			if above := mountAboveMount(container, mountPath(mount)); above != nil && isWritable(pod, above.Name) {
-				point := placeOf(above).below(strings.TrimPrefix(mountPath(mount), mountPath(above)))
+			if k := innermostAbove(paths, paths[j]); k >= 0 && isWritable(pod, container.VolumeMounts[k].Name) {
+				above := &container.VolumeMounts[k]
+				point := placeOf(above).below(strings.TrimPrefix(paths[j], paths[k]))
 				nested = append(nested, point)
-				if ancestors(mounted, point) > points[point] {
+				if ancestors(mounted[point.volume], point.dir) > points[point] {
 					early.above = above
 					found[n] = append(found[n], early)
 					continue
 				}
 			}
-			if at := placeOf(mount); at.dir != "" && isWritable(pod, mount.Name) && ancestors(mounted, at) > 0 {
+			if at := placeOf(mount); at.dir != "" && isWritable(pod, mount.Name) && ancestors(mounted[at.volume], at.dir) > 0 {
 				found[n] = append(found[n], early)
 			}
 		}
@@ -153,31 +160,43 @@ func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 		}
 		for j := range container.VolumeMounts {
 			if mount := &container.VolumeMounts[j]; !mount.ReadOnly {
-				mounted[placeOf(mount)]++
+				at := placeOf(mount)
+				if mounted[at.volume] == nil {
+					mounted[at.volume] = map[string]int{}
+				}
+				mounted[at.volume][at.dir]++
 			}
 		}
 	}
 	return found
 }
 
-// mountAboveMount returns the innermost other mount that a mountPath lies below.
-func mountAboveMount(container *corev1.Container, at string) *corev1.VolumeMount {
-	var found *corev1.VolumeMount
-	for i := range container.VolumeMounts {
-		mount := &container.VolumeMounts[i]
-		if other := mountPath(mount); isBelow(at, other) && (found == nil || isBelow(other, mountPath(found))) {
-			found = mount
+// innermostAbove returns the index of the longest path that another one lies below, or -1. All are clean.
+func innermostAbove(paths []string, at string) int {
+	found := -1
+	for i, path := range paths {
+		if isBelow(at, path) && (found < 0 || isBelow(path, paths[found])) {
+			found = i
 		}
 	}
 	return found
 }
 
-// ancestors counts the mounts of directories strictly above a place.
-func ancestors(mounted map[place]int, at place) int {
+// ancestors counts the mounts of directories strictly above a clean path. It takes the shorter way of two: a path can have many elements, and a
+// volume be mounted in many places.
+func ancestors(mounted map[string]int, dir string) int {
 	count := 0
-	for at.dir != "" {
-		at.dir = strings.Trim(path.Dir("/"+at.dir), "/")
-		count += mounted[at]
+	if len(mounted) < strings.Count(dir, "/") {
+		for above, mounts := range mounted {
+			if dir != "" && above == "" || isBelow(dir, above) {
+				count += mounts
+			}
+		}
+		return count
+	}
+	for dir != "" {
+		dir = dir[:max(0, strings.LastIndexByte(dir, '/'))]
+		count += mounted[dir]
 	}
 	return count
 }
