@@ -1,6 +1,7 @@
 package entrypoint_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
 // TestWhatRegistriesSayIsNotKept proves that what a registry says, however long, takes no memory after the look-up: neither what it says in
@@ -28,7 +30,7 @@ func TestWhatRegistriesSayIsNotKept(t *testing.T) {
 	}
 	long := "/" + strings.Repeat("x", 9*megabyte)
 	for name, answer := range map[string]http.HandlerFunc{
-		"challenge":              challenge(`Basic realm="` + long + `"`),
+		"challenge":              challenge(`Bearer service="` + long + `"`),
 		"challenge below bounds": challenge(`Bearer service="` + long[:60<<10] + `"`),
 		"location": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", long)
@@ -53,9 +55,12 @@ func TestWhatRegistriesSayIsNotKept(t *testing.T) {
 					t.Errorf("the error has %d bytes: %.1000s", len(got.Sentence), got.Sentence)
 				}
 			}
-			if grown := heap() - before; grown > megabyte {
-				t.Errorf("20 failed look-ups have left %d KiB", grown>>10)
-			}
+			wait.For(t, "the memory", func(context.Context) error { // the servers have some, too, for a moment
+				if grown := heap() - before; grown > megabyte {
+					return fmt.Errorf("20 failed look-ups have left %d KiB", grown>>10)
+				}
+				return nil
+			})
 			runtime.KeepAlive(resolver)
 		})
 	}
@@ -108,11 +113,11 @@ func TestOneImageIsNoOutage(t *testing.T) {
 			if diff := cmp.Diff(outcome{Sentence: unasked(slow, host, unreachable)}, resolve(t, resolver, entrypoint.Request{Image: slow})); diff != "" {
 				t.Errorf("the slow one (-want +got):\n%s", diff)
 			}
-			for _, policy := range []corev1.PullPolicy{corev1.PullIfNotPresent, corev1.PullAlways} {
-				got := resolve(t, resolver, entrypoint.Request{Image: host + "/app:v1", PullPolicy: policy})
-				if diff := cmp.Diff(outcome{Command: appCommand}, got); diff != "" {
-					t.Errorf("another image, pulled %s (-want +got):\n%s", policy, diff)
-				}
+			// The look-up goes on for a moment after the answer: whoever asks for the same waits for its end.
+			resolve(t, resolver, entrypoint.Request{Image: slow})
+			got := resolve(t, resolver, entrypoint.Request{Image: host + "/app:v1", PullPolicy: corev1.PullAlways})
+			if diff := cmp.Diff(outcome{Command: appCommand}, got); diff != "" {
+				t.Errorf("another image (-want +got):\n%s", diff)
 			}
 		})
 	}
