@@ -122,16 +122,19 @@ func TestUnresolved(t *testing.T) {
 		why    unresolved
 		want   result
 	}{
-		"permanent":   {nil, unresolved{err: &permanent}, result{v1alpha1.TaskFailed, failed, 0}},
-		"for a time":  {nil, unresolved{err: &known, again: 30 * time.Second}, result{v1alpha1.TaskPending, failed, 30 * time.Second}},
-		"just begun":  {nil, unresolved{pending: 300 * time.Millisecond}, result{Again: 700 * time.Millisecond}},
-		"begun again": {&unresolved{err: &known, again: 1}, unresolved{err: &known, pending: 3 * time.Second}, result{v1alpha1.TaskPending, failed, 0}},
+		"permanent":    {nil, unresolved{err: &permanent}, result{v1alpha1.TaskFailed, failed, 0}},
+		"for a time":   {nil, unresolved{err: &known, again: 30 * time.Second}, result{v1alpha1.TaskPending, failed, 30 * time.Second}},
+		"refused":      {nil, unresolved{err: &known, again: 30 * time.Second, refused: 10 * time.Second}, result{v1alpha1.TaskPending, failed, 30 * time.Second}},
+		"nearly over":  {nil, unresolved{err: &known, again: 30 * time.Second, refused: 50 * time.Second}, result{v1alpha1.TaskPending, failed, 10 * time.Second}},
+		"for too long": {nil, unresolved{err: &known, again: 30 * time.Second, refused: time.Minute}, result{v1alpha1.TaskFailed, failed, 0}},
+		"just begun":   {nil, unresolved{pending: 300 * time.Millisecond}, result{Again: 700 * time.Millisecond}},
+		"begun again":  {&unresolved{err: &known, again: 1}, unresolved{err: &known, pending: 3 * time.Second}, result{v1alpha1.TaskPending, failed, 0}},
 		"slow": {nil, unresolved{pending: time.Second}, result{v1alpha1.TaskPending, []string{
 			"True", v1alpha1.ReasonEntrypointUnresolved, `step "a": resolving the command of image "app"; set command to need no registry`,
 		}, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &TaskReconciler{Now: time.Now, lookups: newLookups(nil, nil, time.Now)}
+			r := &TaskReconciler{Now: time.Now, StartGrace: time.Minute, lookups: newLookups(nil, nil, time.Now)}
 			task := newTask(corev1.Container{Name: "a", Image: "app"})
 			if c.before != nil {
 				before := nextStatus(task, time.Minute)

@@ -69,6 +69,8 @@ type lookup struct {
 	err      error
 	failures int
 	retry    time.Time
+	// refused is since when all look-ups have failed as entrypoint.Error.IsRefusal says, and zero if the last one has not.
+	refused time.Time
 }
 
 // lookupVersion is what a result is good for: one Pod of one version of a Task.
@@ -106,6 +108,9 @@ type unresolved struct {
 	pending time.Duration
 	// again is when to ask again, although no look-up has ended; 0 is never.
 	again time.Duration
+	// refused is for how long the answer has been that there is no such image for the Task; 0 if that is not the answer. An operator that
+	// takes over counts anew.
+	refused time.Duration
 }
 
 // of returns the commands of the steps that have none, by the steps' names, and takes them out; or why they are not known. It never waits: if it
@@ -136,7 +141,11 @@ func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entry
 	}
 	if known.since.IsZero() {
 		if left := known.retry.Sub(now); left > 0 {
-			return nil, &unresolved{err: known.err, again: left}
+			why := &unresolved{err: known.err, again: left}
+			if !known.refused.IsZero() {
+				why.refused = max(now.Sub(known.refused), 1)
+			}
+			return nil, why
 		}
 		known.since = now
 		var flight context.Context
@@ -212,6 +221,11 @@ func (l *lookups) end(ctx context.Context, key types.NamespacedName, known *look
 		known.err = err
 		known.failures++
 		known.retry = l.now().Add(retryAfter(err, known.failures))
+		if e, ok := errors.AsType[*entrypoint.Error](err); !ok || !e.IsRefusal() {
+			known.refused = time.Time{}
+		} else if known.refused.IsZero() {
+			known.refused = l.now()
+		}
 	}
 	l.requeue(reconcile.Request{NamespacedName: key})
 	return err == nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -29,6 +30,9 @@ func (registries) Resolve(ctx context.Context, request entrypoint.Request) (entr
 	case strings.HasPrefix(request.Image, "silent"):
 		<-ctx.Done()
 		return entrypoint.Command{}, ctx.Err()
+	}
+	if strings.HasPrefix(request.Image, "missing") {
+		return entrypoint.Command{}, &entrypoint.Error{Image: request.Image, Reason: entrypoint.ReasonNotFound}
 	}
 	return entrypoint.Command{}, &entrypoint.Error{Image: request.Image, Cause: "has a cause", Remedy: "mend it"}
 }
@@ -160,5 +164,67 @@ func TestRetryAfter(t *testing.T) {
 	}
 	if got := retryAfter(errors.New("another"), 1_000_000); got != lastRetry {
 		t.Errorf("retryAfter of many failures: %s", got)
+	}
+}
+
+// TestRefusedSince proves that the time counts since when there is no such image, from the first answer of a row: a registry that can't be
+// reached says nothing of that.
+func TestRefusedSince(t *testing.T) {
+	began := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	now := began
+	l, requeued := newTestLookups(func() time.Time { return now })
+	task := lookupTask("default", "task", "missing")
+	key := types.NamespacedName{Namespace: "default", Name: "task"}
+	for i, step := range []struct {
+		image string
+		want  time.Duration
+	}{{"missing", 1}, {"missing", 10 * time.Second}, {"bad", 0}, {"missing", 1}, {"missing", 10 * time.Second}} {
+		if known := l.known[key]; known != nil {
+			known.retry = now
+		}
+		task.Spec.Steps[0].Image = step.image
+		_, _ = l.of(t.Context(), task)
+		await(t, requeued, "default/task")
+		_, unresolved := l.of(t.Context(), task)
+		if unresolved == nil || unresolved.refused != step.want {
+			t.Errorf("answer %d: %+v, want it to be refused for %s", i, unresolved, step.want)
+		}
+		now = now.Add(10 * time.Second)
+	}
+}
+
+// TestImageOfALaterStep proves that an image that can't be pulled fails the Task when its step's turn has come and the grace is over since then,
+// however long the kubelet has tried before: an earlier step may push it.
+func TestImageOfALaterStep(t *testing.T) {
+	const grace = time.Minute
+	pull := waiting("c", "ImagePullBackOff", "not found")
+	task := exampleTask(nil)
+	now := lookedAt
+	for _, step := range []struct {
+		name  string
+		pod   *corev1.Pod
+		later time.Duration
+		want  v1alpha1.TaskPhase
+	}{
+		{"before the first step", sequential(owned, onNode, containers(waiting("a", "ContainerCreating", ""), waiting("b", "ContainerCreating", ""), pull)), 0, v1alpha1.TaskRunning},
+		{"while the first step waits for others", sequential(owned, onNode, order("0"), containers(running("a"), running("b"), pull)), 10 * grace, v1alpha1.TaskRunning},
+		{"while the first step runs", sequential(owned, onNode, containers(running("a"), running("b"), pull)), 10 * grace, v1alpha1.TaskRunning},
+		{"between the steps before it", sequential(owned, onNode, containers(succeeded("a"), waiting("b", "ContainerCreating", ""), pull)), 10 * grace, v1alpha1.TaskRunning},
+		{"when its turn comes", sequential(owned, onNode, order("3"), containers(succeeded("a"), succeeded("b"), pull)), 10 * grace, v1alpha1.TaskRunning},
+		{"in its time of grace", sequential(owned, onNode, order("3"), containers(succeeded("a"), succeeded("b"), pull)), grace - time.Second, v1alpha1.TaskRunning},
+		{"after it", sequential(owned, onNode, order("3"), containers(succeeded("a"), succeeded("b"), pull)), time.Second, v1alpha1.TaskFailed},
+	} {
+		now = now.Add(step.later)
+		status := nextStatus(task, grace)
+		status.mirror(step.pod, now)
+		if step.later == 10*grace && status.Phase != v1alpha1.TaskFailed { // the condition has the real time: the next one begins now
+			if progress := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing); progress != nil {
+				progress.LastTransitionTime.Time = now
+			}
+		}
+		task.Status = status.TaskStatus
+		if status.Phase != step.want {
+			t.Errorf("%s: the Task is %s, want %s: %+v", step.name, status.Phase, step.want, status.Conditions)
+		}
 	}
 }

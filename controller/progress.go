@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 )
 
 // progress: the Pod is there and not at its end; current is the step whose turn it is.
@@ -23,6 +24,7 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 	}
 	runs := current.State == v1alpha1.StepRunning
 	containers := stuck(pod)
+	blocking := blocking(pod, current.Name)
 	waiting := startWait{status: metav1.ConditionTrue, reason: v1alpha1.ReasonStepWaiting}
 	switch condition := unscheduled(pod); {
 	case n.task.Spec.Cancel:
@@ -31,8 +33,8 @@ func (n *next) progress(pod *corev1.Pod, current v1alpha1.StepStatus, now time.T
 		n.progressing(metav1.ConditionFalse, condition.Reason, "the Pod is not scheduled before its scheduling gates are removed: "+gates(pod))
 	case condition != nil:
 		n.progressing(metav1.ConditionFalse, condition.Reason, "the Pod is unschedulable: "+condition.Message)
-	case len(containers) > 0 && !runs:
-		n.waitForStart(pod, containers[0], now)
+	case len(blocking) > 0 && !runs:
+		n.waitForStart(pod, blocking[0], now)
 	case runs:
 		message := fmt.Sprintf("step %q runs", current.Name)
 		if len(containers) > 0 {
@@ -58,6 +60,16 @@ func gates(pod *corev1.Pod) string {
 		names = append(names, gate.Name)
 	}
 	return strings.Join(names, ", ")
+}
+
+// blocking returns the containers that can't start and that the current step waits for: the kubelet goes on trying those of later steps, whose
+// images may not have been pushed yet.
+func blocking(pod *corev1.Pod, current string) []corev1.ContainerStatus {
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	later := steps[slices.Index(steps, current)+1:]
+	return slices.DeleteFunc(stuck(pod), func(container corev1.ContainerStatus) bool {
+		return slices.Contains(later, container.Name) && !lacksAgent(pod, container)
+	})
 }
 
 // hasBegun reports whether the step runs or has run.

@@ -284,12 +284,15 @@ func (r *TaskReconciler) unresolved(task *v1alpha1.Task, status *next, why *unre
 		status.again = max(noteLookup-why.pending, 0)
 	case why.pending > 0:
 		status.resolving()
-	case isPermanent(why.err):
+	case isPermanent(why.err), why.refused > 0 && why.refused >= r.StartGrace:
 		r.lookups.forget(client.ObjectKeyFromObject(task))
 		status.failed(v1alpha1.ReasonEntrypointUnresolved, why.err.Error(), r.Now())
 	default:
 		status.waiting(v1alpha1.ReasonEntrypointUnresolved, why.err.Error())
 		status.again = why.again
+		if why.refused > 0 {
+			status.again = min(why.again, r.StartGrace-why.refused)
+		}
 	}
 }
 

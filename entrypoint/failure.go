@@ -37,6 +37,16 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("image %q %s: %s", e.Image, e.Cause, e.Remedy)
 }
 
+// IsRefusal reports whether a registry, or the configuration, has said no. The next try may help if somebody pushes the image or corrects a
+// Secret, but not by itself, as it may while a registry is out.
+func (e *Error) IsRefusal() bool {
+	switch e.Reason {
+	case ReasonNotFound, ReasonUnauthorised, ReasonNotAllowed, ReasonBlocked:
+		return true
+	}
+	return false
+}
+
 // Reasons of Error.
 const (
 	ReasonInvalidName  = "InvalidName"
