@@ -16,7 +16,7 @@ import (
 // step was released. The kubelet's word counts: its container exited with 0.
 func withoutClaim(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v1alpha1.StepStatus {
 	end.Message = ""
-	step, _ = observeEnd(step, end)
+	step, _ = observeEnd(step, end, time.Time{})
 	step.Message = ""
 	return step
 }

@@ -57,7 +57,7 @@ func (n *next) isWithoutPod() bool {
 // halts sets what the Pod is told when its attempt ends.
 func (n *next) halts(why string) {
 	if n.halt == "" {
-		n.halt = why
+		n.halt = clean(why, maxNote)
 	}
 }
 
@@ -71,14 +71,16 @@ func isUnbound(pod *corev1.Pod) bool {
 // the first node that takes it. It has no logs to keep.
 func (n *next) removes(pod *corev1.Pod) {
 	n.remove = true
+	const room = 512
 	suffix := fmt.Sprintf("; the Pod %q was deleted, because no node had taken it", pod.Name)
 	for _, kind := range []string{v1alpha1.ConditionFailed, v1alpha1.ConditionProgressing} {
 		if condition := meta.FindStatusCondition(n.Conditions, kind); condition != nil {
-			n.condition(kind, condition.Status, condition.Reason, condition.Message+suffix)
+			n.condition(kind, condition.Status, condition.Reason, cut(condition.Message, maxMessage-room)+suffix)
 		}
 	}
 	if len(n.Attempts) > len(n.task.Status.Attempts) {
-		n.Attempts[len(n.Attempts)-1].Message += suffix
+		last := &n.Attempts[len(n.Attempts)-1]
+		last.Message = cut(last.Message, maxMessage-room) + suffix
 	}
 }
 

@@ -30,7 +30,7 @@ func record(recorder events.EventRecorder, object runtime.Object, pod *corev1.Po
 			FieldPath: fmt.Sprintf("spec.containers{%s}", e.step),
 		}
 	}
-	recorder.Eventf(object, related, e.kind, e.reason, e.action, "%s", e.note)
+	recorder.Eventf(object, related, e.kind, cleanReason(e.reason, v1alpha1.ReasonPodFailed), e.action, "%s", clean(e.note, maxNote))
 }
 
 // stepEvents tell of the steps that have begun or ended since.

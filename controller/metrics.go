@@ -29,7 +29,7 @@ var (
 )
 
 func init() {
-	metrics.Registry.MustRegister(tasksFinished, stepSeconds, handoffSeconds)
+	metrics.Registry.MustRegister(tasksFinished, stepSeconds, handoffSeconds, statusesRefused, eventsDropped)
 }
 
 // measure counts what has ended between one status of a Task and the next one. Each is written once, so each end is counted
@@ -46,7 +46,7 @@ func measure(before, after v1alpha1.TaskStatus) {
 		if i < len(old) && old[i].State == step.State {
 			continue
 		}
-		stepSeconds.WithLabelValues(string(step.State)).Observe(step.FinishedAt.Sub(step.StartedAt.Time).Seconds())
+		stepSeconds.WithLabelValues(string(step.State)).Observe(max(0, step.FinishedAt.Sub(step.StartedAt.Time).Seconds()))
 		if i > 0 && after.Steps[i-1].FinishedAt != nil {
 			handoffSeconds.Observe(max(0, step.StartedAt.Sub(after.Steps[i-1].FinishedAt.Time).Seconds()))
 		}

@@ -3,7 +3,6 @@ package controller
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,11 +59,12 @@ func observe(pod *corev1.Pod) sequence {
 			step.Reason = reasonOfSignaled(pod, statuses[name])
 		}
 		if !recorded { // it runs, the command's own message is where the record would be, or the agent was killed
-			if i > 0 {
-				step.StartedAt = later(step.StartedAt, s.steps[i-1].FinishedAt)
-			} else if step.State == v1alpha1.StepRunning {
+			if i == 0 && step.State == v1alpha1.StepRunning {
 				step.StartedAt = later(step.StartedAt, lastHelperStart(pod))
 			}
+		}
+		if i > 0 {
+			step.StartedAt = later(step.StartedAt, s.steps[i-1].FinishedAt)
 		}
 		if (!recorded || signaled) && options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
 			step.Reason = contract.ReasonTimedOut
@@ -83,7 +83,11 @@ func observe(pod *corev1.Pod) sequence {
 		case !failed && hasEnded(step) && s.done == i:
 			s.done++
 		}
+		if recorded {
+			step.FinishedAt = notBefore(step.FinishedAt, step.StartedAt)
+		}
 		step.Duration = stepDuration(step)
+		step.Reason, step.Message, step.ImageID = cleanReason(step.Reason, ""), clean(step.Message, maxStepMessage), clean(step.ImageID, maxMessage)
 		s.steps = append(s.steps, step)
 	}
 	if s.failed >= 0 && s.halt == "" {
@@ -159,6 +163,31 @@ func isTerminal(phase corev1.PodPhase) bool {
 	return phase == corev1.PodFailed || phase == corev1.PodSucceeded
 }
 
+// maxRetries is the most that a Task may ask for.
+const maxRetries = 100
+
+// isWithin reports whether a time is between two of the kubelet's, which are cut to whole seconds.
+func isWithin(t, first, last time.Time) bool {
+	return !t.Before(first) && t.Before(last.Add(time.Second))
+}
+
+// earliest returns when the container of a step may have started first, by the kubelet: one that was started again may have left its
+// record before.
+func earliest(pod *corev1.Pod, container *corev1.ContainerStatus) time.Time {
+	if container.RestartCount > 0 && pod.Status.StartTime != nil {
+		return pod.Status.StartTime.Time
+	}
+	return time.Time{}
+}
+
+// notBefore returns the end of a step, which isn't before its start.
+func notBefore(finishedAt, startedAt *metav1.MicroTime) *metav1.MicroTime {
+	if finishedAt == nil || startedAt == nil || !finishedAt.Before(startedAt) {
+		return finishedAt
+	}
+	return startedAt
+}
+
 // later is the start of a step that has started, which is not before the end of the step before: where there is no record, all that is
 // known is since when its container has been waiting.
 func later(startedAt, before *metav1.MicroTime) *metav1.MicroTime {
@@ -195,7 +224,7 @@ func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod
 	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
 		step.Reason = terminated.Reason // the kubelet is about to start it again
 	case terminated != nil:
-		step, recorded = observeEnd(step, *terminated)
+		step, recorded = observeEnd(step, *terminated, earliest(pod, container))
 		if step.Reason == contract.ReasonStartError {
 			step.Message = withRemedy(pod, step.Message)
 		}
@@ -230,7 +259,9 @@ func restarts(pod *corev1.Pod) bool {
 	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] == ""
 }
 
-func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) (ended v1alpha1.StepStatus, recorded bool) {
+// observeEnd returns how a step has ended by what the kubelet says of its container. The record is the step's own word: it counts only within
+// that, and its times not before the earliest one; the zero time stands for the start of the container.
+func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, earliest time.Time) (ended v1alpha1.StepStatus, recorded bool) {
 	step.ExitCode = new(end.ExitCode)
 	step.Reason = end.Reason
 	step.StartedAt = microTime(end.StartedAt)
@@ -246,14 +277,22 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) (
 		return step, false
 	}
 	step.Message = record.Message
-	step.Retries = int32(min(record.Retries, math.MaxInt32)) //nolint:gosec // bounded
-	step.FinishedAt = exactTime(record.FinishedAt)
-	if step.StartedAt = nil; record.StartedAt != nil {
+	step.Retries = int32(min(max(record.Retries, 0), maxRetries)) //nolint:gosec // bounded
+	if earliest.IsZero() {
+		earliest = end.StartedAt.Time
+	}
+	if isWithin(record.FinishedAt, earliest, end.FinishedAt.Time) {
+		step.FinishedAt = exactTime(record.FinishedAt)
+	}
+	switch {
+	case record.StartedAt == nil:
+		step.StartedAt = nil
+	case isWithin(*record.StartedAt, earliest, end.FinishedAt.Time):
 		step.StartedAt = exactTime(*record.StartedAt)
 	}
 	// Exit codes are the kubelet's to report: a record that says otherwise was left before the container was killed.
-	if record.Reason != "" && record.ExitCode == int(end.ExitCode) {
-		step.Reason = record.Reason
+	if record.ExitCode == int(end.ExitCode) {
+		step.Reason = cleanReason(record.Reason, step.Reason)
 	}
 	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
 		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // the command has none
@@ -289,5 +328,5 @@ func failure(step v1alpha1.StepStatus) string {
 			text += ": " + step.Message
 		}
 	}
-	return text
+	return clean(text, maxNote)
 }

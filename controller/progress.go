@@ -93,10 +93,10 @@ func (n *next) waitForStart(pod *corev1.Pod, container corev1.ContainerStatus, n
 	switch left := n.startGrace - now.Sub(since); {
 	case reason == "CrashLoopBackOff": // it has been started, and will be again
 	case reason == "InvalidImageName" || left <= 0:
-		n.halt = message
+		n.halts(message)
 		for i := range n.Steps {
 			if step := &n.Steps[i]; step.Name == container.Name && !lacksAgent(pod, container) {
-				step.State, step.Reason, step.Message = v1alpha1.StepFailed, reason, message
+				step.State, step.Reason, step.Message = v1alpha1.StepFailed, cleanReason(reason, v1alpha1.ReasonPodFailed), clean(message, maxStepMessage)
 			}
 		}
 		n.podFailed(reason, message, now)

@@ -2,17 +2,22 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record/util"
 	"k8s.io/client-go/tools/reference"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -74,8 +79,35 @@ func (r *Recorder) Eventf(regarding, related runtime.Object, kind, reason, actio
 	select {
 	case r.queue <- event:
 	default:
+		eventsDropped.WithLabelValues(droppedQueue).Inc()
 	}
 }
+
+// Why an event is dropped, for the metric.
+const (
+	droppedQueue    = "QueueFull"
+	droppedWrite    = "WriteFailed"
+	droppedShutdown = "Shutdown"
+)
+
+var eventsDropped = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Name: "taskflow_events_dropped_total",
+	Help: "Events that were not written, by reason: QueueFull, WriteFailed or Shutdown.",
+}, []string{"reason"})
+
+// drainTimeout bounds how long the operator goes on for the events that wait when it ends.
+const drainTimeout = 10 * time.Second
+
+// afterControllers makes a manager stop a Recorder after the controllers, whose last events it would lose otherwise: a manager stops what has a
+// cache when all controllers have returned.
+type afterControllers struct {
+	*Recorder
+
+	cache cache.Cache
+}
+
+// GetCache returns the manager's own cache.
+func (a afterControllers) GetCache() cache.Cache { return a.cache }
 
 // Start writes events until the operator ends, and then those that wait.
 func (r *Recorder) Start(ctx context.Context) error {
@@ -87,7 +119,9 @@ func (r *Recorder) Start(ctx context.Context) error {
 				case event := <-r.queue:
 					r.write(context.WithoutCancel(ctx), event)
 				case <-ctx.Done():
-					r.drain(context.WithoutCancel(ctx))
+					drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+					defer cancel()
+					r.drain(drain)
 					return
 				}
 			}
@@ -101,6 +135,11 @@ func (r *Recorder) drain(ctx context.Context) {
 	for {
 		select {
 		case event := <-r.queue:
+			if ctx.Err() != nil {
+				eventsDropped.WithLabelValues(droppedShutdown).Inc()
+				log.FromContext(ctx).Info("An event isn't written, because the operator ends", "regarding", event.Regarding.Name, "reason", event.Reason)
+				continue
+			}
 			r.write(ctx, event)
 		default:
 			return
@@ -111,10 +150,38 @@ func (r *Recorder) drain(ctx context.Context) {
 // eventTimeout is how long one event may take to be written.
 const eventTimeout = 10 * time.Second
 
+// An event is tried so often, after a pause that doubles.
+const (
+	eventTries = 4
+	eventRetry = 100 * time.Millisecond
+)
+
+// isTransient reports whether another try may help: the API server, or the way to it, has failed.
+func isTransient(err error) bool {
+	var status apierrors.APIStatus
+	if err == nil || !errors.As(err, &status) {
+		return err != nil
+	}
+	return status.Status().Code >= http.StatusInternalServerError || apierrors.IsTooManyRequests(err)
+}
+
 func (r *Recorder) write(ctx context.Context, event *eventsv1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	if err := r.client.Create(ctx, event); err != nil { // such as in a namespace that is being deleted
+	err := r.client.Create(ctx, event)
+	for try := 1; try < eventTries && isTransient(err); try++ {
+		select {
+		case <-ctx.Done():
+		case <-time.After(eventRetry << (try - 1)):
+		}
+		if again := r.client.Create(ctx, event); !apierrors.IsAlreadyExists(again) { // else it was written, and the answer was lost
+			err = again
+		} else {
+			err = nil
+		}
+	}
+	if err != nil { // such as in a namespace that is being deleted
+		eventsDropped.WithLabelValues(droppedWrite).Inc()
 		log.FromContext(ctx).V(1).Info("Can't write an event", "regarding", event.Regarding.Name, "reason", event.Reason, "why", err.Error())
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -35,7 +36,7 @@ func (w *written) Create(ctx context.Context, object client.Object, _ ...client.
 	}
 	event := object.(*eventsv1.Event)
 	if event.Reason == "Refused" {
-		return errors.New("the namespace is being deleted")
+		return apierrors.NewForbidden(eventsv1.Resource("events"), event.Name, errors.New("the namespace is being deleted"))
 	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()

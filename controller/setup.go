@@ -29,7 +29,7 @@ const (
 // SetupWithManager registers both controllers.
 func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace time.Duration) error {
 	recorder := NewRecorder(m.GetClient())
-	if err := m.Add(recorder); err != nil {
+	if err := m.Add(afterControllers{recorder, m.GetCache()}); err != nil {
 		return err
 	}
 	order := NewOrderReconciler(m.GetClient(), recorder)
@@ -129,6 +129,7 @@ func stripPod(object any) (any, error) {
 		},
 		Status: corev1.PodStatus{
 			Phase:                 pod.Status.Phase,
+			StartTime:             pod.Status.StartTime,
 			Reason:                pod.Status.Reason,
 			Message:               pod.Status.Message,
 			Conditions:            stripConditions(pod),
@@ -197,7 +198,7 @@ func hasSucceeded(container corev1.ContainerStatus) bool {
 func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	kept := make([]corev1.ContainerStatus, len(all))
 	for i, container := range all {
-		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID}
+		kept[i] = corev1.ContainerStatus{Name: container.Name, State: container.State, Ready: container.Ready, ImageID: container.ImageID, RestartCount: container.RestartCount}
 		if container.State.Running != nil {
 			kept[i].Started = container.Started
 		}

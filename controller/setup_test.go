@@ -84,7 +84,7 @@ func TestStripPod(t *testing.T) {
 	for i := range pod.Status.ContainerStatuses {
 		container := &pod.Status.ContainerStatuses[i]
 		container.Image, container.ImageID = "busybox", "busybox@sha256:0"
-		want.Status.ContainerStatuses[i].ImageID = container.ImageID
+		want.Status.ContainerStatuses[i].ImageID, want.Status.ContainerStatuses[i].RestartCount = container.ImageID, 3
 		container.ContainerID, container.RestartCount = "containerd://0", 3
 		container.VolumeMounts = []corev1.VolumeMountStatus{{Name: "work"}}
 	}

@@ -53,7 +53,7 @@ func nextStatus(task *v1alpha1.Task, startGrace time.Duration) *next {
 
 func (n *next) condition(kind string, status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&n.Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: n.task.Generation,
+		Type: kind, Status: status, Reason: cleanReason(reason, v1alpha1.ReasonPodFailed), Message: clean(message, maxMessage), ObservedGeneration: n.task.Generation,
 	})
 }
 
@@ -96,7 +96,7 @@ func (n *next) listSteps() {
 // progressing sets the condition Progressing. Its transition is that of its reason, so that it tells how long the Task has been
 // waiting for the same thing.
 func (n *next) progressing(status metav1.ConditionStatus, reason, message string) {
-	if old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing); old != nil && old.Reason != reason {
+	if old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing); old != nil && old.Reason != cleanReason(reason, v1alpha1.ReasonPodFailed) {
 		old.Status = metav1.ConditionUnknown
 	}
 	n.condition(v1alpha1.ConditionProgressing, status, reason, message)
@@ -110,6 +110,7 @@ func (n *next) resumed() {
 
 // failed: the Task has ended and not all steps have ended well.
 func (n *next) failed(reason, message string, at time.Time) {
+	reason = cleanReason(reason, v1alpha1.ReasonPodFailed)
 	n.Phase = v1alpha1.TaskFailed
 	n.listSteps()
 	n.condition(v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, message)
@@ -146,7 +147,8 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 	}
 	n.halts(message)
 	n.Attempts = append(n.Attempts, v1alpha1.AttemptStatus{
-		PodName: n.PodName, CompletionTime: metav1.Time{Time: at.Truncate(time.Second)}, Reason: reason, Message: message,
+		PodName: n.PodName, CompletionTime: metav1.Time{Time: at.Truncate(time.Second)},
+		Reason: cleanReason(reason, v1alpha1.ReasonPodFailed), Message: clean(message, maxMessage),
 	})
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
 	n.Phase, n.PodName, n.PodUID, n.Order, n.CurrentStep, n.Steps = v1alpha1.TaskPending, "", "", 0, "", nil
@@ -180,6 +182,9 @@ func (n *next) complete(at time.Time) {
 func (n *next) ended(reason, message string, at time.Time) {
 	n.resumed()
 	n.progressing(metav1.ConditionFalse, reason, message)
+	if n.StartTime != nil && at.Before(n.StartTime.Time) { // by the clock of a node
+		at = n.StartTime.Time
+	}
 	n.CompletionTime = &metav1.Time{Time: at.Truncate(time.Second)}
 	if n.StartTime != nil {
 		n.Duration = duration.HumanDuration(max(0, n.CompletionTime.Sub(n.StartTime.Time)))
@@ -276,6 +281,7 @@ func (n *next) podDeleted(pod *corev1.Pod, at time.Time) {
 // stopped says why the steps ended that were told to end along with their Pod, since they are not at fault: the one that
 // ran, which is the last that isn't waiting, and those that waited for their turn.
 func (n *next) stopped(reason string) {
+	reason = cleanReason(reason, v1alpha1.ReasonPodFailed)
 	const lost = "ContainerStatusUnknown" // the kubelet doesn't know how it ended, or whether it ever ran
 	first := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State != v1alpha1.StepSucceeded })
 	for i := len(n.Steps) - 1; i >= 0; i-- {
@@ -305,7 +311,7 @@ func podFailure(pod *corev1.Pod, now time.Time) (reason, message string, at time
 	}
 	for _, init := range pod.Status.InitContainerStatuses {
 		if end := init.State.Terminated; end != nil && end.ExitCode != 0 {
-			return v1alpha1.ReasonPodFailed, fmt.Sprintf("the init container %q failed with exit code %d (%s)", init.Name, end.ExitCode, end.Reason), end.FinishedAt.Time
+			return v1alpha1.ReasonPodFailed, fmt.Sprintf("the init container %q failed with exit code %d (%s)", init.Name, end.ExitCode, end.Reason), earlier(end.FinishedAt.Time, now)
 		}
 	}
 	return v1alpha1.ReasonPodFailed, "the Pod ended before all steps had run", now
@@ -337,7 +343,7 @@ func isStopped(pod *corev1.Pod) bool {
 		if container.State.Terminated == nil {
 			return false
 		}
-		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated)
+		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated, time.Time{})
 		killed = killed || wasKilled(end) || isToldToStop(end)
 	}
 	return killed
@@ -381,5 +387,5 @@ func latest(steps []v1alpha1.StepStatus, now time.Time) time.Time {
 	if at.IsZero() {
 		return now
 	}
-	return at
+	return earlier(at, now)
 }

@@ -291,7 +291,7 @@ func TestMirror(t *testing.T) {
 		"all steps have ended, on a node whose clock is behind": {
 			mirrored(order("3"), containers(allWell...), func(pod *corev1.Pod) { pod.CreationTimestamp.Time = ended.Add(time.Minute) }),
 			func() view {
-				v := over("12:01:05", "0s", view{Phase: "Succeeded", Order: 3, Progress: "3/3", Steps: "Succeeded Succeeded Succeeded", Complete: "True " + ok, Progressing: "False " + ok})
+				v := over("12:02:05", "0s", view{Phase: "Succeeded", Order: 3, Progress: "3/3", Steps: "Succeeded Succeeded Succeeded", Complete: "True " + ok, Progressing: "False " + ok})
 				v.Started = "12:02:05"
 				return v
 			}(),

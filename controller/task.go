@@ -53,6 +53,8 @@ type TaskReconciler struct {
 	lookups *lookups
 	// written has the version of a Task that its status was written over, by the Task's name, until the cache has the next one.
 	written sync.Map
+	// refusals has the API server's last refusal of a Task's status, by the Task's name.
+	refusals sync.Map
 	// unsettled has when a Task's Pod was first seen to be over although the kubelet may have another word about it, by the Task's name.
 	unsettled sync.Map
 	// reports are what events say about Pods that have been starting for long, by the Task's name.
@@ -83,6 +85,7 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	}
 	if err != nil {
 		r.unsettled.Delete(request.NamespacedName)
+		r.refusals.Delete(request.NamespacedName)
 		r.lookups.forget(request.NamespacedName)
 		r.reports.forget(request.NamespacedName)
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -107,6 +110,8 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	switch err := r.write(ctx, &task, status.TaskStatus); {
 	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: staleRetry}, nil
+	case isRefused(err):
+		return r.tellRefused(ctx, &task, err), nil
 	case err != nil:
 		return ctrl.Result{}, err
 	}
@@ -118,11 +123,11 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 
 // expire deletes a Task that has ended, when its time has come.
 func (r *TaskReconciler) expire(ctx context.Context, task *v1alpha1.Task) (ctrl.Result, error) {
-	if task.Spec.TTLSecondsAfterFinished == nil || task.Status.CompletionTime == nil {
+	if task.Spec.TTLSecondsAfterFinished == nil {
 		return ctrl.Result{}, nil
 	}
 	ttl := time.Duration(*task.Spec.TTLSecondsAfterFinished) * time.Second
-	if left := task.Status.CompletionTime.Add(ttl).Sub(r.Now()); left > 0 {
+	if left := finishedAt(&task.Status).Add(ttl).Sub(r.Now()); left > 0 {
 		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	err := r.Client.Delete(ctx, task, client.Preconditions{UID: &task.UID}, client.PropagationPolicy(metav1.DeletePropagationBackground))
@@ -201,7 +206,9 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 		if err := r.Live.Get(ctx, key, pod); err != nil {
 			return status, err // it has gone again
 		}
-		if distrust(pod); !isOwn(pod, task) {
+		// A Pod that the webhook didn't see has no mark that counts; only the operator leaves one.
+		isUnseen := metav1.IsControlledBy(pod, task) && !isSequential(pod)
+		if distrust(pod); !isOwn(pod, task) && !isUnseen {
 			return status, r.follow(ctx, task, pod, status)
 		}
 	} else if err != nil {
@@ -298,7 +305,7 @@ func (r *TaskReconciler) unresolved(task *v1alpha1.Task, status *next, why *unre
 
 // refused returns the error where another try may help.
 func (r *TaskReconciler) refused(status *next, err error) error {
-	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) {
 		status.failed(v1alpha1.ReasonPodInvalid, "the API server finds the Pod invalid: "+err.Error(), r.Now())
 		return nil
 	}

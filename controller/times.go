@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
@@ -39,4 +40,23 @@ func stepDuration(step v1alpha1.StepStatus) string {
 	default:
 		return duration.HumanDuration(d)
 	}
+}
+
+// finishedAt returns when the controllers saw the end of a Task. Its completion time is by the clocks of nodes.
+func finishedAt(status *v1alpha1.TaskStatus) time.Time {
+	var at time.Time
+	for _, kind := range []string{v1alpha1.ConditionComplete, v1alpha1.ConditionFailed} {
+		if condition := meta.FindStatusCondition(status.Conditions, kind); condition != nil && condition.Status == metav1.ConditionTrue {
+			at = condition.LastTransitionTime.Time
+		}
+	}
+	return at
+}
+
+// earlier returns the earlier one of two times.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

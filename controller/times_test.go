@@ -51,7 +51,7 @@ func TestStepTimes(t *testing.T) {
 		},
 		"its end is before its start": {
 			sequential(containers(record("a", second(4), second(3)))),
-			[]string{"4s - 3s 0s", " - ", " - "},
+			[]string{"4s - 4s 0s", " - ", " - "},
 		},
 		"a failed step": {
 			sequential(containers(failedWith("a", 1), runningSince("b", second(3)), runningSince("c", second(3)))),

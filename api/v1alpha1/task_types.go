@@ -101,7 +101,7 @@ type TaskSpec struct {
 	// +kubebuilder:validation:Maximum=100
 	BackoffLimit int32 `json:"backoffLimit,omitempty"`
 
-	// How many seconds after its end the Task is deleted, with its Pods. Default: never.
+	// How many seconds after its end the Task is deleted, with its Pods, counted from when taskflow saw the end. Default: never.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
