@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -31,6 +32,28 @@ func record(recorder events.EventRecorder, object runtime.Object, pod *corev1.Po
 		}
 	}
 	recorder.Eventf(object, related, e.kind, cleanReason(e.reason, v1alpha1.ReasonPodFailed), e.action, "%s", clean(e.note, maxNote))
+}
+
+// ownerOf returns the controller of a Pod that is not a Task's, such as a Job, or nil. Whoever looks at that finds only that the Pod failed.
+func ownerOf(pod *corev1.Pod) *corev1.ObjectReference {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || isOfTask(pod) {
+		return nil
+	}
+	return &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: pod.Namespace, Name: owner.Name, UID: owner.UID}
+}
+
+// ownerEvent is what the controller of a Pod is told when the sequence is halted: once for each Pod.
+func ownerEvent(pod *corev1.Pod, seen sequence) event {
+	e := event{
+		kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps",
+		note: fmt.Sprintf("no further step of the Pod %q is started: %s", pod.Name, seen.halt),
+	}
+	if seen.failed >= 0 {
+		e.reason, e.step = v1alpha1.ReasonStepFailed, seen.steps[seen.failed].Name
+		e.note = fmt.Sprintf("%s in the Pod %q", failure(seen.steps[seen.failed]), pod.Name)
+	}
+	return e
 }
 
 // stepEvents tell of the steps that have begun or ended since.

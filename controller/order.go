@@ -94,6 +94,9 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	}
 	if halts {
 		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step is started: " + seen.halt})
+		if owner := ownerOf(&pod); owner != nil {
+			record(r.events, owner, &pod, ownerEvent(&pod, seen))
+		}
 	}
 	log.FromContext(ctx).V(1).Info("Patched the Pod", "order", seen.order, "halt", seen.halt)
 	return ctrl.Result{}, nil

@@ -5,9 +5,11 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -117,5 +120,32 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 				return nil
 			})
 		})
+	}
+}
+
+// TestJobSaysWhichStepFailed proves that `kubectl describe job` names the step that failed and its exit code, and that the events of the Job's Pod
+// tell the story in order.
+func TestJobSaysWhichStepFailed(t *testing.T) {
+	t.Parallel()
+	job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("build", "true"), shell("check", "exit 7"), shell("ship", "true"))
+	createJob(t, job)
+	awaitJob(t, job, "the Job to fail", func() error { return jobIs(job, batchv1.JobFailed) })
+	pod := podsOf(t, job)[0].Name
+	describe := func(what, name string) string {
+		return string(kubectl(t, nil, "-n", job.Namespace, "describe", what, name))
+	}
+	wait.For(t, "the Job's event", func(context.Context) error {
+		if text := describe("job", job.Name); !strings.Contains(text, fmt.Sprintf("step %q failed with exit code 7 in the Pod %q", "check", pod)) {
+			return fmt.Errorf("the Job is described as:\n%s", text)
+		}
+		return nil
+	})
+	text := describe("pod", pod)
+	for _, note := range []string{`step "build" has ended well`, `step "check" failed with exit code 7`} {
+		_, after, found := strings.Cut(text, note)
+		if !found {
+			t.Errorf("this is missing or not in order: %s", note)
+		}
+		text = after
 	}
 }
