@@ -139,7 +139,7 @@ func metadata(t *testing.T, pod *corev1.Pod) string {
 // TestEditorSlowsForeignPods has somebody put 40,000 annotations on a Pod that has nothing to do with taskflow. An update of the Pod takes as long
 // as without taskflow's policies.
 func TestEditorSlowsForeignPods(t *testing.T) {
-	const annotations, rounds, each, bound = 40_000, 3, 2, 1.5
+	const annotations, rounds, each, bound = 40_000, 5, 4, 1.5
 	namespace := newNamespace(t)
 	pod := newPod(namespace, "foreign", shell("only", "true"))
 	pod.Spec.SchedulerName = "nobody"
