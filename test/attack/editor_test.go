@@ -231,28 +231,42 @@ func unbindPolicies(t *testing.T, namespace string) (putBack func()) {
 	}
 }
 
-// TestEditorFloodsWithPods has somebody create labelled Pods of thousands of containers through the API server. Pods of other tenants are admitted
-// soon, and the operator has its memory.
+// TestEditorFloodsWithPods has somebody create labelled Pods of thousands of containers or mounts through the API server. They are refused soon,
+// Pods of other tenants are admitted meanwhile, and the operator has its memory.
 func TestEditorFloodsWithPods(t *testing.T) {
-	const clients, containers = 4, 20_000
-	before := replicas(t)
-	namespace := newNamespace(t)
-	user := tenant.WithClusterRole(t, cluster, namespace, "edit")
-	huge := labelledPod(namespace, "huge")
-	for i := range containers {
-		huge.Spec.Containers = append(huge.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "a", Command: []string{"a"}})
+	const clients, many, cost = 4, 20_000, 5 * time.Second
+	var containers []corev1.Container
+	for i := range many {
+		containers = append(containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "a", Command: []string{"a"}})
 	}
-	attack := make(chan error, clients)
-	for range clients {
-		go func() { attack <- user.Create(t.Context(), huge.DeepCopy(), client.DryRunAll) }()
-	}
-	admitPods(t, 10, 10*time.Second)
-	for range clients {
-		if err := <-attack; err == nil {
-			t.Error("a Pod of thousands of containers was admitted")
-		} else {
-			t.Logf("%.300s", err)
+	mounting := []corev1.Container{shell("first", "true"), shell("second", "true")}
+	for i := range mounting {
+		for n := range many {
+			mounting[i].VolumeMounts = append(mounting[i].VolumeMounts, corev1.VolumeMount{Name: "v", MountPath: fmt.Sprintf("/%d", n)})
 		}
 	}
-	wantUnharmed(t, before)
+	for name, containers := range map[string][]corev1.Container{"containers": containers, "mounts": mounting} {
+		t.Run(name, func(t *testing.T) {
+			before := replicas(t)
+			namespace := newNamespace(t)
+			user := tenant.WithClusterRole(t, cluster, namespace, "edit")
+			huge := labelledPod(namespace, "huge", containers...)
+			huge.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+			attack := make(chan error, clients)
+			for range clients {
+				go func() { attack <- user.Create(t.Context(), huge.DeepCopy(), client.DryRunAll) }()
+			}
+			admitPods(t, 10, 10*time.Second)
+			for range clients {
+				if err := <-attack; err == nil {
+					t.Error("the Pod was admitted")
+				} else if len(err.Error()) > 2048 {
+					t.Errorf("the refusal has %d bytes: %.300s", len(err.Error()), err)
+				}
+			}
+			if computed := wantUnharmed(t, before); computed > cost {
+				t.Errorf("the Pods cost the operator %s of processor time, more than %s", computed, cost)
+			}
+		})
+	}
 }
