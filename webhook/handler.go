@@ -176,7 +176,7 @@ func (h Handler) task(ctx context.Context, key client.ObjectKey) (*v1alpha1.Task
 		return nil, fmt.Errorf("metadata.labels: %s names the Task %q, and the namespace %q has none of that name: create it, or correct the name",
 			contract.TaskLabel, key.Name, key.Namespace)
 	case err != nil:
-		return nil, fmt.Errorf("the Task %q that the label %s names can't be read: %w", key.Name, contract.TaskLabel, err)
+		return nil, fmt.Errorf("the Task %q that the label %s names can't be read: %w; create the Pod again", key.Name, contract.TaskLabel, err)
 	}
 	return &task, nil
 }

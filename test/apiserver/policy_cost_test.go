@@ -55,7 +55,7 @@ func TestPolicyCost(t *testing.T) {
 		return time.Since(began)
 	}
 	median := func(pod *corev1.Pod) time.Duration {
-		const rounds = 5
+		const rounds = 3
 		var took []time.Duration
 		for range rounds {
 			took = append(took, update(pod))
