@@ -131,7 +131,7 @@ func TestUnknownKeysAreWarnedOf(t *testing.T) {
 		"a sequential Pod":                        {podWith, sequential, "", "", nil},
 		"a Pod of the operator's":                 {podWith, `{labels: {taskflow.practice.com/replica: a}}`, "", "", nil},
 		"a Pod that a controller makes":           {podWith, `{labels: {taskflow.practice.com/sequentail: "true"}, ownerReferences: [{apiVersion: v1, kind: X, name: x, uid: x}]}`, "", "", nil},
-		"two keys":                                {podWith, `{labels: {taskflow.practice.com/a: "", taskflow.practice.com/b: ""}}`, "", "", []string{unknownLabel("taskflow.practice.com/a, taskflow.practice.com/b")}},
+		"two keys":                                {jobWith, `{labels: {taskflow.practice.com/b: ""}}`, "", `{labels: {taskflow.practice.com/a: ""}}`, []string{unknownLabel("taskflow.practice.com/a, taskflow.practice.com/b")}},
 		"a Job's template":                        {jobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
 		"a Job's label":                           {jobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
 		"a Job's Task":                            {jobWith, `{labels: {taskflow.practice.com/task: build}}`, "", "", []string{noLabel("taskflow.practice.com/task", "spec.template.metadata")}},
