@@ -18,6 +18,9 @@ import (
 // Pod, and over all attempts. The kubelet ends the Pod by its own activeDeadlineSeconds, also while the operator is away; the controller does
 // the rest.
 
+// deadlineRetry is how soon a Task that has failed to be reconciled is tried again shortly before its deadline.
+const deadlineRetry = 2 * time.Second
+
 // start records that the Task is acknowledged and not suspended.
 func (n *next) start(now time.Time) {
 	if n.StartTime == nil {

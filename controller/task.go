@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -117,6 +118,10 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	}
 	if failure == nil && finished(&status.TaskStatus) {
 		return r.expire(ctx, &task)
+	}
+	if left, isLimited := status.timeLeft(r.Now()); failure != nil && isLimited && left > 0 && left < lastRetry {
+		log.FromContext(ctx).Error(failure, "Trying again before the Task's deadline") // the back-off may end after it
+		return ctrl.Result{RequeueAfter: min(left, deadlineRetry)}, nil
 	}
 	return ctrl.Result{RequeueAfter: status.again}, failure
 }

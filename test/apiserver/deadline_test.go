@@ -25,7 +25,7 @@ import (
 func TestTimeoutWithoutRunning(t *testing.T) {
 	const timeout = 4 * time.Second
 	message := "DeadlineExceeded: the Task took longer than spec.timeout, which is 4s"
-	timedTask := func(t *testing.T, namespace string) *v1alpha1.Task {
+	timedTask := func(t *testing.T, namespace string, timeout time.Duration) *v1alpha1.Task {
 		t.Helper()
 		task := taskOf(namespace, "made", "a", "b")
 		task.Spec.Timeout, task.Spec.BackoffLimit = &metav1.Duration{Duration: timeout}, 3
@@ -50,17 +50,22 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 		if err := cluster.Status().Update(t.Context(), quota); err != nil {
 			t.Fatal(err)
 		}
-		task := timedTask(t, namespace)
+		const timeout = 16 * time.Second // the back-off tries after 15 and 31 seconds
+		task := timedTask(t, namespace, timeout)
 		awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
 			condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 			return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 		})
+		message := "DeadlineExceeded: the Task took longer than spec.timeout, which is 16s"
 		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskFailed, Failed: message, Steps: skipped})
 		wantNoPod(t, task)
+		if took := task.Status.CompletionTime.Sub(task.Status.StartTime.Time); took < timeout || took > timeout+10*time.Second {
+			t.Errorf("it failed after %s, and its timeout is %s", took, timeout)
+		}
 	})
 	t.Run("no node takes the Pod", func(t *testing.T) {
 		t.Parallel()
-		task := timedTask(t, newNamespace(t))
+		task := timedTask(t, newNamespace(t), timeout)
 		awaitPod(t, task)
 		assertOutcome(t, task, outcome{
 			Phase: v1alpha1.TaskFailed, Failed: message + `; the Pod "made" was deleted, because no node had taken it`, Steps: skipped,
@@ -69,7 +74,7 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 	})
 	t.Run("a step runs", func(t *testing.T) {
 		t.Parallel()
-		task := timedTask(t, newNamespace(t))
+		task := timedTask(t, newNamespace(t), timeout)
 		pod := awaitPod(t, task)
 		bind(t, pod)
 		setStates(t, pod, corev1.PodRunning, running(), running())
