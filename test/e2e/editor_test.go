@@ -52,7 +52,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 	through := func(subresource string) error {
 		return user.SubResource(subresource).Patch(t.Context(), get(), client.RawPatch(types.MergePatchType, []byte(release)))
 	}
-	const ofAnnotations, ofLabels = "are changed by taskflow alone", "count when a Pod is created"
+	const ofAnnotations, ofLabels = "metadata.annotations: only taskflow changes ", " is fixed when the Pod is created"
 	const noRight = "cannot " // the API server's own words
 	for name, c := range map[string]struct {
 		err  error
@@ -85,7 +85,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 			preset := newTask(namespace, "preset", shell("first", "true"))
 			preset.Spec.Template = &v1alpha1.PodTemplate{Metadata: metav1.ObjectMeta{Annotations: map[string]string{contract.OrderAnnotation: "2"}}}
 			return user.Create(t.Context(), preset)
-		}(), "template.metadata.annotations can't have keys that start with taskflow.practice.com/"},
+		}(), "template.metadata.annotations: " + contract.OrderAnnotation + " is set by taskflow: remove it"},
 		"the status of the Task": {user.Status().Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"status":{"order":2}}`))), noRight},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
