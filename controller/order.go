@@ -92,7 +92,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	if err := patchPod(ctx, r.client, &pod, patch); err != nil {
 		return retryStale(err)
 	}
-	if halts {
+	if halts && !isTerminal(pod.Status.Phase) { // else its end is told
 		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step is started: " + seen.halt})
 		if owner := ownerOf(&pod); owner != nil {
 			record(r.events, owner, &pod, ownerEvent(&pod, seen))

@@ -70,22 +70,22 @@ func CacheOptions() cache.Options {
 	}
 }
 
-// stripTask drops what kubectl and the API server keep of a Task for themselves, half of it, and what only makes a Pod, once there is one.
+// stripTask drops what no controller reads of a Task: its metadata for others, and of its spec what only makes a Pod, if there is a Pod, if the
+// Task has ended, or if it is large.
 func stripTask(object any) (any, error) {
 	task, ok := object.(*v1alpha1.Task)
 	if !ok {
 		return object, nil // a tombstone
 	}
-	task.ManagedFields = nil
-	delete(task.Annotations, corev1.LastAppliedConfigAnnotation)
-	if task.Status.PodName != "" && len(task.Status.Steps) == len(task.Spec.Steps) {
+	task.ManagedFields, task.Annotations, task.Labels, task.OwnerReferences = nil, nil, nil, nil
+	hasPod := task.Status.PodName != "" && len(task.Status.Steps) == len(task.Spec.Steps)
+	if hasPod || finished(&task.Status) || isLarger(&task.Spec, maxCachedSpec) {
 		task.Spec.Steps, task.Spec.Sidecars, task.Spec.Template = nil, nil, nil
 	}
 	return task, nil
 }
 
-// IsWhole says whether a Task, which may be from the cache, has all of its spec. One of which there is a Pod has not (stripTask), until another
-// Pod is to follow.
+// IsWhole reports whether a Task, which may be from the cache, has all of its spec (stripTask).
 func IsWhole(task *v1alpha1.Task) bool { return len(task.Spec.Steps) > 0 }
 
 // stepNames are those of a Task's steps.

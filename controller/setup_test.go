@@ -199,7 +199,6 @@ func TestStripTaskKeepsWhatIsRead(t *testing.T) {
 // TestStripTask proves what of a Task isn't kept, and that the rest is.
 func TestStripTask(t *testing.T) {
 	whole := newTask(corev1.Container{Name: "a"}, corev1.Container{Name: "b"})
-	whole.Annotations = map[string]string{"team": "x"}
 	whole.Spec.Template, whole.Spec.Sidecars = &v1alpha1.PodTemplate{}, []corev1.Container{{Name: "c"}}
 	whole.Spec.Timeout, whole.Spec.BackoffLimit, whole.Spec.TTLSecondsAfterFinished = &metav1.Duration{Duration: 1}, 2, new(int32(3))
 	for name, c := range map[string]struct {
@@ -208,13 +207,19 @@ func TestStripTask(t *testing.T) {
 	}{
 		"without a Pod":        {v1alpha1.TaskStatus{Steps: []v1alpha1.StepStatus{{Name: "a"}, {Name: "b"}}}, true},
 		"with a Pod":           {v1alpha1.TaskStatus{PodName: "example", Steps: []v1alpha1.StepStatus{{Name: "a"}, {Name: "b"}}}, false},
+		"ended without a Pod":  {v1alpha1.TaskStatus{Conditions: []metav1.Condition{{Type: v1alpha1.ConditionFailed, Status: metav1.ConditionTrue}}}, false},
+		"a large one":          {v1alpha1.TaskStatus{}, false},
 		"an unexpected status": {v1alpha1.TaskStatus{PodName: "example", Steps: []v1alpha1.StepStatus{{Name: "a"}}}, true},
 	} {
 		want := whole.DeepCopy()
 		want.Status = c.status
 		task := want.DeepCopy()
 		task.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-		task.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{}"
+		task.Annotations, task.Labels = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}"}, map[string]string{"team": "x"}
+		task.OwnerReferences = []metav1.OwnerReference{{Name: "x"}}
+		if name == "a large one" {
+			task.Spec.Template.Spec.Tolerations = make([]corev1.Toleration, 1000)
+		}
 		if !c.whole {
 			want.Spec.Steps, want.Spec.Sidecars, want.Spec.Template = nil, nil, nil
 		}

@@ -102,6 +102,9 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 	if ctx.Err() != nil {
 		return ctrl.Result{}, ctx.Err() // the operator ends: that is no state of the Task
 	}
+	if errors.Is(failure, errStale) {
+		return retryStale(failure)
+	}
 	if err := r.tell(ctx, status); err != nil {
 		if status.isEnd() { // nobody would tell the Pod of an end that is written already
 			return retryStale(err)
@@ -144,6 +147,11 @@ func (r *TaskReconciler) advance(ctx context.Context, task *v1alpha1.Task) (*nex
 	pod, err := r.pod(ctx, task)
 	if err != nil {
 		return nextStatus(task, r.StartGrace), err
+	}
+	if needsSpec(task, pod) {
+		if err := r.readWhole(ctx, task); err != nil {
+			return nextStatus(task, r.StartGrace), err
+		}
 	}
 	if pod != nil || task.Spec.Cancel || task.Spec.Suspend {
 		r.lookups.forget(client.ObjectKeyFromObject(task))
