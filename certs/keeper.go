@@ -88,11 +88,10 @@ func New(o Options) *Keeper {
 	}
 }
 
-// TLS makes a server serve the certificate.
-func (k *Keeper) TLS(config *tls.Config) {
-	config.GetCertificate = k.server.get
-	config.MinVersion = tls.VersionTLS12
-	config.NextProtos = []string{"http/1.1"} // as the API server asks for; a connection has one request at a time
+// TLS returns the settings of a server that serves the certificate. A connection has one request at a time: HTTP/1.1 is what the API server asks
+// a webhook for.
+func (k *Keeper) TLS() *tls.Config {
+	return &tls.Config{GetCertificate: k.server.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 }
 
 // Listen makes a transport to the API server tell the Keeper what time it is there. It is for the configuration that the manager is made with.

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +27,7 @@ import (
 	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
+	"github.com/taskflow/taskflow-operator/internal/serve"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -100,7 +100,7 @@ func run(told context.Context, args []string) error {
 			return err
 		}
 		m.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
-		m.GetWebhookServer().Register(certs.Pattern, drained(told.Done(), keeper.Guard(webhook.Bounded(&ctrlwebhook.Admission{
+		m.GetWebhookServer().Register(certs.Pattern, drained(told.Done(), keeper.Guard(serve.Trusting(webhook.Bounded(&ctrlwebhook.Admission{
 			Handler: webhook.Handler{
 				Agent:        c.agent,
 				ImageVolumes: nodes.ImageVolumes,
@@ -109,7 +109,7 @@ func run(told context.Context, args []string) error {
 				Operator:     operator,
 				Commands:     commands,
 			},
-		}))))
+		})))))
 		if err := controller.SetupWithManager(m, commands, c.startGrace); err != nil {
 			return err
 		}
@@ -128,10 +128,7 @@ func run(told context.Context, args []string) error {
 	if err := m.Add(everyReplica{manager.RunnableFunc(start)}); err != nil {
 		return err
 	}
-	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return err
-	}
-	for name, check := range map[string]healthz.Checker{
+	ready := map[string]healthz.Checker{
 		"certificate": keeper.Check,
 		"webhook":     m.GetWebhookServer().StartedChecker(),
 		"caches": func(*http.Request) error {
@@ -142,10 +139,12 @@ func run(told context.Context, args []string) error {
 				return errors.New("the operator hasn't read all Tasks and Pods yet")
 			}
 		},
-	} {
-		if err := m.AddReadyzCheck(name, check); err != nil {
-			return err
-		}
+	}
+	if err := addHealth(ctx, m, c.healthAddress, ready); err != nil {
+		return err
+	}
+	if err := addMetrics(ctx, m, c.metricsAddress, keeper.TLS()); err != nil {
+		return err
 	}
 	return m.Start(ctx)
 }
@@ -175,17 +174,10 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 		Scheme:         scheme,
 		MapperProvider: newMapper,
 		Cache:          c.cacheOptions(),
-		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{
-			Port:    c.webhookPort,
-			TLSOpts: []func(*tls.Config){keeper.TLS},
-		}),
-		HealthProbeBindAddress: c.healthAddress,
-		Metrics: metricsserver.Options{
-			BindAddress:    c.metricsAddress,
-			SecureServing:  true,
-			TLSOpts:        []func(*tls.Config){keeper.TLS},
-			FilterProvider: metricsFilter,
-		},
+		WebhookServer:  newWebhookServer(c.webhookPort, keeper.TLS()),
+		// addHealth and addMetrics serve both.
+		HealthProbeBindAddress:        "0",
+		Metrics:                       metricsserver.Options{BindAddress: "0"},
 		PprofBindAddress:              c.profileAddress,
 		LeaderElection:                true,
 		LeaderElectionID:              leaseName,

@@ -283,9 +283,7 @@ func (c *certificates) start(t *testing.T, keeper *certs.Keeper, between ...tran
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	stopped := make(chan error, 1)
 	go func() { stopped <- m.Start(ctx) }()
-	settings := &tls.Config{MinVersion: tls.VersionTLS12}
-	keeper.TLS(settings)
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", settings)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", keeper.TLS())
 	if err != nil {
 		t.Fatal(err)
 	}
