@@ -27,6 +27,7 @@ import (
 type config struct {
 	namespace      string // the operator's own
 	webhookPort    int
+	webhookClients clientCA
 	healthAddress  string
 	metricsAddress string
 	profileAddress string
@@ -65,6 +66,8 @@ func parse(args []string) (config, error) {
 	flags.DurationVar(&c.certs.Lifetimes.Serving, "cert-lifetime", certs.DefaultLifetimes.Serving, "how long a certificate is valid that the operator makes; a new one comes when a third of that is left")
 	flags.DurationVar(&c.certs.Lifetimes.Authority, "authority-lifetime", certs.DefaultLifetimes.Authority, "how long the authority is valid that the operator makes")
 	flags.IntVar(&c.webhookPort, "webhook-port", 9443, "port of the webhook")
+	flags.StringVar(&c.webhookClients.file, "webhook-client-ca", "", "file with the authorities that sign the API server's client certificate; the webhook then answers nobody without one (default: no certificate is asked for)")
+	flags.StringVar(&c.webhookClients.name, "webhook-client-name", "", "common name that the API server's client certificate must have (default: any)")
 	flags.StringVar(&c.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	flags.StringVar(&c.metricsAddress, "metrics-address", ":8443", "address of /metrics, with TLS, for those who may get it; 0 for none")
 	flags.StringVar(&c.profileAddress, "profile-address", "", "address of /debug/pprof, open to whoever reaches it, such as 127.0.0.1:6060 (default: none)")

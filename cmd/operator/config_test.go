@@ -140,7 +140,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got, cmp.AllowUnexported(config{})); diff != "" {
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(config{}, clientCA{})); diff != "" {
 				t.Errorf("parse(%q) (-want +got):\n%s", c.args, diff)
 			}
 		})

@@ -170,11 +170,15 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	// Both ends of a cluster's own network would compress each event of a watch, for nothing but their time.
 	cluster.DisableCompression = true
 	cluster.Wrap(keeper.Listen)
+	webhookTLS := keeper.TLS()
+	if err := c.webhookClients.require(webhookTLS); err != nil {
+		return nil, err
+	}
 	return ctrl.NewManager(cluster, ctrl.Options{
 		Scheme:         scheme,
 		MapperProvider: newMapper,
 		Cache:          c.cacheOptions(),
-		WebhookServer:  newWebhookServer(c.webhookPort, keeper.TLS()),
+		WebhookServer:  newWebhookServer(c.webhookPort, webhookTLS),
 		// addHealth and addMetrics serve both.
 		HealthProbeBindAddress:        "0",
 		Metrics:                       metricsserver.Options{BindAddress: "0"},
