@@ -86,6 +86,7 @@ func TestPlanScripts(t *testing.T) {
 		{Name: "taskflow-scripts", MountPath: "/taskflow/scripts"},
 		{Name: "taskflow-bin", MountPath: "/taskflow/bin", ReadOnly: true},
 		{Name: "taskflow-podinfo", MountPath: "/etc/podinfo", ReadOnly: true},
+		{Name: "taskflow-run", MountPath: "/taskflow/run", ReadOnly: true},
 		{Name: "taskflow-run", MountPath: "/taskflow/run/1", SubPath: "1"},
 	}
 	if diff := cmp.Diff(want, container.VolumeMounts); diff != "" {

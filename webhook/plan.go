@@ -257,7 +257,7 @@ func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount 
 		corev1.VolumeMount{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
 		corev1.VolumeMount{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
 	)
-	if flags.WaitContent > 1 && !flags.Alone {
+	if !flags.Alone { // the first step, too: it gives way to the second one if that is there
 		mounts = append(mounts, corev1.VolumeMount{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true})
 	}
 	return append(mounts, corev1.VolumeMount{

@@ -62,6 +62,7 @@ spec:
     volumeMounts:
     - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
     - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
     - {name: taskflow-run, mountPath: /taskflow/run/1, subPath: "1"}
   - name: step2
     image: busybox:1.28
@@ -128,6 +129,7 @@ spec:
     volumeMounts:
     - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
     - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
     - {name: taskflow-run, mountPath: /taskflow/run/1, subPath: "1"}
   - name: step2
     image: scratch
@@ -222,6 +224,7 @@ spec:
     volumeMounts:
     - {name: taskflow-bin, mountPath: /taskflow/bin, readOnly: true}
     - {name: taskflow-podinfo, mountPath: /etc/podinfo, readOnly: true}
+    - {name: taskflow-run, mountPath: /taskflow/run, readOnly: true}
     - {name: taskflow-run, mountPath: /taskflow/run/1, subPath: "1"}
   volumes:
   - {name: work, emptyDir: {medium: Memory}}
@@ -370,6 +373,7 @@ func TestPlanStep(t *testing.T) {
 			want.VolumeMounts = slices.Concat(container.VolumeMounts, []corev1.VolumeMount{
 				{Name: "taskflow-bin", MountPath: "/taskflow/bin", ReadOnly: true},
 				{Name: "taskflow-podinfo", MountPath: c.want.Wait[:len(c.want.Wait)-len("/order")], ReadOnly: true},
+				{Name: "taskflow-run", MountPath: "/taskflow/run", ReadOnly: true},
 				{Name: "taskflow-run", MountPath: "/taskflow/run/1", SubPath: "1"},
 			})
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -397,7 +401,7 @@ func TestPlanHandOff(t *testing.T) {
 		pod.Annotations[contract.OptionsAnnotation] = contract.Options{"a": {ContinueOnError: true}}.Marshal()
 	}
 	controller := func(pod *corev1.Pod) { pod.Annotations["taskflow.practice.com/handoff"] = "controller" }
-	mounts := [][]corev1.VolumeMount{{own("1")}, {all, own("2")}, {all, own("3")}}
+	mounts := [][]corev1.VolumeMount{{all, own("1")}, {all, own("2")}, {all, own("3")}}
 	alone := [][]corev1.VolumeMount{{own("1")}, {own("2")}, {own("3")}}
 
 	cases := map[string]struct {

@@ -62,10 +62,7 @@ func unwrap(t *testing.T, mutated []byte, original *corev1.Pod) []byte {
 	for number, name := range contract.ParseSteps(original.Annotations[contract.StepsAnnotation]) {
 		i := slices.IndexFunc(original.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
 		was, is := original.Spec.Containers[i], containers[i].(map[string]any)
-		mounts := []string{contract.BinVolume, contract.PodInfoVolume, contract.RunVolume}
-		if number > 0 {
-			mounts = append(mounts, contract.RunVolume)
-		}
+		mounts := []string{contract.BinVolume, contract.PodInfoVolume, contract.RunVolume, contract.RunVolume}
 		cut(t, is, "volumeMounts", len(was.VolumeMounts), mounts...)
 
 		var args []string

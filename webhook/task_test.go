@@ -132,6 +132,7 @@ func TestNamedTask(t *testing.T) {
 		"volumeMounts": [
 			{"name": "token", "mountPath": "/var/run/x", "unknown": true}, {"name": "work", "mountPath": "/work", "subPathExpr": "$(DEPTH)"},
 			{"name": "taskflow-bin", "mountPath": "/taskflow/bin", "readOnly": true}, {"name": "taskflow-podinfo", "mountPath": "/etc/podinfo", "readOnly": true},
+			{"name": "taskflow-run", "mountPath": "/taskflow/run", "readOnly": true},
 			{"name": "taskflow-run", "mountPath": "/taskflow/run/1", "subPath": "1"}
 		]}`))
 	if diff := cmp.Diff(wantFirst, any(first)); diff != "" {
@@ -226,7 +227,7 @@ func TestNamedTaskOverrides(t *testing.T) {
 			"fetch", "volumeMounts",
 			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
 				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
-				`{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
+				`{"name":"taskflow-run","mountPath":"/taskflow/run","readOnly":true},{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
 		},
 		"a mount twice, which the API server refuses in its own words": {
 			`{"name":"report","image":"task","volumeMounts":[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"}]}`, "report", "volumeMounts",

@@ -48,7 +48,7 @@ func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
        "new": {"deep": {"deeper": []}}, "volumeMounts": [{"name": "work", "mountPath": "/work", "new": true}, `+mount+`, `+others+`, {"name": "taskflow-run", "mountPath": "/taskflow/run/2", "subPath": "2"}], "env": [{"name": "A", "new": 1}]},
       {"name": "other", "new": "other", "volumeMounts": [], "args": null},
       {"name": "b", "command": ["/taskflow/bin/agent"], "args": ["--wait", "/etc/podinfo/order", "--waitcontent", "1", `+flags+`, "b"],
-       "volumeMounts": [`+mount+`, {"name": "taskflow-run", "mountPath": "/taskflow/run/1", "subPath": "1"}], "new": "b"}
+       "volumeMounts": [`+mount+`, `+others+`, {"name": "taskflow-run", "mountPath": "/taskflow/run/1", "subPath": "1"}], "new": "b"}
     ],
     "volumes": [{"name": "work", "newSource": {"path": "/"}, "new": "volume"}, "taskflow-bin", "taskflow-run", "taskflow-podinfo"]
   },
