@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -146,9 +147,7 @@ func TestTextsAreCleaned(t *testing.T) {
 			for _, attempt := range status.Attempts {
 				texts["an attempt"], texts["the reason of an attempt"] = attempt.Message, attempt.Reason
 			}
-			for key, value := range w.pod("example").Annotations {
-				texts[key] = value
-			}
+			maps.Copy(texts, w.pod("example").Annotations)
 			for len(recorder.Events) > 0 {
 				texts["an event"] = <-recorder.Events
 				if len(texts["an event"]) > 1024+50 { // and its type and reason

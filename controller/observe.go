@@ -277,7 +277,7 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, e
 		return step, false
 	}
 	step.Message = record.Message
-	step.Retries = int32(min(max(record.Retries, 0), maxRetries)) //nolint:gosec // bounded
+	step.Retries = int32(min(max(record.Retries, 0), maxRetries))
 	if earliest.IsZero() {
 		earliest = end.StartedAt.Time
 	}

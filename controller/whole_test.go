@@ -27,7 +27,7 @@ func TestLargeTasksAreNotCached(t *testing.T) {
 		runtime.GC()
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
-		return int(stats.HeapAlloc) //nolint:gosec // far below the limit
+		return int(stats.HeapAlloc)
 	}
 	before := memory()
 	var cached []any
