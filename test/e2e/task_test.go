@@ -211,7 +211,7 @@ func TestWaitingTasks(t *testing.T) {
 			create(t, task)
 			status := awaitTask(t, task, "the reason "+test.reason, func(status v1alpha1.TaskStatus) bool {
 				condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
-				return condition != nil && condition.Reason == test.reason
+				return condition != nil && condition.Reason == test.reason && condition.Status == metav1.ConditionFalse
 			})
 			if diff := cmp.Diff(v1alpha1.TaskPending, status.Phase); diff != "" {
 				t.Errorf("phase (-want +got):\n%s", diff)
