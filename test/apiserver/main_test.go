@@ -133,7 +133,7 @@ func run(m *testing.M) (code int, err error) {
 		Operator:     self.Status.UserInfo.Username,
 		Commands:     commands,
 	}}
-	manager.GetWebhookServer().Register(webhookPath, pods)
+	manager.GetWebhookServer().Register(webhookPath, webhook.Bounded(pods))
 	manager.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
 	registerReplicas(manager.GetWebhookServer(), pods)
 	registerSilent(manager.GetWebhookServer())

@@ -1,0 +1,32 @@
+//go:build apiserver
+
+package apiserver
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// TestLargePodsAreRefused proves that whoever creates a Pod that is too large for the webhook is told so, also if the webhook doesn't read it: the
+// API server's defaults make a review of several MiB of a Pod of 1 MiB.
+func TestLargePodsAreRefused(t *testing.T) {
+	namespace := newNamespace(t)
+	for count, text := range map[int]string{
+		1100:  "the Pod has 1100 containers, and a Pod with steps may have 1000",
+		30000: "the webhook takes at most 4194304",
+	} {
+		var containers []corev1.Container
+		for i := range count {
+			containers = append(containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "a"})
+		}
+		err := cluster.Create(t.Context(), plainPod(namespace, "large", sequentialLabel(), containers...), client.DryRunAll)
+		if err == nil || apierrors.IsInternalError(err) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%d containers: %.300v, want a refusal with %q", count, err, text)
+		}
+	}
+}
