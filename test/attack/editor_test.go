@@ -139,7 +139,8 @@ func metadata(t *testing.T, pod *corev1.Pod) string {
 // TestEditorSlowsForeignPods has somebody put 40,000 annotations on a Pod that has nothing to do with taskflow. An update of the Pod takes as long
 // as without taskflow's policies.
 func TestEditorSlowsForeignPods(t *testing.T) {
-	const annotations, rounds, each, bound = 40_000, 5, 4, 1.5
+	// Without the policies alone, the slowest update took up to thirteen times as long as the quickest one. An evaluated policy costs fifty times.
+	const annotations, rounds, each, bound = 40_000, 3, 4, 2
 	namespace := newNamespace(t)
 	pod := newPod(namespace, "foreign", shell("only", "true"))
 	pod.Spec.SchedulerName = "nobody"
@@ -173,7 +174,7 @@ func TestEditorSlowsForeignPods(t *testing.T) {
 	ratio := median(with).Seconds() / median(without).Seconds()
 	t.Logf("an update of a Pod with %d annotations: %s without the policies, %s with them: %.2f times as long (%v, %v)", annotations, median(without), median(with), ratio, without, with)
 	if ratio > bound {
-		t.Errorf("with the policies an update took %.2f times as long, more than %.1f", ratio, bound)
+		t.Errorf("with the policies an update took %.2f times as long, more than %.1f", ratio, float64(bound))
 	}
 }
 
