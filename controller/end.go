@@ -95,11 +95,13 @@ func (r *TaskReconciler) tell(ctx context.Context, status *next) error {
 	if pod != nil && status.expire {
 		return r.expirePod(ctx, pod)
 	}
-	if pod == nil || status.halt == "" || isTold(pod) {
+	switch {
+	case pod == nil || status.halt == "":
 		return nil
-	}
-	if status.remove {
+	case status.remove && pod.DeletionTimestamp == nil: // whether or not somebody has halted it
 		return r.removePod(ctx, pod)
+	case isTold(pod):
+		return nil
 	}
 	err := patchPod(ctx, r.Client, pod, haltPatch(pod, status.halt))
 	if !errors.Is(err, errStale) {

@@ -288,6 +288,15 @@ func TestUnboundPodIsRemoved(t *testing.T) {
 			t.Errorf("the condition Failed is %+v, want %q", failed, want)
 		}
 	})
+	t.Run("no node, and halted before", func(t *testing.T) {
+		w := newWorld(t, task.DeepCopy(), sequential(owned, unboundPod, halt("mine")))
+		if _, err := w.reconcile(); err != nil {
+			t.Fatal(err)
+		}
+		if pod := w.pod("example"); pod != nil {
+			t.Errorf("the Pod is there, and starts when a node takes it: %v", pod.Annotations)
+		}
+	})
 	t.Run("a node has just taken it", func(t *testing.T) {
 		w := newWorld(t, task.DeepCopy(), sequential(owned, onNode))
 		w.cached = func(pod *corev1.Pod) bool {
