@@ -55,7 +55,6 @@ func TestEndings(t *testing.T) {
 		killed     = step(1, withReason(ended(137), "Error"))
 		terminated = step(1, withReason(ended(143), "Error"))
 		toldToStop = step(2, recorded(contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}))
-		skipped    = step(2, recorded(contract.Record{Reason: contract.ReasonSkipped}))
 		graceful   = func(t *testing.T, pod *corev1.Pod) { deletePod(t, pod) }
 		forced     = func(t *testing.T, pod *corev1.Pod) { deletePod(t, pod, client.GracePeriodSeconds(0)) }
 	)
@@ -202,13 +201,6 @@ func TestEndings(t *testing.T) {
 			want: outcome{
 				v1alpha1.TaskFailed, `PodDeleted: the Pod "ends" was deleted before all steps had ended`,
 				[]string{"a Succeeded Completed 0", "b Failed PodDeleted", "c Skipped Skipped"}, "",
-			},
-		},
-		"stopped by somebody's halt": {
-			status: []func(*corev1.Pod){all(func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodSucceeded }, step(1, ended(0)), skipped)},
-			want: outcome{
-				v1alpha1.TaskFailed, "PodFailed: the Pod ended before all steps had run",
-				[]string{"a Succeeded Completed 0", "b Succeeded Completed 0", "c Skipped Skipped"}, "2",
 			},
 		},
 		"not started, since the image has no valid name (PEERS row 2)": {
