@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -24,7 +25,9 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -34,7 +37,8 @@ import (
 )
 
 // TestClientCertificateOfTheAPIServer proves that an API server which has a client certificate, as docs/webhook.md says, calls an operator that
-// asks for one: and that it doesn't get through where the operator wants another name. The operator is the program itself.
+// asks for one: and that it doesn't get through where the operator wants another name. The operator is the program itself, which also serves its
+// metrics to a token that may read them, and to no other.
 func TestClientCertificateOfTheAPIServer(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
@@ -101,6 +105,22 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "prometheus"}}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "default", Name: "prometheus"}},
+	}
+	for _, object := range []client.Object{account, binding} {
+		if err := there.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := &authenticationv1.TokenRequest{}
+	if err := there.SubResource("token").Create(t.Context(), account, request); err != nil {
+		t.Fatal(err)
+	}
+	token := request.Status.Token
 	for _, c := range []struct {
 		name string
 		ok   bool
@@ -125,6 +145,11 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 				}
 			}()
 			wait.For(t, "the operator to be ready", func(ctx context.Context) error { return isReady(ctx, "http://"+health+"/readyz") })
+			for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer nonsense": http.StatusUnauthorized, "Bearer " + token: http.StatusOK} {
+				if got := metricsCode(t, "https://"+metrics+"/metrics", authorization); got != want {
+					t.Errorf("the metrics answer %d to %.10q, want %d", got, authorization, want)
+				}
+			}
 			pod := plainPod("default", "pod", sequentialLabel(), echo("a"))
 			if !c.ok {
 				err := there.Create(t.Context(), pod, client.DryRunAll)
@@ -145,6 +170,25 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// metricsCode asks for the metrics over TLS.
+func metricsCode(t *testing.T, url, authorization string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authorization != "" {
+		request.Header.Set("Authorization", authorization)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	response, err := (&http.Client{Transport: transport, Timeout: 30 * time.Second}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	return response.StatusCode
 }
 
 func isReady(ctx context.Context, url string) error {
