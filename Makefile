@@ -63,6 +63,11 @@ test: ## Run all tests: unit, API server, real node. Needs root for the last.
 unit: ## Run the tests that need no node, those at an API server among them.
 	@hack/unit.sh
 
+.PHONY: repeat
+repeat: deploy-local ## Run, 20 times, what must not depend on which is faster: a first step, or the start of the other containers. COUNT=5: 5 times. RUN=file: that case alone.
+	@environment="$$($(CLUSTER) env)" && eval "$$environment" && \
+	go test -tags e2e -timeout 60m -parallel 8 -count=$(or $(COUNT),20) -run 'TestSettledAtTheStart/^($(or $(RUN),subpath|workdir-replaced|workdir-cloned|workdir-of-user|workdir-linked|file))-(slow|quick)' ./test/e2e
+
 .PHONY: bench
 bench: ## Measure: what the code costs, and sequences on the test cluster beside the other ways to run them. Writes docs/benchmarks.md.
 	@mkdir -p docs && hack/bench.sh --report docs/benchmarks.md
