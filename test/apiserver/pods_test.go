@@ -338,6 +338,7 @@ func TestTaskWithoutTheWebhook(t *testing.T) {
 			if left {
 				pod := plainPod(task.Namespace, name, nil, echo("a"), echo("b"))
 				pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
+				metav1.SetMetaDataAnnotation(&pod.ObjectMeta, contract.TaskUIDAnnotation, string(task.UID))
 				createPod(t, pod)
 				patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":false}}`))
 				if err := cluster.Patch(t.Context(), task, patch); err != nil {
