@@ -123,29 +123,31 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 	}
 }
 
-// TestJobSaysWhichStepFailed proves that `kubectl describe job` names the step that failed and its exit code, and that the events of the Job's Pod
-// tell the story in order.
+// TestJobSaysWhichStepFailed proves that `kubectl describe job` names the step that failed and its exit code, and that `kubectl events` tells the
+// story of its Pod in order.
 func TestJobSaysWhichStepFailed(t *testing.T) {
 	t.Parallel()
 	job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("build", "true"), shell("check", "exit 7"), shell("ship", "true"))
 	createJob(t, job)
 	awaitJob(t, job, "the Job to fail", func() error { return jobIs(job, batchv1.JobFailed) })
 	pod := podsOf(t, job)[0].Name
-	describe := func(what, name string) string {
-		return string(kubectl(t, nil, "-n", job.Namespace, "describe", what, name))
-	}
 	wait.For(t, "the Job's event", func(context.Context) error {
-		if text := describe("job", job.Name); !strings.Contains(text, fmt.Sprintf("step %q failed with exit code 7 in the Pod %q", "check", pod)) {
+		text := string(kubectl(t, nil, "-n", job.Namespace, "describe", "job", job.Name))
+		if !strings.Contains(text, fmt.Sprintf("step %q failed with exit code 7 in the Pod %q", "check", pod)) {
 			return fmt.Errorf("the Job is described as:\n%s", text)
 		}
 		return nil
 	})
-	text := describe("pod", pod)
-	for _, note := range []string{`step "build" has ended well`, `step "check" failed with exit code 7`} {
-		_, after, found := strings.Cut(text, note)
-		if !found {
-			t.Errorf("this is missing or not in order: %s", note)
+	wait.For(t, "the Pod's events, in order", func(context.Context) error { // describe sorts them by a time that newer events don't have
+		all := string(kubectl(t, nil, "-n", job.Namespace, "events", "--for", "pod/"+pod))
+		text := all
+		for _, note := range []string{`step "build" has ended well`, `step "check" failed with exit code 7`} {
+			_, after, found := strings.Cut(text, note)
+			if !found {
+				return fmt.Errorf("this is missing or not in order: %s:\n%s", note, all)
+			}
+			text = after
 		}
-		text = after
-	}
+		return nil
+	})
 }
