@@ -8,7 +8,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 // TestJobIsTold proves that a failed step of a Job's Pod is one event of the Job, too: whoever describes the Job would otherwise find
@@ -28,7 +27,7 @@ func TestJobIsTold(t *testing.T) {
 	}
 	for _, name := range []string{"nightly-x", "nightly-y"} {
 		pod := plainPod(namespace, name, sequentialLabel(), echo("a"), echo("b"))
-		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: job.Name, UID: job.UID, Controller: ptr.To(true)}}
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: job.Name, UID: job.UID, Controller: new(true)}}
 		createPod(t, pod)
 		setStates(t, pod, corev1.PodRunning, running(), running())
 		setStates(t, pod, corev1.PodRunning, ended(7), running())
