@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -540,8 +541,26 @@ func restart(t *testing.T, component string) {
 	if pid == 0 {
 		t.Fatalf("%s has no process", component)
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	kill(t, pid)
+	run("up")
+}
+
+// kill ends a process, and returns when the last of its threads has ended: until then it keeps its ports, although it may be a zombie by then.
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	run("up")
+	defer unix.Close(process)
+	if err := unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the process to end", func(context.Context) error {
+		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0)
+		if err == nil && ended == 0 {
+			return errors.New("it has threads yet")
+		}
+		return err
+	})
 }

@@ -596,11 +596,7 @@ func createPods(t *testing.T, namespace string) *load {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: namespace, GenerateName: "load-",
-				Labels:      map[string]string{contract.TaskLabel: "load"},
-				Annotations: map[string]string{contract.StepsAnnotation: "step"},
-				OwnerReferences: []metav1.OwnerReference{{
-					APIVersion: v1alpha1.GroupVersion.String(), Kind: "Task", Name: "load", UID: "load", Controller: new(true),
-				}},
+				Labels: map[string]string{contract.SequentialLabel: "true"},
 			},
 			Spec: corev1.PodSpec{
 				RestartPolicy: corev1.RestartPolicyNever,
