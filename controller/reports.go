@@ -2,6 +2,10 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -16,11 +20,19 @@ import (
 
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=list
 
-// reportInterval is how much time passes between two reads of events, of whatever Pods. The API server searches all events of the namespace.
-const reportInterval = 200 * time.Millisecond
-
-// reportTimeout bounds one read of events.
-const reportTimeout = 5 * time.Second
+const (
+	// reportInterval is the time between two reads of events, of all Pods together. The API server searches all events of the namespace.
+	reportInterval = 200 * time.Millisecond
+	// reportTimeout bounds one read of events, for which a worker waits.
+	reportTimeout = 2 * time.Second
+	// reportPause is how long no events of a namespace are read after a read of them has failed: whoever may create events there can make
+	// each read slow, or too large.
+	reportPause = time.Minute
+	// maxReports is how many events of one Pod are read. A Pod that can't start has about ten.
+	maxReports = 100
+	// maxReportBytes bounds what is read of them. An event may have 1.5 MB, and its author need not be the kubelet.
+	maxReportBytes = 1 << 20
+)
 
 // startReports reads what events say about Pods that have been starting for long, and keeps it until the next read. Each Pod is read at most
 // once in startCheck, and all Pods together at most once in reportInterval. The zero value is ready to use.
@@ -28,6 +40,8 @@ type startReports struct {
 	mutex sync.Mutex
 	next  time.Time
 	known map[types.NamespacedName]podReports
+	// paused holds the namespaces whose events can't be read, and until when they are left alone.
+	paused map[string]time.Time
 }
 
 // podReports are the reports about one Pod.
@@ -47,8 +61,9 @@ func (s *startReports) of(ctx context.Context, live client.Reader, key types.Nam
 	defer cancel()
 	var list eventsv1.EventList
 	about := client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("regarding.uid", string(pod.UID))}
-	if err := live.List(ctx, &list, client.InNamespace(pod.Namespace), about); err != nil {
+	if err := live.List(ctx, &list, client.InNamespace(pod.Namespace), about, client.Limit(maxReports)); err != nil {
 		log.FromContext(ctx).V(1).Info("Can't read the events of a Pod", "pod", pod.Name, "why", err.Error())
+		s.pause(pod.Namespace, now)
 		return reports
 	}
 	reports = parseReports(list.Items)
@@ -66,7 +81,7 @@ func (s *startReports) begin(key types.NamespacedName, uid types.UID, now time.T
 	if ok && known.uid != uid {
 		known, ok = podReports{}, false
 	}
-	if ok && now.Sub(known.at) < startCheck || now.Before(s.next) {
+	if ok && now.Sub(known.at) < startCheck || now.Before(s.next) || now.Before(s.paused[key.Namespace]) {
 		return known.reports, false
 	}
 	s.next = now.Add(reportInterval)
@@ -74,6 +89,17 @@ func (s *startReports) begin(key types.NamespacedName, uid types.UID, now time.T
 		s.known = map[types.NamespacedName]podReports{}
 	}
 	return known.reports, true
+}
+
+// pause leaves the events of a namespace alone for some time.
+func (s *startReports) pause(namespace string, now time.Time) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	maps.DeleteFunc(s.paused, func(_ string, until time.Time) bool { return !now.Before(until) })
+	if s.paused == nil {
+		s.paused = map[string]time.Time{}
+	}
+	s.paused[namespace] = now.Add(reportPause)
 }
 
 func (s *startReports) forget(key types.NamespacedName) {
@@ -108,4 +134,35 @@ func eventTime(event eventsv1.Event) time.Time {
 		at = last
 	}
 	return at
+}
+
+// BoundEvents returns a transport to the API server that reads no more than maxReportBytes of a list of events. The list comes from the
+// namespace of a tenant, who may create events, and would be decoded as a whole.
+func BoundEvents(transport http.RoundTripper) http.RoundTripper { return boundedEvents{transport} }
+
+type boundedEvents struct{ http.RoundTripper }
+
+var errLargeEvents = errors.New("the events take more than 1 MiB")
+
+func (b boundedEvents) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := b.RoundTripper.RoundTrip(request)
+	if err == nil && request.Method == http.MethodGet && strings.HasPrefix(request.URL.Path, "/apis/"+eventsv1.GroupName+"/") {
+		response.Body = &boundedBody{ReadCloser: response.Body, left: maxReportBytes}
+	}
+	return response, err
+}
+
+// boundedBody fails instead of ending: half a list must not be taken for all of it.
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errLargeEvents
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }

@@ -322,7 +322,10 @@ func TestStartReports(t *testing.T) {
 	}
 	reader.err = nil
 	reports.forget(key)
-	if got := read(key, pod, 3*startCheck); got == nil || len(got) != 0 {
+	if got := read(key, pod, 2*startCheck+reportPause-1); got != nil {
+		t.Errorf("soon after a failure in the namespace, they are %v", got)
+	}
+	if got := read(key, pod, 2*startCheck+reportPause); got == nil || len(got) != 0 {
 		t.Errorf("of a Pod without events, they are %v", got)
 	}
 	if len(reader.reads) != 5 {

@@ -170,6 +170,7 @@ func newManager(c config, keeper *certs.Keeper) (manager.Manager, error) {
 	// Both ends of a cluster's own network would compress each event of a watch, for nothing but their time.
 	cluster.DisableCompression = true
 	cluster.Wrap(keeper.Listen)
+	cluster.Wrap(controller.BoundEvents)
 	webhookTLS := keeper.TLS()
 	if err := c.webhookClients.require(webhookTLS); err != nil {
 		return nil, err

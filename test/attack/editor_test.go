@@ -10,13 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/test/tenant"
 	"github.com/taskflow/taskflow-operator/test/wait"
@@ -270,4 +273,46 @@ func TestEditorFloodsWithPods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEditorFloodsWithEvents has somebody with the role edit create events of one megabyte each about a Pod whose volume is missing: the operator
+// reads the events of such a Pod to say what it waits for. It keeps its memory, and says it to another tenant.
+func TestEditorFloodsWithEvents(t *testing.T) {
+	const events, size, clients = 150, 1 << 20, 4
+	before := replicas(t)
+	waiting := func(namespace string) *v1alpha1.Task {
+		task := newTask(namespace, "waits", shell("only", "true"))
+		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{
+			Name: "missing", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "missing"}},
+		}}}}
+		task.Spec.Steps[0].VolumeMounts = []corev1.VolumeMount{{Name: "missing", MountPath: "/missing"}}
+		create(t, task)
+		return task
+	}
+	namespace := newNamespace(t)
+	user := tenant.WithClusterRole(t, cluster, namespace, "edit")
+	attacker := waiting(namespace)
+	var pod corev1.Pod
+	wait.For(t, "the attacker's Pod", func(ctx context.Context) error {
+		return cluster.Get(ctx, client.ObjectKeyFromObject(attacker), &pod)
+	})
+	var flood errgroup.Group
+	flood.SetLimit(clients)
+	for i := range events {
+		flood.Go(func() error {
+			return user.Create(t.Context(), &corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("flood-%d", i)},
+				InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: namespace, Name: pod.Name, UID: pod.UID},
+				Reason:         "FailedMount", Type: corev1.EventTypeWarning, Message: strings.Repeat("A", size),
+			})
+		})
+	}
+	if err := flood.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	awaitTask(t, waiting(newNamespace(t)), "another tenant's Task to say what it waits for", func(status v1alpha1.TaskStatus) bool {
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
+		return condition != nil && condition.Reason == "FailedMount"
+	})
+	wantUnharmed(t, before)
 }

@@ -1,0 +1,48 @@
+package controller
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// TestBoundEvents proves that a list of events is read up to a bound, and that what is larger is an error instead of a shorter list. Whoever may
+// create events in a namespace can make such a list as large as they like: 239 of them with 224 MB killed the operator.
+func TestBoundEvents(t *testing.T) {
+	const events = "/apis/events.k8s.io/v1/namespaces/default/events"
+	for name, c := range map[string]struct {
+		path string
+		size int
+		want error
+	}{
+		"events":          {path: events, size: maxReportBytes - 1},
+		"too many events": {path: events, size: maxReportBytes + 1, want: errLargeEvents},
+		"something else":  {path: "/api/v1/namespaces/default/pods", size: 2 * maxReportBytes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, strings.Repeat("e", c.size))
+			}))
+			t.Cleanup(server.Close)
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+c.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := BoundEvents(http.DefaultTransport).RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = response.Body.Close() })
+			got, err := io.ReadAll(response.Body)
+			if !errors.Is(err, c.want) {
+				t.Errorf("the error is %v, want %v", err, c.want)
+			}
+			if want := min(c.size, maxReportBytes); c.want != nil && len(got) != want {
+				t.Errorf("%d bytes were read, want %d", len(got), want)
+			}
+		})
+	}
+}
