@@ -86,8 +86,8 @@ func filled(t *testing.T, as client.Client, namespace, manifest string, own, job
 	return as.Create(t.Context(), object, client.DryRunAll)
 }
 
-// TestUnknownKeysAreWarnedOf proves that a label or an annotation of taskflow's that has no effect, because it is misspelt or in another place
-// than the Pod template, is warned of when its object is created; and that no other object has a warning.
+// TestUnknownKeysAreWarnedOf proves that a label or an annotation of taskflow's that has no effect, because it is misspelt, in another place
+// than the Pod template, or without the label that it needs, is warned of when its object is created; and that no other object has a warning.
 func TestUnknownKeysAreWarnedOf(t *testing.T) {
 	namespace := newNamespace(t)
 	as, handler := warned(t)
@@ -110,47 +110,64 @@ func TestUnknownKeysAreWarnedOf(t *testing.T) {
 	noLabel := func(keys, path string) string {
 		return "metadata.labels: " + keys + " has no effect here, and all containers start at once: set it in " + path + ".labels"
 	}
+	unlabelled := func(keys, path string) string {
+		return path + ".annotations: " + keys + ` no effect without the label taskflow.practice.com/sequential: "true", and all containers start at once: set the label in ` + path + ".labels"
+	}
 	const sequential = `{labels: {taskflow.practice.com/sequential: "true"}}`
+	const steps, ofTask = `{annotations: {taskflow.practice.com/steps: a}}`, `{labels: {taskflow.practice.com/task: t}, annotations: {taskflow.practice.com/steps: a}}`
 	const app, appSequential = `{labels: {app: a}}`, `{labels: {app: a, taskflow.practice.com/sequential: "true"}}`
 	forever := func(kind string) string { return strings.ReplaceAll(foreverWith, "KIND", kind) }
 	many := []string{`taskflow.practice.com/sequentail: "true"`}
 	for i := range 100 {
 		many = append(many, fmt.Sprintf(`l%d: ""`, i))
 	}
+	manyAndSteps := "{labels: {" + strings.Join(many, ", ") + "%s}, annotations: {taskflow.practice.com/steps: a}}"
 	cases := map[string]struct {
 		manifest, own, job, template string
 		want                         []string
 	}{
-		"nothing":                                 {podWith, "", "", "", nil},
-		"a Pod's label":                           {podWith, misspelt, "", "", []string{unknownLabel("taskflow.practice.com/sequentail")}},
-		"another prefix":                          {podWith, `{labels: {taskflow.practise.com/sequential: "true"}}`, "", "", []string{unknownLabel("taskflow.practise.com/sequential")}},
-		"the API's prefix":                        {podWith, `{labels: {api.practice.com/sequential: "true"}}`, "", "", []string{unknownLabel("api.practice.com/sequential")}},
-		"a Pod's annotation":                      {podWith, `{annotations: {taskflow.practice.com/step: "a"}}`, "", "", []string{unknownAnnotation("taskflow.practice.com/step")}},
-		"a label among the annotations":           {podWith, `{annotations: {taskflow.practice.com/sequential: "true"}}`, "", "", []string{"annotations: taskflow does not know taskflow.practice.com/sequential, and ignores it: set it as a label"}},
-		"an annotation among the labels":          {podWith, `{labels: {taskflow.practice.com/steps: "a"}}`, "", "", []string{unknownLabel("taskflow.practice.com/steps")}},
-		"a sequential Pod":                        {podWith, sequential, "", "", nil},
-		"a Pod of the operator's":                 {podWith, `{labels: {taskflow.practice.com/replica: a}}`, "", "", nil},
-		"a Pod that a controller makes":           {podWith, `{labels: {taskflow.practice.com/sequentail: "true"}, ownerReferences: [{apiVersion: v1, kind: X, name: x, uid: x}]}`, "", "", nil},
-		"two keys":                                {jobWith, `{labels: {taskflow.practice.com/b: ""}}`, "", `{labels: {taskflow.practice.com/a: ""}}`, []string{unknownLabel("taskflow.practice.com/a, taskflow.practice.com/b")}},
-		"a Job's template":                        {jobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
-		"a Job's label":                           {jobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
-		"a Job's Task":                            {jobWith, `{labels: {taskflow.practice.com/task: build}}`, "", "", []string{noLabel("taskflow.practice.com/task", "spec.template.metadata")}},
-		"a Job's label, and its template's":       {jobWith, sequential, "", sequential, nil},
-		"a Job's label that says no":              {jobWith, `{labels: {taskflow.practice.com/sequential: "false"}}`, "", "", nil},
-		"a sequential Job":                        {jobWith, "", "", sequential, nil},
-		"a Job's annotation":                      {jobWith, `{annotations: {taskflow.practice.com/steps: "b,a"}}`, "", sequential, []string{"metadata.annotations: taskflow.practice.com/steps has no effect here: set it in spec.template.metadata.annotations"}},
-		"a CronJob's template":                    {cronJobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
-		"a CronJob's label":                       {cronJobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.jobTemplate.spec.template.metadata")}},
-		"a label of a CronJob's Jobs":             {cronJobWith, "", sequential, "", []string{noLabel("taskflow.practice.com/sequential", "spec.jobTemplate.spec.template.metadata")}},
-		"a sequential CronJob":                    {cronJobWith, "", "", sequential, nil},
-		"a Deployment's label":                    {forever("Deployment"), sequential, "", app, []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
-		"a Deployment's template":                 {forever("Deployment"), "", "", `{labels: {app: a, taskflow.practice.com/sequentail: "true"}}`, []string{unknownLabel("taskflow.practice.com/sequentail")}},
-		"a Deployment that is all the same to us": {forever("Deployment"), "", "", app, nil},
-		"a Deployment that is refused elsewhere":  {forever("Deployment"), "", "", appSequential, nil},
-		"a Task":                                  {taskWith, "", "", "", nil},
-		"a Task's annotation":                     {taskWith, `{annotations: {taskflow.practice.com/handoff: controller}}`, "", "", []string{"metadata.annotations: taskflow.practice.com/handoff has no effect here: set it in spec.template.metadata.annotations"}},
-		"a Task's unknown annotation":             {taskWith, `{annotations: {taskflow.practice.com/cancel: "true"}}`, "", "", []string{unknownAnnotation("taskflow.practice.com/cancel")}},
-		"too many keys to look at":                {podWith, "{labels: {" + strings.Join(many, ", ") + "}}", "", "", nil},
+		"nothing":                                   {podWith, "", "", "", nil},
+		"a Pod's label":                             {podWith, misspelt, "", "", []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"another prefix":                            {podWith, `{labels: {taskflow.practise.com/sequential: "true"}}`, "", "", []string{unknownLabel("taskflow.practise.com/sequential")}},
+		"the API's prefix":                          {podWith, `{labels: {api.practice.com/sequential: "true"}}`, "", "", []string{unknownLabel("api.practice.com/sequential")}},
+		"a Pod's annotation":                        {podWith, `{annotations: {taskflow.practice.com/step: "a"}}`, "", "", []string{unknownAnnotation("taskflow.practice.com/step")}},
+		"a label among the annotations":             {podWith, `{annotations: {taskflow.practice.com/sequential: "true"}}`, "", "", []string{"annotations: taskflow does not know taskflow.practice.com/sequential, and ignores it: set it as a label"}},
+		"an annotation among the labels":            {podWith, `{labels: {taskflow.practice.com/steps: "a"}}`, "", "", []string{unknownLabel("taskflow.practice.com/steps")}},
+		"a sequential Pod":                          {podWith, sequential, "", "", nil},
+		"a Pod of the operator's":                   {podWith, `{labels: {taskflow.practice.com/replica: a}}`, "", "", nil},
+		"a Pod that a controller makes":             {podWith, `{labels: {taskflow.practice.com/sequentail: "true"}, ownerReferences: [{apiVersion: v1, kind: X, name: x, uid: x}]}`, "", "", nil},
+		"two keys":                                  {jobWith, `{labels: {taskflow.practice.com/b: ""}}`, "", `{labels: {taskflow.practice.com/a: ""}}`, []string{unknownLabel("taskflow.practice.com/a, taskflow.practice.com/b")}},
+		"a Job's template":                          {jobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"a Job's label":                             {jobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
+		"a Job's Task":                              {jobWith, `{labels: {taskflow.practice.com/task: build}}`, "", "", []string{noLabel("taskflow.practice.com/task", "spec.template.metadata")}},
+		"a Job's label, and its template's":         {jobWith, sequential, "", sequential, nil},
+		"a Job's label that says no":                {jobWith, `{labels: {taskflow.practice.com/sequential: "false"}}`, "", "", nil},
+		"a sequential Job":                          {jobWith, "", "", sequential, nil},
+		"a Job's annotation":                        {jobWith, `{annotations: {taskflow.practice.com/steps: "b,a"}}`, "", sequential, []string{"metadata.annotations: taskflow.practice.com/steps has no effect here: set it in spec.template.metadata.annotations"}},
+		"a CronJob's template":                      {cronJobWith, "", "", misspelt, []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"a CronJob's label":                         {cronJobWith, sequential, "", "", []string{noLabel("taskflow.practice.com/sequential", "spec.jobTemplate.spec.template.metadata")}},
+		"a label of a CronJob's Jobs":               {cronJobWith, "", sequential, "", []string{noLabel("taskflow.practice.com/sequential", "spec.jobTemplate.spec.template.metadata")}},
+		"a sequential CronJob":                      {cronJobWith, "", "", sequential, nil},
+		"a Deployment's label":                      {forever("Deployment"), sequential, "", app, []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
+		"a Deployment's template":                   {forever("Deployment"), "", "", `{labels: {app: a, taskflow.practice.com/sequentail: "true"}}`, []string{unknownLabel("taskflow.practice.com/sequentail")}},
+		"a Deployment that is all the same to us":   {forever("Deployment"), "", "", app, nil},
+		"a Deployment that is refused elsewhere":    {forever("Deployment"), "", "", appSequential, nil},
+		"a Task":                                    {taskWith, "", "", "", nil},
+		"a Task's annotation":                       {taskWith, `{annotations: {taskflow.practice.com/handoff: controller}}`, "", "", []string{"metadata.annotations: taskflow.practice.com/handoff has no effect here: set it in spec.template.metadata.annotations"}},
+		"a Task's unknown annotation":               {taskWith, `{annotations: {taskflow.practice.com/cancel: "true"}}`, "", "", []string{unknownAnnotation("taskflow.practice.com/cancel")}},
+		"too many keys to look at":                  {podWith, "{labels: {" + strings.Join(many, ", ") + "}}", "", "", nil},
+		"steps without a label":                     {podWith, steps, "", "", []string{unlabelled("taskflow.practice.com/steps has", "metadata")}},
+		"a hand-off and a delivery without a label": {podWith, `{annotations: {taskflow.practice.com/handoff: controller, taskflow.practice.com/agent-delivery: init}}`, "", "", []string{unlabelled("taskflow.practice.com/handoff, taskflow.practice.com/agent-delivery have", "metadata")}},
+		"steps with a misspelt label":               {podWith, `{labels: {taskflow.practice.com/sequentail: "true"}, annotations: {taskflow.practice.com/steps: a}}`, "", "", []string{unknownLabel("taskflow.practice.com/sequentail"), unlabelled("taskflow.practice.com/steps has", "metadata")}},
+		"steps with a label that says no":           {podWith, `{labels: {taskflow.practice.com/sequential: "false"}, annotations: {taskflow.practice.com/steps: a}}`, "", "", nil},
+		"steps with the label, and many others":     {podWith, fmt.Sprintf(manyAndSteps, `, taskflow.practice.com/sequential: "true"`), "", "", nil},
+		"steps with many other labels":              {podWith, fmt.Sprintf(manyAndSteps, ""), "", "", []string{unlabelled("taskflow.practice.com/steps has", "metadata")}},
+		"steps in a Job's template":                 {jobWith, "", "", steps, []string{unlabelled("taskflow.practice.com/steps has", "spec.template.metadata")}},
+		"steps and a Task in a Job's template":      {jobWith, "", "", ofTask, nil},
+		"steps in the template, and a Job's label":  {jobWith, sequential, "", steps, []string{noLabel("taskflow.practice.com/sequential", "spec.template.metadata")}},
+		"steps in a CronJob's template":             {cronJobWith, "", "", steps, []string{unlabelled("taskflow.practice.com/steps has", "spec.jobTemplate.spec.template.metadata")}},
+		"steps in a Deployment's template":          {forever("Deployment"), "", "", `{labels: {app: a}, annotations: {taskflow.practice.com/steps: a}}`, []string{`spec.template.metadata.annotations: taskflow.practice.com/steps has no effect in a Deployment, and all containers start at once: use a Job with the label taskflow.practice.com/sequential: "true"`}},
+		"a hand-off in a Task's template":           {taskWith, "", "", `{annotations: {taskflow.practice.com/handoff: controller}}`, nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
