@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,10 +35,11 @@ func record(recorder events.EventRecorder, object runtime.Object, pod *corev1.Po
 	recorder.Eventf(object, related, e.kind, cleanReason(e.reason, v1alpha1.ReasonPodFailed), e.action, "%s", clean(e.note, maxNote))
 }
 
-// ownerOf returns the controller of a Pod that is not a Task's, such as a Job, or nil. Whoever looks at that finds only that the Pod failed.
+// ownerOf returns the Job that controls a Pod, or nil. Whoever looks at the Job finds only that the Pod failed. Other kinds are told nothing:
+// whoever creates a Pod can name any object of the cluster as its controller, such as a Node.
 func ownerOf(pod *corev1.Pod) *corev1.ObjectReference {
 	owner := metav1.GetControllerOf(pod)
-	if owner == nil || isOfTask(pod) {
+	if owner == nil || owner.Kind != "Job" || owner.APIVersion != batchv1.SchemeGroupVersion.String() {
 		return nil
 	}
 	return &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: pod.Namespace, Name: owner.Name, UID: owner.UID}

@@ -315,6 +315,9 @@ func exactTime(t time.Time) *metav1.MicroTime {
 
 // failure is one sentence about a step that has failed.
 func failure(step v1alpha1.StepStatus) string {
+	if step.Reason == contract.ReasonTerminated {
+		return fmt.Sprintf("step %q was told to stop before its turn", step.Name)
+	}
 	text := fmt.Sprintf("step %q failed", step.Name)
 	if step.ExitCode != nil {
 		text += fmt.Sprintf(" with exit code %d", *step.ExitCode)

@@ -115,7 +115,7 @@ func parseReports(events []eventsv1.Event) []startReport {
 		if startFailures[event.Reason] == "" && !isStartStep(event.Reason) || event.ReportingController == reporter {
 			continue
 		}
-		report := startReport{at: eventTime(event), reason: event.Reason, note: strings.TrimSpace(event.Note)}
+		report := startReport{at: eventTime(event), reason: event.Reason, note: clean(strings.TrimSpace(event.Note), maxNote)}
 		if _, name, ok := strings.Cut(event.Regarding.FieldPath, "{"); ok { // spec.containers{NAME}
 			report.container = strings.TrimSuffix(name, "}")
 		}

@@ -215,6 +215,9 @@ func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 }
 
 func taskflowAnnotations(pod *corev1.Pod) map[string]string {
+	if _, isMirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; isMirror {
+		return nil // the webhook doesn't mutate the static Pods that a kubelet reports
+	}
 	kept := map[string]string{}
 	for _, key := range []string{
 		contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation, contract.OptionsAnnotation, contract.HandoffAnnotation,

@@ -244,7 +244,7 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 		n.progress(pod, seen.steps[current], now)
 	}
 	n.checkDeadline(now)
-	if n.isEnd() && isUnbound(pod) {
+	if n.isEnd() && isUnbound(pod) && pod.DeletionTimestamp == nil {
 		n.removes(pod)
 	}
 }
@@ -290,6 +290,9 @@ func (n *next) stopped(reason string) {
 		case step.Reason == contract.ReasonTerminated, step.Reason == lost && i > first:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
 		case step.Reason == contract.ReasonStopped, step.Reason == lost: // whatever its exit code: it was not done
+			if step.State == v1alpha1.StepSucceeded {
+				n.Progress, n.CurrentStep = fmt.Sprintf("%d/%d", i, len(n.Steps)), step.Name
+			}
 			step.State, step.Reason = v1alpha1.StepFailed, reason
 			return
 		case step.State == v1alpha1.StepFailed:

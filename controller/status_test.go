@@ -710,3 +710,17 @@ func TestFinished(t *testing.T) {
 		})
 	}
 }
+
+// TestProgressOfAStoppedStep proves that a step which was stopped with its Pod counts as not done, in PROGRESS and STEP too, although its command
+// ended with 0.
+func TestProgressOfAStoppedStep(t *testing.T) {
+	told := exited("b", 0, "Completed", contract.Record{FinishedAt: ended, Reason: contract.ReasonStopped}.Marshal())
+	waited := exited("c", 143, "Error", contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonTerminated}.Marshal())
+	status := statusAfter(mirrored(order("3"), phase(corev1.PodFailed), containers(succeeded("a"), told, waited), func(pod *corev1.Pod) {
+		pod.Status.Reason = "DeadlineExceeded"
+	}))
+	got := []string{status.Progress, status.CurrentStep, string(status.Steps[1].State), status.Steps[1].Reason, string(status.Steps[2].State)}
+	if diff := cmp.Diff([]string{"1/3", "b", "Failed", "DeadlineExceeded", "Skipped"}, got); diff != "" {
+		t.Errorf("progress, step, and how the steps ended (-want +got):\n%s", diff)
+	}
+}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
 // The bounds of what the webhook works on. They are far above what a node can run, and such that every Pod within them is answered in a small part
@@ -26,17 +28,35 @@ const (
 	maxMounts     = 10000 // of all containers
 	maxOwnMounts  = 250   // of one container
 	maxPath       = 1024  // bytes of mountPath, subPath, subPathExpr and workingDir
+
+	// lightReview is the size in bytes of a review that needs no turn: an ordinary Pod has a tenth of it.
+	lightReview = 256 << 10
+	// heavyReviews is how many larger ones are worked on at the same time. Each may take fifty times its size of memory.
+	heavyReviews = 2
 )
+
+// NewLargeTasks returns the limit for Handler.LargeTasks. A Task of 1.4 MB takes about 100 MB of memory while it is merged into a Pod.
+func NewLargeTasks() *fair.Limiter { return fair.NewLimiter(2, 1) }
 
 // maxHead bounds how much of a review is read that is too large, to find its UID. It comes first.
 const maxHead = 4 << 10
 
-// Bounded refuses reviews that are too large, without reading them.
+// Bounded refuses reviews that are too large, without reading them, and lets other large ones through one after another.
 func Bounded(next http.Handler) http.Handler {
+	heavy := fair.NewLimiter(heavyReviews, heavyReviews)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > maxReview {
 			refuseLarge(w, r)
 			return
+		}
+		if r.ContentLength < 0 || r.ContentLength > lightReview {
+			ctx, cancel := context.WithTimeout(r.Context(), deadline)
+			defer cancel()
+			if heavy.Acquire(ctx, "") != nil {
+				http.Error(w, "the webhook is busy with other large Pods: create the Pod again", http.StatusServiceUnavailable)
+				return
+			}
+			defer heavy.Release("")
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxReview) // for a request that doesn't say how large it is; the API server's do
 		next.ServeHTTP(w, r)

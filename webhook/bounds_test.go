@@ -1,12 +1,15 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
 // TestBounds proves that no Pod and no Task takes long to answer, or makes a large answer: one beyond the bounds is refused with a sentence, and
@@ -188,4 +192,65 @@ func (endless) Read(p []byte) (int, error) {
 		p[i] = 'a'
 	}
 	return len(p), nil
+}
+
+// TestLargeReviewsTakeTurns proves that few large reviews are worked on at the same time, and that a small one doesn't wait for them.
+func TestLargeReviewsTakeTurns(t *testing.T) {
+	const clients = 10
+	let := make(chan struct{})
+	var working, most, done atomic.Int32
+	handler := Bounded(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > lightReview {
+			now := working.Add(1)
+			defer working.Add(-1)
+			most.Store(max(most.Load(), now))
+			<-let
+		}
+		done.Add(1)
+	}))
+	send := func(size int64) {
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
+		request.ContentLength = size
+		handler.ServeHTTP(httptest.NewRecorder(), request)
+	}
+	var sent sync.WaitGroup
+	for range clients {
+		sent.Go(func() { send(lightReview + 1) })
+	}
+	wait.For(t, "the first large reviews", func(context.Context) error {
+		if now := working.Load(); now < heavyReviews {
+			return fmt.Errorf("%d are worked on", now)
+		}
+		return nil
+	})
+	send(lightReview)
+	close(let)
+	sent.Wait()
+	if most.Load() > heavyReviews || done.Load() != clients+1 {
+		t.Errorf("%d large reviews were worked on at the same time, and %d reviews in all", most.Load(), done.Load())
+	}
+}
+
+// TestLargeTasksTakeTurns proves that a Pod waits for its turn if the cache doesn't have the spec of the Task that it names, that it is refused
+// with a sentence if that doesn't come, and that the turn is given back.
+func TestLargeTasksTakeTurns(t *testing.T) {
+	task := readTask(t, build)
+	limit := NewLargeTasks()
+	handler := Handler{Agent: testAgent, Tasks: tasks{}, Live: tasks{task}, Commands: &commands{}, LargeTasks: limit}
+	request := requestFor([]byte(naming(placeholder)))
+	if err := limit.Acquire(t.Context(), request.Namespace); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	const busy = "the webhook is busy with other Pods that name large Tasks: create the Pod again"
+	if response := handler.Handle(ctx, request); response.Allowed || response.Result.Message != busy {
+		t.Errorf("while another Pod has the turn, the answer is %+v", response)
+	}
+	limit.Release(request.Namespace)
+	for range 2 {
+		if response := handler.Handle(t.Context(), request); !response.Allowed {
+			t.Errorf("afterwards, the answer is %+v", response.Result)
+		}
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
+	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
 // deadline is how long an answer may take. The API server waits for 10 seconds (timeoutSeconds in config/webhook): what
@@ -35,6 +36,8 @@ type Handler struct {
 	Tasks client.Reader
 	// Live reads them from the API server: a Task that was created a moment ago is not in the cache yet.
 	Live client.Reader
+	// LargeTasks bounds, by namespace, how many Pods at a time are merged with a Task that the cache doesn't have. Nil: no bound.
+	LargeTasks *fair.Limiter
 	// Operator is the username that the Task controller has in admission requests.
 	Operator string
 	// Commands are those of the steps that have none.
@@ -60,6 +63,11 @@ func (h Handler) Handle(ctx context.Context, request admission.Request) admissio
 		return admission.Errored(http.StatusBadRequest, err)
 	}
 	d := &draft{pod: pod}
+	defer func() {
+		if d.release != nil {
+			d.release()
+		}
+	}()
 	if err := h.mutate(ctx, request, d); err != nil {
 		logf.FromContext(ctx).Info("Refused a Pod", append(identity(pod), "why", err.Error())...)
 		return admission.Denied(err.Error())
@@ -143,7 +151,7 @@ func (h Handler) prepare(ctx context.Context, request admission.Request, d *draf
 		return err
 	}
 	if name, named := d.pod.Labels[contract.TaskLabel]; named {
-		task, err := h.task(ctx, client.ObjectKey{Namespace: request.Namespace, Name: name})
+		task, err := h.task(ctx, client.ObjectKey{Namespace: request.Namespace, Name: name}, d)
 		if err != nil {
 			return err
 		}
@@ -163,11 +171,17 @@ func (h Handler) prepare(ctx context.Context, request admission.Request, d *draf
 	return d.resolve(ctx, h.Commands, request.Namespace)
 }
 
-// task is the one that a Pod names.
-func (h Handler) task(ctx context.Context, key client.ObjectKey) (*v1alpha1.Task, error) {
+// task returns the Task that a Pod names. The spec of a large one isn't in the cache: then the draft has to release its slot of LargeTasks.
+func (h Handler) task(ctx context.Context, key client.ObjectKey, d *draft) (*v1alpha1.Task, error) {
 	var task v1alpha1.Task
 	err := h.Tasks.Get(ctx, key, &task)
 	if err != nil || !controller.IsWhole(&task) { // the cache may also be behind, or not have begun
+		if h.LargeTasks != nil {
+			if h.LargeTasks.Acquire(ctx, key.Namespace) != nil {
+				return nil, errors.New("the webhook is busy with other Pods that name large Tasks: create the Pod again")
+			}
+			d.release = func() { h.LargeTasks.Release(key.Namespace) }
+		}
 		task = v1alpha1.Task{}
 		err = h.Live.Get(ctx, key, &task)
 	}

@@ -24,6 +24,8 @@ type draft struct {
 	pod      *corev1.Pod
 	patch    jsonpatch.Patch
 	warnings []string
+	// release gives back what the draft holds of Handler.LargeTasks, if it holds something.
+	release func()
 }
 
 // isSequential says whether taskflow has anything to do with the Pod.

@@ -160,6 +160,10 @@ func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.
 	}
 	jsonpatch.Add(&d.patch, len(*containers), added, "spec", list)
 	*containers = append(*containers, added...)
+	if placeholder >= 0 && len(*containers) > 1 { // every step has a container of its own
+		d.patch.Remove("spec", list, strconv.Itoa(placeholder))
+		*containers = slices.Delete(*containers, placeholder, placeholder+1)
+	}
 	return nil
 }
 

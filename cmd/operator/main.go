@@ -106,6 +106,7 @@ func run(told context.Context, args []string) error {
 				ImageVolumes: nodes.ImageVolumes,
 				Tasks:        m.GetClient(),
 				Live:         m.GetAPIReader(),
+				LargeTasks:   webhook.NewLargeTasks(),
 				Operator:     operator,
 				Commands:     commands,
 			},

@@ -18,10 +18,10 @@ import (
 )
 
 // asUser returns a client of somebody who may do everything, and isn't the operator.
-func asUser(t *testing.T, name string) client.Client {
+func asUser(t *testing.T, name string, groups ...string) client.Client {
 	t.Helper()
 	config := rest.CopyConfig(environment.Config)
-	config.Impersonate = rest.ImpersonationConfig{UserName: name, Groups: []string{"system:masters"}}
+	config.Impersonate = rest.ImpersonationConfig{UserName: name, Groups: append(groups, "system:masters")}
 	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
 	if err != nil {
 		t.Fatal(err)

@@ -235,7 +235,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
-	create := func(labels, annotations map[string]string, edits ...func(*corev1.Pod)) error {
+	createAs := func(user client.Client, labels, annotations map[string]string, edits ...func(*corev1.Pod)) error {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "pod-", Labels: labels, Annotations: annotations},
 			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}, {Name: "b", Image: "b"}}},
@@ -243,8 +243,12 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		for _, edit := range edits {
 			edit(pod)
 		}
-		return cluster.Create(t.Context(), pod, client.DryRunAll)
+		return user.Create(t.Context(), pod, client.DryRunAll)
 	}
+	create := func(labels, annotations map[string]string, edits ...func(*corev1.Pod)) error {
+		return createAs(cluster, labels, annotations, edits...)
+	}
+	kubelet := asUser(t, "system:node:a", "system:nodes")
 	wrapped := func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{contract.AgentPath} }
 	inFront := func(pod *corev1.Pod) { // another webhook's program
 		pod.Spec.Containers[1].Command, pod.Spec.Containers[1].Args = []string{"/env"}, []string{contract.AgentPath}
@@ -300,7 +304,8 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		"says no":                     {create(map[string]string{sequential: "false"}, nil), ""},
 		"no label":                    {create(nil, nil), ""},
 		"another label":               {create(map[string]string{"app": "a"}, nil), ""},
-		"a kubelet's own Pod":         {create(unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), ""},
+		"a kubelet's own Pod":         {createAs(kubelet, unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), ""},
+		"says it's a kubelet's own":   {create(unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), unseen},
 	} {
 		got[name] = ""
 		for _, refusal := range []string{unseen, lost} {
@@ -309,7 +314,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 			}
 		}
 		want[name] = c.refused
-		if c.err != nil && got[name] == "" && name != "a kubelet's own Pod" { // only a kubelet may create one
+		if c.err != nil && got[name] == "" && name != "a kubelet's own Pod" { // it would need a static Pod on a node
 			t.Errorf("%s: %v", name, c.err)
 		}
 	}

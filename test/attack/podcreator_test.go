@@ -3,9 +3,12 @@
 package attack
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -164,4 +167,51 @@ func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
 			t.Errorf("the refusal has the password: %s", with)
 		}
 	}
+}
+
+// TestPodCreatorForgesAStaticPod has somebody create labelled Pods that say they are the static Pods of a kubelet, which the webhook doesn't mutate,
+// with annotations of hundreds of kilobytes that the operator would keep and take apart. They are refused.
+func TestPodCreatorForgesAStaticPod(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	pod := labelledPod(namespace, "static", shell("a", "true"))
+	pod.Annotations = map[string]string{
+		corev1.MirrorPodAnnotationKey: "x",
+		contract.OrderAnnotation:      "1",
+		contract.StepsAnnotation:      strings.Repeat("a,", 100_000),
+	}
+	pod.Spec.NodeName, pod.Spec.AutomountServiceAccountToken = "nowhere", new(false)
+	if err := podCreator(t, namespace).Create(t.Context(), pod, client.DryRunAll); err == nil {
+		t.Error("the Pod was admitted")
+	}
+}
+
+// TestPodCreatorNamesALargeTask has somebody send many small Pods at once that name a Task of more than a megabyte. The operator keeps its memory, and
+// other tenants' Pods are admitted meanwhile.
+func TestPodCreatorNamesALargeTask(t *testing.T) {
+	const steps, variables, clients = 100, 900, 25
+	before := replicas(t)
+	namespace := newNamespace(t)
+	user := podCreator(t, namespace)
+	task := newTask(namespace, "large")
+	var containers []corev1.Container
+	for i := range steps {
+		step := shell(fmt.Sprintf("s%d", i), "true")
+		for n := range variables {
+			step.Env = append(step.Env, corev1.EnvVar{Name: fmt.Sprintf("e%d", n)})
+		}
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
+		containers = append(containers, corev1.Container{Name: step.Name, Image: "task"})
+	}
+	task.Spec.Suspend = true
+	create(t, task)
+	pod := newPod(namespace, "small", append(containers, corev1.Container{Name: "wrong", Image: "task"})...)
+	pod.Labels = map[string]string{contract.TaskLabel: task.Name}
+	var attack sync.WaitGroup
+	for range clients {
+		attack.Go(func() { _ = user.Create(t.Context(), pod.DeepCopy(), client.DryRunAll) }) // it is refused, and may be for the time that it took
+	}
+	admitPods(t, 10, 10*time.Second)
+	attack.Wait()
+	wantUnharmed(t, before)
 }
