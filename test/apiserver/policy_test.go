@@ -248,7 +248,8 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	create := func(labels, annotations map[string]string, edits ...func(*corev1.Pod)) error {
 		return createAs(cluster, labels, annotations, edits...)
 	}
-	kubelet := asUser(t, "system:node:a", "system:nodes")
+	kubelet, mirror := asUser(t, "system:node:a", "system:nodes"), map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+	onNode := func(pod *corev1.Pod) { pod.Spec.NodeName, pod.Spec.AutomountServiceAccountToken = "a", new(false) }
 	wrapped := func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{contract.AgentPath} }
 	inFront := func(pod *corev1.Pod) { // another webhook's program
 		pod.Spec.Containers[1].Command, pod.Spec.Containers[1].Args = []string{"/env"}, []string{contract.AgentPath}
@@ -304,8 +305,8 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		"says no":                     {create(map[string]string{sequential: "false"}, nil), ""},
 		"no label":                    {create(nil, nil), ""},
 		"another label":               {create(map[string]string{"app": "a"}, nil), ""},
-		"a kubelet's own Pod":         {createAs(kubelet, unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), ""},
-		"says it's a kubelet's own":   {create(unmutated, map[string]string{"kubernetes.io/config.mirror": "x"}), unseen},
+		"a kubelet's own Pod":         {createAs(kubelet, unmutated, mirror, onNode), ""},
+		"says it's a kubelet's own":   {create(unmutated, mirror, onNode), unseen},
 	} {
 		got[name] = ""
 		for _, refusal := range []string{unseen, lost} {
