@@ -181,6 +181,10 @@ func stepContainers(pod *corev1.Pod) ([]int, error) {
 				contract.StepsAnnotation, name)
 		}
 		if slices.Contains(steps, i) {
+			isName := func(c corev1.Container) bool { return c.Name == name }
+			if slices.IndexFunc(pod.Spec.Containers, isName) < i { // the index is that of the last one: the annotation may not be the user's
+				return nil, fmt.Errorf("spec.containers: two containers have the name %q: give each a name of its own", name)
+			}
 			return nil, fmt.Errorf("metadata.annotations: %s names %q twice: name each container once", contract.StepsAnnotation, name)
 		}
 		steps = append(steps, i)

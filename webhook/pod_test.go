@@ -185,6 +185,10 @@ func TestUsersPodRefuses(t *testing.T) {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "a,x"} },
 			`metadata.annotations: taskflow.practice.com/steps names "x", and the Pod has no container of that name: correct the name`,
 		},
+		"two containers of one name": {
+			func(pod *corev1.Pod) { pod.Spec.Containers[1].Name = "a" },
+			`spec.containers: two containers have the name "a": give each a name of its own`,
+		},
 		"a command that isn't known": {
 			func(pod *corev1.Pod) { pod.Spec.Containers[0] = corev1.Container{Name: "a", Image: "unknown"} },
 			`the container "a": image "unknown" has neither ENTRYPOINT nor CMD: set command`,

@@ -33,6 +33,9 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 			names = append(names, step.Name)
 		}
 	}
+	if err := checkStepNames(task, d.pod, names); err != nil {
+		return err
+	}
 	if ignored := notForOthers(task); len(ignored) > 0 {
 		d.warn("not taken from the Task %q, since it is for the Task's own Pod: %s", task.Name, strings.Join(ignored, ", "))
 	}
@@ -55,8 +58,7 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 	}
 	for container := range containers(d.pod) {
 		if container.Image == taskImage {
-			return fmt.Errorf("the container %q has the image %s, which means that of the step of its name, and the Task %q has no other step: correct name or image",
-				container.Name, taskImage, task.Name)
+			return noImage(task, container.Name)
 		}
 	}
 	addMissing(d, "volumes", &d.pod.Spec.Volumes, template.Spec.Volumes, func(v corev1.Volume) string { return v.Name })
@@ -71,6 +73,45 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 	}
 	d.annotate(annotations)
 	return nil
+}
+
+// checkStepNames refuses names of steps that neither the Task nor the Pod has.
+func checkStepNames(task *v1alpha1.Task, pod *corev1.Pod, names []string) error {
+	for _, name := range names {
+		isContainer := func(c corev1.Container) bool { return c.Name == name }
+		if !hasStep(task, name) && !slices.ContainsFunc(pod.Spec.Containers, isContainer) {
+			return fmt.Errorf("metadata.annotations: %s names %q, but neither the Task %q has a step nor the Pod a container of that name: correct the name (the Task's steps: %s)",
+				contract.StepsAnnotation, name, task.Name, listSteps(task))
+		}
+	}
+	return nil
+}
+
+// noImage says why a container with image: task gets no image from the Task.
+func noImage(task *v1alpha1.Task, container string) error {
+	if hasStep(task, container) {
+		return fmt.Errorf("the container %q has image: %s, but metadata.annotations: %s leaves out the Task's step of that name: add it there, or remove the container",
+			container, taskImage, contract.StepsAnnotation)
+	}
+	return fmt.Errorf("the container %q has image: %s, but the Task %q has no step %q: correct name or image (the Task's steps: %s)",
+		container, taskImage, task.Name, container, listSteps(task))
+}
+
+func hasStep(task *v1alpha1.Task, name string) bool {
+	return slices.ContainsFunc(task.Spec.Steps, func(step v1alpha1.Step) bool { return step.Name == name })
+}
+
+// listSteps returns the names of the Task's first steps: a Task may have a hundred.
+func listSteps(task *v1alpha1.Task) string {
+	const most = 10
+	var names []string
+	for _, step := range task.Spec.Steps[:min(most, len(task.Spec.Steps))] {
+		names = append(names, step.Name)
+	}
+	if len(task.Spec.Steps) > most {
+		names = append(names, "...")
+	}
+	return strings.Join(names, ", ")
 }
 
 // notForOthers are the fields of a Task that are about its own Pod, and that the user might expect in another.

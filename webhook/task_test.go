@@ -438,7 +438,7 @@ func TestNamedTaskAnnotations(t *testing.T) {
 // TestNamedTaskRefuses proves each refusal of a Pod that names a Task.
 func TestNamedTaskRefuses(t *testing.T) {
 	noSuchStep := func(name string) string {
-		return `the container "` + name + `" has the image task, which means that of the step of its name, and the Task "build" has no other step: correct name or image`
+		return `the container "` + name + `" has image: task, but the Task "build" has no step "` + name + `": correct name or image (the Task's steps: fetch, compile, report)`
 	}
 	cases := map[string]struct {
 		containers string
@@ -450,6 +450,17 @@ func TestNamedTaskRefuses(t *testing.T) {
 			`metadata.labels: taskflow.practice.com/task names the Task "other", and the namespace "default" has none of that name: create it, or correct the name`,
 		},
 		"the image of a step that isn't there": {`{"name":"fetsh","image":"task"}`, nil, noSuchStep("fetsh")},
+		"the step that is named keeps only a place": {
+			placeholder, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "task"} }, noSuchStep("task"),
+		},
+		"a step that neither has": {
+			placeholder, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "report,fetsh"} },
+			`metadata.annotations: taskflow.practice.com/steps names "fetsh", but neither the Task "build" has a step nor the Pod a container of that name: correct the name (the Task's steps: fetch, compile, report)`,
+		},
+		"the image of a step that is left out": {
+			placeholder + `,{"name":"fetch","image":"task"}`, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "report"} },
+			`the container "fetch" has image: task, but metadata.annotations: taskflow.practice.com/steps leaves out the Task's step of that name: add it there, or remove the container`,
+		},
 		"a failure that is run again for ever": {
 			placeholder, func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
 			`spec.restartPolicy: OnFailure would run the step "compile" again for ever, whose Task says onError: Continue: set it to Never`,
