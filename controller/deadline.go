@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -43,9 +46,23 @@ func (n *next) isTimedOut(now time.Time) bool {
 	return isLimited && left <= 0
 }
 
-// timedOut returns what is said of a Task whose spec.timeout is over.
+// podEnds is the end of the message of the condition Progressing while a Pod is being ended by spec.timeout.
+const podEnds = ": its Pod is being ended"
+
+// timedOut returns what is said of a Task whose spec.timeout is over: also what it waited for, if no step has begun.
 func (n *next) timedOut() string {
-	return fmt.Sprintf("the Task took longer than spec.timeout, which is %s", n.task.Spec.Timeout.Duration)
+	message := fmt.Sprintf("the Task took longer than spec.timeout, which is %s", n.task.Spec.Timeout.Duration)
+	old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
+	switch {
+	case old == nil:
+		return message
+	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // said while the Pod was being ended
+		return strings.TrimSuffix(old.Message, podEnds)
+	case old.Reason == v1alpha1.ReasonSuspended || old.Reason == v1alpha1.ReasonPodCreated || old.Message == "" || slices.ContainsFunc(n.Steps, hasBegun):
+		return message
+	}
+	message += "; it waited for: "
+	return message + clean(old.Message, maxNote/2-len(message)) // something may follow it in an event
 }
 
 // failTimedOut: spec.timeout is over, and nothing runs.
@@ -60,7 +77,7 @@ func (n *next) endTimedOut(pod *corev1.Pod, now time.Time) {
 		return
 	}
 	n.expire = true
-	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timedOut()+": its Pod is being ended")
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timedOut()+podEnds)
 }
 
 // checkDeadline makes the Task be looked at again at its deadline.

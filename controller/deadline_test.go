@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -154,5 +155,46 @@ func TestStartTime(t *testing.T) {
 	}
 	if diff := cmp.Diff(new(int64(120)), w.pod("example-retry-1").Spec.ActiveDeadlineSeconds); diff != "" {
 		t.Errorf("the second Pod's deadline (-want +got):\n%s", diff)
+	}
+}
+
+// TestTimedOutNamesCause proves that a Task whose spec.timeout ended before a step began says what it waited for, also after its Pod was ended, within the
+// bound of an event; and that one whose step ran doesn't.
+func TestTimedOutNamesCause(t *testing.T) {
+	const message = "the Task took longer than spec.timeout, which is 2m0s"
+	noNode := func(n *next) {
+		n.progressing(metav1.ConditionFalse, "Unschedulable", "the Pod is unschedulable: 0/1 nodes")
+	}
+	endsPod := func(n *next) { n.endTimedOut(sequential(bound, creating), lookedAt) }
+	created := func(n *next) { n.progressing(metav1.ConditionTrue, "PodCreated", "the Pod is being started") }
+	cases := map[string]struct {
+		before []bring
+		want   string
+	}{
+		"nothing is known":          {nil, message},
+		"nothing unusual":           {[]bring{created}, message},
+		"no node":                   {[]bring{noNode}, message + "; it waited for: the Pod is unschedulable: 0/1 nodes"},
+		"its Pod has been ended":    {[]bring{noNode, endsPod, endsPod}, message + "; it waited for: the Pod is unschedulable: 0/1 nodes"},
+		"a step runs":               {[]bring{mirrored(containers(running("a"), running("b"), running("c")))}, message},
+		"a step ran, and has ended": {[]bring{mirrored(containers(succeeded("a"), waiting("b", "ImagePullBackOff", "x"), running("c")))}, message},
+		"a long cause": {
+			[]bring{func(n *next) { n.progressing(metav1.ConditionFalse, "PodRefused", strings.Repeat("x", 2000)) }},
+			message + "; it waited for: " + strings.Repeat("x", maxNote/2-len(message+"; it waited for: …")) + "…",
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			task := &v1alpha1.Task{}
+			task.Spec.Timeout = &metav1.Duration{Duration: 2 * time.Minute}
+			n := nextStatus(task, time.Hour)
+			for _, bring := range c.before {
+				bring(n)
+			}
+			n.failTimedOut(lookedAt)
+			n.failTimedOut(lookedAt)
+			if diff := cmp.Diff(c.want, meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionFailed).Message); diff != "" {
+				t.Errorf("the condition Failed (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

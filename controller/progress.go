@@ -91,7 +91,7 @@ func (n *next) waitForStart(pod *corev1.Pod, container corev1.ContainerStatus, n
 	n.progressing(metav1.ConditionFalse, reason, message)
 	since := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing).LastTransitionTime.Time
 	switch left := n.startGrace - now.Sub(since); {
-	case reason == "CrashLoopBackOff": // it has been started, and will be again
+	case reason == reasonCrashLoop: // it has been started, and will be again
 	case reason == "InvalidImageName" || left <= 0:
 		n.halts(message)
 		for i := range n.Steps {
@@ -99,10 +99,25 @@ func (n *next) waitForStart(pod *corev1.Pod, container corev1.ContainerStatus, n
 				step.State, step.Reason, step.Message = v1alpha1.StepFailed, cleanReason(reason, v1alpha1.ReasonPodFailed), clean(message, maxStepMessage)
 			}
 		}
-		n.podFailed(reason, message, now)
+		n.startFailed(reason, message, left <= 0, now)
 	default:
 		n.again = left
 	}
+}
+
+// startFailed makes the Pod fail because it can't start, and says that nobody waits for it any longer.
+func (n *next) startFailed(reason, message string, graceIsOver bool, now time.Time) {
+	outcome := ""
+	if graceIsOver {
+		outcome = fmt.Sprintf("; this lasted %s (--start-grace-period)", n.startGrace)
+	}
+	if n.isLastAttempt() {
+		outcome += "; the Task has failed: fix the cause, then create the Task again"
+	}
+	if !strings.HasSuffix(message, outcome) {
+		message = clean(message, maxNote-len(outcome)) + outcome
+	}
+	n.podFailed(reason, message, now)
 }
 
 // unscheduled is the scheduler's condition of a Pod that no node takes, or nil.
@@ -138,5 +153,26 @@ func cause(pod *corev1.Pod, container corev1.ContainerStatus) string {
 	if lacksAgent(pod, container) {
 		return "the image of taskflow's agent can't be mounted: " + container.State.Waiting.Message
 	}
+	if container.State.Waiting.Reason == reasonCrashLoop {
+		return crash(pod, container)
+	}
 	return fmt.Sprintf("container %q can't start: %s", container.Name, withRemedy(pod, container.State.Waiting.Message))
+}
+
+// reasonCrashLoop is the reason of a container that ran, ended, and waits until the kubelet starts it again.
+const reasonCrashLoop = "CrashLoopBackOff"
+
+// crash says how a container ended that the kubelet starts again.
+func crash(pod *corev1.Pod, container corev1.ContainerStatus) string {
+	kind, ended := "container", "failed"
+	if slices.Contains(contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]), container.Name) {
+		kind = "step"
+	}
+	if end := container.LastTerminationState.Terminated; end != nil {
+		if end.ExitCode == 0 { // a sidecar that ended is started again, too
+			ended = "ended"
+		}
+		ended += fmt.Sprintf(" with exit code %d", end.ExitCode)
+	}
+	return fmt.Sprintf("%s %q %s, and the kubelet starts it again: %s", kind, container.Name, ended, container.State.Waiting.Message)
 }

@@ -204,6 +204,9 @@ func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 		}
 		if container.State.Waiting != nil {
 			kept[i].Image = container.Image // it may be the cause
+			if end := container.LastTerminationState.Terminated; end != nil && container.State.Waiting.Reason == reasonCrashLoop {
+				kept[i].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: end.ExitCode}
+			}
 		}
 		if end := container.State.Terminated; end != nil {
 			end := *end

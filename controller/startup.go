@@ -114,7 +114,7 @@ func (n *next) starting(pod *corev1.Pod, usual startWait, now time.Time) {
 	left := n.startGrace - waited
 	if left <= 0 {
 		n.halt = wait.message
-		n.podFailed(wait.reason, wait.message, now)
+		n.startFailed(wait.reason, wait.message, true, now)
 		return
 	}
 	n.again = min(n.again, left)

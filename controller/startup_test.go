@@ -225,6 +225,12 @@ func TestStartWaitTimes(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("what comes of it (-want +got):\n%s", diff)
 			}
+			if failed := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionFailed); failed != nil {
+				const want = `a volume can't be mounted: secret "keys" not found; this lasted 5m0s (--start-grace-period); the Task has failed: fix the cause, then create the Task again`
+				if diff := cmp.Diff(want, failed.Message); diff != "" {
+					t.Errorf("the condition Failed (-want +got):\n%s", diff)
+				}
+			}
 		})
 	}
 }

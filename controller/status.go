@@ -138,10 +138,11 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 	// The kubelet's deadline is the Task's: no attempt has more time. It may say so after it has told how the containers ended.
 	isLast := n.task.Spec.Timeout != nil && (reason == v1alpha1.ReasonDeadlineExceeded || n.isTimedOut(at))
 	if isLast {
-		reason, message = v1alpha1.ReasonDeadlineExceeded, n.timedOut()
+		reason = v1alpha1.ReasonDeadlineExceeded
 		n.stopped(reason)
+		message = n.timedOut() // it depends on which steps have begun
 	}
-	if isLast || int(n.task.Spec.BackoffLimit) <= len(n.Attempts) {
+	if isLast || n.isLastAttempt() {
 		n.failed(reason, message, at)
 		return
 	}
@@ -156,6 +157,9 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 	n.progressing(metav1.ConditionFalse, v1alpha1.ReasonRetrying, fmt.Sprintf("the Pod %q has failed, and another one follows at %s: %s",
 		n.Attempts[len(n.Attempts)-1].PodName, n.nextAttempt().UTC().Format(time.TimeOnly), message))
 }
+
+// isLastAttempt reports whether no other Pod follows the present one.
+func (n *next) isLastAttempt() bool { return int(n.task.Spec.BackoffLimit) <= len(n.Attempts) }
 
 // nextAttempt is when the next Pod is due, after those that have failed: as the Job controller has it.
 func (n *next) nextAttempt() time.Time {

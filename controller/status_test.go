@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,6 +160,13 @@ func TestStatusWithoutAPod(t *testing.T) {
 	}
 }
 
+// crashed is a container that ended, and that the kubelet starts again after a while.
+func crashed(name string, code int32) corev1.ContainerStatus {
+	status := waiting(name, reasonCrashLoop, "back-off 10s")
+	status.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: code, Reason: "Error"}
+	return status
+}
+
 // TestMirror proves what a Task says of its Pod.
 func TestMirror(t *testing.T) {
 	reason := func(reason, message string) edit {
@@ -269,7 +277,15 @@ func TestMirror(t *testing.T) {
 		},
 		"a failed step is started again": {
 			mirrored(restartPolicy(corev1.RestartPolicyOnFailure), containers(waiting("a", "CrashLoopBackOff", "back-off 10s"), running("b"), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: container "a" can't start: back-off 10s`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: step "a" failed, and the kubelet starts it again: back-off 10s`}),
+		},
+		"a failed step is started again, and its exit code is known": {
+			mirrored(restartPolicy(corev1.RestartPolicyOnFailure), containers(crashed("a", 3), running("b"), running("c"))),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: step "a" failed with exit code 3, and the kubelet starts it again: back-off 10s`}),
+		},
+		"a sidecar that ended is started again": {
+			mirrored(initContainers(crashed("proxy", 0)), containers(running("a"), running("b"), running("c"))),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs; container "proxy" ended with exit code 0, and the kubelet starts it again: back-off 10s`}),
 		},
 		"a step failed while it waited: the one that runs goes on": {
 			mirrored(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
@@ -643,6 +659,47 @@ func TestMirrorGrace(t *testing.T) {
 			}
 			if diff := cmp.Diff(seen{c.again, c.failed, c.failed}, seen{n.again, finished(&n.TaskStatus), n.halt != ""}); diff != "" {
 				t.Errorf("what comes of it (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestStartFailedMessage proves that a Task which failed because a container couldn't start says that, why, and that creating it again is what helps;
+// and that the cause alone is said if another Pod follows.
+func TestStartFailedMessage(t *testing.T) {
+	const lasted = "; this lasted 30s (--start-grace-period)"
+	const again = "; the Task has failed: fix the cause, then create the Task again"
+	cases := map[string]struct {
+		reason, message string
+		backoffLimit    int32
+		want            string
+	}{
+		"a Secret is missing":           {"CreateContainerConfigError", `secret "db" not found`, 0, `container "b" can't start: secret "db" not found` + lasted + again},
+		"an invalid name, at once":      {"InvalidImageName", "bad", 0, `container "b" can't start: bad` + again},
+		"another Pod follows":           {"CreateContainerConfigError", "x", 1, `container "b" can't start: x` + lasted},
+		"a cause of a thousand letters": {"CreateContainerConfigError", strings.Repeat("x", 1100), 0, `container "b" can't start: ` + strings.Repeat("x", 1000-3-27-len(lasted+again)) + "…" + lasted + again},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			bring := mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", c.reason, c.message), running("c")))
+			task := &v1alpha1.Task{}
+			if c.reason != "InvalidImageName" {
+				task.Status = statusAfter(bring)
+			}
+			for i := range task.Status.Conditions {
+				task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: lookedAt.Add(-30 * time.Second)}
+			}
+			task.Spec.BackoffLimit = c.backoffLimit
+			n := nextStatus(task, 30*time.Second)
+			bring(n)
+			var got string
+			if failed := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionFailed); failed != nil {
+				got = failed.Message
+			} else if len(n.Attempts) > 0 {
+				got = n.Attempts[0].Message
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("the message (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -52,11 +52,12 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 		}
 		const timeout = 16 * time.Second // the back-off tries after 15 and 31 seconds
 		task := timedTask(t, namespace, timeout)
-		awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
+		refused := awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
 			condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 			return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 		})
-		message := "DeadlineExceeded: the Task took longer than spec.timeout, which is 16s"
+		message := "DeadlineExceeded: the Task took longer than spec.timeout, which is 16s; it waited for: " +
+			meta.FindStatusCondition(refused.Conditions, v1alpha1.ConditionProgressing).Message
 		assertOutcome(t, task, outcome{Phase: v1alpha1.TaskFailed, Failed: message, Steps: skipped})
 		wantNoPod(t, task)
 		if took := task.Status.CompletionTime.Sub(task.Status.StartTime.Time); took < timeout || took > timeout+10*time.Second {

@@ -48,6 +48,7 @@ func TestStartGrace(t *testing.T) {
 			}
 		}
 	}
+	const gaveUp = "; this lasted 3s (--start-grace-period); the Task has failed: fix the cause, then create the Task again"
 	tests := map[string]struct {
 		delivery string // of the agent; empty is the operator's
 		before   []corev1.ContainerState
@@ -67,7 +68,7 @@ func TestStartGrace(t *testing.T) {
 			},
 			waits: `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found`,
 			want: outcome{
-				v1alpha1.TaskFailed, `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found`,
+				v1alpha1.TaskFailed, `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found` + gaveUp,
 				[]string{"a Succeeded Completed 0", "b Failed ImagePullBackOff"}, "2",
 			},
 		},
@@ -76,7 +77,7 @@ func TestStartGrace(t *testing.T) {
 			status: []func(*corev1.Pod){step("CreateContainerConfigError", `configmap "settings" not found`)},
 			waits:  `CreateContainerConfigError: container "b" can't start: configmap "settings" not found`,
 			want: outcome{
-				v1alpha1.TaskFailed, `CreateContainerConfigError: container "b" can't start: configmap "settings" not found`,
+				v1alpha1.TaskFailed, `CreateContainerConfigError: container "b" can't start: configmap "settings" not found` + gaveUp,
 				[]string{"a Succeeded Completed 0", "b Failed CreateContainerConfigError"}, "2",
 			},
 		},
@@ -85,7 +86,7 @@ func TestStartGrace(t *testing.T) {
 			status: []func(*corev1.Pod){init("ImagePullBackOff", `Back-off pulling image "taskflow/agent"`)},
 			waits:  `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"`,
 			want: outcome{
-				v1alpha1.TaskFailed, `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"`,
+				v1alpha1.TaskFailed, `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"` + gaveUp,
 				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
 			},
 		},
@@ -98,7 +99,7 @@ func TestStartGrace(t *testing.T) {
 			},
 			waits: `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found`,
 			want: outcome{
-				v1alpha1.TaskFailed, `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found`,
+				v1alpha1.TaskFailed, `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found` + gaveUp,
 				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
 			},
 		},
