@@ -58,7 +58,11 @@ func (n *next) timedOut() string {
 		return message
 	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // said while the Pod was being ended
 		return strings.TrimSuffix(old.Message, podEnds)
-	case old.Reason == v1alpha1.ReasonSuspended || old.Reason == v1alpha1.ReasonPodCreated || old.Message == "" || slices.ContainsFunc(n.Steps, hasBegun):
+	case old.Reason == v1alpha1.ReasonSuspended, old.Reason == v1alpha1.ReasonPodCreated, old.Reason == v1alpha1.ReasonStepRunning, old.Message == "":
+		return message
+	}
+	// A kubelet that ends a Pod reports an end, without a start, of a container that it could never start.
+	if slices.ContainsFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return hasBegun(step) && step.StartedAt != nil }) {
 		return message
 	}
 	message += "; it waited for: "

@@ -167,6 +167,9 @@ func TestTimedOutNamesCause(t *testing.T) {
 	}
 	endsPod := func(n *next) { n.endTimedOut(sequential(bound, creating), lookedAt) }
 	created := func(n *next) { n.progressing(metav1.ConditionTrue, "PodCreated", "the Pod is being started") }
+	unknown := func(name string) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}}}
+	}
 	cases := map[string]struct {
 		before []bring
 		want   string
@@ -177,6 +180,15 @@ func TestTimedOutNamesCause(t *testing.T) {
 		"its Pod has been ended":    {[]bring{noNode, endsPod, endsPod}, message + "; it waited for: the Pod is unschedulable: 0/1 nodes"},
 		"a step runs":               {[]bring{mirrored(containers(running("a"), running("b"), running("c")))}, message},
 		"a step ran, and has ended": {[]bring{mirrored(containers(succeeded("a"), waiting("b", "ImagePullBackOff", "x"), running("c")))}, message},
+		"the kubelet has ended the Pod": {
+			[]bring{
+				func(n *next) {
+					n.progressing(metav1.ConditionFalse, "CreateContainerConfigError", `container "a" can't start: x`)
+				},
+				mirrored(phase(corev1.PodFailed), func(pod *corev1.Pod) { pod.Status.Reason = "DeadlineExceeded" }, containers(unknown("a"), skipped("b"), skipped("c"))),
+			},
+			message + `; it waited for: container "a" can't start: x`,
+		},
 		"a long cause": {
 			[]bring{func(n *next) { n.progressing(metav1.ConditionFalse, "PodRefused", strings.Repeat("x", 2000)) }},
 			message + "; it waited for: " + strings.Repeat("x", maxNote/2-len(message+"; it waited for: …")) + "…",
