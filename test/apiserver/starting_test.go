@@ -124,10 +124,11 @@ func TestSlowStart(t *testing.T) {
 				return
 			}
 			failed := awaitFailed(t, task)
-			if diff := cmp.Diff(c.waits, "False "+failed.Reason+": "+failed.Message); diff != "" {
+			want := c.waits + "; this lasted 3s (--start-grace-period); the Task has failed: fix the cause, then create the Task again"
+			if diff := cmp.Diff(want, "False "+failed.Reason+": "+failed.Message); diff != "" {
 				t.Errorf("the condition Failed (-want +got):\n%s", diff)
 			}
-			awaitUnstartedEnd(t, pod, failed.Message)
+			awaitUnstartedEnd(t, pod, "a volume can't be mounted: "+missing)
 		})
 	}
 }
