@@ -41,7 +41,7 @@ func NewLargeTasks() *fair.Limiter { return fair.NewLimiter(2, 1) }
 // maxHead bounds how much of a review is read that is too large, to find its UID. It comes first.
 const maxHead = 4 << 10
 
-// Bounded refuses reviews that are too large, without reading them, and lets other large ones through one after another.
+// Bounded refuses reviews that are too large, without reading them, and makes other large ones wait for their turn.
 func Bounded(next http.Handler) http.Handler {
 	heavy := fair.NewLimiter(heavyReviews, heavyReviews)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -55,16 +55,7 @@ func awaitPod(t *testing.T, task *v1alpha1.Task) *corev1.Pod {
 
 func awaitStatus(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
 	t.Helper()
-	wait.For(t, what, func(ctx context.Context) error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
-			return err
-		}
-		if !wanted(task.Status) {
-			return fmt.Errorf("the status is %+v", task.Status)
-		}
-		return nil
-	})
-	return task.Status
+	return wait.ForTask(t, cluster, task, what, wanted)
 }
 
 func awaitFailed(t *testing.T, task *v1alpha1.Task) *metav1.Condition {

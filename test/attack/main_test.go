@@ -88,16 +88,7 @@ func create(t *testing.T, object client.Object) {
 
 func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
 	t.Helper()
-	wait.For(t, what, func(ctx context.Context) error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
-			return err
-		}
-		if !wanted(task.Status) {
-			return fmt.Errorf("the status is %+v", task.Status)
-		}
-		return nil
-	})
-	return task.Status
+	return wait.ForTask(t, cluster, task, what, wanted)
 }
 
 func inPhase(phases ...v1alpha1.TaskPhase) func(v1alpha1.TaskStatus) bool {

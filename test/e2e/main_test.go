@@ -64,16 +64,7 @@ func create(t *testing.T, task *v1alpha1.Task) {
 // awaitTask waits until the Task is as wanted, and returns it. When the test fails, the Task's status is in its output.
 func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
 	t.Helper()
-	wait.For(t, what, func(ctx context.Context) error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task); err != nil {
-			return err
-		}
-		if !wanted(task.Status) {
-			return fmt.Errorf("the status is %+v", task.Status)
-		}
-		return nil
-	})
-	return task.Status
+	return wait.ForTask(t, cluster, task, what, wanted)
 }
 
 // deliveries are the ways in which the agent gets into a Pod. The operator of `make deploy-local` uses the first, unless the Pod says more.
