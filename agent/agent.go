@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // Run does what the command line asks for and returns the process's exit code. The arguments are

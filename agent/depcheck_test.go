@@ -15,7 +15,7 @@ func TestDependencies(t *testing.T) {
 	allowed := []string{
 		"golang.org/x/sys/",
 		"github.com/taskflow/taskflow-operator/agent",
-		"github.com/taskflow/taskflow-operator/contract",
+		"github.com/taskflow/taskflow-operator/internal/contract",
 		"github.com/taskflow/taskflow-operator/cmd/agent",
 	}
 

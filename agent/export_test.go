@@ -6,7 +6,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // RunWithHaltLimit is Run for a step, with another bound than haltLimit.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // BenchmarkHandOff is the time from the end of one step to the end of the next one, whose command is true: agents as processes of this

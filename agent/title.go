@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // TakeArgs returns the arguments of this process, os.Args, and takes them out of what others see of it. An agent's arguments are those of

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // newTask is a Task with the containers as its steps.

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 const (

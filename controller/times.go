@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // lastHelperStart returns when the last of the containers that are not steps started, or nil. The first step waits for all of them.

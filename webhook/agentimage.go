@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // checkAgentImage refuses a Pod that looks as if the webhook had mutated it, and that has another program in place of the agent. It can't demand

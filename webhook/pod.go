@@ -13,9 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 

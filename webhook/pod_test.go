@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // userPod is a Pod of a user's that asks for a sequence.

@@ -12,10 +12,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of contract/keys.go: a key that is missing
+// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of internal/contract/keys.go: a key that is missing
 // there could be changed by whoever may edit a Pod, or would be called unknown.
 func TestPoliciesKnowAllKeys(t *testing.T) {
 	keys := contractKeys(t)
@@ -39,10 +39,10 @@ func TestPoliciesKnowAllKeys(t *testing.T) {
 	}
 }
 
-// contractKeys are the labels and annotations that contract/keys.go has: the constants that start with contract.Group.
+// contractKeys are the labels and annotations that internal/contract/keys.go has: the constants that start with contract.Group.
 func contractKeys(t *testing.T) []string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../contract/keys.go", nil, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), "../internal/contract/keys.go", nil, parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // randomPods is how many Pods TestPlanRandomPods makes. Their seed is fixed: a Pod that fails does so every time.

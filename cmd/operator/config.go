@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/taskflow/taskflow-operator/certs"
-	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 

@@ -25,8 +25,8 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/certs"
-	"github.com/taskflow/taskflow-operator/contract"
 	"github.com/taskflow/taskflow-operator/controller"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/serve"
 	"github.com/taskflow/taskflow-operator/webhook"
 )

@@ -35,7 +35,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/controller"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 

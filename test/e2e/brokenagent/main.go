@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/taskflow/taskflow-operator/agent"
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 func main() {

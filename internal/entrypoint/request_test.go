@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // TestRequestFor proves what is asked for on behalf of a container.

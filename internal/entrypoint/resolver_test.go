@@ -28,8 +28,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // TestMain keeps the tests on this machine: what isn't asked for on 127.0.0.1, or on 0.0.0.0, goes to a proxy that isn't there.

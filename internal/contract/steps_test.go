@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // People write the annotation by hand, too: white space and stray commas don't count.

@@ -12,8 +12,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	testingclock "k8s.io/utils/clock/testing"
 
-	"github.com/taskflow/taskflow-operator/contract"
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // sparse is a registry that hasn't all that is behind it: one that collects garbage, a mirror of some platforms.

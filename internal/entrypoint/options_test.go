@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // TestNewRefuses proves the sentence that somebody reads who has made a mistake in the configuration; TestNewMirrors has those of

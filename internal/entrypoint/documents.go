@@ -7,7 +7,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/taskflow/taskflow-operator/contract"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // The parts of an index, of an image's manifest, and of its configuration that are needed. Whoever writes a Pod chooses who wrote

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/taskflow/taskflow-operator/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // mostCached is what a look-up of what is known may cost, beside the reading of pull secrets; and no request to the registry.
