@@ -56,7 +56,7 @@ func (v verdict) isDecided() bool { return v.released || v.halt != "" || v.final
 // gateOf is the gate of a step.
 func gateOf(flags contract.AgentFlags) gate {
 	g := gate{orderFile: flags.Wait, order: flags.WaitContent, haltFile: flags.Halt}
-	if flags.Run != "" && !flags.Alone && flags.WaitContent > 1 {
+	if flags.Run != "" && !flags.ControllerOnly && flags.WaitContent > 1 {
 		g.before = predecessor{runDir: flags.Run, number: flags.WaitContent - 1, afterFailure: flags.AfterFailure}
 	}
 	return g

@@ -72,7 +72,7 @@ func (p predecessor) judge(record contract.Record) verdict {
 		return verdict{}
 	case record.Reason == contract.ReasonHaltMissing:
 		return verdict{claim: record.Message, final: true}
-	case p.afterFailure == contract.AfterFailureContinue && !contract.WasStopped(record.Reason):
+	case p.afterFailure == contract.AfterFailureContinue && !contract.IsInterrupted(record.Reason):
 		return verdict{released: true}
 	}
 	return verdict{claim: "step " + strconv.Itoa(p.number) + " failed with exit code " + strconv.Itoa(record.ExitCode)}

@@ -189,7 +189,7 @@ func TestHandOffAndTheOtherWay(t *testing.T) {
 		"released, whatever the record claims":     {contents: order("3"), record: failed, opens: true},
 		"released, though the record says skipped": {contents: order("3"), record: skipped("why"), opens: true},
 		"closed by both":                           {contents: halted("1", "stop"), record: failed, want: skipped("stop")},
-		"the controller alone releases":            {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.Alone = true }, opens: true},
+		"the controller alone releases":            {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.ControllerOnly = true }, opens: true},
 		"no run directory":                         {contents: order("3"), record: failed, edit: func(f *contract.AgentFlags) { f.Run = "" }, opens: true},
 	}
 	for name, tc := range tests {
@@ -216,7 +216,7 @@ func TestHandOffAndTheOtherWay(t *testing.T) {
 	}
 
 	for name, edit := range map[string]func(*contract.AgentFlags){
-		"the controller alone holds back": func(f *contract.AgentFlags) { f.Alone = true },
+		"the controller alone holds back": func(f *contract.AgentFlags) { f.ControllerOnly = true },
 		"no run directory holds back":     func(f *contract.AgentFlags) { f.Run = "" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -425,13 +425,13 @@ func TestHandOffAfterARestart(t *testing.T) {
 	info, runDir := newPodinfo(t), newRunDir(t, 2)
 	info.write(order("1"))
 	second := info.sharing(runDir, 2)
-	second.Again, second.AfterFailure = true, contract.AfterFailureWait
+	second.RestartsOnFailure, second.AfterFailure = true, contract.AfterFailureWait
 	tries := filepath.Join(t.TempDir(), "tries")
 	second.Command = []string{"cat", tries}
 	p := container{args: second.Args()}.start(t)
 	for code := 3; code >= 0; code-- {
 		first := info.sharing(runDir, 1)
-		first.Again = true
+		first.RestartsOnFailure = true
 		first.Command = shell(fmt.Sprintf("printf %d >>%s; exit %d", code, tries, code))
 		if diff := cmp.Diff(result{Code: code}, container{args: first.Args()}.run(t)); diff != "" {
 			t.Errorf("step 1: -want +got:\n%s", diff)
@@ -560,7 +560,7 @@ func TestStepThatHasEndedIsNotRunAgain(t *testing.T) {
 			info.write(order("2"))
 			writeRecord(t, runDir, 2, tc.before)
 			flags := info.sharing(runDir, 2)
-			flags.Again = tc.again
+			flags.RestartsOnFailure = tc.again
 			if !tc.runs {
 				info.write(files{}) // and it doesn't matter what is released
 			}
@@ -628,7 +628,7 @@ func TestStartedByTheRecord(t *testing.T) {
 		"failed":                         {&contract.Record{ExitCode: 3}, nil, waits},
 		"failed, and may":                {&contract.Record{ExitCode: 3}, func(f *contract.AgentFlags) { f.AfterFailure = contract.AfterFailureContinue }, result{}},
 		"skipped":                        {&contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, nil, waits},
-		"the controller alone releases":  {&contract.Record{}, func(f *contract.AgentFlags) { f.Alone = true }, waits},
+		"the controller alone releases":  {&contract.Record{}, func(f *contract.AgentFlags) { f.ControllerOnly = true }, waits},
 		"a step of an earlier release's": {&contract.Record{}, func(f *contract.AgentFlags) { f.Run = "" }, waits},
 	}
 	for name, tc := range tests {

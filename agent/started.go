@@ -53,8 +53,8 @@ func started(args []string, stderr io.Writer) int {
 		say(stderr, "the step still waits for its turn")
 		return notStarted
 	}
-	if flags.Delay > 0 && startedFor(flags) < flags.Delay {
-		say(stderr, "the command started less than "+flags.Delay.String()+" ago")
+	if flags.ProbeDelay > 0 && startedFor(flags) < flags.ProbeDelay {
+		say(stderr, "the command started less than "+flags.ProbeDelay.String()+" ago")
 		return notStarted
 	}
 	if len(flags.Command) == 0 {

@@ -63,7 +63,7 @@ func TestStartedAfterADelay(t *testing.T) {
 			info, runDir := newPodinfo(t), newRunDir(t, 1)
 			info.write(order("1"))
 			flags := info.sharing(runDir, 1)
-			flags.Delay = delay
+			flags.ProbeDelay = delay
 			if tc.ago > 0 {
 				at := time.Now().Add(-tc.ago)
 				must(t, os.Chtimes(writeFile(t, filepath.Join(contract.StepDir(runDir, 1), contract.StartedFile), ""), at, at))

@@ -44,7 +44,7 @@ func (s step) run() int {
 	if _, _, left := reap(0); !left && s.flags.Run != "" {
 		record := end.forNext()
 		if published, err := publish(s.flags.Run, s.flags.WaitContent, record); err == nil {
-			s.giveWay(record)
+			s.yieldToNext(record)
 			defer published.sync()
 		}
 	}
@@ -63,16 +63,16 @@ type outcome struct {
 // command came first.
 func (o outcome) forNext() contract.Record {
 	record := o.Record
-	if o.stopping > 0 && !contract.WasStopped(record.Reason) {
+	if o.stopping > 0 && !contract.IsInterrupted(record.Reason) {
 		record.Reason = contract.ReasonSignaled
 	}
 	return record
 }
 
-// giveWay lets the command that the record has released start before this container ends. Behind a container, its runtime cleans up with
+// yieldToNext lets the command that the record has released start before this container ends. Behind a container, its runtime cleans up with
 // several processes, which take the CPU from that start: on two slow cores, a hop took 9 ms without this, and takes 6 (docs/benchmarks.md).
 // Whoever stops the container doesn't wait.
-func (s step) giveWay(record contract.Record) {
+func (s step) yieldToNext(record contract.Record) {
 	if s.hasReleased(record) {
 		_, _ = s.pause(headStart, nil)
 	}
@@ -82,7 +82,7 @@ func (s step) giveWay(record contract.Record) {
 // failure may be is for the next step to know, and taken for no here. The kubelet makes the directory of a step just before its container.
 func (s step) hasReleased(record contract.Record) bool {
 	released := predecessor{afterFailure: contract.AfterFailureStop}.judge(record).released
-	return released && !s.flags.Alone && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
+	return released && !s.flags.ControllerOnly && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
 }
 
 // endedBefore returns the record of an earlier container of the step, if it is the step's last word. A kubelet that loses sight of a
@@ -92,7 +92,7 @@ func (s step) endedBefore() (record contract.Record, over bool) {
 		return record, false
 	}
 	record, ok := readRecord(s.flags.Run, s.flags.WaitContent)
-	return record, ok && (record.ExitCode == 0 || !s.flags.Again)
+	return record, ok && (record.ExitCode == 0 || !s.flags.RestartsOnFailure)
 }
 
 // leave leaves the record as the termination message, where that is its place. Of a command that never ran, there is no log to fall back to.

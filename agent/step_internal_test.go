@@ -26,7 +26,7 @@ func TestHasReleased(t *testing.T) {
 	}{
 		"another step waits":              {contract.AgentFlags{WaitContent: 1}, contract.Record{}, true},
 		"it is the last one":              {contract.AgentFlags{WaitContent: 2}, contract.Record{}, false},
-		"the controller alone releases":   {contract.AgentFlags{WaitContent: 1, Alone: true}, contract.Record{}, false},
+		"the controller alone releases":   {contract.AgentFlags{WaitContent: 1, ControllerOnly: true}, contract.Record{}, false},
 		"it has failed":                   {contract.AgentFlags{WaitContent: 1}, contract.Record{ExitCode: 3}, false},
 		"it was told to stop, and did":    {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonStopped}, false},
 		"it was skipped, as the next one": {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonSkipped}, false},

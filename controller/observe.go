@@ -73,7 +73,7 @@ func observe(pod *corev1.Pod) sequence {
 			step = withoutClaim(step, *statuses[name].State.Terminated)
 			overruled = i + 1
 		}
-		stopped := contract.WasStopped(step.Reason) || !recorded && isBeingStopped(pod) && wasKilled(step)
+		stopped := contract.IsInterrupted(step.Reason) || !recorded && isBeingStopped(pod) && wasKilled(step)
 		failed := step.State == v1alpha1.StepFailed && (!options[name].ContinueOnError || stopped)
 		switch {
 		case s.failed >= 0 && neverRan(step, recorded, s.steps[s.failed]):

@@ -128,16 +128,16 @@ func plan(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
 // stepFlags are the agent's flags for step n that don't depend on its container alone. Before are the options of the step before it.
 func stepFlags(pod *corev1.Pod, n int, own, before contract.StepOptions) contract.AgentFlags {
 	flags := contract.AgentFlags{
-		WaitContent: n,
-		Run:         contract.RunDir,
-		Alone:       pod.Annotations[contract.HandoffAnnotation] == contract.HandoffController,
-		Again:       pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
-		Timeout:     own.Timeout,
-		Retries:     own.Retries,
+		WaitContent:       n,
+		Run:               contract.RunDir,
+		ControllerOnly:    pod.Annotations[contract.HandoffAnnotation] == contract.HandoffController,
+		RestartsOnFailure: pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
+		Timeout:           own.Timeout,
+		Retries:           own.Retries,
 	}
 	switch {
-	case n == 1 || flags.Alone:
-	case flags.Again:
+	case n == 1 || flags.ControllerOnly:
+	case flags.RestartsOnFailure:
 		flags.AfterFailure = contract.AfterFailureWait
 	case before.ContinueOnError:
 		flags.AfterFailure = contract.AfterFailureContinue
@@ -261,7 +261,7 @@ func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount 
 		corev1.VolumeMount{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
 		corev1.VolumeMount{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
 	)
-	if !flags.Alone { // the first step, too: it gives way to the second one if that is there
+	if !flags.ControllerOnly { // the first step, too: it gives way to the second one if that is there
 		mounts = append(mounts, corev1.VolumeMount{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true})
 	}
 	return append(mounts, corev1.VolumeMount{

@@ -440,7 +440,7 @@ func TestPlanHandOff(t *testing.T) {
 					t.Errorf("the run directory is %q", flags.Run)
 				}
 				run := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != "taskflow-run" })
-				got = append(got, told{flags.Alone, flags.Again, flags.AfterFailure, run})
+				got = append(got, told{flags.ControllerOnly, flags.RestartsOnFailure, flags.AfterFailure, run})
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("what the agents are told (-want +got):\n%s", diff)

@@ -21,7 +21,7 @@ import (
 func gateProbes(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract.AgentFlags) {
 	const never = math.MaxInt32
 	probe := container.StartupProbe
-	flags.Delay = probeDelay(container)
+	flags.ProbeDelay = probeDelay(container)
 	switch {
 	case probe == nil && container.LivenessProbe == nil && container.ReadinessProbe == nil:
 	case probe == nil:

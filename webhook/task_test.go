@@ -421,12 +421,12 @@ func TestNamedTaskAnnotations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := run{flags.Alone, admitted.Annotations[delivery], slices.ContainsFunc(admitted.Spec.InitContainers, isAgentContainer), admitted.Annotations["other"], warnings}
+			got := run{flags.ControllerOnly, admitted.Annotations[delivery], slices.ContainsFunc(admitted.Spec.InitContainers, isAgentContainer), admitted.Annotations["other"], warnings}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("the Pod (-want +got):\n%s", diff)
 			}
-			if (admitted.Annotations[handoff] == contract.HandoffController) != flags.Alone {
-				t.Errorf("the agents are alone: %t, and the annotation is %q", flags.Alone, admitted.Annotations[handoff])
+			if (admitted.Annotations[handoff] == contract.HandoffController) != flags.ControllerOnly {
+				t.Errorf("the agents are alone: %t, and the annotation is %q", flags.ControllerOnly, admitted.Annotations[handoff])
 			}
 			if again := handle(t, raw); !again.Allowed || len(again.Patch)+len(again.Warnings) > 0 {
 				t.Errorf("the second answer is %+v, want none", again)

@@ -58,13 +58,13 @@ type AgentFlags struct {
 	Halt string
 	// Run is the run directory. Empty: there is none.
 	Run string
-	// Alone keeps the step to the files Wait and Halt: the records of others in Run release nothing.
-	Alone bool
+	// ControllerOnly keeps the step to the files Wait and Halt: the records of others in Run release nothing.
+	ControllerOnly bool
 	// AfterFailure says what the record of a failure of the step before means. Default: AfterFailureStop.
 	AfterFailure string
-	// Again says that the kubelet starts the container again after a failure, and means the command to run again: what the step's
+	// RestartsOnFailure says that the kubelet starts the container again after a failure, and means the command to run again: what the step's
 	// own record says of a failure is then no reason not to. A step that has ended well is never run again.
-	Again bool
+	RestartsOnFailure bool
 	// Out says where the command's output goes. Only OutStdout, which is the default.
 	Out string
 	// TerminationLog is the container's terminationMessagePath. Default: DefaultTerminationLog.
@@ -82,8 +82,8 @@ type AgentFlags struct {
 	StopSignal string
 	// Retries is how often the command is run again after it has failed. Default: 0.
 	Retries int
-	// Delay is how long after the start of the command StartedCommand still says no. Default: 0.
-	Delay time.Duration
+	// ProbeDelay is how long after the start of the command StartedCommand still says no. Default: 0.
+	ProbeDelay time.Duration
 	// WorkDir is the directory in which the command runs. The agent enters it at the step's turn, and makes it if it is missing. Empty: the
 	// directory in which the container runtime starts the agent.
 	WorkDir string
@@ -106,7 +106,7 @@ func (f AgentFlags) Args() []string {
 		args = append(args, "--halt", f.Halt)
 	}
 	args = append(args, f.runArgs()...)
-	if f.Again {
+	if f.RestartsOnFailure {
 		args = append(args, "--again")
 	}
 	if f.TerminationLog != "" && f.TerminationLog != DefaultTerminationLog {
@@ -142,7 +142,7 @@ func (f AgentFlags) runArgs() []string {
 	if f.Run != "" {
 		args = append(args, "--run", f.Run)
 	}
-	if f.Alone {
+	if f.ControllerOnly {
 		args = append(args, "--alone")
 	}
 	if f.AfterFailure != "" && f.AfterFailure != AfterFailureStop {
@@ -155,8 +155,8 @@ func (f AgentFlags) runArgs() []string {
 func (f AgentFlags) StartedArgs(probe []string) []string {
 	args := []string{StartedCommand, "--wait", f.Wait, "--waitcontent", strconv.Itoa(f.WaitContent)}
 	args = append(args, f.runArgs()...)
-	if f.Delay != 0 {
-		args = append(args, "--delay", f.Delay.String())
+	if f.ProbeDelay != 0 {
+		args = append(args, "--delay", f.ProbeDelay.String())
 	}
 	if len(probe) > 0 {
 		if f.WorkDir != "" {
@@ -209,16 +209,16 @@ func (f *AgentFlags) set(args []string) error {
 		"--waitcontent":      &f.WaitContent,
 		"--halt":             &f.Halt,
 		"--run":              &f.Run,
-		"--alone":            &f.Alone,
+		"--alone":            &f.ControllerOnly,
 		"--after-failure":    &f.AfterFailure,
-		"--again":            &f.Again,
+		"--again":            &f.RestartsOnFailure,
 		"--out":              &f.Out,
 		"--termination-log":  &f.TerminationLog,
 		"--timeout":          &f.Timeout,
 		"--grace":            &f.Grace,
 		"--retries":          &f.Retries,
 		"--stop-signal":      &f.StopSignal,
-		"--delay":            &f.Delay,
+		"--delay":            &f.ProbeDelay,
 		"--fallback-to-logs": &f.FallbackToLogs,
 		"--workdir":          &f.WorkDir,
 		"--mount":            &f.Mounts,
@@ -273,8 +273,8 @@ func (f *AgentFlags) problem() string {
 		return "--timeout " + f.Timeout.String() + " is below 0: leave it out for none"
 	case f.Grace <= 0:
 		return "--grace " + f.Grace.String() + " must be above 0"
-	case f.Delay < 0:
-		return "--delay " + f.Delay.String() + " is below 0: leave it out for none"
+	case f.ProbeDelay < 0:
+		return "--delay " + f.ProbeDelay.String() + " is below 0: leave it out for none"
 	case f.Retries < 0:
 		return "--retries " + strconv.Itoa(f.Retries) + " is below 0: leave it out for none"
 	}

@@ -38,12 +38,12 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			f.Halt = "/etc/podinfo/halt"
 			f.TerminationLog = "/tmp/log"
 			f.FallbackToLogs = true
-			f.Run, f.Alone, f.AfterFailure, f.Again = "/taskflow/run", true, contract.AfterFailureContinue, true
+			f.Run, f.ControllerOnly, f.AfterFailure, f.RestartsOnFailure = "/taskflow/run", true, contract.AfterFailureContinue, true
 			f.Timeout, f.Grace, f.Retries = 90*time.Second, 5*time.Second, 3
 			f.WorkDir, f.Mounts = "/work/a b", []string{"/dist", "/a b"}
 		}),
 		"a step that is run again": flags(func(f *contract.AgentFlags) {
-			f.Run, f.AfterFailure, f.Again = "/taskflow/run", contract.AfterFailureWait, true
+			f.Run, f.AfterFailure, f.RestartsOnFailure = "/taskflow/run", contract.AfterFailureWait, true
 		}),
 		"paths with spaces": flags(func(f *contract.AgentFlags) {
 			f.Wait, f.Halt, f.Run, f.TerminationLog = "/a b/order", "/a b/halt", "/a b/run", "/a b/log"
@@ -80,7 +80,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 	step := contract.AgentFlags{
 		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
 		Timeout: time.Hour, Grace: time.Second, Retries: 3, Command: []string{"the", "step"},
-		Run: "/a b/run", Alone: true, AfterFailure: contract.AfterFailureContinue, Again: true, Delay: 90 * time.Second, WorkDir: "/work/a b", Mounts: []string{"/dist"},
+		Run: "/a b/run", ControllerOnly: true, AfterFailure: contract.AfterFailureContinue, RestartsOnFailure: true, ProbeDelay: 90 * time.Second, WorkDir: "/work/a b", Mounts: []string{"/dist"},
 	}
 	for name, probe := range map[string][]string{
 		"no probe":                     nil,
@@ -98,7 +98,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 			}
 			want := contract.AgentFlags{
 				Wait: step.Wait, WaitContent: step.WaitContent, Command: probe,
-				Run: step.Run, Alone: step.Alone, AfterFailure: step.AfterFailure, Delay: step.Delay,
+				Run: step.Run, ControllerOnly: step.ControllerOnly, AfterFailure: step.AfterFailure, ProbeDelay: step.ProbeDelay,
 				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
 			}
 			if len(probe) > 0 {

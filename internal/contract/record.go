@@ -61,9 +61,9 @@ type Record struct {
 	Message string
 }
 
-// WasStopped reports whether a Reason means that the step did not end by itself, or that its turn never came: nothing follows it, even
+// IsInterrupted reports whether a Reason means that the step did not end by itself, or that its turn never came: nothing follows it, even
 // if its failure would not matter.
-func WasStopped(reason string) bool {
+func IsInterrupted(reason string) bool {
 	switch reason {
 	case ReasonTerminated, ReasonCancelled, ReasonStopped, ReasonHaltMissing:
 		return true
