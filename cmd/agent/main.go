@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command agent runs one step of a sequential Pod. README.md says what it promises.
+// Command agent runs one step of a sequential Pod. docs/agent.md describes what it does.
 package main
 
 import (

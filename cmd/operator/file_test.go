@@ -18,7 +18,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestParseSettings proves that every field of the README's table can be written, and which mistakes are told at the start.
+// TestParseSettings proves that every field of the table in docs/images.md can be written, and which mistakes are told at the start.
 func TestParseSettings(t *testing.T) {
 	const all = `
 images:

@@ -1,12 +1,3 @@
-// Package contract is what the webhook, the agent and the controllers agree on: the labels and
-// annotations of a sequential Pod, the volumes and paths inside it, the agent's command line, and
-// the record that the agent leaves behind. Each is defined here, once.
-//
-// Pods in flight outlive an upgrade of the operator: what is written here may be added to, and
-// never changed.
-//
-// The package is compiled into the agent, so it uses the standard library alone; and what the agent calls does without fmt and
-// what is built on it, such as encoding/json and flag. They would be a fifth of the agent, which is in memory once for each step that waits.
 package contract
 
 import "strconv"

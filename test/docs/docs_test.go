@@ -1,4 +1,4 @@
-// Package docs checks what the documents promise that a program can check.
+// Package docs checks the promises of the documents that a program can check.
 package docs
 
 import (
@@ -25,7 +25,7 @@ func read(t *testing.T, file string) string {
 
 var readmes = []string{"README.md", "README.zh-CN.md"}
 
-// The Task that the README shows is the sample that `make demo` and the tests run.
+// TestREADMEShowsTheSample proves that the Task in the README is the sample that `make demo` and the tests run.
 func TestREADMEShowsTheSample(t *testing.T) {
 	sample := read(t, "config/samples/task.yaml")
 	for _, file := range readmes {
@@ -37,13 +37,13 @@ func TestREADMEShowsTheSample(t *testing.T) {
 	}
 }
 
-// The two commands stand on the README's first screen, and CI runs the second.
+// TestTwoCommands proves that both commands stand near the top of the README, and that CI runs the second one.
 func TestTwoCommands(t *testing.T) {
 	for _, file := range readmes {
 		screen := strings.Join(strings.SplitN(read(t, file), "\n", 25)[:24], "\n")
 		for _, command := range []string{"make demo", "make test"} {
 			if !strings.Contains(screen, "\n"+command) {
-				t.Errorf("%s hasn't %q on its first screen", file, command)
+				t.Errorf("%s doesn't have %q in its first lines", file, command)
 			}
 		}
 	}
@@ -52,50 +52,128 @@ func TestTwoCommands(t *testing.T) {
 	}
 }
 
-// Whatever a document links to inside the repository is there.
+// documents returns every Markdown file of the repository that git knows, or would add.
+func documents(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "test/*/*.md"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range found {
+			name, err := filepath.Rel(root, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, name)
+		}
+	}
+	return files
+}
+
+// anchors returns the fragments that GitHub gives to the headings of a document.
+func anchors(document string) []string {
+	var all []string
+	code := false
+	for line := range strings.Lines(document) {
+		if strings.HasPrefix(line, "```") {
+			code = !code
+		}
+		if heading, ok := strings.CutPrefix(strings.TrimLeft(strings.TrimSpace(line), "#"), " "); ok && strings.HasPrefix(line, "#") && !code {
+			all = append(all, strings.ReplaceAll(punctuation.ReplaceAllString(strings.ToLower(heading), ""), " ", "-"))
+		}
+	}
+	return all
+}
+
+var punctuation = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+
+// TestLinks proves that every link from a document into the repository has a target: the file, and the heading if the link names one.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#]+)\)`)
-	for _, file := range append(readmes, "test/cluster/README.md", "docs/benchmarks.md", "docs/start.md") {
+	link := regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]+))?\)`)
+	for _, file := range documents(t) {
 		for _, match := range link.FindAllStringSubmatch(read(t, file), -1) {
-			if strings.Contains(match[1], "://") {
+			target := filepath.Join(filepath.Dir(file), match[1])
+			switch _, err := os.Stat(filepath.Join(root, target)); {
+			case strings.Contains(match[1], "://"):
+				continue
+			case match[1] == "":
+				target = file
+			case err != nil:
+				t.Errorf("%s links to %s: %v", file, match[1], err)
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(root, filepath.Dir(file), match[1])); err != nil {
-				t.Errorf("%s links to %s: %v", file, match[1], err)
+			if match[2] != "" && !slices.Contains(anchors(read(t, target)), match[2]) {
+				t.Errorf("%s links to the heading #%s, which %s doesn't have", file, match[2], target)
 			}
 		}
 	}
 }
 
-// Both READMEs have the same sections, tables and code.
-func TestREADMEsAreInStep(t *testing.T) {
-	outline := func(file string) []string {
-		var lines []string
-		code := false
-		for line := range strings.Lines(read(t, file)) {
-			line = strings.TrimSpace(line)
-			switch {
-			case strings.HasPrefix(line, "```"):
-				code = !code
-				lines = append(lines, line)
-			case code: // what is after a # may be translated
-				command, _, _ := strings.Cut(line, "#")
-				lines = append(lines, strings.TrimSpace(command))
-			case strings.HasPrefix(line, "#"):
-				lines = append(lines, strings.Repeat("#", len(line)-len(strings.TrimLeft(line, "#"))))
-			case strings.HasPrefix(line, "|"):
-				first, _, _ := strings.Cut(line[1:], "|")
-				lines = append(lines, strings.Join(regexp.MustCompile("`[^`]+`").FindAllString(first, -1), " "))
-			}
+// TestREADMEIsOneScreen proves that what doesn't fit goes to a page of docs, and that the README links to every page in its language.
+func TestREADMEIsOneScreen(t *testing.T) {
+	const most = 80
+	for _, file := range readmes {
+		text := read(t, file)
+		if lines := strings.Count(text, "\n"); lines > most {
+			t.Errorf("%s has %d lines, which is more than %d", file, lines, most)
 		}
-		return lines
 	}
-	if diff := cmp.Diff(outline(readmes[0]), outline(readmes[1])); diff != "" {
-		t.Errorf("outlines (-%s +%s):\n%s", readmes[0], readmes[1], diff)
+	for _, page := range documents(t) {
+		readme := readmes[0]
+		if strings.HasSuffix(page, chinese) {
+			readme = readmes[1]
+		}
+		if filepath.Dir(page) == "docs" && !strings.Contains(read(t, readme), "]("+page) {
+			t.Errorf("%s doesn't link to %s", readme, page)
+		}
 	}
 }
 
-// The security page names every attack that the tests make, and no other.
+// chinese ends the name of a document in Chinese, whose English original ends in .md alone.
+const chinese = ".zh-CN.md"
+
+// TestTranslationsAreInStep proves that a document and its translation have the same sections, tables and code.
+func TestTranslationsAreInStep(t *testing.T) {
+	for _, translation := range documents(t) {
+		name, ok := strings.CutSuffix(translation, chinese)
+		if !ok {
+			continue
+		}
+		if diff := cmp.Diff(outline(read(t, name+".md")), outline(read(t, translation))); diff != "" {
+			t.Errorf("outlines (-%s.md +%s):\n%s", name, translation, diff)
+		}
+	}
+}
+
+// outline returns what a translation keeps: the levels of the headings, the code without its comments and drawings, and the code in the first
+// column of each table.
+func outline(document string) []string {
+	var lines []string
+	language, isCode := "", false
+	for line := range strings.Lines(document) {
+		line = strings.TrimSpace(line)
+		fence, isFence := strings.CutPrefix(line, "```")
+		switch {
+		case isFence:
+			language, isCode = fence, !isCode
+			lines = append(lines, line)
+		case isCode && language == "text": // a drawing has words
+		case isCode:
+			command, _, _ := strings.Cut(line, "#")
+			lines = append(lines, strings.TrimSpace(command))
+		case strings.HasPrefix(line, "#"):
+			lines = append(lines, strings.Repeat("#", len(line)-len(strings.TrimLeft(line, "#"))))
+		case strings.HasPrefix(line, "|"):
+			first, _, _ := strings.Cut(line[1:], "|")
+			lines = append(lines, strings.Join(regexp.MustCompile("`[^`]+`").FindAllString(first, -1), " "))
+		}
+	}
+	return lines
+}
+
+// TestSecurityPageNamesTheAttacks proves that the security page names every attack that the tests make, and no other.
 func TestSecurityPageNamesTheAttacks(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "test/attack/*_test.go"))
 	if err != nil {
