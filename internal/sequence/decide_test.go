@@ -1,0 +1,149 @@
+package sequence_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/taskflow/taskflow-operator/internal/sequence"
+)
+
+var (
+	states = map[string]sequence.State{
+		"-": sequence.Waiting, "runs": sequence.Running, "ok": sequence.Succeeded,
+		"failed": sequence.Failed, "interrupted": sequence.Interrupted, "skipped": sequence.Skipped,
+	}
+	verdicts = map[sequence.Verdict]string{sequence.Wait: "wait", sequence.Run: "run", sequence.Skip: "skip", sequence.Begun: "·"}
+)
+
+// chain returns the chain of the named steps. One whose name ends in "?" may fail.
+func chain(t *testing.T, names string) sequence.Plan {
+	t.Helper()
+	plan := sequence.Chain(strings.Fields(names))
+	for i := range plan.Steps {
+		if strings.HasSuffix(plan.Steps[i].Name, "?") {
+			plan.Steps[i].OnError = sequence.Continue
+		}
+	}
+	return plan
+}
+
+// fan is a, then b and c side by side, then d.
+func fan(t *testing.T, name func(string) sequence.OnError) sequence.Plan {
+	t.Helper()
+	plan, err := sequence.NewPlan([]sequence.Step{
+		{Name: "a", OnError: name("a")},
+		{Name: "b", After: []int{0}, OnError: name("b")},
+		{Name: "c", After: []int{0}, OnError: name("c")},
+		{Name: "d", After: []int{1, 2}, OnError: name("d")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// TestDecide is the decision table: one row per case, in the words of the package's documentation.
+func TestDecide(t *testing.T) {
+	stop := func(string) sequence.OnError { return sequence.Stop }
+	cMayFail := func(name string) sequence.OnError {
+		if name == "c" {
+			return sequence.Continue
+		}
+		return sequence.Stop
+	}
+	line, lenient := chain(t, "a b c"), chain(t, "a b? c")
+	tests := []struct {
+		name     string
+		plan     sequence.Plan
+		states   string
+		order    int
+		halted   bool
+		verdicts string
+		passed   int
+		endedBy  int
+		next     int
+		over     bool
+	}{
+		{"nothing is released: the first step waits for the order", line, "- - -", 0, false, "wait wait wait", 0, sequence.None, 1, false},
+		{"the order releases the first step", line, "- - -", 1, false, "run wait wait", 0, sequence.None, 1, false},
+		{"a step runs: its successor waits", line, "runs - -", 1, false, "· wait wait", 0, sequence.None, 1, false},
+		{"a step succeeded: its successor runs, although the order says 1", line, "ok - -", 1, false, "· run wait", 1, sequence.None, 2, false},
+		{"the order is ahead of the records", line, "- - -", 2, false, "run run wait", 0, sequence.None, 1, false},
+		{"all steps succeeded", line, "ok ok ok", 3, false, "· · ·", 3, sequence.None, 3, true},
+		{"a step failed", line, "ok failed -", 2, false, "· · skip", 1, 1, 2, true},
+		{"a step failed that may fail", lenient, "ok failed -", 2, false, "· · run", 2, sequence.None, 3, false},
+		{"a step was interrupted that may fail", lenient, "ok interrupted -", 2, false, "· · skip", 1, 1, 2, true},
+		{"a step was skipped that may fail", lenient, "ok skipped -", 2, false, "· · skip", 1, 1, 2, true},
+		{"the order overrules a record that ended the sequence", line, "ok skipped -", 3, false, "· · run", 1, 1, 2, false},
+		{"halted before the first step", line, "- - -", 0, true, "skip skip skip", 0, sequence.None, 1, true},
+		{"halted while a step runs", line, "ok runs -", 2, true, "· · skip", 1, sequence.None, 2, false},
+		{"a halt is stronger than the order", line, "ok ok -", 3, true, "· · skip", 2, sequence.None, 3, true},
+		{"a step failed before its turn: the running one goes on", line, "runs failed -", 1, false, "· · wait", 0, sequence.None, 1, false},
+		{"its turn came: the failure counts", line, "ok failed -", 1, false, "· · skip", 1, 1, 2, true},
+		{"a step succeeded before its turn: nothing follows", line, "runs ok -", 1, false, "· · wait", 0, sequence.None, 1, false},
+
+		{"side by side: both run", fan(t, stop), "ok - - -", 1, false, "· run run wait", 1, sequence.None, 2, false},
+		{"the join waits for the slower one", fan(t, stop), "ok ok runs -", 2, false, "· · · wait", 2, sequence.None, 2, false},
+		{"the join runs", fan(t, stop), "ok ok ok -", 2, false, "· · · run", 3, sequence.None, 3, false},
+		{"one of two failed: the other runs to its end", fan(t, stop), "ok failed runs -", 2, false, "· · · skip", 1, 1, 2, false},
+		{"one of two failed: the other one doesn't start", fan(t, stop), "ok failed - -", 1, false, "· · skip skip", 1, 1, 2, true},
+		{"one of two failed and may fail", fan(t, cMayFail), "ok ok failed -", 2, false, "· · · run", 3, sequence.None, 3, false},
+		{"no steps", sequence.Plan{}, "", 0, false, "", 0, sequence.None, 0, true},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			known := sequence.Records{Order: tc.order, Halted: tc.halted}
+			for _, word := range strings.Fields(tc.states) {
+				known.States = append(known.States, states[word])
+			}
+			got := sequence.Decide(tc.plan, known)
+			want := sequence.Decision{Passed: tc.passed, EndedBy: tc.endedBy, Order: tc.next, IsOver: tc.over}
+			var words []string
+			for _, verdict := range got.Verdicts {
+				words = append(words, verdicts[verdict])
+			}
+			if diff := cmp.Diff(tc.verdicts, strings.Join(words, " ")); diff != "" {
+				t.Errorf("verdicts: -want +got:\n%s", diff)
+			}
+			got.Verdicts = nil
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNewPlan(t *testing.T) {
+	tests := map[string]struct {
+		steps  []sequence.Step
+		stages []int
+		err    string
+	}{
+		"a chain":                     {[]sequence.Step{{}, {After: []int{0}}, {After: []int{1}}}, []int{1, 2, 3}, ""},
+		"side by side":                {[]sequence.Step{{}, {}, {After: []int{0, 1}}}, []int{1, 1, 2}, ""},
+		"the longest way counts":      {[]sequence.Step{{}, {After: []int{0}}, {After: []int{0, 1}}}, []int{1, 2, 3}, ""},
+		"a step that follows itself":  {[]sequence.Step{{Name: "a", After: []int{0}}}, nil, `step "a" must follow steps that stand before it in the list`},
+		"a step that follows a later": {[]sequence.Step{{Name: "a", After: []int{1}}, {}}, nil, `step "a" must follow steps that stand before it in the list`},
+		"no such step":                {[]sequence.Step{{Name: "a", After: []int{-1}}}, nil, `step "a" must follow steps that stand before it in the list`},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			plan, err := sequence.NewPlan(tc.steps)
+			if err != nil || tc.err != "" {
+				if err == nil || err.Error() != tc.err {
+					t.Fatalf("got the error %v, want %q", err, tc.err)
+				}
+				return
+			}
+			var stages []int
+			for _, step := range plan.Steps {
+				stages = append(stages, step.Stage)
+			}
+			if diff := cmp.Diff(tc.stages, stages); diff != "" {
+				t.Errorf("stages: -want +got:\n%s", diff)
+			}
+		})
+	}
+}
