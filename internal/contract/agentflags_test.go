@@ -10,10 +10,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// The webhook and the agent never meet except through this round trip: whatever the one writes, the
-// other must read, above all a command that looks like the agent's own flags.
+// The webhook writes the command line, and the agent parses it: also if the command looks like the agent's own flags.
 func TestAgentFlagsRoundTrip(t *testing.T) {
-	// Read back, the defaults are spelled out.
+	// After parsing, defaults are explicit.
 	flags := func(edit func(*contract.AgentFlags)) contract.AgentFlags {
 		f := contract.AgentFlags{
 			Wait:           "/etc/podinfo/order",
@@ -32,7 +31,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 	}
 
 	tests := map[string]contract.AgentFlags{
-		"the least": flags(func(*contract.AgentFlags) {}),
+		"only what is required": flags(func(*contract.AgentFlags) {}),
 		"every flag": flags(func(f *contract.AgentFlags) {
 			f.WaitContent = 100
 			f.Halt = "/etc/podinfo/halt"
@@ -42,7 +41,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			f.Timeout, f.Grace, f.Retries = 90*time.Second, 5*time.Second, 3
 			f.WorkDir, f.Mounts = "/work/a b", []string{"/dist", "/a b"}
 		}),
-		"a step that is run again": flags(func(f *contract.AgentFlags) {
+		"a step that restarts": flags(func(f *contract.AgentFlags) {
 			f.Run, f.AfterFailure, f.RestartsOnFailure = "/taskflow/run", contract.AfterFailureWait, true
 		}),
 		"paths with spaces": flags(func(f *contract.AgentFlags) {
@@ -75,7 +74,7 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 	}
 }
 
-// The startupProbe's command line goes the same way, and has no more than it needs: that of a probe is in the Pod for ever.
+// The command line of the startupProbe has only the flags that the probe needs.
 func TestStartedFlagsRoundTrip(t *testing.T) {
 	step := contract.AgentFlags{
 		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
@@ -102,7 +101,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
 			}
 			if len(probe) > 0 {
-				want.WorkDir = step.WorkDir // for the probe alone
+				want.WorkDir = step.WorkDir // only the probe needs it
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("ParseStartedFlags(StartedArgs()): -want +got:\n%s", diff)
@@ -111,8 +110,8 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 	}
 }
 
-// The flags for a working directory and for mounts are in Pods that are still in flight, as they are spelled here.
-func TestFlagsOfTheStart(t *testing.T) {
+// Pods in flight have the flags for a working directory and for mounts in this form.
+func TestFlagsForWorkDirAndMounts(t *testing.T) {
 	f := contract.AgentFlags{
 		Wait: "/etc/podinfo/order", WaitContent: 2, WorkDir: "/s/src", Mounts: []string{"/dist:out/dist", "/assets"}, Command: []string{"make"},
 	}
@@ -133,7 +132,7 @@ func TestFlagsOfTheStart(t *testing.T) {
 	}
 }
 
-// Fields left empty mean their defaults, so that the webhook sets only what a Pod asks for.
+// Empty fields have defaults, so the webhook sets only what a Pod asks for.
 func TestAgentFlagsDefaults(t *testing.T) {
 	f := contract.AgentFlags{Wait: "order", WaitContent: 1, Command: []string{"true"}}
 	got, err := contract.ParseAgentFlags(f.Args())
@@ -148,7 +147,7 @@ func TestAgentFlagsDefaults(t *testing.T) {
 	}
 }
 
-// Args must not write into the array behind Command, which belongs to the Pod that is being changed.
+// Args must not write into the array behind Command: it belongs to the Pod that the webhook mutates.
 func TestAgentFlagsArgsCopiesTheCommand(t *testing.T) {
 	command := slices.Grow([]string{"sh"}, 10)
 	args := contract.AgentFlags{Wait: "order", WaitContent: 1, Command: command}.Args()
@@ -158,7 +157,7 @@ func TestAgentFlagsArgsCopiesTheCommand(t *testing.T) {
 	}
 }
 
-// The form of the first release is in Pods that are still in flight.
+// Pods in flight have the form of the first release.
 func TestParseFirstReleasesForm(t *testing.T) {
 	args := []string{"--wait", "/etc/podinfo/order", "--waitcontent", "3", "--out", "stdout", "--command", "/script.sh", "100"}
 	got, err := contract.ParseAgentFlags(args)
@@ -182,8 +181,8 @@ func TestParseFirstReleasesForm(t *testing.T) {
 	}
 }
 
-// People meet these sentences in "kubectl logs": each says what is wrong and, where it can, what to do.
-func TestParseAgentFlagsRefuses(t *testing.T) {
+// Users see these sentences in "kubectl logs": each says what is wrong, and what to do about it.
+func TestParseAgentFlagsRejects(t *testing.T) {
 	tests := map[string]struct {
 		args []string
 		want string
@@ -208,7 +207,7 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 			args: []string{"--wait", "order", "--waitcontent", "-1", "--command", "true"},
 			want: "--waitcontent is missing or below 1: set it to the step's number",
 		},
-		"number that is none": {
+		"not a number": {
 			args: []string{"--wait", "order", "--waitcontent", "one", "--command", "true"},
 			want: `--waitcontent: strconv.Atoi: parsing "one": invalid syntax`,
 		},
@@ -224,13 +223,13 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 			args: []string{"--waitcontent", "1", "--wait", "--command", "true"},
 			want: "--wait has no value",
 		},
-		"unknown meaning of a failure": {
+		"unknown --after-failure": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--after-failure", "retry", "--command", "true"},
 			want: `--after-failure "retry" is unknown: set it to stop, continue or wait`,
 		},
 		"negative timeout": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--timeout", "-1s", "--command", "true"},
-			want: "--timeout -1s is below 0: leave it out for none",
+			want: "--timeout -1s is below 0: leave it out for no timeout",
 		},
 		"no grace": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--grace", "0s", "--command", "true"},
@@ -242,11 +241,11 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 		},
 		"negative delay": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--delay", "-1s", "--command", "true"},
-			want: "--delay -1s is below 0: leave it out for none",
+			want: "--delay -1s is below 0: leave it out for no delay",
 		},
 		"negative retries": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--retries", "-1", "--command", "true"},
-			want: "--retries -1 is below 0: leave it out for none",
+			want: "--retries -1 is below 0: leave it out for no retries",
 		},
 		"no --command": {
 			args: []string{"--wait", "order", "--waitcontent", "1"},
@@ -271,7 +270,7 @@ func TestParseAgentFlagsRefuses(t *testing.T) {
 				t.Errorf("ParseAgentFlags(%q): -want +got:\n%s", tc.args, diff)
 			}
 			if diff := cmp.Diff(contract.AgentFlags{}, got); diff != "" {
-				t.Errorf("flags beside the error: -want +got:\n%s", diff)
+				t.Errorf("flags returned with the error: -want +got:\n%s", diff)
 			}
 		})
 	}

@@ -9,40 +9,39 @@ import (
 	"strings"
 )
 
-// PlatformCommand is the agent's fourth form of call: "agent platform COMMANDS [ARG...]" becomes the process that COMMANDS, a
-// PlatformCommands, names for the node's platform, with the ARGs after it. It stands as a container's command where the image runs
-// different ones on different platforms.
+// PlatformCommand executes an image's command for the platform of the node: "agent platform COMMANDS [ARG...]", where COMMANDS is a
+// PlatformCommands. It is the command of a step whose image has different commands on different platforms.
 const PlatformCommand = "platform"
 
-// PlatformCommands are the commands of an image, in the order in which its index lists them.
+// PlatformCommands are the commands of an image, in the order of its index.
 type PlatformCommands []PlatformArgv
 
 // PlatformArgv is the command of an image on one platform.
 type PlatformArgv struct {
 	Platform
 	Argv []string `json:"argv"`
-	// Missing says that the image is made for the platform, and that nobody could tell its command there.
+	// Missing is set if the index lists the platform, but its command could not be resolved.
 	Missing bool `json:"missing,omitempty"`
 }
 
-// Platform is linux on an architecture and a variant of it, in the spelling of OCI.
+// Platform is Linux on an architecture and its variant, as the OCI image specification spells them.
 type Platform struct {
 	Architecture string `json:"architecture"`
 	Variant      string `json:"variant,omitempty"`
 }
 
-// Marshal returns COMMANDS.
+// Marshal returns the COMMANDS of a PlatformCommand.
 func (c PlatformCommands) Marshal() string {
 	var content bytes.Buffer
 	encoder := json.NewEncoder(&content)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(c); err != nil {
-		panic(err) // there is only text in it
+		panic(err) // strings and booleans always have an encoding
 	}
 	return strings.TrimSuffix(content.String(), "\n")
 }
 
-// ParsePlatformCommands reads what Marshal wrote.
+// ParsePlatformCommands parses what Marshal returns.
 func ParsePlatformCommands(text string) (PlatformCommands, error) {
 	var c PlatformCommands
 	all, rest := elements(text)
@@ -59,25 +58,24 @@ func ParsePlatformCommands(text string) (PlatformCommands, error) {
 		c = append(c, one)
 	}
 	if rest != "]" || slices.ContainsFunc(c, func(one PlatformArgv) bool { return one.Architecture == "" }) {
-		return nil, errors.New("the commands of the platforms are not what taskflow writes there")
+		return nil, errors.New("the commands of the platforms are not in the format that taskflow writes")
 	}
 	return c, nil
 }
 
-// Pick returns what there is of the image that a node's container runtime takes from the index.
+// Pick returns the command of the image that the node's container runtime selects from the index.
 func (c PlatformCommands) Pick(node Platform) (picked PlatformArgv, found bool) {
 	all := make([]Platform, len(c))
 	for i := range c {
 		all[i] = c[i].Platform
 	}
-	i := node.Best(all)
-	if i < 0 {
-		return PlatformArgv{}, false
+	if i := node.Best(all); i >= 0 {
+		return c[i], true
 	}
-	return c[i], true
+	return PlatformArgv{}, false
 }
 
-// Best is the index of the platform of an image that a node prefers, or -1. A node has a variant on arm only.
+// Best returns the index of the platform that a node prefers, or -1 if it can run none. Only arm nodes have a variant.
 func (p Platform) Best(all []Platform) int {
 	for _, runs := range compatible(p.normal()) {
 		if i := slices.IndexFunc(all, func(other Platform) bool { return other.normal() == runs }); i >= 0 {
@@ -87,7 +85,7 @@ func (p Platform) Best(all []Platform) int {
 	return -1
 }
 
-// normal is one spelling of those that stand for the same (containerd/platforms, normalizeArch).
+// normal returns the one spelling for platforms that have several (containerd/platforms, normalizeArch).
 func (p Platform) normal() Platform {
 	p = Platform{strings.ToLower(p.Architecture), strings.ToLower(p.Variant)}
 	switch p.Architecture {
@@ -121,8 +119,8 @@ func (p Platform) normal() Platform {
 	return p
 }
 
-// compatible are the platforms whose images a node runs, the best first (containerd/platforms, platformVector, for the nodes that
-// there are: containerd sees variants of arm alone, and of arm64 nothing but v8).
+// compatible returns the platforms whose images a node can run, the best first (platformVector in containerd/platforms). containerd detects
+// variants only on arm, and only v8 on arm64.
 func compatible(node Platform) []Platform {
 	all := []Platform{node}
 	switch node.Architecture {

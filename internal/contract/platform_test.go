@@ -8,7 +8,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPlatformCommands proves that every text comes through COMMANDS unchanged.
+// TestPlatformCommands proves that ParsePlatformCommands returns any text unchanged.
 func TestPlatformCommands(t *testing.T) {
 	want := contract.PlatformCommands{
 		{Platform: contract.Platform{Architecture: "amd64"}, Argv: []string{"/app", "", "two words", "\"'\\", "<&>", "$(A) $$", "two\nlines", "ü\u2028"}},
@@ -30,8 +30,7 @@ func TestPlatformCommands(t *testing.T) {
 	}
 }
 
-// TestBest proves which of an image's platforms a node takes: the one that containerd takes there (containerd/platforms,
-// compare_test.go), for the nodes that there are (PEERS row 10).
+// TestBest proves that a node prefers the same platform of an image as containerd does (containerd/platforms, compare_test.go).
 func TestBest(t *testing.T) {
 	type platforms []contract.Platform
 	cases := map[string]struct {
@@ -39,33 +38,33 @@ func TestBest(t *testing.T) {
 		all  platforms
 		want int
 	}{
-		"the same":                       {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "arm64"}, {Architecture: "amd64"}}, 1},
-		"none":                           {contract.Platform{Architecture: "s390x"}, platforms{{Architecture: "arm64"}, {Architecture: "amd64"}}, -1},
-		"nothing":                        {contract.Platform{Architecture: "amd64"}, nil, -1},
-		"the first of two":               {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "amd64"}, {Architecture: "amd64"}}, 0},
-		"another spelling":               {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "X86_64", Variant: "v1"}}, 0},
-		"amd64/v2 is not for all":        {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "amd64", Variant: "v2"}, {Architecture: "amd64"}}, 1},
-		"32 bits for want of 64":         {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "386"}}, 0},
-		"64 bits before 32":              {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "386"}, {Architecture: "amd64"}}, 1},
-		"64 bits not on 32":              {contract.Platform{Architecture: "386"}, platforms{{Architecture: "amd64"}}, -1},
-		"arm64/v8":                       {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm64", Variant: "v8"}}, 0},
-		"aarch64":                        {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "aarch64"}}, 0},
-		"arm64/v9 is not for all":        {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm64", Variant: "v9"}}, -1},
-		"the newest arm on arm64":        {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm", Variant: "v6"}, {Architecture: "arm", Variant: "v7"}}, 1},
-		"arm64 before arm":               {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm", Variant: "v7"}, {Architecture: "arm64"}}, 1},
-		"the same variant":               {contract.Platform{Architecture: "arm", Variant: "v6"}, platforms{{Architecture: "arm", Variant: "v5"}, {Architecture: "arm", Variant: "v6"}, {Architecture: "arm", Variant: "v7"}}, 1},
-		"an older variant":               {contract.Platform{Architecture: "arm", Variant: "v7"}, platforms{{Architecture: "arm", Variant: "v5"}, {Architecture: "arm", Variant: "v6"}}, 1},
-		"no newer variant":               {contract.Platform{Architecture: "arm", Variant: "v6"}, platforms{{Architecture: "arm", Variant: "v7"}}, -1},
-		"arm without a variant is v7":    {contract.Platform{Architecture: "arm", Variant: "v7"}, platforms{{Architecture: "arm"}}, 0},
-		"no v6 runs arm without one":     {contract.Platform{Architecture: "arm", Variant: "v6"}, platforms{{Architecture: "arm"}}, -1},
-		"armhf":                          {contract.Platform{Architecture: "arm", Variant: "v7"}, platforms{{Architecture: "armhf"}}, 0},
-		"a variant without its letter":   {contract.Platform{Architecture: "arm", Variant: "v8"}, platforms{{Architecture: "arm", Variant: "8"}}, 0},
-		"a node's variant unknown to us": {contract.Platform{Architecture: "arm", Variant: "x"}, platforms{{Architecture: "arm", Variant: "v5"}}, -1},
+		"the same":                             {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "arm64"}, {Architecture: "amd64"}}, 1},
+		"none":                                 {contract.Platform{Architecture: "s390x"}, platforms{{Architecture: "arm64"}, {Architecture: "amd64"}}, -1},
+		"nothing":                              {contract.Platform{Architecture: "amd64"}, nil, -1},
+		"the first of two":                     {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "amd64"}, {Architecture: "amd64"}}, 0},
+		"another spelling":                     {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "X86_64", Variant: "v1"}}, 0},
+		"amd64/v2 is not for every node":       {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "amd64", Variant: "v2"}, {Architecture: "amd64"}}, 1},
+		"32 bits if there are no 64":           {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "386"}}, 0},
+		"64 bits before 32":                    {contract.Platform{Architecture: "amd64"}, platforms{{Architecture: "386"}, {Architecture: "amd64"}}, 1},
+		"64 bits not on 32":                    {contract.Platform{Architecture: "386"}, platforms{{Architecture: "amd64"}}, -1},
+		"arm64/v8":                             {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm64", Variant: "v8"}}, 0},
+		"aarch64":                              {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "aarch64"}}, 0},
+		"arm64/v9 is not for every node":       {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm64", Variant: "v9"}}, -1},
+		"the newest arm on arm64":              {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm", Variant: "v6"}, {Architecture: "arm", Variant: "v7"}}, 1},
+		"arm64 before arm":                     {contract.Platform{Architecture: "arm64"}, platforms{{Architecture: "arm", Variant: "v7"}, {Architecture: "arm64"}}, 1},
+		"the same variant":                     {contract.Platform{Architecture: "arm", Variant: "v6"}, platforms{{Architecture: "arm", Variant: "v5"}, {Architecture: "arm", Variant: "v6"}, {Architecture: "arm", Variant: "v7"}}, 1},
+		"an older variant":                     {contract.Platform{Architecture: "arm", Variant: "v7"}, platforms{{Architecture: "arm", Variant: "v5"}, {Architecture: "arm", Variant: "v6"}}, 1},
+		"no newer variant":                     {contract.Platform{Architecture: "arm", Variant: "v6"}, platforms{{Architecture: "arm", Variant: "v7"}}, -1},
+		"arm without a variant is v7":          {contract.Platform{Architecture: "arm", Variant: "v7"}, platforms{{Architecture: "arm"}}, 0},
+		"v6 doesn't run arm without a variant": {contract.Platform{Architecture: "arm", Variant: "v6"}, platforms{{Architecture: "arm"}}, -1},
+		"armhf":                                {contract.Platform{Architecture: "arm", Variant: "v7"}, platforms{{Architecture: "armhf"}}, 0},
+		"a variant without its letter":         {contract.Platform{Architecture: "arm", Variant: "v8"}, platforms{{Architecture: "arm", Variant: "8"}}, 0},
+		"an unknown variant of the node":       {contract.Platform{Architecture: "arm", Variant: "x"}, platforms{{Architecture: "arm", Variant: "v5"}}, -1},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			if got := c.node.Best(c.all); got != c.want {
-				t.Errorf("%+v takes number %d of %+v, want %d", c.node, got, c.all, c.want)
+				t.Errorf("%+v prefers number %d of %+v, want %d", c.node, got, c.all, c.want)
 			}
 		})
 	}

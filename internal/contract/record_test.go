@@ -10,14 +10,14 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// What the agent writes, the controllers read back whole.
+// The controllers parse exactly what the agent wrote.
 func TestRecordRoundTrip(t *testing.T) {
 	started := time.Date(2025, 3, 1, 12, 0, 0, 123000000, time.UTC)
 	finished := started.Add(90 * time.Second)
 
 	tests := map[string]contract.Record{
-		"a command that ended well": {StartedAt: &started, FinishedAt: finished},
-		"a command that failed":     {StartedAt: &started, FinishedAt: finished, ExitCode: 42},
+		"a command that succeeded": {StartedAt: &started, FinishedAt: finished},
+		"a command that failed":    {StartedAt: &started, FinishedAt: finished, ExitCode: 42},
 		"a command that never ran": {
 			FinishedAt: finished,
 			ExitCode:   contract.ExitNotFound,
@@ -43,7 +43,7 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 }
 
-// Records in Pods in flight have this form: a change of it would make the controllers blind to them.
+// Pods in flight have records in this form: the controllers could not read them after a change.
 func TestRecordForm(t *testing.T) {
 	started := time.Date(2025, 3, 1, 12, 0, 0, 0, time.UTC)
 	record := contract.Record{
@@ -60,7 +60,7 @@ func TestRecordForm(t *testing.T) {
 	}
 }
 
-// standard is a record as encoding/json knows it: agents of earlier releases wrote it so.
+// standard is a record for encoding/json, which agents of earlier releases used.
 type standard struct {
 	Taskflow standardFields `json:"taskflow"`
 }
@@ -74,8 +74,8 @@ type standardFields struct {
 	Message    string     `json:"message,omitempty"`
 }
 
-// FuzzRecord proves that encoding/json reads what Marshal writes, and ParseRecord reads what either writes, whatever is in the record,
-// also where a shell has put a newline behind it.
+// FuzzRecord proves that encoding/json reads what Marshal writes, and that ParseRecord reads what either writes, also with a newline at
+// the end. Any text may be in the record.
 func FuzzRecord(f *testing.F) {
 	for _, text := range []string{
 		"", "plain", `quote " backslash \ slash /`, "tick ' grave `", "line\nfeed\ttab\rreturn", "\x00\a\b\f\v\x1b\x1f\x7f\u0080\u009f", "<html> & more",
@@ -95,7 +95,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		var want, got standard
-		if err := json.Unmarshal(content, &want); err != nil { // what isn't UTF-8 is U+FFFD there
+		if err := json.Unmarshal(content, &want); err != nil { // it replaces invalid UTF-8 by U+FFFD
 			t.Fatal(err)
 		}
 		if err := json.Unmarshal([]byte(record.Marshal()), &got); err != nil {
@@ -113,9 +113,9 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// A command may leave any message; none may be taken for the agent's, or its text would be lost and
-// its step given a wrong time and state.
-func TestParseRecordRefusesWhatTheAgentDidNotWrite(t *testing.T) {
+// A command may leave any termination message. If one were taken for a record, its text would be lost, and the step would have a wrong
+// time and state.
+func TestParseRecordRejectsOtherMessages(t *testing.T) {
 	tests := map[string]string{
 		"nothing":                       "",
 		"white space":                   " \n",
@@ -125,14 +125,14 @@ func TestParseRecordRefusesWhatTheAgentDidNotWrite(t *testing.T) {
 		"JSON null":                     "null",
 		"a JSON array":                  `[{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z"}}]`,
 		"an empty JSON object":          "{}",
-		"a JSON object of the user's":   `{"exitCode":0,"reason":"Skipped","finishedAt":"2025-03-01T12:00:00Z"}`,
+		"a JSON object of the command":  `{"exitCode":0,"reason":"Skipped","finishedAt":"2025-03-01T12:00:00Z"}`,
 		"our key with null":             `{"taskflow":null}`,
 		"our key with text":             `{"taskflow":"failed"}`,
 		"our key with an empty object":  `{"taskflow":{}}`,
-		"our key with a user's object":  `{"taskflow":{"reason":"Skipped","files":3}}`,
+		"our key with another object":   `{"taskflow":{"reason":"Skipped","files":3}}`,
 		"a record that was cut early":   `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCo`,
-		"a record with text behind":     `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0}} done`,
-		"a record with text in front":   `done {"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0}}`,
+		"a record with text after it":   `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0}} done`,
+		"a record with text before it":  `done {"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0}}`,
 		"a record with a wrong time":    `{"taskflow":{"finishedAt":"yesterday","exitCode":0}}`,
 		"a record with a wrong number":  `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":"0"}}`,
 		"garbage that is not even text": "\x00\xff{",
@@ -144,14 +144,14 @@ func TestParseRecordRefusesWhatTheAgentDidNotWrite(t *testing.T) {
 				t.Errorf("ParseRecord(%q) = %+v, want false", message, got)
 			}
 			if diff := cmp.Diff(contract.Record{}, got); diff != "" {
-				t.Errorf("record beside false: -want +got:\n%s", diff)
+				t.Errorf("record returned with false: -want +got:\n%s", diff)
 			}
 		})
 	}
 }
 
-// The kubelet leaves of a message what a Pod of so many containers may have. A record of a Pod of 100 steps keeps what decides the
-// state of its step.
+// The kubelet cuts messages to a length that depends on the number of containers. Even in a Pod of 100 steps, a record keeps the fields
+// that determine the state of its step.
 func TestParseRecordThatWasCut(t *testing.T) {
 	at := time.Date(2025, 3, 1, 12, 0, 0, 123e6, time.UTC)
 	whole := contract.Record{FinishedAt: at, ExitCode: 126, Reason: contract.ReasonStartError, StartedAt: &at, Retries: 3, Message: `a "message", of some length`}
@@ -175,15 +175,15 @@ func TestParseRecordThatWasCut(t *testing.T) {
 		}
 		const ofHundred = 12 * 1024 / 101
 		if n == ofHundred && stage < 2 {
-			t.Errorf("of a Pod of 100 steps there is only %+v", got)
+			t.Errorf("a Pod of 100 steps keeps only %+v", got)
 		}
 	}
 	if stage != len(stages)-1 {
-		t.Errorf("the whole record is read as %+v", stages[stage])
+		t.Errorf("the complete record is parsed as %+v", stages[stage])
 	}
 }
 
-// A later release may add fields; today's controllers go on reading the rest.
+// A later release may add fields: today's controllers still read the others.
 func TestParseRecordAcceptsFieldsOfLaterReleases(t *testing.T) {
 	got, ok := contract.ParseRecord(`{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":3,"node":"a"},"more":1}`)
 	if !ok {
