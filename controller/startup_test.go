@@ -1,13 +1,9 @@
 package controller
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -336,21 +332,5 @@ func TestStartReports(t *testing.T) {
 	}
 	if len(reader.reads) != 5 {
 		t.Errorf("the reads are %q", reader.reads)
-	}
-}
-
-// TestReasonsAreDocumented proves that docs/waiting.md names each reason that a Task may wait for while its Pod starts.
-func TestReasonsAreDocumented(t *testing.T) {
-	page, err := os.ReadFile("../docs/waiting.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	reasons := slices.Collect(maps.Keys(startFailures))
-	reasons = append(reasons, v1alpha1.ReasonNoScheduler, v1alpha1.ReasonNodeNotResponding, v1alpha1.ReasonInitContainerRunning,
-		v1alpha1.ReasonSidecarNotStarted, v1alpha1.ReasonContainersNotReady, v1alpha1.ReasonPullingImage)
-	for _, reason := range reasons {
-		if !bytes.Contains(page, []byte("`"+reason+"`")) {
-			t.Errorf("docs/waiting.md doesn't name %s", reason)
-		}
 	}
 }

@@ -32,7 +32,7 @@
 //   - interrupted: ended because the container was told to stop, by deletion, eviction or cancel. Not failed by itself, even with an exit code.
 //   - terminating: being ended from outside, said of a Pod. Not terminal: a terminal Pod has ended.
 //   - cancel: spec.cancel of a Task. Not suspend, which only prevents Pods.
-//   - timeout, deadline: a timeout bounds one run of a step's command; the deadline (spec.timeout) bounds the whole Task.
+//   - timeout, deadline: a timeout bounds one run of a step's command, the deadline (spec.timeout) a whole Task. Not a grace period.
 //   - start grace period: how long a container may fail to start before its Task fails. Not the grace period of a Pod's termination.
 //   - delivery: how the agent gets into a Pod: by an init container or as an image volume. Not how the command gets into its image.
 //   - entrypoint: what an image runs by its configuration. The operator resolves it from the registry. Not the step's command field.
