@@ -16,6 +16,7 @@ func TestDependencies(t *testing.T) {
 		"golang.org/x/sys/",
 		"github.com/taskflow/taskflow-operator/agent",
 		"github.com/taskflow/taskflow-operator/internal/contract",
+		"github.com/taskflow/taskflow-operator/internal/sequence",
 		"github.com/taskflow/taskflow-operator/cmd/agent",
 	}
 

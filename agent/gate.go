@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 const (
@@ -26,15 +27,16 @@ const (
 	haltLimit = time.Minute
 )
 
-// gate holds a step back. The controller decides: the gate closes for good when haltFile has content, and otherwise opens when the number
-// in orderFile reaches order. The record of the step before is faster, and is that step's own word: it opens the gate when it says that
-// the step succeeded, because that step was itself held back until its predecessors succeeded. When it says that the sequence has
-// ended, the gate stays closed until the controller decides. An empty path means that there is no such file.
+// gate holds a step back until the rule of package sequence lets it run. It knows two sources. The controller's word is final: the order and
+// the halt. The record of the step before is faster, and is that step's own word. It may open the gate, because the step before was itself
+// held back until its predecessors passed. It may not close the gate: a record that ends the sequence is only a claim until the controller
+// halts the sequence.
 type gate struct {
-	orderFile string
-	order     int
-	haltFile  string
-	// before is the step before.
+	// orderFile holds the order, and haltFile the halt. An empty haltFile means that there is none.
+	orderFile, haltFile string
+	// number is the step's number.
+	number int
+	// before is the step before it. The zero value: there is none, or its record does not count.
 	before predecessor
 }
 
@@ -50,12 +52,12 @@ type verdict struct {
 	final bool
 }
 
-// isDecided reports whether the controller, or a predecessor that succeeded, has decided.
+// isDecided reports whether the controller, or a predecessor that passed, has decided.
 func (v verdict) isDecided() bool { return v.released || v.halt != "" || v.final }
 
 // gateOf is the gate of a step.
 func gateOf(flags contract.AgentFlags) gate {
-	g := gate{orderFile: flags.Wait, order: flags.WaitContent, haltFile: flags.Halt}
+	g := gate{orderFile: flags.Wait, haltFile: flags.Halt, number: flags.WaitContent}
 	if flags.Run != "" && !flags.ControllerOnly && flags.WaitContent > 1 {
 		g.before = predecessor{runDir: flags.Run, number: flags.WaitContent - 1, afterFailure: flags.AfterFailure}
 	}
@@ -103,19 +105,34 @@ func (g gate) watches() []watch {
 	return append(watches, g.before.watches()...)
 }
 
-// read looks at the files once. The order comes first: the kubelet swaps both files in one rename and
-// halt is never removed, so whoever sees the new order then sees the halt that came with it.
+// read looks at the files once and decides. It reads the order first: the kubelet swaps both files in one rename and the halt is never
+// removed, so a new order is never read without the halt that came with it. It reads the record only if the order does not release the step.
 func (g gate) read() verdict {
 	order, err := strconv.Atoi(content(g.orderFile))
+	if err != nil {
+		order = 0
+	}
+	halt := ""
 	if g.haltFile != "" {
-		if halt := content(g.haltFile); halt != "" {
+		halt = content(g.haltFile)
+	}
+	before, state := contract.Record{}, sequence.Waiting
+	if halt == "" && order < g.number {
+		before, state = g.before.read()
+	}
+	plan := sequence.Behind([]sequence.OnError{g.before.onError()}, g.number)
+	known := sequence.Records{States: []sequence.State{state, sequence.Waiting}, Order: order, Halted: halt != ""}
+	switch sequence.Decide(plan, known).Verdicts[1] {
+	case sequence.Run:
+		return verdict{released: true}
+	case sequence.Skip:
+		if halt != "" {
 			return verdict{halt: halt}
 		}
+		return g.before.claim(before)
+	default:
+		return verdict{}
 	}
-	if err == nil && order >= g.order {
-		return verdict{released: true}
-	}
-	return g.before.read()
 }
 
 // content is the file's text without white space around it, "" where there is none to be had.

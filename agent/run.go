@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 // The run directory hands a step over to the next one within the Pod, in a fraction of the second that the way through the API
@@ -41,41 +42,61 @@ func (p predecessor) watches() []watch {
 	}
 }
 
-// read returns what the step's record means for the next step. A record that can't be read is no record: the controller will decide.
-func (p predecessor) read() verdict {
+// onError returns what a failure of the step means for the next one.
+func (p predecessor) onError() sequence.OnError {
+	if p.afterFailure == contract.AfterFailureContinue {
+		return sequence.Continue
+	}
+	return sequence.Stop
+}
+
+// read returns the step's record and what it says about the step. Without a record that can be read, the controller decides.
+func (p predecessor) read() (contract.Record, sequence.State) {
 	if p.number == 0 {
-		return verdict{}
+		return contract.Record{}, sequence.Waiting
 	}
 	record, ok := readRecord(p.runDir, p.number)
 	if !ok {
-		return verdict{}
+		return contract.Record{}, sequence.Waiting
 	}
-	return p.judge(record)
+	return record, p.state(record)
 }
 
-// judge returns what the record means for the next step. The record of a step that was, or may have been, told to stop means nothing: the
-// next step is about to be told, too, or, if it was somebody in the container, the controller will decide when its turn comes.
-func (p predecessor) judge(record contract.Record) verdict {
-	failed := record.ExitCode != 0
+// state returns what a record says about its step.
+func (p predecessor) state(record contract.Record) sequence.State {
 	switch record.Reason {
 	case contract.ReasonStopped, contract.ReasonTerminated, contract.ReasonSignaled:
-		return verdict{}
+		// The whole Pod may be terminating, so that the next step is about to be told, too. If it was only a process in the container, the
+		// controller decides.
+		return sequence.Running
 	case contract.ReasonSkipped:
-		if !failed {
-			return verdict{claim: "step " + strconv.Itoa(p.number) + " was skipped"}
+		if record.ExitCode == 0 {
+			return sequence.Skipped
 		}
 	}
 	switch {
-	case !failed:
-		return verdict{released: true}
-	case p.afterFailure == contract.AfterFailureWait:
-		return verdict{}
+	case record.ExitCode == 0:
+		return sequence.Succeeded
+	case p.afterFailure == contract.AfterFailureWait: // the kubelet restarts it
+		return sequence.Running
+	case contract.IsInterrupted(record.Reason):
+		return sequence.Interrupted
+	default:
+		return sequence.Failed
+	}
+}
+
+// claim returns what the record of a step that ended the sequence means for the next step.
+func (p predecessor) claim(record contract.Record) verdict {
+	number := strconv.Itoa(p.number)
+	switch {
+	case record.ExitCode == 0:
+		return verdict{claim: "step " + number + " was skipped"}
 	case record.Reason == contract.ReasonHaltMissing:
 		return verdict{claim: record.Message, final: true}
-	case p.afterFailure == contract.AfterFailureContinue && !contract.IsInterrupted(record.Reason):
-		return verdict{released: true}
+	default:
+		return verdict{claim: "step " + number + " failed with exit code " + strconv.Itoa(record.ExitCode)}
 	}
-	return verdict{claim: "step " + strconv.Itoa(p.number) + " failed with exit code " + strconv.Itoa(record.ExitCode)}
 }
 
 // readRecord reads the record of step n. It takes what it finds for any user's work: a link, a FIFO or an endless file is no record.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 // leftoverLimit bounds the wait for killed processes to be gone. Nearly all are in milliseconds, on a very busy
@@ -81,8 +82,8 @@ func (s step) yieldToNext(record contract.Record) {
 // hasReleased says that the next step is there, and that the record lets its command run: not so where the annotation alone does. Whether a
 // failure may be is for the next step to know, and taken for no here. The kubelet makes the directory of a step just before its container.
 func (s step) hasReleased(record contract.Record) bool {
-	released := predecessor{afterFailure: contract.AfterFailureStop}.judge(record).released
-	return released && !s.flags.ControllerOnly && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
+	succeeded := predecessor{}.state(record) == sequence.Succeeded
+	return succeeded && !s.flags.ControllerOnly && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
 }
 
 // endedBefore returns the record of an earlier container of the step, if it is the step's last word. A kubelet that loses sight of a
@@ -242,7 +243,7 @@ func (s step) watchHalt(w *watcher) <-chan string {
 	if s.flags.Halt == "" {
 		return halted
 	}
-	g := gate{orderFile: s.flags.Wait, order: math.MaxInt, haltFile: s.flags.Halt} // an order that is never reached
+	g := gate{orderFile: s.flags.Wait, haltFile: s.flags.Halt, number: math.MaxInt} // the order never reaches it
 	go func() {
 		time.Sleep(headStart)
 		halted <- g.wait(w, s.haltLimit).halt
