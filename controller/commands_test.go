@@ -108,7 +108,7 @@ func TestCommands(t *testing.T) {
 // TestUnresolved proves what a Task's status says while its command isn't known: nothing at first, then what is looked up, then why that failed;
 // and when the Task's turn comes again.
 func TestUnresolved(t *testing.T) {
-	known := entrypoint.Error{Image: "app", Cause: "has a cause", Remedy: "mend it"}
+	known := entrypoint.Error{Image: "app", Cause: "has a cause", Remedy: "fix it"}
 	permanent := known
 	permanent.Permanent = true
 	type result struct {
@@ -116,7 +116,7 @@ func TestUnresolved(t *testing.T) {
 		Progress []string
 		Again    time.Duration
 	}
-	failed := []string{"False", v1alpha1.ReasonEntrypointUnresolved, `image "app" has a cause: mend it`}
+	failed := []string{"False", v1alpha1.ReasonEntrypointUnresolved, `image "app" has a cause; fix it`}
 	for name, c := range map[string]struct {
 		before *unresolved
 		why    unresolved

@@ -34,7 +34,7 @@ func (registries) Resolve(ctx context.Context, request entrypoint.Request) (entr
 	if strings.HasPrefix(request.Image, "missing") {
 		return entrypoint.Command{}, &entrypoint.Error{Image: request.Image, Reason: entrypoint.ReasonNotFound}
 	}
-	return entrypoint.Command{}, &entrypoint.Error{Image: request.Image, Cause: "has a cause", Remedy: "mend it"}
+	return entrypoint.Command{}, &entrypoint.Error{Image: request.Image, Cause: "has a cause", Remedy: "fix it"}
 }
 
 // newTestLookups sends the requeued Tasks' names.
@@ -122,7 +122,7 @@ func TestLookupRetries(t *testing.T) {
 		}
 		await(t, requeued, "default/task")
 		_, unresolved := l.of(t.Context(), task)
-		if unresolved == nil || unresolved.err == nil || unresolved.err.Error() != `step "step0": image "bad" has a cause: mend it` {
+		if unresolved == nil || unresolved.err == nil || unresolved.err.Error() != `step "step0": image "bad" has a cause; fix it` {
 			t.Fatalf("the error is %+v", unresolved)
 		}
 		pauses = append(pauses, unresolved.again)

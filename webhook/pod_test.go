@@ -191,7 +191,7 @@ func TestUsersPodRefuses(t *testing.T) {
 		},
 		"a command that isn't known": {
 			func(pod *corev1.Pod) { pod.Spec.Containers[0] = corev1.Container{Name: "a", Image: "unknown"} },
-			`the container "a": image "unknown" has neither ENTRYPOINT nor CMD: set command`,
+			`the container "a": image "unknown" has neither ENTRYPOINT nor CMD; set command`,
 		},
 	}
 	for name, c := range cases {

@@ -44,8 +44,8 @@ images:
 		"no YAML":          {"images: [", "did not find expected node content"},
 		"not a duration":   {"images: {timeout: 5}", "cannot unmarshal number"},
 		"too long":         {"images: {timeout: 10s}", "images.timeout: 10s must be above 0s and at most 9s"},
-		"a broken mirror":  {"images: {mirrors: {docker.io: [mirror]}}", `images.mirrors of "docker.io": "mirror" must be http://HOST[:PORT] or https://HOST[:PORT]`},
-		"a broken command": {"images: {commands: [{image: a}]}", `images.commands: "a" has neither entrypoint nor cmd: set one of them`},
+		"a broken mirror":  {"images: {mirrors: {docker.io: [mirror]}}", `images.mirrors["docker.io"]: "mirror" must be http://HOST[:PORT] or https://HOST[:PORT]`},
+		"a broken command": {"images: {commands: [{image: a}]}", `images.commands: "a" has neither entrypoint nor cmd; set one of them`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -135,8 +135,8 @@ func TestResolveCredentials(t *testing.T) {
 				"malformed": {Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(marker)}},
 			}
 			const (
-				none    = "doesn't show it without credentials"
-				refused = "takes none of the Pod's credentials for it"
+				none    = "denies access without credentials"
+				refused = "denies access with the Pod's credentials"
 			)
 			cases := map[string]struct {
 				secrets []string
@@ -155,8 +155,8 @@ func TestResolveCredentials(t *testing.T) {
 				"the wrong one, for a public":   {[]string{"wrong"}, "public/app:v1", ""},
 				"another's, for a public":       {[]string{"elsewhere"}, "public/app:v1", ""},
 				"malformed, for a public":       {[]string{"malformed"}, "public/app:v1", ""},
-				"the right one, no such image":  {[]string{"right"}, "private/app:v2", "has no such image"},
-				"several, no such public image": {[]string{"wrong", "right"}, "public/app:v2", "has no such image"},
+				"the right one, no such image":  {[]string{"right"}, "private/app:v2", "not found in HOST"},
+				"several, no such public image": {[]string{"wrong", "right"}, "public/app:v2", "not found in HOST"},
 			}
 			for name, c := range cases {
 				t.Run(name, func(t *testing.T) {
@@ -186,11 +186,11 @@ func TestResolveSecretFailure(t *testing.T) {
 	}}
 	resolver := newResolver(t, entrypoint.Options{Secrets: pullSecrets.read})
 	for secret, want := range map[string]string{
-		"malformed": fmt.Sprintf("image %q can't be asked for its command, because the registry %s doesn't show it without credentials: "+
-			"correct the imagePullSecrets (malformed), or set command", image, host),
-		"missing": fmt.Sprintf("image %q can't be asked for its command, because the registry %s doesn't show it without credentials: "+
-			"correct the imagePullSecrets (missing), or set command", image, host),
-		"forbidden": fmt.Sprintf("image %q can't be asked for its command, because the API server doesn't give the Secret \"forbidden\": "+
+		"malformed": fmt.Sprintf("image %q cannot be resolved: %s denies access without credentials; "+
+			"fix the imagePullSecrets (malformed), or set command", image, host),
+		"missing": fmt.Sprintf("image %q cannot be resolved: %s denies access without credentials; "+
+			"fix the imagePullSecrets (missing), or set command", image, host),
+		"forbidden": fmt.Sprintf("image %q cannot be resolved: the API server did not return the Secret \"forbidden\"; "+
 			setCommand, image),
 	} {
 		request := entrypoint.Request{Namespace: "default", Image: image, PullSecrets: []string{secret}}

@@ -3,6 +3,7 @@ package entrypoint
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -10,21 +11,21 @@ import (
 )
 
 const (
-	// maxParallel bounds the look-ups of one Pod that are in flight at a time.
+	// maxParallel bounds the concurrent look-ups of one Pod.
 	maxParallel = 8
-	// maxDistinct bounds the look-ups of one Pod. A Task has at most as many steps.
+	// maxDistinct bounds the look-ups of one Pod. A Task cannot have more steps.
 	maxDistinct = 100
-	// maxTotal bounds the commands of one Pod in bytes. The API server takes no Pod that is much larger.
+	// maxTotal bounds the commands of one Pod, in bytes. The API server accepts no Pod that is much larger.
 	maxTotal = 1 << 20
 )
 
-// ResolveAll resolves the commands of one Pod's containers, all at once and each distinct one once. The results, commands and errors, are in
-// the order of the requests. Every request has one or the other.
+// ResolveAll resolves the commands of one Pod's containers concurrently, equal requests once. It returns for each request, in their order,
+// either a command or an error.
 func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Command, error), requests []Request) ([]Command, []error) {
 	ctx = context.WithValue(ctx, secretsOfPodKey{}, &secretsOfPod{reads: map[string]func() (*corev1.Secret, error){}})
 	commands, errs := make([]Command, len(requests)), make([]error, len(requests))
 	first := map[string]int{}
-	same := make([]int, len(requests)) // the index of the first request that asks for the same
+	same := make([]int, len(requests)) // index of the first equal request
 	var group errgroup.Group
 	group.SetLimit(maxParallel)
 	for i, request := range requests {
@@ -39,8 +40,8 @@ func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Com
 		if len(first) > maxDistinct {
 			errs[i] = &Error{
 				Image: request.Image, Reason: ReasonUnfit, Permanent: true,
-				Cause:  fmt.Sprintf("is one of more than %d without a command", maxDistinct),
-				Remedy: "set command in more of the steps",
+				Cause:  fmt.Sprintf("is one of more than %d images to resolve in the Pod", maxDistinct),
+				Remedy: "set command in more steps",
 			}
 			continue
 		}
@@ -49,38 +50,34 @@ func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Com
 			return nil
 		})
 	}
-	_ = group.Wait() // none of them returns an error
+	_ = group.Wait() // no function returns an error
 	total := 0
 	for i, request := range requests {
 		commands[i], errs[i] = commands[same[i]], errs[same[i]]
 		if total += commands[i].size(); total > maxTotal && errs[i] == nil {
 			commands[i], errs[i] = Command{}, &Error{
 				Image: request.Image, Reason: ReasonUnfit, Permanent: true,
-				Cause: fmt.Sprintf("has a command that, with those of the other steps, takes more than %d KiB", maxTotal>>10), Remedy: setCommand,
+				Cause: fmt.Sprintf("has a command that exceeds %d KiB together with those of the other steps", maxTotal>>10), Remedy: setCommand,
 			}
 		}
 	}
 	return commands, errs
 }
 
-// key is equal for requests that have the same answer.
+// key is equal for requests with the same result.
 func (r Request) key() string {
 	return fmt.Sprintf("%q %q %q %q %t %q", r.Namespace, r.Image, r.PullPolicy, r.Architecture, r.HasArgs, strings.Join(r.PullSecrets, " "))
 }
 
-// size is how many bytes the command takes, roughly.
+// size returns about how many bytes the command takes in the Pod.
 func (c Command) size() int {
 	size := len(c.Image)
-	for _, word := range c.Entrypoint {
-		size += wordSize + len(word)
-	}
-	for _, word := range c.Cmd {
-		size += wordSize + len(word)
-	}
+	all := [][]string{c.Entrypoint, c.Cmd}
 	for _, platform := range c.Platforms {
-		for _, word := range platform.Argv {
-			size += wordSize + len(word)
-		}
+		all = append(all, platform.Argv)
+	}
+	for _, word := range slices.Concat(all...) {
+		size += wordSize + len(word)
 	}
 	return size
 }

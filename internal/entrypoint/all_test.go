@@ -43,7 +43,7 @@ func TestResolveAll(t *testing.T) {
 	for i, request := range requests {
 		want := outcome{Command: entrypoint.Command{Entrypoint: []string{request.Image}}}
 		if i >= 100 && i < 110 {
-			want = outcome{Sentence: fmt.Sprintf("image %q is one of more than 100 without a command: set command in more of the steps", request.Image)}
+			want = outcome{Sentence: fmt.Sprintf("image %q is one of more than 100 images to resolve in the Pod; set command in more steps", request.Image)}
 		}
 		got := outcome{Command: commands[i]}
 		if errs[i] != nil {
@@ -63,7 +63,7 @@ func TestResolveAll(t *testing.T) {
 	}
 	_, errs = entrypoint.ResolveAll(t.Context(), resolve, requests)
 	for i, err := range errs {
-		if tooLong := err != nil && strings.Contains(err.Error(), "with those of the other steps, takes more than 1024 KiB"); tooLong != (i >= 17) {
+		if tooLong := err != nil && strings.Contains(err.Error(), "exceeds 1024 KiB together with those of the other steps"); tooLong != (i >= 17) {
 			t.Errorf("command %d of 60 KiB: %v", i, err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestSecretsAreReadOnce(t *testing.T) {
 		t.Errorf("reads (-want +got):\n%s", diff)
 	}
 	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: nobody + "/app", PullSecrets: make([]string, 33)})
-	want := `image "` + nobody + `/app" can't be asked for its command, because the Pod has more than 32 imagePullSecrets: set command, or at most 32 imagePullSecrets`
+	want := `image "` + nobody + `/app" cannot be resolved: the Pod has more than 32 imagePullSecrets; set command, or at most 32 imagePullSecrets`
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("33 pull secrets (-want +got):\n%s", diff)
 	}

@@ -80,7 +80,7 @@ func heap() int64 {
 func TestImageName(t *testing.T) {
 	image := "registry.example.com/" + strings.Repeat("x/", 100_000) + "app"
 	_, err := newResolver(t, entrypoint.Options{}).Resolve(t.Context(), entrypoint.Request{Image: image})
-	if err == nil || len(err.Error()) > 2000 || !strings.HasSuffix(err.Error(), "has an invalid name: correct it") {
+	if err == nil || len(err.Error()) > 2000 || !strings.HasSuffix(err.Error(), "has an invalid name; fix image") {
 		t.Errorf("Resolve: %.2000v", err)
 	}
 }
@@ -140,7 +140,7 @@ func TestRateLimitBehindRedirect(t *testing.T) {
 	}))
 	resolver := newResolver(t, entrypoint.Options{})
 	bad := host + "/bad:v1"
-	if diff := cmp.Diff(outcome{Sentence: unasked(bad, host, "limits the rate of requests")}, resolve(t, resolver, entrypoint.Request{Image: bad})); diff != "" {
+	if diff := cmp.Diff(outcome{Sentence: unasked(bad, host, "limits the request rate")}, resolve(t, resolver, entrypoint.Request{Image: bad})); diff != "" {
 		t.Errorf("the redirected one (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(outcome{Command: appCommand}, resolve(t, resolver, entrypoint.Request{Image: host + "/app:v1"})); diff != "" {

@@ -8,15 +8,15 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// expiring is a cache that is bounded in entries and in bytes. An entry leaves when its time is over, or when newer ones need its place: the
-// entry goes that was used the longest ago. It is safe for concurrent use.
+// expiring is a cache that is bounded in entries and in bytes. An entry leaves when it expires, or when newer ones need its place: the
+// least recently used goes first. It is safe for concurrent use.
 type expiring[K comparable, V any] struct {
 	clock                clock.PassiveClock
 	maxEntries, maxBytes int
 
 	mutex   sync.Mutex
 	entries map[K]*list.Element
-	used    *list.List // of *expiringEntry, the last used one first
+	used    *list.List // of *expiringEntry, most recently used first
 	bytes   int
 	swept   time.Time
 }
@@ -28,14 +28,14 @@ type expiringEntry[K comparable, V any] struct {
 	until time.Time
 }
 
-// sweepEvery is how often a cache looks for entries whose time is over.
+// sweepEvery is how often a cache removes expired entries.
 const sweepEvery = time.Second
 
 func newExpiring[K comparable, V any](clock clock.PassiveClock, maxEntries, maxBytes int) *expiring[K, V] {
 	return &expiring[K, V]{clock: clock, maxEntries: maxEntries, maxBytes: maxBytes, entries: map[K]*list.Element{}, used: list.New()}
 }
 
-// add keeps a value of this size in bytes, key included, unless that alone is too much.
+// add stores a value of this size in bytes, key included. It ignores a value that alone exceeds the bound.
 func (c *expiring[K, V]) add(key K, value V, size int, ttl time.Duration) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()

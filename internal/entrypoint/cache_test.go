@@ -133,7 +133,7 @@ func TestFailureCache(t *testing.T) {
 	host, open := serve(t, registry), serve(t, registry.behind)
 	resolver := newResolver(t, entrypoint.Options{Clock: clock})
 	image := host + "/app:v1"
-	missing := outcome{Sentence: unasked(image, host, "has no such image")}
+	missing := outcome{Sentence: unasked(image, host, "not found in HOST")}
 
 	for _, step := range []struct {
 		name   string
@@ -196,7 +196,7 @@ func TestRateLimit(t *testing.T) {
 	want := &entrypoint.Error{
 		Image:      host + "/app:v1",
 		Reason:     entrypoint.ReasonRateLimited,
-		Cause:      fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests", host),
+		Cause:      fmt.Sprintf("cannot be resolved: %s limits the request rate", host),
 		Remedy:     setCommand,
 		RetryAfter: 30 * time.Second,
 	}
@@ -232,7 +232,7 @@ func TestRateLimitUnsaid(t *testing.T) {
 	want := &entrypoint.Error{
 		Image:  host + "/app:v1",
 		Reason: entrypoint.ReasonRateLimited,
-		Cause:  fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests", host),
+		Cause:  fmt.Sprintf("cannot be resolved: %s limits the request rate", host),
 		Remedy: setCommand,
 	}
 	for _, step := range []struct {
@@ -270,7 +270,7 @@ func TestRateLimitLeft(t *testing.T) {
 		behind.ServeHTTP(w, r)
 	}))
 	resolver := newResolver(t, entrypoint.Options{Clock: clock, TagTTL: metav1.Duration{Duration: 10 * time.Minute}})
-	busy := fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests", host)
+	busy := fmt.Sprintf("cannot be resolved: %s limits the request rate", host)
 	refused := func(tag string, left time.Duration) error {
 		return &entrypoint.Error{Image: host + "/app:" + tag, Reason: entrypoint.ReasonRateLimited, Cause: busy, Remedy: setCommand, RetryAfter: left}
 	}
@@ -312,8 +312,8 @@ func TestRateLimitOfMirror(t *testing.T) {
 	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{origin: {"http://" + mirror}}})
 	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: origin + "/app:v1"})
 	want := &entrypoint.Error{
-		Image: origin + "/app:v1", Reason: entrypoint.ReasonNotFound, Remedy: "correct the image, or set command, which the image needs if an earlier step pushes it",
-		Cause: fmt.Sprintf("can't be asked for its command, because the registry %s limits the rate of requests, and the registry %s has no such image", mirror, origin),
+		Image: origin + "/app:v1", Reason: entrypoint.ReasonNotFound, Remedy: "fix image, or set command, which is required if an earlier step pushes the image",
+		Cause: fmt.Sprintf("cannot be resolved: %s limits the request rate, and not found in %s", mirror, origin),
 	}
 	if diff := cmp.Diff(error(want), err); diff != "" {
 		t.Errorf("the error (-want +got):\n%s", diff)
@@ -378,7 +378,7 @@ func TestOutage(t *testing.T) {
 
 	dead.Store(false)
 	clock.SetTime(clock.Now().Add(entrypoint.DefaultFailureTTL + time.Second))
-	check("one that it hasn't", true, outcome{Sentence: unasked(host+"/app:v2", host, "has no such image")}, ask("v2"))
+	check("one that it hasn't", true, outcome{Sentence: unasked(host+"/app:v2", host, "not found in HOST")}, ask("v2"))
 	check("back again", true, outcome{Command: appCommand}, ask("v1"))
 }
 

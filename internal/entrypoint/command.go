@@ -1,9 +1,3 @@
-// Package entrypoint answers which command a container runs when its Pod gives none: that of the image's
-// configuration, as the kubelet and the container runtime would have found it.
-//
-// Resolver asks (resolver.go): with the Pod's credentials (credentials.go), over a transport that goes only where it may
-// (transport.go), reading what registries have of an image (image.go). What the container's command and args become is
-// Command's to say, here. A failure is one sentence for the user (failure.go).
 package entrypoint
 
 import (
@@ -16,16 +10,15 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// Command is what an image says of the process that it is to run, both parts as the image has them.
+// Command is the process that an image runs. Both parts are as in the image's configuration.
 type Command struct {
-	// Entrypoint is nil where the image has [""], a way to take back that of a base image: containerd reads it so.
+	// Entrypoint is nil if the image has [""], which removes the ENTRYPOINT of its base image. containerd reads it so.
 	Entrypoint []string
 	Cmd        []string
-	// Platforms are the commands of an image that runs different ones on different platforms, without those args that the container
-	// has. The agent picks. Entrypoint and Cmd are empty then.
+	// Platforms are set if the image runs different commands on different platforms. The agent picks one. Entrypoint and Cmd are then
+	// empty. Words that the container's args replace are left out.
 	Platforms contract.PlatformCommands
-	// Image is what the container's image must become, pinned by digest, so that what Fill returns is the command of what runs.
-	// Empty: it may stay as it is.
+	// Image, if not empty, must replace the container's image: it pins the digest, so that the command fits what runs.
 	Image string
 }
 
@@ -35,13 +28,12 @@ func (c Command) equal(other Command) bool {
 
 func (c Command) isEmpty() bool { return len(c.Entrypoint)+len(c.Cmd) == 0 }
 
-// Fill returns the command and args of a container that has args, and no command, so that it runs what it would have run
-// without them: with args of its own the image's ENTRYPOINT and these, without any the image's ENTRYPOINT and CMD
-// (containerd's WithProcessArgs, internal/cri/opts/spec_opts.go). Where the image has no ENTRYPOINT, the words are the command,
-// so that there is one whenever there is something to run.
+// Fill returns the command and args of a container that has no command, so that it runs what it would have run unchanged: ENTRYPOINT and
+// the container's args, or ENTRYPOINT and CMD if it has none (containerd's WithProcessArgs, internal/cri/opts/spec_opts.go). Without an
+// ENTRYPOINT, the words become the command, so that command is never empty if there is something to run.
 //
-// The kubelet expands $(VAR) in a container's command and args, and never in what comes from an image. So what comes from
-// the image is escaped; args that are the user's own stay as they are.
+// The kubelet expands $(VAR) in command and args, but not in an image's configuration. So words of the image are escaped, and the
+// container's own args are not.
 func (c Command) Fill(args []string) (command, filledArgs []string) {
 	if len(c.Platforms) > 0 {
 		return escape([]string{contract.AgentPath, contract.PlatformCommand, c.Platforms.Marshal()}), args
@@ -55,8 +47,7 @@ func (c Command) Fill(args []string) (command, filledArgs []string) {
 	return escape(c.Entrypoint), args
 }
 
-// escape writes every $ as $$, which the kubelet's expansion reads as one $ wherever it stands
-// (k8s.io/kubernetes/third_party/forked/golang/expansion).
+// escape writes every $ as $$, which the kubelet's expansion turns back into one $ (k8s.io/kubernetes/third_party/forked/golang/expansion).
 func escape(words []string) []string {
 	var escaped []string
 	for _, word := range words {
@@ -65,17 +56,17 @@ func escape(words []string) []string {
 	return escaped
 }
 
-// maxPlatformsArgument is how long the argument with the commands of all platforms may be. Linux takes none of 128 KiB
-// (MAX_ARG_STRLEN, execve(2)).
+// maxPlatformsArgument bounds the argument with the commands of all platforms, in bytes. Linux accepts less than 128 KiB (MAX_ARG_STRLEN,
+// execve(2)).
 const maxPlatformsArgument = 100 << 10
 
-// choose finds the one command of all the platforms on which the container may land. Where they have several, it is all of them, and
-// the image pinned. Only one of an index has several. Where some of them are missing, nobody can say that these have the same: what is known
-// goes to the agent, which refuses on the others.
+// choose returns the command that all platforms share on which the container may land. If their commands differ, it returns all of them and
+// pins the image, which is then an index. If some platforms are missing in the registry, it cannot tell whether they differ: the agent gets
+// the known commands, and refuses to start on the others.
 func choose(found image, request Request, pin func() string) (Command, error) {
-	fit := landing(found, request.Architecture)
+	fit := candidates(found, request.Architecture)
 	if len(fit) == 0 {
-		return Command{}, lacks(request)
+		return Command{}, wrongPlatform(request)
 	}
 	if request.HasArgs {
 		for i := range fit {
@@ -100,15 +91,15 @@ func choose(found image, request Request, pin func() string) (Command, error) {
 		})
 	}
 	if len(command.Platforms.Marshal()) > maxPlatformsArgument {
-		return Command{}, unfit(request, "has different commands for different platforms, too long ones to pass them all on",
+		return Command{}, unfit(request, "has platform-specific commands that are too long",
 			"set command, or a nodeSelector on kubernetes.io/arch")
 	}
 	return command, nil
 }
 
-// landing are the platforms of an image that may be run on nodes of an architecture. Outside an index, container runtimes take what
-// there is.
-func landing(found image, architecture string) []platformCommand {
+// candidates returns the platforms of an image that nodes of an architecture may run. For an image outside an index, container runtimes
+// ignore the platform.
+func candidates(found image, architecture string) []platformCommand {
 	switch {
 	case !found.index || architecture == "":
 		return slices.Clone(found.platforms)
@@ -132,15 +123,15 @@ func unfit(request Request, cause, remedy string) *Error {
 	return &Error{Image: request.Image, Reason: ReasonUnfit, Cause: cause, Remedy: remedy, Permanent: true}
 }
 
-func lacks(request Request) *Error {
-	remedy := "set one that is"
+func wrongPlatform(request Request) *Error {
+	remedy := "set an image that is"
 	if request.Architecture != "" {
-		remedy += ", or another nodeSelector on kubernetes.io/arch"
+		remedy += ", or change the nodeSelector on kubernetes.io/arch"
 	}
-	return unfit(request, "isn't made for "+request.platform(), remedy)
+	return unfit(request, "is not built for "+request.platform(), remedy)
 }
 
-// alwaysPulls says whether the kubelet asks the registry each time. Where the container leaves it open, the tag decides
+// alwaysPulls reports whether the kubelet asks the registry each time. Without an imagePullPolicy, the tag decides
 // (k8s.io/kubernetes/pkg/apis/core/v1, SetDefaults_Container).
 func alwaysPulls(request Request, ref name.Reference) bool {
 	if request.PullPolicy != "" {

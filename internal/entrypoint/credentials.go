@@ -30,17 +30,17 @@ type credential struct {
 	username, password string
 }
 
-// keychain is what a Pod has to show to the registry of one image, in the order in which it is tried; at its end, nothing.
+// keychain is what a Pod can show to the registry of one image, in the order in which it is tried. The last try is anonymous.
 type keychain struct {
 	credentials []credential
-	// unreadable are the pull secrets that were passed over.
+	// unreadable are the pull secrets that were skipped.
 	unreadable []string
 	// namespace is the Pod's.
 	namespace string
 }
 
-// fingerprint tells keychains apart without keeping what is in them. It is long enough that nobody finds another one with the
-// same.
+// fingerprint identifies the credentials in a cache, without keeping them. A cryptographic hash, so that nobody can construct a keychain
+// that shares another one's entries.
 func (k keychain) fingerprint() [sha256.Size]byte {
 	hash := sha256.New()
 	for _, c := range k.credentials {
@@ -49,7 +49,7 @@ func (k keychain) fingerprint() [sha256.Size]byte {
 	return [sha256.Size]byte(hash.Sum(nil))
 }
 
-// authenticators are those to try in turn. Anonymous is the last: a pull secret must not keep anybody from what all may read.
+// authenticators returns what to try in turn. Anonymous is last: a bad pull secret must not hide an image that is public.
 func (k keychain) authenticators() []authn.Authenticator {
 	var all []authn.Authenticator
 	for _, c := range k.credentials {
@@ -59,20 +59,20 @@ func (k keychain) authenticators() []authn.Authenticator {
 }
 
 const (
-	// maxSecrets bounds the pull secrets that are read for one look-up. Each is a request to the API server.
+	// maxSecrets bounds the pull secrets of one look-up. Each costs a request to the API server.
 	maxSecrets = 32
-	// maxCredentials bounds those that are shown to a registry for one image.
+	// maxCredentials bounds the credentials that are shown to a registry for one image.
 	maxCredentials = 32
 )
 
-// errSecrets is for a Pod with more pull secrets than are read.
+// errSecrets refuses a Pod with more pull secrets than maxSecrets.
 var errSecrets = &unfitError{
-	ReasonSecret, fmt.Sprintf("can't be asked for its command, because the Pod has more than %d imagePullSecrets", maxSecrets),
+	ReasonSecret, fmt.Sprintf("cannot be resolved: the Pod has more than %d imagePullSecrets", maxSecrets),
 	fmt.Sprintf("set command, or at most %d imagePullSecrets", maxSecrets),
 }
 
-// keychainFor reads the request's pull secrets, and keeps what is meant for the image. A secret that isn't there, or holds
-// something else, is passed over, as the kubelet does it.
+// keychainFor reads the request's pull secrets and keeps what is meant for the image. It skips a secret that is missing or malformed, as
+// the kubelet does.
 func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.Reference) (keychain, error) {
 	var ring []ringEntry
 	k := keychain{namespace: request.Namespace}
@@ -92,7 +92,7 @@ func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.
 			return keychain{}, &secretError{secretName, err}
 		}
 		if err != nil {
-			logf.FromContext(ctx).Info("Passed over a pull secret", "namespace", request.Namespace, "secret", secretName, "why", err.Error())
+			logf.FromContext(ctx).Info("Skipped a pull secret", "namespace", request.Namespace, "secret", secretName, "why", err.Error())
 			k.unreadable = append(k.unreadable, secretName)
 		}
 		ring = append(ring, entries...)
@@ -102,7 +102,7 @@ func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.
 	return k, nil
 }
 
-// secretsOfPod are the pull secrets that have been read for one Pod. They are a value of a context.
+// secretsOfPod are the pull secrets that were read for one Pod. A context carries them.
 type secretsOfPod struct {
 	mutex sync.Mutex
 	reads map[string]func() (*corev1.Secret, error)
@@ -110,7 +110,7 @@ type secretsOfPod struct {
 
 type secretsOfPodKey struct{}
 
-// readSecret reads a Secret once for all images of a Pod, if ctx is that of ResolveAll.
+// readSecret reads a Secret once for all images of a Pod, if ctx is ResolveAll's.
 func (r *Resolver) readSecret(ctx context.Context, namespace, secretName string) (*corev1.Secret, error) {
 	known, ok := ctx.Value(secretsOfPodKey{}).(*secretsOfPod)
 	if !ok {
@@ -126,12 +126,12 @@ func (r *Resolver) readSecret(ctx context.Context, namespace, secretName string)
 	return read()
 }
 
-// kubeletName is a repository as the kubelet looks it up in pull secrets.
+// kubeletName is a repository's name as the kubelet matches it against pull secrets.
 func kubeletName(image name.Reference) string {
 	return host(image) + "/" + image.Context().RepositoryStr()
 }
 
-// secretError says that the API server doesn't give a pull secret.
+// secretError reports that the API server did not return a pull secret.
 type secretError struct {
 	secret string
 	err    error
@@ -142,16 +142,16 @@ func (e *secretError) Error() string {
 }
 func (e *secretError) Unwrap() error { return e.err }
 
-// ringEntry is a credential and the registries that it is meant for: HOST[:PORT][/PATH], where * stands for a part of the host's
-// name, or of one.
+// ringEntry is a credential and the registries that it is meant for: HOST[:PORT][/PATH]. A * matches one part of the host name, or a piece
+// of one.
 type ringEntry struct {
 	pattern string
 	credential
 }
 
-var errNotPullSecret = errors.New("it is neither of type kubernetes.io/dockerconfigjson nor of type kubernetes.io/dockercfg")
+var errNotPullSecret = errors.New("its type is neither kubernetes.io/dockerconfigjson nor kubernetes.io/dockercfg")
 
-// parseSecret reads the entries of a pull secret. Its errors tell nothing of what the secret holds.
+// parseSecret reads the entries of a pull secret. Its errors reveal nothing of the secret's values.
 func parseSecret(secret *corev1.Secret) ([]ringEntry, error) {
 	entries := map[string]json.RawMessage{}
 	var err error
@@ -168,7 +168,7 @@ func parseSecret(secret *corev1.Secret) ([]ringEntry, error) {
 		return nil, errNotPullSecret
 	}
 	if err != nil {
-		return nil, errors.New("it isn't JSON of the form that its type asks for")
+		return nil, errors.New("its content is not valid JSON for its type")
 	}
 	var ring []ringEntry
 	var malformed error
@@ -190,7 +190,7 @@ func parseEntry(content json.RawMessage) (credential, error) {
 		Username, Password, Auth string
 	}
 	if err := json.Unmarshal(content, &entry); err != nil {
-		return credential{}, errors.New("isn't a JSON object of texts")
+		return credential{}, errors.New("is not a JSON object of strings")
 	}
 	if entry.Auth == "" {
 		return credential{entry.Username, entry.Password}, nil
@@ -198,12 +198,12 @@ func parseEntry(content json.RawMessage) (credential, error) {
 	decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(entry.Auth), "="))
 	username, password, found := strings.Cut(string(decoded), ":")
 	if err != nil || !found {
-		return credential{}, errors.New("has an auth that isn't USERNAME:PASSWORD in base64")
+		return credential{}, errors.New("has an auth that is not base64 of USERNAME:PASSWORD")
 	}
 	return credential{username, password}, nil
 }
 
-// patternOf is the key of an entry without scheme, and without the API version that older clients wrote
+// patternOf returns the key of an entry without the scheme, and without the API version that older clients wrote
 // (k8s.io/kubernetes/pkg/credentialprovider, BasicDockerKeyring.Add).
 func patternOf(key string) (string, bool) {
 	if !strings.HasPrefix(key, "https://") && !strings.HasPrefix(key, "http://") {
@@ -223,8 +223,8 @@ func patternOf(key string) (string, bool) {
 	return parsed.Host + prefix, true
 }
 
-// matching are the credentials that the kubelet would use for an image, in its order: all whose pattern fits, the longer pattern
-// of two that begin alike first; for Docker Hub, those of the host that Docker itself writes, if there is no other
+// matching returns the credentials that the kubelet would use for an image, in its order: all whose pattern matches, the longer of two
+// patterns with the same start first. For Docker Hub without a match, it returns those of the host that Docker itself writes
 // (BasicDockerKeyring.Lookup).
 func matching(ring []ringEntry, image string) []credential {
 	ring = slices.Clone(ring)
@@ -250,7 +250,7 @@ func patternFits(pattern, image string) bool {
 	return hostFits(patternHost, imageHost) && (!hasPath || strings.HasPrefix(repository, prefix))
 }
 
-// hostFits compares part by part, so that a * never stands for two of them; and ports as they are.
+// hostFits compares part by part, so that a * never matches two parts. Ports must be equal.
 func hostFits(pattern, host string) bool {
 	patternParts, patternPort := splitHost(pattern)
 	parts, port := splitHost(host)

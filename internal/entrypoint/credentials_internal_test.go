@@ -72,7 +72,7 @@ func TestMatching(t *testing.T) {
 // TestParseSecret proves which forms of pull secrets there are, and that what is malformed in one leaves the rest of it.
 func TestParseSecret(t *testing.T) {
 	auth := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
-	const notJSON = "it isn't JSON of the form that its type asks for"
+	const notJSON = "its content is not valid JSON for its type"
 	cases := map[string]struct {
 		kind    corev1.SecretType
 		content string
@@ -93,14 +93,14 @@ func TestParseSecret(t *testing.T) {
 		"of the other form":     {kind: corev1.SecretTypeDockercfg, content: `[]`, refused: notJSON},
 		"one malformed entry": {
 			content: `{"auths": {"a": "s3cret", "b": {"username": "u", "password": "p"}}}`,
-			want:    []credential{{"u", "p"}}, refused: `its entry "a" isn't a JSON object of texts`,
+			want:    []credential{{"u", "p"}}, refused: `its entry "a" is not a JSON object of strings`,
 		},
 		"one malformed auth": {
 			content: `{"auths": {"a": {"auth": "s3cret!"}, "b": {"username": "u", "password": "p"}}}`,
-			want:    []credential{{"u", "p"}}, refused: `its entry "a" has an auth that isn't USERNAME:PASSWORD in base64`,
+			want:    []credential{{"u", "p"}}, refused: `its entry "a" has an auth that is not base64 of USERNAME:PASSWORD`,
 		},
 		"auth without a colon": {
-			content: `{"auths": {"a": {"auth": "` + auth("s3cret") + `"}}}`, refused: `its entry "a" has an auth that isn't USERNAME:PASSWORD in base64`,
+			content: `{"auths": {"a": {"auth": "` + auth("s3cret") + `"}}}`, refused: `its entry "a" has an auth that is not base64 of USERNAME:PASSWORD`,
 		},
 	}
 	for name, c := range cases {

@@ -37,7 +37,7 @@ func TestIsOutage(t *testing.T) {
 		"closes the connection for an image":  {of(unansweredError{io.EOF, false, false}), false},
 		"nobody listens behind a redirect":    {of(unansweredError{refused, false, true}), false},
 		"silent, where whoever waits is told": {context.DeadlineExceeded, false},
-		"no such image":                       {&transport.Error{StatusCode: http.StatusNotFound}, false},
+		"not found in HOST":                   {&transport.Error{StatusCode: http.StatusNotFound}, false},
 		"nothing for nobody":                  {&transport.Error{StatusCode: http.StatusUnauthorized}, false},
 		"an error":                            {&transport.Error{StatusCode: http.StatusInternalServerError}, false},
 		"a blocked address":                   {of(unansweredError{&net.OpError{Op: "dial", Err: &blockedError{}}, true, false}), false},

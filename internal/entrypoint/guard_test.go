@@ -88,7 +88,7 @@ func TestBlockedAddress(t *testing.T) {
 	for name, host := range hosts {
 		t.Run(name, func(t *testing.T) {
 			image := host + "/app:v1"
-			want := outcome{Sentence: unasked(image, host, "is at a loopback, link-local or metadata address")}
+			want := outcome{Sentence: unasked(image, host, "has a loopback, link-local or metadata address")}
 			resolver := newResolver(t, entrypoint.Options{AllowedAddresses: []string{"127.0.0.2"}, PlainHTTP: plain})
 			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
@@ -122,7 +122,7 @@ func TestTokensElsewhere(t *testing.T) {
 	} {
 		realm = c.realm
 		image := c.host + "/" + strings.Map(toTag, strings.ToLower(name)) + ":v1"
-		want := outcome{Sentence: unasked(image, c.host, "has its tokens at a private address without a name, or without TLS")}
+		want := outcome{Sentence: unasked(image, c.host, "issues its tokens at a private address without a DNS name, or without TLS")}
 		if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 			t.Errorf("%s: Resolve (-want +got):\n%s", name, diff)
 		}

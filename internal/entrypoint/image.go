@@ -25,9 +25,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
-// image is what is known of an image: the commands of its platforms, those of linux only.
+// image is what is known of an image: the commands of its Linux platforms.
 type image struct {
-	// index says that a container runtime picks one of them, by the node's platform. Else there is one at most.
+	// index is true if a container runtime selects a platform by the node. Otherwise there is at most one platform.
 	index     bool
 	platforms []platformCommand
 }
@@ -35,65 +35,65 @@ type image struct {
 type platformCommand struct {
 	contract.Platform
 	command Command
-	// missing says that the index lists the platform, and that the registry hasn't what it lists: no command is known.
+	// missing is true if the index lists the platform, but the registry lacks its content. Its command is unknown.
 	missing bool
 }
 
 func (p platformCommand) isMissing() bool { return p.missing }
 
-// isSparse says that some of an index is missing, which is so by choice (mirrors of one architecture) or until somebody pushes it.
+// isSparse reports whether platforms are missing. They may be by choice, as in a mirror of one architecture, or until someone pushes them.
 func (i image) isSparse() bool { return slices.ContainsFunc(i.platforms, platformCommand.isMissing) }
 
 const (
-	// maxPlatforms bounds the requests that one index can cause. Those of the official images have eight.
+	// maxPlatforms bounds the requests that one index can cause. Docker's official images have eight platforms.
 	maxPlatforms = 64
-	// maxDepth is how deep indexes may be nested.
+	// maxDepth bounds the nesting of indexes.
 	maxDepth = 3
 	// parallel is how many platforms of an index are read at a time.
 	parallel = 4
-	// maxEntries bounds an index, of which those that aren't for linux and the attestations are a part. Whoever writes 4 MiB of
-	// "{}," has written a million of them.
+	// maxEntries bounds the entries of an index, other operating systems and attestations included. 4 MiB of "{}," would be a million of
+	// them.
 	maxEntries = 1000
-	// maxWords bounds what is kept in mind of one image, in bytes. The longest argument that Linux takes is twice as long.
+	// maxWords bounds the cached words of one image, in bytes. Linux accepts an argument of twice that length.
 	maxWords = 64 << 10
-	// wordSize is what a word takes beside its text, an empty one too.
+	// wordSize is what a word takes in memory beside its text.
 	wordSize = 16
-	// maxEscape is how many bytes of JSON there are at most to one of a text: \u0001.
+	// maxEscape is the most bytes of JSON that one byte of text takes: \u0001.
 	maxEscape = 6
-	// maxPlatformName bounds the architecture and the variant, which are kept in mind, too.
+	// maxPlatformName bounds architecture and variant, which are cached.
 	maxPlatformName = 64
-	// smallDocument is how much of a document is read without waiting for others. Most documents are shorter.
+	// smallDocument is how much of a document is read without waiting for a turn. Most documents are shorter.
 	smallDocument = 32 << 10
-	// maxBodies and namespaceBodies are how many longer documents are being read at a time, in total and for one namespace: each may take
-	// twice maxResponse for as long as that lasts, which is the registry's choice.
+	// maxBodies and namespaceBodies bound how many longer documents are read at a time, in total and for one namespace. Each may take twice
+	// maxResponse of memory for as long as the registry likes.
 	maxBodies, namespaceBodies = 16, 8
 )
 
 var (
 	errUnreadable  = errors.New("not an image")
-	errRealm       = errors.New("no credentials are sent to where it has its tokens")
-	errWrongDigest = errors.New("the content isn't that of the digest")
+	errRealm       = errors.New("credentials are not sent to its token service")
+	errWrongDigest = errors.New("the content does not match the digest")
 )
 
 var errTooLong = &unfitError{ReasonUnfit, fmt.Sprintf("has a command of more than %d KiB", maxWords>>10), setCommand}
 
-// session reads from a repository, with one credential.
+// session reads from one repository with one credential.
 type session struct {
 	client     *http.Client
 	repository name.Repository
 	namespace  string
-	bodies     *fair.Limiter // has one for each long document that is being read
+	bodies     *fair.Limiter // counts the long documents that are being read
 }
 
-// invalidRealm begins an error of the library's, which sends for tokens neither to another private address that is written in numbers nor,
-// for a registry with TLS, to where there is none.
+// invalidRealm begins the library's error for a token service that it refuses: at another private IP address, or without TLS although the
+// registry has TLS.
 const invalidRealm = "invalid realm in www-authenticate: "
 
-// open asks the registry how it wants to be shown a credential, and gets a token if that is how.
+// open asks the registry for its authentication scheme, and gets a token if it uses tokens.
 func (r *Resolver) open(ctx context.Context, namespace string, repository name.Repository, auth authn.Authenticator) (*session, error) {
 	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, r.transport, []string{repository.Scope(transport.PullScope)})
 	if refused, ok := errors.AsType[*transport.Error](err); ok {
-		refused.Request = hostOf(refused.Request) // which has the credential, and would be kept with the failure
+		refused.Request = hostOf(refused.Request) // the request holds the credential, and the error may be cached
 	}
 	switch {
 	case err != nil && strings.HasPrefix(err.Error(), invalidRealm):
@@ -104,22 +104,22 @@ func (r *Resolver) open(ctx context.Context, namespace string, repository name.R
 	return &session{&http.Client{Transport: authorised}, repository, namespace, r.bodies}, nil
 }
 
-// hostOf keeps of a request only who was asked, which may be another than the registry.
+// hostOf keeps only the host of a request, which may differ from the registry's after a redirect.
 func hostOf(request *http.Request) *http.Request {
 	return &http.Request{URL: &url.URL{Host: request.URL.Host}}
 }
 
-// digest asks for that of a tag, or whether there is what has this digest: with a HEAD, which is all that registries count least; or
-// with a GET, for those that know no HEAD.
+// digest returns the digest of a tag, or checks that a digest exists. It sends a HEAD, which registries count least against rate limits,
+// and a GET if the registry does not support HEAD.
 func (s *session) digest(ctx context.Context, identifier string) (v1.Hash, error) {
-	want, _ := v1.NewHash(identifier) // a tag is none
+	want, _ := v1.NewHash(identifier) // zero for a tag
 	response, err := s.do(ctx, http.MethodHead, "manifests", identifier)
 	var refused *transport.Error
 	switch {
 	case err == nil:
 		_ = response.Body.Close()
 		if want != (v1.Hash{}) {
-			return want, nil // whatever the registry says of it
+			return want, nil // the registry's own header does not matter
 		}
 		if digest, err := v1.NewHash(response.Header.Get("Docker-Content-Digest")); err == nil {
 			return digest, nil
@@ -151,7 +151,7 @@ func hashOf(algorithm string, content io.Reader) (v1.Hash, error) {
 	return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(hasher.Sum(nil))}, nil
 }
 
-// isHeadless is for the answers of registries, and of proxies before them, that know no HEAD.
+// isHeadless reports whether the status is one with which registries, and proxies in front of them, answer a HEAD that they do not support.
 func isHeadless(status int) bool {
 	switch status {
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
@@ -160,7 +160,7 @@ func isHeadless(status int) bool {
 	return false
 }
 
-// read returns the content that has the digest. If that is long, it waits for others to have read theirs.
+// read returns the content with the digest. For a long document it waits for its turn.
 func (s *session) read(ctx context.Context, kind string, digest v1.Hash) ([]byte, types.MediaType, error) {
 	response, err := s.do(ctx, http.MethodGet, kind, digest.String())
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *session) read(ctx context.Context, kind string, digest v1.Hash) ([]byte
 	} else if got != digest {
 		return nil, "", errWrongDigest
 	}
-	// It is a Content-Type header, to which some registries add a charset.
+	// Some registries add a charset.
 	mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
 	return content, types.MediaType(strings.TrimSpace(mediaType)), nil
 }
@@ -219,7 +219,7 @@ func (s *session) do(ctx context.Context, method, kind, identifier string) (*htt
 	return response, nil
 }
 
-// image reads what has the digest.
+// image reads the image or index with the digest.
 func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	content, mediaType, err := s.manifest(ctx, digest)
 	if err != nil {
@@ -257,7 +257,7 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	return all, bounded(all.platforms)
 }
 
-// bounded refuses what is too much to be kept in mind.
+// bounded returns an error if the words are too long to be cached.
 func bounded(platforms []platformCommand) error {
 	if sizeOf(platforms) > maxWords {
 		return errTooLong
@@ -265,7 +265,7 @@ func bounded(platforms []platformCommand) error {
 	return nil
 }
 
-// sizeOf counts what is kept in mind.
+// sizeOf returns how many bytes the platforms take in a cache.
 func sizeOf(platforms []platformCommand) int {
 	size := 0
 	for _, p := range platforms {
@@ -277,14 +277,14 @@ func sizeOf(platforms []platformCommand) int {
 	return size
 }
 
-// manifest is that of an image, or an index.
+// manifest reads the manifest of an image, or an index.
 func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, types.MediaType, error) {
 	content, mediaType, err := s.read(ctx, "manifests", digest)
 	if err != nil {
 		return nil, "", err
 	}
 	if !mediaType.IsIndex() && !mediaType.IsImage() {
-		// Static registries don't know what they serve. OCI wants it in the content, too.
+		// Static registries do not know the type. The content has it, too, as the OCI specification recommends.
 		var manifest struct {
 			MediaType types.MediaType `json:"mediaType"`
 		}
@@ -299,8 +299,8 @@ func (s *session) manifest(ctx context.Context, digest v1.Hash) ([]byte, types.M
 	return content, mediaType, nil
 }
 
-// entries are an index's images that may be for linux, without those of which a container runtime makes nothing: attestations
-// (which are of platform unknown/unknown), signatures. Indexes may be nested, as deep as depth, and as many as are left.
+// entries returns the images of an index that may be for Linux. It drops what container runtimes ignore: attestations (platform
+// unknown/unknown) and signatures. Indexes may be nested, up to depth, and left bounds how many are read.
 func (s *session) entries(ctx context.Context, content []byte, depth int, left *int) ([]descriptor, error) {
 	var index indexDocument
 	err := json.Unmarshal(content, &index)
@@ -330,34 +330,34 @@ func (s *session) entries(ctx context.Context, content []byte, depth int, left *
 			all = append(all, deeper...)
 		}
 		if len(all) > maxPlatforms {
-			return nil, &unfitError{ReasonUnfit, fmt.Sprintf("is for more than %d platforms", maxPlatforms), setCommand}
+			return nil, &unfitError{ReasonUnfit, fmt.Sprintf("has more than %d platforms", maxPlatforms), setCommand}
 		}
 	}
 	return all, nil
 }
 
-// entry is an image of an index. One that is missing is a matter of its platform alone: nodes of others run the image all the same.
+// entry reads one image of an index. A missing one affects only its platform: nodes of other platforms run the image.
 func (s *session) entry(ctx context.Context, listed descriptor) ([]platformCommand, error) {
 	var found []platformCommand
 	content, _, err := s.manifest(ctx, listed.Digest)
 	if err == nil {
 		found, err = s.platform(ctx, content, listed.Platform)
 	}
-	if isMissing(err) && listed.Platform != nil { // else it would have said itself for which it is
-		return []platformCommand{{Platform: listed.Platform.ofLinux(), missing: true}}, nil
+	if isMissing(err) && listed.Platform != nil { // otherwise only the missing content has the platform
+		return []platformCommand{{Platform: listed.Platform.asContract(), missing: true}}, nil
 	}
 	return found, err
 }
 
-// platform is empty for an image that isn't for linux. Where an index doesn't say an image's platform, container runtimes take that
-// of its configuration; that of an image outside an index they pass over, but for the operating system.
+// platform returns nothing for an image that is not for Linux. If an index does not say an image's platform, container runtimes read it
+// from the configuration. Of an image outside an index they check only the operating system.
 func (s *session) platform(ctx context.Context, content []byte, listed *platform) ([]platformCommand, error) {
 	var manifest manifestDocument
 	if err := json.Unmarshal(content, &manifest); err != nil || manifest.Config.Digest == (v1.Hash{}) {
 		return nil, errUnreadable
 	}
 	if listed == nil && manifest.Config.MediaType != "" && !manifest.Config.MediaType.IsConfig() {
-		return nil, nil // a chart, a signature
+		return nil, nil // such as a Helm chart or a signature
 	}
 	content, _, err := s.read(ctx, "blobs", manifest.Config.Digest)
 	if err != nil {
@@ -378,7 +378,7 @@ func (s *session) platform(ctx context.Context, content []byte, listed *platform
 	if !listed.fits() {
 		return nil, errUnreadable
 	}
-	return []platformCommand{{Platform: listed.ofLinux(), command: commandOf(config)}}, nil
+	return []platformCommand{{Platform: listed.asContract(), command: commandOf(config)}}, nil
 }
 
 func commandOf(config configDocument) Command {

@@ -11,16 +11,16 @@ import (
 var (
 	lookups = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskflow_image_lookups_total",
-		Help: "Look-ups of the command of an image, by result: Found, Cancelled, or why there is none.",
+		Help: "Look-ups of image commands by result: Found, Cancelled, or the reason of the failure.",
 	}, []string{"result"})
 	lookupSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "taskflow_image_lookup_duration_seconds",
-		Help:    "How long look-ups of the command of an image took.",
+		Help:    "Duration of look-ups of image commands.",
 		Buckets: []float64{.0001, .001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	})
 	cacheHits = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskflow_image_cache_requests_total",
-		Help: "Questions to the caches (digest: which digest a tag has for somebody; command: which command a digest stands for), by outcome: hit or miss.",
+		Help: "Cache requests by cache (digest: the digest of a tag for given credentials; command: the command of a digest) and outcome (hit or miss).",
 	}, []string{"cache", "outcome"})
 )
 

@@ -22,70 +22,70 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
-// Options are where and how a Resolver asks. They are the part "images" of the operator's configuration file.
+// Options configure a Resolver. They are the field "images" of the operator's configuration file.
 type Options struct {
-	// Mirrors are asked before a registry itself: by the registry's host as image names write it ("docker.io" for
-	// Docker Hub), the base URLs, http or https, in the order in which they are tried. Default: none.
+	// Mirrors are tried before a registry itself. The key is the registry's host as in image names ("docker.io" for Docker Hub), the values
+	// are base URLs, http or https, in the order of the tries. Default: none.
 	Mirrors map[string][]string `json:"mirrors,omitempty"`
-	// CABundle has certificate authorities that are trusted beside the system's, in PEM. Default: none.
+	// CABundle holds certificate authorities in PEM, which are trusted in addition to the system's. Default: none.
 	CABundle string `json:"caBundle,omitempty"`
-	// PlainHTTP are the registries, HOST or HOST:PORT, that are spoken to without TLS. Default: none.
+	// PlainHTTP lists the registries, HOST or HOST:PORT, that are asked without TLS. Default: none.
 	PlainHTTP []string `json:"plainHTTP,omitempty"`
-	// AllowedRegistries are the only ones that are asked, HOST or HOST:PORT; * stands for a part of a host's name, or of one.
-	// Default: all.
+	// AllowedRegistries lists the only registries that are asked, HOST or HOST:PORT. A * matches one part of the host name, or a piece of
+	// one. Default: all.
 	AllowedRegistries []string `json:"allowedRegistries,omitempty"`
-	// AllowedAddresses are addresses or ranges of them, such as 127.0.0.0/8, that are spoken to although they are loopback,
-	// link-local or a cloud's metadata. Default: none.
+	// AllowedAddresses lists addresses or ranges, such as 127.0.0.0/8, that are allowed although they are loopback, link-local or a cloud's
+	// metadata service. Default: none.
 	AllowedAddresses []string `json:"allowedAddresses,omitempty"`
-	// Commands are known without asking. Default: none.
+	// Commands lists images whose command is known without a look-up. Default: none.
 	Commands []StaticCommand `json:"commands,omitempty"`
-	// Timeout bounds one Resolve, all requests together. A mirror may use its equal share of it. At most MaxTimeout.
-	// Default: DefaultTimeout.
+	// Timeout bounds one Resolve with all its requests. Each mirror gets an equal share of it. Maximum: MaxTimeout. Default:
+	// DefaultTimeout.
 	Timeout metav1.Duration `json:"timeout,omitzero"`
-	// TagTTL is how long it is taken for granted that a tag has the digest that it had, and that those who could read it still can;
-	// never where imagePullPolicy is Always. Default: DefaultTagTTL.
+	// TagTTL is how long a tag's digest, and the permission to read it, are cached. imagePullPolicy Always ignores it. Default:
+	// DefaultTagTTL.
 	TagTTL metav1.Duration `json:"tagTTL,omitzero"`
-	// FailureTTL is how long a failure is the answer without asking again. Where imagePullPolicy is Always, only that of a registry that
-	// doesn't answer at all. Default: DefaultFailureTTL.
+	// FailureTTL is how long a failure is cached. imagePullPolicy Always ignores it, unless the registry is unreachable. Default:
+	// DefaultFailureTTL.
 	FailureTTL metav1.Duration `json:"failureTTL,omitzero"`
-	// CacheSize is how many images are kept in mind. Default: DefaultCacheSize.
+	// CacheSize is how many images are cached. Default: DefaultCacheSize.
 	CacheSize int `json:"cacheSize,omitempty"`
 
-	// Secrets reads the pull secrets. Nil: there are none.
+	// Secrets reads the pull secrets. If nil, none are used.
 	Secrets SecretReader `json:"-"`
-	// Clock is for tests. Default: the real one.
+	// Clock is for tests. Default: the real clock.
 	Clock clock.PassiveClock `json:"-"`
 }
 
-// StaticCommand is what an image runs.
+// StaticCommand is the known command of an image.
 type StaticCommand struct {
-	// Image as containers name it.
+	// Image is written as in a container.
 	Image      string   `json:"image"`
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	Cmd        []string `json:"cmd,omitempty"`
 }
 
-// Defaults, and the bounds of Options.
+// Defaults and bounds of Options.
 const (
 	DefaultTimeout    = 8 * time.Second
 	DefaultTagTTL     = 30 * time.Second
 	DefaultFailureTTL = 5 * time.Second
 	DefaultCacheSize  = 1000
 
-	// MaxTimeout leaves a second of the ten that an admission may take.
+	// MaxTimeout leaves one of the ten seconds that an admission may take.
 	MaxTimeout = 9 * time.Second
 	maxTTL     = 10 * time.Minute
 	maxCache   = 10_000
-	// maxKept bounds each cache in bytes.
+	// maxKept bounds each cache, in bytes.
 	maxKept = 32 << 20
-	// maxFlights and namespaceFlights bound the look-ups that wait for registries, in total and of one namespace.
+	// maxFlights and namespaceFlights bound the look-ups in progress, in total and of one namespace.
 	maxFlights, namespaceFlights = 256, 32
 )
 
-// contentTTL is that of what never changes: an entry goes when there are more of newer use.
+// contentTTL is for content that never changes: such an entry leaves only when newer ones need its place.
 const contentTTL = 100 * 365 * 24 * time.Hour
 
-// New fails, with one sentence that names the field, on options that make no sense.
+// New returns a Resolver. For invalid options it returns one sentence that names the field.
 func New(o Options) (*Resolver, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -113,23 +113,23 @@ func New(o Options) (*Resolver, error) {
 	}
 	for _, host := range o.PlainHTTP {
 		if registry, err := name.NewRegistry(host, name.StrictValidation); err != nil || registry.RegistryStr() != host {
-			return nil, fmt.Errorf("plainHTTP: %q must be a registry's HOST or HOST:PORT", host)
+			return nil, fmt.Errorf("plainHTTP: %q must be HOST or HOST:PORT", host)
 		}
 	}
 	for _, pattern := range o.AllowedRegistries {
 		_, err := path.Match(pattern, "")
 		if err != nil || pattern == "" || strings.ContainsAny(pattern, "/ @") {
-			return nil, fmt.Errorf("allowedRegistries: %q must be HOST or HOST:PORT, with * for a part of the host's name", pattern)
+			return nil, fmt.Errorf("allowedRegistries: %q must be HOST or HOST:PORT, where * matches one part of the host name", pattern)
 		}
 		r.allowed = append(r.allowed, pattern)
 	}
 	for _, known := range o.Commands {
 		ref, err := name.ParseReference(known.Image)
 		if err != nil {
-			return nil, fmt.Errorf("commands: %q isn't the name of an image: correct it", known.Image)
+			return nil, fmt.Errorf("commands: %q is not a valid image name", known.Image)
 		}
 		if len(known.Entrypoint)+len(known.Cmd) == 0 {
-			return nil, fmt.Errorf("commands: %q has neither entrypoint nor cmd: set one of them", known.Image)
+			return nil, fmt.Errorf("commands: %q has neither entrypoint nor cmd; set one of them", known.Image)
 		}
 		r.static[ref.Name()] = image{platforms: []platformCommand{{command: Command{Entrypoint: known.Entrypoint, Cmd: known.Cmd}}}}
 	}
@@ -179,13 +179,13 @@ func (r *Resolver) addMirrors(mirrors map[string][]string) error {
 	for _, host := range slices.Sorted(maps.Keys(mirrors)) {
 		registry, err := name.NewRegistry(host, name.StrictValidation)
 		if err != nil {
-			return fmt.Errorf("mirrors of %q: that must be a registry's HOST or HOST:PORT", host)
+			return fmt.Errorf("mirrors: the key %q must be HOST or HOST:PORT", host)
 		}
 		key := registry.RegistryStr() // "docker.io" and "index.docker.io" are the same
 		for _, base := range mirrors[host] {
 			mirror, ok := parseMirror(base)
 			if !ok {
-				return fmt.Errorf("mirrors of %q: %q must be http://HOST[:PORT] or https://HOST[:PORT]", host, base)
+				return fmt.Errorf("mirrors[%q]: %q must be http://HOST[:PORT] or https://HOST[:PORT]", host, base)
 			}
 			r.mirrors[key] = append(r.mirrors[key], mirror)
 		}
@@ -198,7 +198,7 @@ func parseMirror(base string) (name.Registry, bool) {
 	if err != nil || parsed.Hostname() == "" {
 		return name.Registry{}, false
 	}
-	// What is left of it must be all of it: a path, a query or a password would be passed over in silence.
+	// A path, a query or a password would be ignored silently.
 	bare := url.URL{Scheme: parsed.Scheme, Host: parsed.Host}
 	if strings.TrimSuffix(base, "/") != bare.String() {
 		return name.Registry{}, false
@@ -215,7 +215,7 @@ func parseMirror(base string) (name.Registry, bool) {
 	return registry, err == nil
 }
 
-// plainHosts are all that may be spoken to without TLS: the plain registries, and the mirrors that are written so.
+// plainHosts returns the hosts that may be asked without TLS: the PlainHTTP registries and the http mirrors.
 func (r *Resolver) plainHosts(mirrors map[string][]string) []string {
 	hosts := slices.Clone(r.plainHTTP)
 	for _, base := range slices.Concat(slices.Collect(maps.Values(mirrors))...) {
@@ -241,7 +241,7 @@ func parseAddresses(all []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// parseBundle returns nil where there is none.
+// parseBundle returns nil for an empty bundle.
 func parseBundle(bundle string) (*x509.CertPool, error) {
 	if bundle == "" {
 		return nil, nil
@@ -254,13 +254,13 @@ func parseBundle(bundle string) (*x509.CertPool, error) {
 		block, after := pem.Decode(rest)
 		switch {
 		case block == nil && len(bytes.TrimSpace(rest)) > 0:
-			return nil, errors.New("caBundle: there is something else in it than certificates: set it to certificates in PEM")
+			return nil, errors.New("caBundle: it contains something else than certificates in PEM")
 		case block == nil:
 			return pool, nil
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("caBundle: a certificate can't be read: set it to certificates in PEM: %w", err)
+			return nil, fmt.Errorf("caBundle: parsing a certificate: %w", err)
 		}
 		pool.AddCert(cert)
 		rest = after

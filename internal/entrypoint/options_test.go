@@ -28,15 +28,15 @@ func TestNewRefuses(t *testing.T) {
 			Commands:         []entrypoint.StaticCommand{{Image: "a", Cmd: []string{"a"}}, {Image: "b:v1", Entrypoint: []string{"b"}}},
 			Timeout:          seconds(9), TagTTL: seconds(600), FailureTTL: seconds(1), CacheSize: 10_000,
 		}, "<nil>"},
-		"a plain URL":           {entrypoint.Options{PlainHTTP: []string{"http://registry"}}, `plainHTTP: "http://registry" must be a registry's HOST or HOST:PORT`},
-		"no plain host":         {entrypoint.Options{PlainHTTP: []string{""}}, `plainHTTP: "" must be a registry's HOST or HOST:PORT`},
-		"an allowed repository": {entrypoint.Options{AllowedRegistries: []string{"ghcr.io/me"}}, `allowedRegistries: "ghcr.io/me" must be HOST or HOST:PORT, with * for a part of the host's name`},
-		"a broken pattern":      {entrypoint.Options{AllowedRegistries: []string{"[a"}}, `allowedRegistries: "[a" must be HOST or HOST:PORT, with * for a part of the host's name`},
-		"no allowed host":       {entrypoint.Options{AllowedRegistries: []string{""}}, `allowedRegistries: "" must be HOST or HOST:PORT, with * for a part of the host's name`},
+		"a plain URL":           {entrypoint.Options{PlainHTTP: []string{"http://registry"}}, `plainHTTP: "http://registry" must be HOST or HOST:PORT`},
+		"no plain host":         {entrypoint.Options{PlainHTTP: []string{""}}, `plainHTTP: "" must be HOST or HOST:PORT`},
+		"an allowed repository": {entrypoint.Options{AllowedRegistries: []string{"ghcr.io/me"}}, `allowedRegistries: "ghcr.io/me" must be HOST or HOST:PORT, where * matches one part of the host name`},
+		"a broken pattern":      {entrypoint.Options{AllowedRegistries: []string{"[a"}}, `allowedRegistries: "[a" must be HOST or HOST:PORT, where * matches one part of the host name`},
+		"no allowed host":       {entrypoint.Options{AllowedRegistries: []string{""}}, `allowedRegistries: "" must be HOST or HOST:PORT, where * matches one part of the host name`},
 		"an allowed name":       {entrypoint.Options{AllowedAddresses: []string{"localhost"}}, `allowedAddresses: "localhost" must be an address or a range, such as 127.0.0.0/8`},
-		"no image":              {entrypoint.Options{Commands: []entrypoint.StaticCommand{{Cmd: []string{"a"}}}}, `commands: "" isn't the name of an image: correct it`},
-		"no command":            {entrypoint.Options{Commands: []entrypoint.StaticCommand{{Image: "a"}}}, `commands: "a" has neither entrypoint nor cmd: set one of them`},
-		"no certificate":        {entrypoint.Options{CABundle: "/etc/ssl/ca.pem"}, "caBundle: there is something else in it than certificates: set it to certificates in PEM"},
+		"no image":              {entrypoint.Options{Commands: []entrypoint.StaticCommand{{Cmd: []string{"a"}}}}, `commands: "" is not a valid image name`},
+		"no command":            {entrypoint.Options{Commands: []entrypoint.StaticCommand{{Image: "a"}}}, `commands: "a" has neither entrypoint nor cmd; set one of them`},
+		"no certificate":        {entrypoint.Options{CABundle: "/etc/ssl/ca.pem"}, "caBundle: it contains something else than certificates in PEM"},
 		"a long timeout":        {entrypoint.Options{Timeout: seconds(10)}, "timeout: 10s must be above 0s and at most 9s"},
 		"a negative timeout":    {entrypoint.Options{Timeout: seconds(-1)}, "timeout: -1s must be above 0s and at most 9s"},
 		"a long tag TTL":        {entrypoint.Options{TagTTL: seconds(601)}, "tagTTL: 10m1s must be above 0s and at most 10m0s"},
@@ -86,7 +86,7 @@ func TestAllowedRegistries(t *testing.T) {
 	}))
 	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
 	image := host + "/app:v1"
-	refused := outcome{Sentence: fmt.Sprintf("image %q is of the registry %s, which taskflow isn't allowed to ask for its command: %s", image, host, setCommand)}
+	refused := outcome{Sentence: fmt.Sprintf("image %q is in the registry %s, which images.allowedRegistries does not list; %s", image, host, setCommand)}
 	for pattern, want := range map[string]outcome{
 		host:                                     {Command: appCommand},
 		"*.*.*.*:" + strings.Split(host, ":")[1]: {Command: appCommand},

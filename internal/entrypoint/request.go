@@ -6,28 +6,28 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Request is a container whose command is asked for.
+// Request asks for the command of one container.
 type Request struct {
-	// Namespace of the Pod: PullSecrets are in it.
+	// Namespace of the Pod and of its PullSecrets.
 	Namespace string
 	// Image as the container names it.
 	Image string
-	// PullPolicy of the container. Empty: Kubernetes' default, by the image's tag. Under Always the registry is asked each time.
+	// PullPolicy of the container. If empty, Kubernetes' default for the image's tag. With Always, the registry is asked each time.
 	PullPolicy corev1.PullPolicy
 	// PullSecrets are the names of the Pod's imagePullSecrets.
 	PullSecrets []string
-	// Architecture in Go's spelling, such as "arm64". Empty: the Pod may land on any.
+	// Architecture in Go's spelling, such as "arm64". If empty, the Pod may land on any.
 	Architecture string
-	// HasArgs says that the container has args: an image with neither ENTRYPOINT nor CMD runs these.
+	// HasArgs is true if the container has args, which an image with neither ENTRYPOINT nor CMD runs as the command.
 	HasArgs bool
 }
 
-// platform is where the Pod may land, in words.
+// platform names where the Pod may land.
 func (r Request) platform() string {
 	return strings.TrimSuffix("linux/"+r.Architecture, "/")
 }
 
-// RequestFor asks for the command of a container of a Pod.
+// RequestFor returns the request for a container of a Pod.
 func RequestFor(namespace string, pod *corev1.PodSpec, container *corev1.Container) Request {
 	request := Request{
 		Namespace:    namespace,

@@ -20,15 +20,14 @@ import (
 
 // Resolver finds the commands of images in their registries. It is safe for concurrent use.
 //
-// What it keeps in mind is in caches that are bounded in bytes. Who may read an image is asked of the registry, with the credentials of the Pod; its
-// answer, a digest, is kept for a short time, under a fingerprint of these credentials. The commands are kept under repository and
-// digest, so that only the registry itself can say that somebody may know them. Failures are kept for a short time, too, in this
-// program's own words.
+// Its caches are bounded in bytes. The registry decides who may read an image: a digest is cached for a short time, under a fingerprint of
+// the credentials that got it. Commands are cached under repository and digest, so that only a registry's digest gives access to them.
+// Failures are cached for a short time, too, in this program's own words.
 type Resolver struct {
 	mirrors            map[string][]name.Registry
 	plainHTTP          []string
 	allowed            []string
-	static             map[string]image // by the image's full name
+	static             map[string]image // by full image name
 	timeout            time.Duration
 	tagTTL, failureTTL time.Duration
 	secrets            SecretReader
@@ -43,17 +42,17 @@ type Resolver struct {
 	bodies             *fair.Limiter // see session
 }
 
-// question is which digest a reference has for somebody. As a key of outages, the reference is a registry alone.
+// question asks for the digest of a reference, with given credentials. As a key of outages, the reference is a registry alone.
 type question struct {
 	reference string
 	who       [sha256.Size]byte
 }
 
-// answer is a digest, and which of the keychain's credentials got it.
+// answer is a digest, and the index of the credential that got it.
 type answer struct {
 	digest v1.Hash
 	by     int
-	// session is left from the asking, and saves the next one.
+	// session is the one that got the digest, to be reused.
 	session *session
 }
 
@@ -62,13 +61,13 @@ type contentKey struct {
 	digest     v1.Hash
 }
 
-// maxImageName bounds what is asked for, and kept in mind. No registry has a longer name.
+// maxImageName bounds the names that are looked up and cached. Registries accept shorter names only.
 const maxImageName = 1024
 
-var errLongName = fmt.Errorf("the name has more than %d bytes", maxImageName)
+var errLongName = fmt.Errorf("the name exceeds %d bytes", maxImageName)
 
-// Resolve finds the command of a container for linux, within Options.Timeout, and within nine tenths of the time that ctx has. Its
-// errors are *Error, one sentence for the user, or that of ctx.
+// Resolve returns the command of a Linux container. It takes at most Options.Timeout, and nine tenths of the time left in ctx. Its errors
+// are *Error, one sentence for the user, or ctx's error.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error) {
 	began := r.clock.Now()
 	command, err := r.resolve(ctx, request)
@@ -85,7 +84,10 @@ func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error
 func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error) {
 	ref, err := r.parse(request.Image)
 	if err != nil {
-		return Command{}, &Error{Image: request.Image[:min(len(request.Image), maxImageName)], Reason: ReasonInvalidName, Cause: "has an invalid name", Remedy: "correct it", Permanent: true}
+		return Command{}, &Error{
+			Image: request.Image[:min(len(request.Image), maxImageName)], Reason: ReasonInvalidName,
+			Cause: "has an invalid name", Remedy: "fix image", Permanent: true,
+		}
 	}
 	if known, ok := r.static[ref.Name()]; ok {
 		return choose(known, request, nil)
@@ -93,15 +95,15 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	if !r.allows(host(ref)) {
 		return Command{}, &Error{
 			Image: request.Image, Reason: ReasonNotAllowed,
-			Cause:  fmt.Sprintf("is of the registry %s, which taskflow isn't allowed to ask for its command", host(ref)),
+			Cause:  fmt.Sprintf("is in the registry %s, which images.allowedRegistries does not list", host(ref)),
 			Remedy: setCommand,
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.bound(ctx))
+	ctx, cancel := context.WithTimeout(ctx, r.timeoutFor(ctx))
 	defer cancel()
 	keys, err := r.keychainFor(ctx, request, ref)
 	if err != nil {
-		tell(ctx, request, failure{ref, err})
+		logFailure(ctx, request, failure{ref, err})
 		return Command{}, explain(request.Image, keys, r.clock.Now(), failure{ref, err})
 	}
 	always := alwaysPulls(request, ref)
@@ -116,7 +118,7 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 		if _, unfit := errors.AsType[*Error](err); err == nil || unfit {
 			return command, err
 		}
-		tell(ctx, request, failure{source, err})
+		logFailure(ctx, request, failure{source, err})
 		failures = append(failures, failure{source, err})
 		if ctx.Err() != nil {
 			break
@@ -125,20 +127,20 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	return Command{}, explain(request.Image, keys, r.clock.Now(), failures...)
 }
 
-// tell is for those who look for what is behind the sentence that the user gets. If that says nothing, the log has it without being asked for
-// more; once, however many hear of it.
-func tell(ctx context.Context, request Request, f failure) {
+// logFailure writes the cause to the operator's log. If the user's sentence hides the cause, it is logged at level info, once for each
+// cached failure. Otherwise the level is debug.
+func logFailure(ctx context.Context, request Request, f failure) {
 	log := logf.FromContext(ctx)
 	if known := faultOf(f); known.why != unreachable || known.told.Swap(true) {
 		log = log.V(1)
 	}
 	if log.Enabled() {
-		log.Info("Couldn't read the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f))
+		log.Info("Cannot resolve the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f))
 	}
 }
 
-// bound leaves a tenth of the time that ctx has, for those who ask to say what was the matter.
-func (r *Resolver) bound(ctx context.Context) time.Duration {
+// timeoutFor leaves the caller a tenth of ctx's time to report the error.
+func (r *Resolver) timeoutFor(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
 		return min(r.timeout, time.Until(deadline)*9/10)
 	}
@@ -156,10 +158,10 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 	return name.ParseReference(image, name.Insecure)
 }
 
-// dockerHubHost is how image names write Docker Hub, which the library calls name.DefaultRegistry.
+// dockerHubHost is Docker Hub in image names. The library calls it name.DefaultRegistry.
 const dockerHubHost = "docker.io"
 
-// host is the registry of ref as image names write it.
+// host returns the registry of ref as image names write it.
 func host(ref name.Reference) string {
 	if host := ref.Context().RegistryStr(); host != name.DefaultRegistry {
 		return host
@@ -171,7 +173,7 @@ func (r *Resolver) allows(host string) bool {
 	return len(r.allowed) == 0 || slices.ContainsFunc(r.allowed, func(pattern string) bool { return hostFits(pattern, host) })
 }
 
-// pinned is the reference with a digest. The tag stays, for those who read it.
+// pinned adds the digest to the reference. The tag stays, for readers.
 func pinned(ref name.Reference, digest v1.Hash) string {
 	repository := host(ref) + "/" + ref.Context().RepositoryStr()
 	if tag, ok := ref.(name.Tag); ok {
@@ -180,7 +182,7 @@ func pinned(ref name.Reference, digest v1.Hash) string {
 	return repository + "@" + digest.String()
 }
 
-// sources are the references to ask for in turn: at the mirrors, then at the registry itself.
+// sources returns the references to try in turn: at the mirrors, then at the registry itself.
 func (r *Resolver) sources(ref name.Reference) []name.Reference {
 	mirrors := r.mirrors[ref.Context().RegistryStr()]
 	sources := make([]name.Reference, 0, len(mirrors)+1)
@@ -195,8 +197,8 @@ func (r *Resolver) sources(ref name.Reference) []name.Reference {
 	return append(sources, ref)
 }
 
-// readWithin reads in the first of the equal shares of the time that ctx has left, so that a mirror that never answers leaves time
-// for the sources after it.
+// readWithin reads from a source within one of the equal shares of ctx's time, so that a mirror that never answers leaves time for the
+// others.
 func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Reference, keys keychain, always bool) (image, v1.Hash, error) {
 	if deadline, ok := ctx.Deadline(); ok && shares > 1 {
 		var cancel context.CancelFunc
@@ -211,7 +213,7 @@ func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Refer
 	return found, answer.digest, err
 }
 
-// answer asks which digest a reference has for those who have these keys.
+// answer returns the digest that a reference has for these credentials.
 func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keychain, always bool) (answer, error) {
 	asked := question{source.Name(), keys.fingerprint()}
 	if !always {
@@ -228,7 +230,7 @@ func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keych
 	}
 	cacheHits.WithLabelValues("digest", "miss").Inc()
 	return fly(ctx, r, keys.namespace, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
-		if known, ok := r.answers.get(asked); ok && !always { // somebody's flight has landed since
+		if known, ok := r.answers.get(asked); ok && !always { // another flight has landed since
 			return known, nil
 		}
 		got, err := r.authorise(ctx, source, keys)
@@ -241,29 +243,28 @@ func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keych
 	})
 }
 
-// entrySize is what an entry of a cache takes beside its texts, roughly.
+// entrySize is about what a cache entry takes beside its texts, in bytes.
 const entrySize = 512
 
 func (q question) size() int { return entrySize + len(q.reference) }
 
-// ofRegistry is the question that has an outage as its answer.
+// ofRegistry returns the key of the registry's outage.
 func (q question) ofRegistry(source name.Reference) question {
 	return question{source.Context().RegistryStr(), q.who}
 }
 
-// outage is why nobody who has the same credentials asks a registry, whatever image it is about, and until when: it has said that it
-// wants to be left alone, or it can't be spoken to at all.
+// outage is why a registry is not asked with these credentials for any image, and until when: it limits the request rate, or is
+// unreachable.
 type outage struct {
 	why   *fault
 	until time.Time
 }
 
-// outageTTL is how long an outage that is over is kept for the sake of the next one who asks. It is longer than a registry can make us
-// leave it alone.
+// outageTTL is how long an outage stays cached after its end, for the next request. It exceeds maxRetryAfter.
 const outageTTL = 2 * maxRetryAfter
 
-// outage returns nil for those who are to ask. Once an outage is over that is one of them, and the others hear the same as before for as
-// long as that takes him: a registry that is dead would else hold all of them for the time that a look-up may take, again and again.
+// outage returns the current fault of a registry, or nil if the caller shall ask it. After an outage ends, one caller asks, and the others
+// get the old fault until that caller is done: a dead registry would otherwise hold all of them for a full timeout, again and again.
 func (r *Resolver) outage(q question) *fault {
 	known, ok := r.outages.get(q)
 	if !ok {
@@ -277,15 +278,15 @@ func (r *Resolver) outage(q question) *fault {
 	return nil
 }
 
-// isBack is told that a registry can be spoken to again, whatever comes of the image that it is asked for: else whoever asks first after an
-// outage, for an image that takes long, would make all others wait for that.
-func (r *Resolver) isBack(q question) {
+// endOutage records that a registry answers again, regardless of the image. Otherwise the first caller after an outage, with an image that
+// takes long, would make all others wait.
+func (r *Resolver) endOutage(q question) {
 	if known, ok := r.outages.get(q); ok && !known.why.isBusy() {
 		r.outages.drop(q)
 	}
 }
 
-// remember keeps a failure, as one of the whole registry if that is busy or out, and returns what it keeps.
+// remember caches a failure, as an outage of the registry if it is one, and returns the cached fault.
 func (r *Resolver) remember(asked question, f failure) error {
 	known, registry := faultOf(f), asked.ofRegistry(f.source)
 	switch {
@@ -301,23 +302,23 @@ func (r *Resolver) remember(asked question, f failure) error {
 	return known
 }
 
-// authorise shows each credential in turn until the registry takes one.
+// authorise tries each credential until the registry accepts one.
 func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys keychain) (answer, error) {
 	var worst error
 	registry := question{source.Name(), keys.fingerprint()}.ofRegistry(source)
 	for i, authenticator := range keys.authenticators() {
 		opened, err := r.open(ctx, keys.namespace, source.Context(), authenticator)
 		if err == nil {
-			r.isBack(registry)
+			r.endOutage(registry)
 			var digest v1.Hash
 			if digest, err = opened.digest(ctx, source.Identifier()); err == nil {
 				return answer{digest, i, opened}, nil
 			}
 		}
 		known := faultOf(failure{source, err})
-		// What the time that is left after the first of them didn't suffice for is no outage.
+		// A timeout after the first credential is no outage: less time was left.
 		known.isOutage = known.isOutage && i == 0
-		// Of several refusals, the one that says most: that there is no image, before that somebody may not see it.
+		// Of several refusals, "not found" tells more than "forbidden".
 		if worst == nil || isForbidden(worst) && !isForbidden(known) {
 			worst = known
 		}
@@ -328,7 +329,7 @@ func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys ke
 	return answer{}, worst
 }
 
-// content is what the answer's digest stands for.
+// content returns the image of the answer's digest.
 func (r *Resolver) content(ctx context.Context, source name.Reference, keys keychain, a answer) (image, error) {
 	key, asked := contentKey{source.Context().Name(), a.digest}, question{source.Name(), keys.fingerprint()}
 	if known, ok := r.contents.get(key); ok {
@@ -340,7 +341,7 @@ func (r *Resolver) content(ctx context.Context, source name.Reference, keys keyc
 	}
 	cacheHits.WithLabelValues("command", "miss").Inc()
 	return fly(ctx, r, keys.namespace, fmt.Sprintf("command %s %s %x", key.repository, key.digest, asked.who), func(ctx context.Context) (image, error) {
-		if known, ok := r.contents.get(key); ok { // somebody's flight has landed since
+		if known, ok := r.contents.get(key); ok { // another flight has landed since
 			return known, nil
 		}
 		opened := a.session
@@ -349,7 +350,7 @@ func (r *Resolver) content(ctx context.Context, source name.Reference, keys keyc
 			if opened, err = r.open(ctx, keys.namespace, source.Context(), keys.authenticators()[a.by]); err != nil {
 				return image{}, r.remember(asked, failure{source, err})
 			}
-			r.isBack(asked.ofRegistry(source))
+			r.endOutage(asked.ofRegistry(source))
 		}
 		found, err := opened.image(ctx, a.digest)
 		if err != nil {
@@ -365,8 +366,8 @@ func (r *Resolver) content(ctx context.Context, source name.Reference, keys keyc
 	})
 }
 
-// fly does what several of a namespace wait for once. It goes on when the first of them has gone, within the resolver's own bound, which
-// begins when the namespace has its turn.
+// fly runs do once for all callers of a namespace that ask for the same. It goes on if the first caller leaves, within r.timeout, which
+// begins when the namespace gets its turn.
 func fly[T any](ctx context.Context, r *Resolver, namespace, what string, do func(context.Context) (T, error)) (T, error) {
 	var none T
 	if ctx.Err() != nil {

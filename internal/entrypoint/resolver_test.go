@@ -73,11 +73,11 @@ type outcome struct {
 // words.
 func TestResolve(t *testing.T) {
 	const (
-		notLinux = `image "IMAGE" isn't made for linux: set one that is`
-		nothing  = `image "IMAGE" has neither ENTRYPOINT nor CMD: ` + setCommand
+		notLinux = `image "IMAGE" is not built for linux; set an image that is`
+		nothing  = `image "IMAGE" has neither ENTRYPOINT nor CMD; ` + setCommand
 	)
 	host := serve(t, newRegistry())
-	unreadable := unasked("IMAGE", host, "answers with something that can't be read as an image")
+	unreadable := unasked("IMAGE", host, "returned content that is not an image")
 	attestation := entry{"unknown/unknown", dockerImage(t, "unknown/unknown", other)}
 	cases := map[string]struct {
 		content      remote.Taggable
@@ -233,8 +233,7 @@ func TestResolve(t *testing.T) {
 			content:      indexOf(entry{"linux/amd64", dockerImage(t, "linux/amd64", app)}),
 			architecture: "arm64",
 			want: outcome{
-				Sentence: `image "IMAGE" isn't made for linux/arm64: ` +
-					`set one that is, or another nodeSelector on kubernetes.io/arch`,
+				Sentence:  `image "IMAGE" is not built for linux/arm64; set an image that is, or change the nodeSelector on kubernetes.io/arch`,
 				Permanent: true,
 			},
 		},
@@ -277,7 +276,7 @@ func TestResolve(t *testing.T) {
 		},
 		"more platforms than there are": {
 			content: indexOf(slices.Repeat([]entry{{"linux/amd64", dockerImage(t, "linux/amd64", app)}}, 65)...),
-			want:    outcome{Sentence: `image "IMAGE" is for more than 64 platforms: ` + setCommand, Permanent: true},
+			want:    outcome{Sentence: `image "IMAGE" has more than 64 platforms; ` + setCommand, Permanent: true},
 		},
 		"a command of nearly 64 KiB": {
 			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 65_500)}}),
@@ -285,11 +284,11 @@ func TestResolve(t *testing.T) {
 		},
 		"a command of words without text, which take memory, too": {
 			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: make([]string, 4<<10)}),
-			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB: ` + setCommand, Permanent: true},
+			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB; ` + setCommand, Permanent: true},
 		},
 		"a command that is too long to be read": {
 			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 1<<20)}}),
-			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB: ` + setCommand, Permanent: true},
+			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB; ` + setCommand, Permanent: true},
 		},
 		"an architecture that is none": {
 			content: dockerImage(t, "linux/"+strings.Repeat("x", 65), app),
@@ -312,7 +311,7 @@ func TestResolve(t *testing.T) {
 		},
 		"a longer command": {
 			content: dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("x", 64<<10), "y"}}),
-			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB: ` + setCommand, Permanent: true},
+			want:    outcome{Sentence: `image "IMAGE" has a command of more than 64 KiB; ` + setCommand, Permanent: true},
 		},
 		"neither, with args": {
 			content: dockerImage(t, "linux/amd64", v1.Config{}),
@@ -345,7 +344,7 @@ func TestResolve(t *testing.T) {
 				entry{"linux/amd64", dockerImage(t, "linux/amd64", v1.Config{Cmd: []string{strings.Repeat("\n", 60<<10)}})},
 				entry{"linux/arm64", dockerImage(t, "linux/arm64", other)}),
 			want: outcome{
-				Sentence: `image "IMAGE" has different commands for different platforms, too long ones to pass them all on: ` +
+				Sentence: `image "IMAGE" has platform-specific commands that are too long; ` +
 					`set command, or a nodeSelector on kubernetes.io/arch`,
 				Permanent: true,
 			},
@@ -386,7 +385,7 @@ func TestResolveInvalidName(t *testing.T) {
 		"re gistry:5000/busybox", "$(IMAGE)",
 	} {
 		t.Run(image, func(t *testing.T) {
-			want := outcome{Sentence: fmt.Sprintf("image %q has an invalid name: correct it", image), Permanent: true}
+			want := outcome{Sentence: fmt.Sprintf("image %q has an invalid name; fix image", image), Permanent: true}
 			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
@@ -402,29 +401,29 @@ func TestResolveFailure(t *testing.T) {
 		manifests = "/manifests/"
 		blobs     = "/blobs/"
 
-		unreadable = "answers with something that can't be read as an image"
-		wrong      = "serves something else than what the digest stands for"
+		unreadable = "returned content that is not an image"
+		wrong      = "serves content that does not match the digest"
 	)
 	cases := map[string]struct {
 		stage  string
 		answer http.HandlerFunc
 		want   string
 	}{
-		"401 for the manifest": {manifests, status(http.StatusUnauthorized), "doesn't show it without credentials"},
-		"401 for the config":   {blobs, status(http.StatusUnauthorized), "doesn't show it without credentials"},
-		"403 at first":         {ping, status(http.StatusForbidden), "doesn't show it without credentials"},
-		"403 for the manifest": {manifests, status(http.StatusForbidden), "doesn't show it without credentials"},
-		"403 for the config":   {blobs, status(http.StatusForbidden), "doesn't show it without credentials"},
-		"404 at first":         {ping, status(http.StatusNotFound), "has no such image"},
-		"404 for the manifest": {manifests, status(http.StatusNotFound), "has no such image"},
-		"404 for the config":   {blobs, status(http.StatusNotFound), "has no such image"},
-		"429 at first":         {ping, status(http.StatusTooManyRequests), "limits the rate of requests"},
-		"429 for the manifest": {manifests, status(http.StatusTooManyRequests), "limits the rate of requests"},
-		"429 for the config":   {blobs, status(http.StatusTooManyRequests), "limits the rate of requests"},
-		"500 at first":         {ping, status(http.StatusInternalServerError), "answers with status 500"},
-		"500 for the manifest": {manifests, status(http.StatusInternalServerError), "answers with status 500"},
-		"500 for the config":   {blobs, status(http.StatusInternalServerError), "answers with status 500"},
-		"503 for the manifest": {manifests, status(http.StatusServiceUnavailable), "answers with status 503"},
+		"401 for the manifest": {manifests, status(http.StatusUnauthorized), "denies access without credentials"},
+		"401 for the config":   {blobs, status(http.StatusUnauthorized), "denies access without credentials"},
+		"403 at first":         {ping, status(http.StatusForbidden), "denies access without credentials"},
+		"403 for the manifest": {manifests, status(http.StatusForbidden), "denies access without credentials"},
+		"403 for the config":   {blobs, status(http.StatusForbidden), "denies access without credentials"},
+		"404 at first":         {ping, status(http.StatusNotFound), "not found in HOST"},
+		"404 for the manifest": {manifests, status(http.StatusNotFound), "not found in HOST"},
+		"404 for the config":   {blobs, status(http.StatusNotFound), "not found in HOST"},
+		"429 at first":         {ping, status(http.StatusTooManyRequests), "limits the request rate"},
+		"429 for the manifest": {manifests, status(http.StatusTooManyRequests), "limits the request rate"},
+		"429 for the config":   {blobs, status(http.StatusTooManyRequests), "limits the request rate"},
+		"500 at first":         {ping, status(http.StatusInternalServerError), "returned status 500"},
+		"500 for the manifest": {manifests, status(http.StatusInternalServerError), "returned status 500"},
+		"500 for the config":   {blobs, status(http.StatusInternalServerError), "returned status 500"},
+		"503 for the manifest": {manifests, status(http.StatusServiceUnavailable), "returned status 503"},
 
 		"garbage for the manifest": {manifests, content("text/html", "<h1>"+marker+"</h1>"), unreadable},
 		"garbage for an image":     {manifests, content(types.OCIManifestSchema1, marker), unreadable},
@@ -530,7 +529,7 @@ func TestResolvePlainHTTP(t *testing.T) {
 		"http mirror": {entrypoint.Options{Mirrors: map[string][]string{host: {"http://" + host}}}, outcome{Command: appCommand}},
 		"https mirror": {
 			entrypoint.Options{Mirrors: map[string][]string{host: {"https://" + host}}},
-			outcome{Sentence: unasked(image, host, fmt.Sprintf("%s, and the registry %s %s", unreachable, host, unreachable))},
+			outcome{Sentence: unasked(image, host, fmt.Sprintf("%s, and %s %s", unreachable, host, unreachable))},
 		},
 	}
 	for name, c := range cases {
@@ -548,8 +547,8 @@ func TestResolveToken(t *testing.T) {
 	const (
 		token = "for-everybody"
 
-		forbidden  = "doesn't show it without credentials"
-		unreadable = "answers with something that can't be read as an image"
+		forbidden  = "denies access without credentials"
+		unreadable = "returned content that is not an image"
 	)
 	cases := map[string]struct {
 		token http.HandlerFunc
@@ -643,7 +642,7 @@ func TestResolveEndlessConfig(t *testing.T) {
 			}))
 			image := host + "/app:v1"
 
-			want := outcome{Sentence: unasked(image, host, "answers with more than 4 MiB")}
+			want := outcome{Sentence: unasked(image, host, "returned more than 4 MiB")}
 			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{}), entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
 			}
@@ -661,12 +660,12 @@ func TestResolveMemory(t *testing.T) {
 		enough = 16 << 20 // to read and to serve a document of 1 MiB, buffers that are thrown away counted
 		config = "application/vnd.oci.image.config.v1+json"
 
-		unreadable = "answers with something that can't be read as an image"
+		unreadable = "returned content that is not an image"
 	)
 	many := func(one string) string { return "[" + strings.Repeat(one+",", size/len(one+",")) + one + "]" }
 	sum := func(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
 	tooLong := func(image string) outcome {
-		return outcome{Sentence: fmt.Sprintf("image %q has a command of more than 64 KiB: %s", image, setCommand), Permanent: true}
+		return outcome{Sentence: fmt.Sprintf("image %q has a command of more than 64 KiB; %s", image, setCommand), Permanent: true}
 	}
 	cases := map[string]struct {
 		index, manifest, config string // the manifest has the configuration's digest at SUM
@@ -743,7 +742,7 @@ func TestResolveWrongContent(t *testing.T) {
 		want         outcome
 	}{
 		"registry": {host: liar, want: outcome{
-			Sentence: unasked(liar+"/app@"+digest, liar, "serves something else than what the digest stands for"),
+			Sentence: unasked(liar+"/app@"+digest, liar, "serves content that does not match the digest"),
 		}},
 		"mirror": {mirror: liar, host: honest, want: outcome{Command: appCommand}},
 	}
@@ -827,11 +826,11 @@ func TestResolveFallback(t *testing.T) {
 		"mirror that serves garbage": {[]string{serve(t, content("text/html", marker))}, "app:v1", outcome{Command: appCommand}},
 		"mirror that never answers":  {[]string{serve(t, http.HandlerFunc(hang))}, "app:v1", outcome{Command: appCommand}},
 		"nobody has it": {[]string{nobody, vacant}, "app:v2", outcome{
-			Sentence: fmt.Sprintf(`image "%s/app:v2" can't be asked for its command, because the registry %s can't be reached, isn't trusted, or doesn't answer in time, `+
-				`and the registry %s has no such image, and the registry %s has no such image: correct the image, or set command, which the image needs if an earlier step pushes it`, origin, nobody, vacant, origin),
+			Sentence: fmt.Sprintf(`image "%s/app:v2" cannot be resolved: %s is unreachable, is not trusted, or does not answer in time, `+
+				`and not found in %s, and not found in %s; fix image, or set command, which is required if an earlier step pushes the image`, origin, nobody, vacant, origin),
 		}},
 		"a mirror's image without a command": {[]string{mirror}, "nothing:v1", outcome{
-			Sentence:  fmt.Sprintf(`image "%s/nothing:v1" has neither ENTRYPOINT nor CMD: %s`, origin, setCommand),
+			Sentence:  fmt.Sprintf(`image "%s/nothing:v1" has neither ENTRYPOINT nor CMD; %s`, origin, setCommand),
 			Permanent: true,
 		}},
 	}
@@ -953,8 +952,8 @@ func TestResolveConcurrently(t *testing.T) {
 // TestNewMirrors proves that a mirror that wouldn't be asked as it is written is refused at the start.
 func TestNewMirrors(t *testing.T) {
 	const (
-		base = `mirrors of "docker.io": %q must be http://HOST[:PORT] or https://HOST[:PORT]`
-		key  = `mirrors of %q: that must be a registry's HOST or HOST:PORT`
+		base = `mirrors["docker.io"]: %q must be http://HOST[:PORT] or https://HOST[:PORT]`
+		key  = `mirrors: the key %q must be HOST or HOST:PORT`
 	)
 	cases := map[string]struct {
 		of, mirror, want string
@@ -1035,25 +1034,28 @@ func resolve(t *testing.T, resolver *entrypoint.Resolver, request entrypoint.Req
 func unasked(image, host, why string) string {
 	remedy := setCommand
 	for part, other := range map[string]string{
-		"no such image":         "correct the image, or set command, which the image needs if an earlier step pushes it",
-		unreachable:             "correct the image, or set command; the operator's log has the cause",
-		"has its tokens":        "set command, or give the registry's token service a name and TLS",
-		"doesn't have that":     "push it for that platform, too, or set command",
+		"not found in HOST":     "fix image, or set command, which is required if an earlier step pushes the image",
+		unreachable:             "fix image, or set command; the operator's log has the cause",
+		"issues its tokens":     "set command, or give the registry's token service a DNS name and TLS",
+		"but does not have":     "push that platform, or set command",
 		"without credentials":   fmt.Sprintf("add an imagePullSecret for %s, or set command", host),
-		"loopback":              "set command, or have allowedAddresses name it in taskflow's configuration",
-		"the Pod's credentials": "correct the imagePullSecrets, or set command",
+		"loopback":              "set command, or add the address to images.allowedAddresses in the operator's configuration",
+		"the Pod's credentials": "fix the imagePullSecrets, or set command",
 	} {
 		if strings.Contains(why, part) {
 			remedy = other
 		}
 	}
-	return fmt.Sprintf("image %q can't be asked for its command, because the registry %s %s: %s", image, host, why, remedy)
+	if !strings.Contains(why, "HOST") {
+		why = "HOST " + why
+	}
+	return fmt.Sprintf("image %q cannot be resolved: %s; %s", image, strings.Replace(why, "HOST", host, 1), remedy)
 }
 
 // unreachable is said of all registries that can't be asked, whatever the cause: which hosts and ports exist is not for everybody to know.
-const unreachable = "can't be reached, isn't trusted, or doesn't answer in time"
+const unreachable = "is unreachable, is not trusted, or does not answer in time"
 
-const setCommand = "set command, or add the image to taskflow's table of commands"
+const setCommand = "set command, or add the image to images.commands in the operator's configuration"
 
 // served are the addresses of the registries of all tests.
 var served sync.Map

@@ -47,7 +47,7 @@ func TestSparseIndex(t *testing.T) {
 	of := func(platforms ...contract.PlatformArgv) outcome {
 		return outcome{Command: entrypoint.Command{Platforms: platforms, Image: "IMAGE"}}
 	}
-	const lacks = "lists it for %s and doesn't have that"
+	const lacks = "lists it for %s but does not have that platform"
 	cases := map[string]struct {
 		index        v1.ImageIndex
 		absent       []string
@@ -65,7 +65,7 @@ func TestSparseIndex(t *testing.T) {
 		"all":                       {index: two, absent: []string{manifest(amd64), config(arm64)}, failure: host(fmt.Sprintf(lacks, "linux"))},
 		"all, one wanted":           {index: two, absent: []string{manifest(amd64), config(arm64)}, architecture: "arm64", failure: host(fmt.Sprintf(lacks, "linux/arm64"))},
 		"one that the index hasn't": {index: two, absent: []string{manifest(arm64)}, architecture: "s390x", failure: func(host string) outcome {
-			return outcome{Permanent: true, Sentence: fmt.Sprintf("image %q isn't made for linux/s390x: set one that is, or another nodeSelector on kubernetes.io/arch", host+"/app:v1")}
+			return outcome{Permanent: true, Sentence: fmt.Sprintf("image %q is not built for linux/s390x; set an image that is, or change the nodeSelector on kubernetes.io/arch", host+"/app:v1")}
 		}},
 		"the best for a node, which runs another one": {
 			index: indexOf(entry{"linux/386", i386}, entry{"linux/amd64", amd64}), absent: []string{manifest(amd64)},
@@ -77,7 +77,7 @@ func TestSparseIndex(t *testing.T) {
 		},
 		"nobody knows for which": {
 			index: indexOf(entry{"", amd64}, entry{"", arm64}), absent: []string{manifest(arm64)},
-			architecture: "amd64", failure: host("has no such image"),
+			architecture: "amd64", failure: host("not found in HOST"),
 		},
 		"one for Windows": {
 			index:  indexOf(entry{"linux/amd64", amd64}, entry{"windows/amd64", arm64}),
@@ -150,7 +150,7 @@ func TestSparseCache(t *testing.T) {
 	resolver := newResolver(t, entrypoint.Options{Clock: clock})
 	absent := digestOf(t, arm64.Digest)
 	partial.absent.Store(absent, nil)
-	lacks := outcome{Sentence: unasked(host+"/app:v1", host, "lists it for linux/arm64 and doesn't have that")}
+	lacks := outcome{Sentence: unasked(host+"/app:v1", host, "lists it for linux/arm64 but does not have that platform")}
 	for _, step := range []struct {
 		name  string
 		later time.Duration

@@ -18,72 +18,72 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	// The operator's image has no certificate authorities of its own. Where the system has some, they count.
+	// The operator's image has no certificate authorities. These are used only if the system has none.
 	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 const (
-	// maxResponse bounds what is read of one response. Whoever writes a Pod chooses the registry, which could send without end;
-	// 4 MiB is also how much of a manifest the distribution specification wants registries to take.
+	// maxResponse bounds a document. The author of a Pod chooses the registry, which could send without end. The distribution specification
+	// wants registries to accept manifests of 4 MiB.
 	maxResponse = 4 << 20
-	// maxOther bounds what is read of a response that is no document of an image: a token, or what else a registry says at first.
+	// maxOther bounds any other successful response, such as a token.
 	maxOther = 64 << 10
 	// maxHeader bounds the header of a response.
 	maxHeader = 64 << 10
-	// maxRefusal bounds what is read of a response that is a refusal, only so that its connection can be used again.
+	// maxRefusal bounds what is read of an error response, only to reuse the connection.
 	maxRefusal = 64 << 10
-	// maxRedirects is how often a registry may send on one request. The content of large ones is a redirect away, seldom two.
+	// maxRedirects bounds the redirects of one request. Large registries redirect to their storage once, seldom twice.
 	maxRedirects = 5
-	// lookupTimeout bounds how long a name is looked up that a proxy will look up, too.
+	// lookupTimeout bounds the DNS look-up of a name that a proxy resolves again.
 	lookupTimeout = time.Second
-	// maxRetryAfter bounds how long a registry can make us leave it alone.
+	// maxRetryAfter bounds how long a registry can make the resolver leave it alone.
 	maxRetryAfter = 10 * time.Minute
-	// minRetryAfter is for registries that don't say how long.
+	// minRetryAfter is for registries that do not say how long.
 	minRetryAfter = 10 * time.Second
 )
 
 var (
-	errPlainHTTP = errors.New("it would be spoken to without TLS")
-	// errSpeaksPlain is no news of those that are known to: what matters is what became of the try without TLS.
-	errSpeaksPlain = errors.New("it speaks no TLS, as configured")
-	errRedirects   = fmt.Errorf("it redirects more than %d times", maxRedirects)
+	errPlainHTTP = errors.New("plain HTTP is not allowed")
+	// errSpeaksPlain is expected of hosts in plainHTTP. The attempt without TLS decides.
+	errSpeaksPlain = errors.New("the registry does not use TLS, as configured")
+	errRedirects   = fmt.Errorf("more than %d redirects", maxRedirects)
 )
 
-// blockedError says that an address isn't spoken to.
+// blockedError reports that the transport refuses an address.
 type blockedError struct{ address netip.Addr }
 
 func (e *blockedError) Error() string {
-	return fmt.Sprintf("the address %s isn't spoken to", e.address)
+	return fmt.Sprintf("connections to %s are not allowed", e.address)
 }
 
-// busyError is an answer of status 429, or of 503 with Retry-After: the registry wants fewer requests.
+// busyError is an answer with status 429, or with 503 and Retry-After: the registry wants fewer requests.
 type busyError struct {
 	status int
 	until  time.Time
-	// said is false where until is a guess.
+	// said is false if until is a guess.
 	said bool
-	// redirected says that it was another host's, to which the registry had redirected.
+	// redirected is true if another host answered, after a redirect.
 	redirected bool
 }
 
 func (e *busyError) Error() string {
-	return fmt.Sprintf("status %d, to be left alone until %s", e.status, e.until.Format(time.RFC3339))
+	return fmt.Sprintf("status %d, retry after %s", e.status, e.until.Format(time.RFC3339))
 }
 
-// unansweredError says that there was no answer to a request.
+// unansweredError reports that a request got no response.
 type unansweredError struct {
 	err error
-	// ping says that it was the request with which each session begins, before it is about any image.
+	// ping is true for the first request of a session, which concerns no image yet.
 	ping bool
-	// redirected says that it was sent where the answer to another one had redirected.
+	// redirected is true if the request followed a redirect.
 	redirected bool
 }
 
 func (e *unansweredError) Error() string { return e.err.Error() }
 func (e *unansweredError) Unwrap() error { return e.err }
 
-// isOutage reports whether the registry itself can't be spoken to: it can't be connected to, or says nothing before it is asked for an image.
-// Everything after that may be the doing of whoever made the image.
+// isOutage reports whether the registry itself is unreachable: no connection, or no answer before a request for an image. What comes later
+// may depend on the image, and so on its author.
 func (e *unansweredError) isOutage() bool {
 	if e.redirected {
 		return false
@@ -95,19 +95,18 @@ func (e *unansweredError) isOutage() bool {
 // documentKey marks the context of a request for a document of an image.
 type documentKey struct{}
 
-// guard is the transport to registries, which whoever may create a Pod can point at any address, by the image's name, by a
-// redirect, by the place where the registry says tokens are to be had, and by DNS. It speaks to no address that isn't a
-// registry's, not without TLS unless told so, and reads no more than there can be.
+// guard is the transport to registries. The author of a Pod can point it at any address: by the image's name, by a redirect, by the
+// registry's token service and by DNS. So it refuses special addresses, plain HTTP unless configured, and bounds each response.
 type guard struct {
 	inner *http.Transport
-	// plainHTTP are the hosts, with port unless that is 80, that may be spoken to without TLS.
+	// plainHTTP are the hosts, with port unless it is 80, that may be asked without TLS.
 	plainHTTP []string
-	// allowed are the addresses that are spoken to in spite of what they are.
+	// allowed are special addresses that may be asked.
 	allowed []netip.Prefix
 	now     func() time.Time
 }
 
-// newGuard trusts the authorities; nil are those of the system.
+// newGuard trusts the given authorities, or the system's if they are nil.
 func newGuard(g guard, authorities *x509.CertPool) *guard {
 	g.inner = remote.DefaultTransport.(*http.Transport).Clone()
 	g.inner.MaxResponseHeaderBytes = maxHeader
@@ -119,7 +118,7 @@ func newGuard(g guard, authorities *x509.CertPool) *guard {
 	return &g
 }
 
-// control sees each address that is about to be connected to, after DNS.
+// control checks each address before the connection, after DNS.
 func (g *guard) control(_ context.Context, _, address string, _ syscall.RawConn) error {
 	parsed, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -136,8 +135,8 @@ func (g *guard) check(address netip.Addr) error {
 	return nil
 }
 
-// special are addresses at which clouds answer to their own machines alone, with credentials among other things, beyond those
-// that are link-local; and those that stand for others.
+// special are addresses beyond loopback and link-local at which clouds serve only their own machines, often with credentials, and addresses
+// that stand for others.
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),          // this host
 	netip.MustParsePrefix("100.100.100.200/32"), // metadata of Alibaba Cloud
@@ -147,7 +146,7 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("fd00:ec2::/32"),      // metadata of AWS
 	netip.MustParsePrefix("fd20:ce::254/128"),   // metadata of Google Cloud
 	netip.MustParsePrefix("64:ff9b::/96"),       // IPv4 behind NAT64
-	netip.MustParsePrefix("64:ff9b:1::/48"),     // and behind one of the network's own
+	netip.MustParsePrefix("64:ff9b:1::/48"),     // local-use NAT64
 	netip.MustParsePrefix("2002::/16"),          // IPv4 behind 6to4
 }
 
@@ -176,7 +175,7 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, &busyError{status, now.Add(after), said, request.Response != nil}
 	}
 	if response.StatusCode >= http.StatusBadRequest {
-		// What a registry says of its refusal would be kept with the failure, and is told to nobody.
+		// The registry's text would be cached with the error, and is never shown.
 		_, _ = io.CopyN(io.Discard, response.Body, maxRefusal)
 		_ = response.Body.Close()
 		response.Body = http.NoBody
@@ -203,8 +202,7 @@ func (g *guard) refuse(request *http.Request) error {
 	return g.refuseBehindProxy(request)
 }
 
-// refuseBehindProxy checks what control would, which sees the proxy's address alone where there is one between. A name that can't be looked
-// up here is left to the proxy.
+// refuseBehindProxy checks what control cannot see if a proxy connects. A name that does not resolve here is left to the proxy.
 func (g *guard) refuseBehindProxy(request *http.Request) error {
 	if proxy, err := g.inner.Proxy(request); proxy == nil || err != nil {
 		return err
@@ -213,7 +211,7 @@ func (g *guard) refuseBehindProxy(request *http.Request) error {
 	if address, err := netip.ParseAddr(name); err == nil {
 		return g.check(address)
 	}
-	// Numbers such as 2852039166 are addresses to some: no other name has a digit first in its last label.
+	// Some resolvers read numbers such as 2852039166 as an address. No DNS name has a digit first in its last label.
 	if last := name[strings.LastIndexByte(name, '.')+1:]; last != "" && last[0] >= '0' && last[0] <= '9' {
 		return &blockedError{}
 	}
@@ -228,7 +226,7 @@ func (g *guard) refuseBehindProxy(request *http.Request) error {
 	return nil
 }
 
-// retryAfter reads the header: seconds, or a date (RFC 9110, section 10.2.3).
+// retryAfter parses the Retry-After header: seconds, or a date (RFC 9110, section 10.2.3).
 func retryAfter(header string, now time.Time) (after time.Duration, said bool) {
 	if seconds, err := strconv.Atoi(header); err == nil {
 		after = time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second

@@ -72,8 +72,7 @@ func wantRefused(t *testing.T, image, why, remedy string) {
 	err := cluster.Create(t.Context(), pod)
 	took := time.Since(began)
 	host, _, _ := strings.Cut(image, "/")
-	want := fmt.Sprintf(`admission webhook "sequential-a.taskflow.practice.com" denied the request: the container "a": image %q can't be asked for its command, `+
-		`because the registry %s %s: %s`, image, host, why, remedy)
+	want := fmt.Sprintf(`admission webhook "sequential-a.taskflow.practice.com" denied the request: the container "a": image %q cannot be resolved: %s %s; %s`, image, host, why, remedy)
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("creating the Pod (-want +got):\n%s", diff)
 	}
@@ -87,7 +86,7 @@ func wantRefused(t *testing.T, image, why, remedy string) {
 func TestSilentRegistry(t *testing.T) {
 	t.Parallel()
 	_, host := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	wantRefused(t, host+"/app:v1", "can't be reached, isn't trusted, or doesn't answer in time", "correct the image, or set command; the operator's log has the cause")
+	wantRefused(t, host+"/app:v1", "is unreachable, is not trusted, or does not answer in time", "fix image, or set command; the operator's log has the cause")
 }
 
 // A registry that wants to be left alone for a while refuses a Pod at once, and keeps a Task waiting; it isn't asked before that time, and
@@ -118,13 +117,13 @@ func TestBusyRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	status := awaitStatus(t, task, "the Task to wait", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
-	want := fmt.Sprintf(`step "a": image "%[1]s/app:v1" can't be asked for its command, because the registry %[1]s answers with status 503: `+
-		`set command, or add the image to taskflow's table of commands`, host)
+	want := fmt.Sprintf(`step "a": image "%[1]s/app:v1" cannot be resolved: %[1]s returned status 503; `+
+		`set command, or add the image to images.commands in the operator's configuration`, host)
 	got := status.Conditions[0]
 	if diff := cmp.Diff([]string{v1alpha1.ReasonEntrypointUnresolved, want}, []string{got.Reason, got.Message}); diff != "" {
 		t.Errorf("the condition (-want +got):\n%s", diff)
 	}
-	wantRefused(t, host+"/app:v1", "answers with status 503", "set command, or add the image to taskflow's table of commands")
+	wantRefused(t, host+"/app:v1", "returned status 503", "set command, or add the image to images.commands in the operator's configuration")
 	if diff := cmp.Diff(map[string]string{"a": "1 /app"}, agents(t, awaitPod(t, task))); diff != "" {
 		t.Errorf("what the agents are told (-want +got):\n%s", diff)
 	}

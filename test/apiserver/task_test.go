@@ -323,7 +323,7 @@ func TestUnresolvedCommand(t *testing.T) {
 		task := unresolved(t, "127.0.0.1:1/image:1")
 		status := awaitStatus(t, task, "the reason", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
 		got := status.Conditions[0]
-		want := []string{v1alpha1.ConditionProgressing, v1alpha1.ReasonEntrypointUnresolved, `step "a": image "127.0.0.1:1/image:1" can't be asked for its command, because the registry 127.0.0.1:1 can't be reached, isn't trusted, or doesn't answer in time: correct the image, or set command; the operator's log has the cause`}
+		want := []string{v1alpha1.ConditionProgressing, v1alpha1.ReasonEntrypointUnresolved, `step "a": image "127.0.0.1:1/image:1" cannot be resolved: 127.0.0.1:1 is unreachable, is not trusted, or does not answer in time; fix image, or set command; the operator's log has the cause`}
 		if diff := cmp.Diff(want, []string{got.Type, got.Reason, got.Message}); diff != "" {
 			t.Errorf("condition (-want +got):\n%s", diff)
 		}

@@ -112,7 +112,7 @@ func TestEditorCannotReachTheNode(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t, "baseline")
 	user := editor(t, namespace)
-	const blocked = "is at a loopback, link-local or metadata address"
+	const blocked = "has a loopback, link-local or metadata address"
 	for image, want := range map[string]string{
 		"169.254.169.254/latest/meta-data:v1":    blocked,
 		"169.254.169.254:80/latest/meta-data:v1": blocked,
@@ -121,8 +121,8 @@ func TestEditorCannotReachTheNode(t *testing.T) {
 		"100.100.100.200/latest/meta-data:v1":    blocked,
 		"0.0.0.0:8081/healthz:v1":                blocked,
 		// Addresses to some programs, and to this one names that nobody has.
-		"2852039166:80/latest/meta-data:v1":  "can't be asked for its command",
-		"0xa9fea9fe:80/latest/meta-data:v1":  "can't be asked for its command",
+		"2852039166:80/latest/meta-data:v1":  "cannot be resolved",
+		"0xa9fea9fe:80/latest/meta-data:v1":  "cannot be resolved",
 		"[::ffff:169.254.169.254]:80/app:v1": blocked,
 		"[fe80::1]:80/app:v1":                blocked,
 	} {

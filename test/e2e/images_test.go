@@ -224,7 +224,7 @@ func TestPrivateRegistry(t *testing.T) {
 			RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "first", Image: ref}},
 		}}
 		err := cluster.Create(t.Context(), refused)
-		if want := "doesn't show it without credentials: add an imagePullSecret for " + hostRegistry + ", or set command"; err == nil || !strings.Contains(err.Error(), want) {
+		if want := "denies access without credentials; add an imagePullSecret for " + hostRegistry + ", or set command"; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("creating a Pod without the secret: %v, want a refusal with %q", err, want)
 		}
 	})
@@ -234,27 +234,27 @@ func TestPrivateRegistry(t *testing.T) {
 	}{
 		"none": {
 			corev1.PodSpec{},
-			"doesn't show it without credentials: add an imagePullSecret for " + hostRegistry + ", or set command",
+			"denies access without credentials; add an imagePullSecret for " + hostRegistry + ", or set command",
 		},
 		"wrong": {
 			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "wrong"}}},
-			"takes none of the Pod's credentials for it: correct the imagePullSecrets, or set command",
+			"denies access with the Pod's credentials; fix the imagePullSecrets, or set command",
 		},
 		"malformed": {
 			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "malformed"}}},
-			"doesn't show it without credentials: correct the imagePullSecrets (malformed), or set command",
+			"denies access without credentials; fix the imagePullSecrets (malformed), or set command",
 		},
 		"of-another-namespace": {
 			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right-elsewhere"}}},
-			"doesn't show it without credentials: correct the imagePullSecrets (right-elsewhere), or set command",
+			"denies access without credentials; fix the imagePullSecrets (right-elsewhere), or set command",
 		},
 		"by-the-path-of-another-namespace": {
 			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "../../" + elsewhere + "/secrets/right-elsewhere"}}},
-			`the API server doesn't give the Secret "../../`,
+			`the API server did not return the Secret "../../`,
 		},
 		"redirected": {
 			corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}}},
-			"is at a loopback, link-local or metadata address",
+			"has a loopback, link-local or metadata address",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -288,7 +288,7 @@ func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...st
 		log.Write(content)
 	}
 	told["the operator's log"] = log.String()
-	for _, evidence := range []string{`"level":"debug"`, "Passed over a pull secret", "Refused a Pod"} {
+	for _, evidence := range []string{`"level":"debug"`, "Skipped a pull secret", "Refused a Pod"} {
 		if !strings.Contains(log.String(), evidence) {
 			t.Errorf("the operator's log has no %s: it isn't all of it", evidence)
 		}

@@ -193,7 +193,7 @@ func TestWaitingTasks(t *testing.T) {
 		"the command of the image isn't known, since its registry can't be reached": {
 			step:   corev1.Container{Name: "only", Image: "registry.invalid/team/image:1"},
 			reason: v1alpha1.ReasonEntrypointUnresolved,
-			text:   `step "only": image "registry.invalid/team/image:1" can't be asked for its command, because the registry registry.invalid can't be reached, isn't trusted, or doesn't answer in time: correct the image, or set command`,
+			text:   `step "only": image "registry.invalid/team/image:1" cannot be resolved: registry.invalid is unreachable, is not trusted, or does not answer in time; fix image, or set command`,
 		},
 		"no node takes the Pod": {
 			step: corev1.Container{Name: "only", Image: "busybox:1.28", Command: []string{"true"}, Resources: corev1.ResourceRequirements{

@@ -10,8 +10,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// The parts of an index, of an image's manifest, and of its configuration that are needed. Whoever writes a Pod chooses who wrote
-// these: what isn't named here takes no memory, and what is named is bounded.
+// The fields that are needed of an index, a manifest and a configuration. The author of a Pod chooses who wrote these: other fields are not
+// decoded, and these are bounded.
 type (
 	indexDocument struct {
 		Manifests descriptors `json:"manifests"`
@@ -40,10 +40,10 @@ type (
 	words       []string
 )
 
-// isLinux is true where nothing is said, too, as it is for containerd on linux (containerd/platforms, normalizeOS).
+// isLinux reports whether the platform is Linux. containerd on Linux takes an empty OS for Linux, too (containerd/platforms, normalizeOS).
 func (p platform) isLinux() bool { return p.OS == "" || p.OS == "linux" }
 
-func (p platform) ofLinux() contract.Platform {
+func (p platform) asContract() contract.Platform {
 	return contract.Platform{Architecture: p.Architecture, Variant: p.Variant}
 }
 
@@ -51,7 +51,7 @@ func (p platform) fits() bool {
 	return len(p.Architecture) <= maxPlatformName && len(p.Variant) <= maxPlatformName
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It stops at the first entry too many.
+// UnmarshalJSON implements json.Unmarshaler. It stops after maxEntries.
 func (d *descriptors) UnmarshalJSON(content []byte) error {
 	*d = nil
 	decoder := json.NewDecoder(bytes.NewReader(content))
@@ -66,14 +66,14 @@ func (d *descriptors) UnmarshalJSON(content []byte) error {
 		if err := decoder.Decode(&entry); err != nil {
 			return err
 		}
-		if entry.MediaType.IsImage() || entry.MediaType.IsIndex() { // nothing else is needed, and its texts may be long
+		if entry.MediaType.IsImage() || entry.MediaType.IsIndex() { // other entries are not needed, and may be long
 			*d = append(*d, entry)
 		}
 	}
 	return nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It doesn't begin with what is too long however it is written.
+// UnmarshalJSON implements json.Unmarshaler. It refuses what must exceed maxWords, whatever the escapes, before it decodes.
 func (w *words) UnmarshalJSON(content []byte) error {
 	if len(content) > maxEscape*maxWords {
 		return errTooLong
