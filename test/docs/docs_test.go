@@ -173,6 +173,21 @@ func outline(document string) []string {
 	return lines
 }
 
+// TestKeysAreDocumented proves that the page about Pods has each label and annotation of internal/contract/keys.go.
+func TestKeysAreDocumented(t *testing.T) {
+	keys := regexp.MustCompile(`Group \+ "([a-z-]+)"`).FindAllStringSubmatch(read(t, "internal/contract/keys.go"), -1)
+	if len(keys) == 0 {
+		t.Fatal("there are no keys")
+	}
+	for _, page := range []string{"docs/pods.md", "docs/pods.zh-CN.md"} {
+		for _, key := range keys {
+			if !strings.Contains(read(t, page), "`taskflow.practice.com/"+key[1]) {
+				t.Errorf("%s doesn't name taskflow.practice.com/%s", page, key[1])
+			}
+		}
+	}
+}
+
 // TestSecurityPageNamesTheAttacks proves that the security page names every attack that the tests make, and no other.
 func TestSecurityPageNamesTheAttacks(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "test/attack/*_test.go"))
