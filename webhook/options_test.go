@@ -60,7 +60,7 @@ func TestPlanOptionsThatCantBeRead(t *testing.T) {
 		pod := taskPod(step("a"))
 		pod.Annotations[contract.OptionsAnnotation] = options
 		patch, err := planRaw(t, encode(t, pod))
-		if want := "taskflow.practice.com/options is not what taskflow writes there: "; err == nil || !strings.HasPrefix(err.Error(), want) {
+		if want := "taskflow.practice.com/options is invalid: "; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("plan with the options %s = %v, %v, want an error that starts with %q", options, patch, err, want)
 		}
 	}

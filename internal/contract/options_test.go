@@ -9,13 +9,13 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// What the Task controller writes, the webhook and the controllers read back.
+// TestOptionsRoundTrip proves that the webhook and the controllers read back what the Task controller writes.
 func TestOptionsRoundTrip(t *testing.T) {
 	tests := map[string]contract.Options{
-		"no step has any": nil,
-		"a timeout":       {"build": {Timeout: 90 * time.Second}},
-		"retries":         {"build": {Retries: 3}},
-		"continue":        {"build": {ContinueOnError: true}},
+		"no options": nil,
+		"a timeout":  {"build": {Timeout: 90 * time.Second}},
+		"retries":    {"build": {Retries: 3}},
+		"continue":   {"build": {ContinueOnError: true}},
 		"all of several steps": {
 			"build": {Timeout: time.Millisecond, Retries: 1, ContinueOnError: true},
 			"test":  {Timeout: 24 * time.Hour},
@@ -35,7 +35,7 @@ func TestOptionsRoundTrip(t *testing.T) {
 	}
 }
 
-// Pods in flight have this form.
+// TestOptionsForm proves that the form stays the one of Pods in flight.
 func TestOptionsForm(t *testing.T) {
 	tests := map[string]struct {
 		options contract.Options
@@ -57,8 +57,8 @@ func TestOptionsForm(t *testing.T) {
 	}
 }
 
-// A step that has no options has the defaults, also where there is no map at all.
-func TestOptionsOfAStepWithoutAny(t *testing.T) {
+// TestDefaultOptions proves that a step without options has the defaults, even if no step has options.
+func TestDefaultOptions(t *testing.T) {
 	options, err := contract.ParseOptions("")
 	if err != nil {
 		t.Fatal(err)
@@ -68,8 +68,8 @@ func TestOptionsOfAStepWithoutAny(t *testing.T) {
 	}
 }
 
-// A later release may add options; today's reads the rest.
-func TestParseOptionsAcceptsThoseOfLaterReleases(t *testing.T) {
+// TestParseOptionsIgnoresUnknownFields proves that this release reads the options of a later one, which may have more.
+func TestParseOptionsIgnoresUnknownFields(t *testing.T) {
 	got, err := contract.ParseOptions(`{"build":{"retries":2,"parallel":true}}`)
 	if err != nil {
 		t.Fatal(err)
@@ -79,14 +79,14 @@ func TestParseOptionsAcceptsThoseOfLaterReleases(t *testing.T) {
 	}
 }
 
-// The annotation is taskflow's own, so the sentence names it and not a remedy in the JSON.
-func TestParseOptionsRefuses(t *testing.T) {
+// TestParseOptionsErrors proves that the error names the annotation and the mistake.
+func TestParseOptionsErrors(t *testing.T) {
 	tests := map[string]struct{ value, want string }{
-		"text":                     {"retries: 3", "invalid character 'r' looking for beginning of value"},
-		"a list":                   {"[]", "json: cannot unmarshal array into Go value of type contract.Options"},
-		"a number for a step":      {`{"build":3}`, "json: cannot unmarshal number into Go value of type contract.StepOptions"},
-		"a timeout that is a text": {`{"build":{"timeout":"5m"}}`, "json: cannot unmarshal string into Go struct field StepOptions.timeout of type time.Duration"},
-		"JSON that was cut":        {`{"build":{`, "unexpected end of JSON input"},
+		"no JSON":                    {"retries: 3", "invalid character 'r' looking for beginning of value"},
+		"a list":                     {"[]", "json: cannot unmarshal array into Go value of type contract.Options"},
+		"a number for a step":        {`{"build":3}`, "json: cannot unmarshal number into Go value of type contract.StepOptions"},
+		"a timeout that is a string": {`{"build":{"timeout":"5m"}}`, "json: cannot unmarshal string into Go struct field StepOptions.timeout of type time.Duration"},
+		"JSON that was cut":          {`{"build":{`, "unexpected end of JSON input"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -94,11 +94,11 @@ func TestParseOptionsRefuses(t *testing.T) {
 			if err == nil {
 				t.Fatalf("ParseOptions(%q) = %v, want an error", tc.value, got)
 			}
-			if diff := cmp.Diff(contract.OptionsAnnotation+" is not what taskflow writes there: "+tc.want, err.Error()); diff != "" {
+			if diff := cmp.Diff(contract.OptionsAnnotation+" is invalid: "+tc.want, err.Error()); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 			if got != nil {
-				t.Errorf("options beside the error: %v", got)
+				t.Errorf("ParseOptions(%q) = %v with an error, want nil", tc.value, got)
 			}
 		})
 	}

@@ -2,10 +2,10 @@ package contract
 
 import "strings"
 
-// FormatSteps writes the names of a sequence as the value of StepsAnnotation.
+// FormatSteps returns the value of StepsAnnotation for the names of a sequence.
 func FormatSteps(names []string) string { return strings.Join(names, ",") }
 
-// ParseSteps reads the value of StepsAnnotation; white space around a name does not count. It is empty for an empty value.
+// ParseSteps parses the value of StepsAnnotation. It ignores white space around names, and returns nil for an empty value.
 func ParseSteps(value string) []string {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {

@@ -8,7 +8,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// People write the annotation by hand, too: white space and stray commas don't count.
+// TestParseSteps proves that white space and stray commas don't matter, because users write the annotation by hand, too.
 func TestParseSteps(t *testing.T) {
 	tests := map[string]struct {
 		value string
@@ -19,8 +19,8 @@ func TestParseSteps(t *testing.T) {
 		"white space":          {" a ,\tb\n, c", []string{"a", "b", "c"}},
 		"stray commas":         {",a,,b,", []string{"a", "b"}},
 		"a name twice":         {"a,b,a", []string{"a", "b", "a"}},
-		"nothing":              {"", nil},
-		"nothing but commas":   {" , ,", nil},
+		"empty":                {"", nil},
+		"only commas":          {" , ,", nil},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestParseSteps(t *testing.T) {
 	}
 }
 
-// What the Task controller writes, the webhook and the controllers read back.
+// TestFormatStepsRoundTrip proves that the webhook and the controllers read back what the Task controller writes.
 func TestFormatStepsRoundTrip(t *testing.T) {
 	for value, names := range map[string][]string{
 		"":                nil,
