@@ -63,7 +63,7 @@
 //
 //   - api/v1alpha1/task_types.go: the constant, if it is a reason of a condition.
 //   - internal/contract/record.go: the constant, if an agent gives it.
-//   - internal/entrypoint/failure.go: the constant, if a look-up gives it.
+//   - internal/entrypoint/reasons.go: the constant, if a look-up gives it.
 //   - test/docs/testdata/reasons.txt: the list that keeps reasons stable. A reason that is in a release never changes its meaning.
 //   - docs/reasons.md and docs/reasons.zh-CN.md: what it means and what to do. A test fails if a reason is missing there.
 package contract
