@@ -14,6 +14,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // accounts are ServiceAccounts and their pull secrets, as the API server gives them.
@@ -159,4 +160,44 @@ type permanentFailure struct{}
 
 func (permanentFailure) Resolve(context.Context, entrypoint.Request) (entrypoint.Command, error) {
 	return entrypoint.Command{}, &entrypoint.Error{Permanent: true, Image: "x", Reason: "x", Cause: "has no command", Remedy: "set command"}
+}
+
+// TestFilledCommands proves that a step without a command runs what it would run without taskflow.
+func TestFilledCommands(t *testing.T) {
+	type argv struct{ Command, Args []string }
+	var (
+		own   = argv{[]string{"sh", "-c"}, []string{"echo $(A)"}}
+		image = func(entry, cmd []string) *entrypoint.Command { return &entrypoint.Command{Entrypoint: entry, Cmd: cmd} }
+	)
+	cases := map[string]struct {
+		step  argv
+		image *entrypoint.Command
+		want  argv
+	}{
+		"its own command":                      {own, nil, own},
+		"ENTRYPOINT":                           {argv{}, image([]string{"/app", "run"}, nil), argv{[]string{"/app", "run"}, nil}},
+		"ENTRYPOINT and CMD":                   {argv{}, image([]string{"/app"}, []string{"--help"}), argv{[]string{"/app"}, []string{"--help"}}},
+		"ENTRYPOINT, args in the place of CMD": {argv{nil, []string{"$(A)"}}, image([]string{"/app"}, []string{"--help"}), argv{[]string{"/app"}, []string{"$(A)"}}},
+		"CMD":                                  {argv{}, image(nil, []string{"sh", "$(A)"}), argv{[]string{"sh", "$$(A)"}, nil}},
+		"args in the place of CMD":             {argv{nil, []string{"env", "$(A)"}}, image(nil, []string{"sh"}), argv{[]string{"env", "$(A)"}, nil}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			task := newTask(
+				corev1.Container{Name: "first", Command: []string{"first"}},
+				corev1.Container{Name: "step", Command: c.step.Command, Args: c.step.Args},
+			)
+			commands := map[string]entrypoint.Command{}
+			if c.image != nil {
+				commands["step"] = *c.image
+			}
+			containers := podspec.New(task, 1, filledCommands(task, commands)).Spec.Containers
+			if diff := cmp.Diff(argv{Command: []string{"first"}}, argv{containers[0].Command, containers[0].Args}); diff != "" {
+				t.Errorf("what the other step runs (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.want, argv{containers[1].Command, containers[1].Args}); diff != "" {
+				t.Errorf("what the step runs (-want +got):\n%s", diff)
+			}
+		})
+	}
 }

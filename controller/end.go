@@ -17,6 +17,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // A status that ends an attempt is written only after the attempt's Pod has been told: nobody looks at that Pod again, so its later steps
@@ -156,7 +157,7 @@ func testHalt(patch *jsonpatch.Patch, pod *corev1.Pod) {
 // server: the cache may be behind.
 func (r *TaskReconciler) pod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	key := client.ObjectKey{Namespace: task.Namespace, Name: podName(task, task.Status.Attempt)}
+	key := client.ObjectKey{Namespace: task.Namespace, Name: podspec.Name(task, task.Status.Attempt)}
 	err := r.Client.Get(ctx, key, &pod)
 	switch {
 	case apierrors.IsNotFound(err) && task.Status.PodName != "":
@@ -170,7 +171,7 @@ func (r *TaskReconciler) pod(ctx context.Context, task *v1alpha1.Task) (*corev1.
 // livePod is pod without the cache.
 func (r *TaskReconciler) livePod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	key := client.ObjectKey{Namespace: task.Namespace, Name: podName(task, task.Status.Attempt)}
+	key := client.ObjectKey{Namespace: task.Namespace, Name: podspec.Name(task, task.Status.Attempt)}
 	if err := r.Live.Get(ctx, key, &pod); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
@@ -212,7 +213,7 @@ func (r *TaskReconciler) endingPod(ctx context.Context, task *v1alpha1.Task) (*c
 // isHeldUp reports whether a halted Pod goes on only for containers that are no steps.
 func isHeldUp(pod *corev1.Pod) bool {
 	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
-	return isSequential(pod) && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] != "" && isOver(pod) &&
+	return podspec.IsGated(pod) && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] != "" && isOver(pod) &&
 		slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 			return c.State.Running != nil && !slices.Contains(steps, c.Name)
 		})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // A story is bytes that tell what happens to a Task and its Pod: first the Task (storyTask), then one event after another, each a byte
@@ -193,7 +194,7 @@ func storyTask(s *teller) *v1alpha1.Task {
 
 // storyPod is the Task's next Pod, as the webhook leaves it.
 func storyPod(task *v1alpha1.Task) *corev1.Pod {
-	pod := newPod(task, task.Status.Attempt, nil)
+	pod := podspec.New(task, task.Status.Attempt, nil)
 	pod.UID, pod.CreationTimestamp.Time = "pod", created
 	pod.Annotations[contract.OrderAnnotation] = "1"
 	pod.Status.Phase = corev1.PodPending
@@ -405,7 +406,7 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 	if !reflect.DeepEqual(before, pod) {
 		t.Errorf("mirror changed its Pod (-before +after):\n%s", cmp.Diff(before, pod))
 	}
-	if n.halt != "" && isSequential(pod) && pod.Annotations[contract.HaltAnnotation] == "" {
+	if n.halt != "" && podspec.IsGated(pod) && pod.Annotations[contract.HaltAnnotation] == "" {
 		want := observe(pod)
 		want.order, want.halt = released(pod), n.halt
 		write(t, pod, want)
@@ -456,7 +457,7 @@ func assertFinal(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, gone bool, 
 			t.Errorf("the Task has ended, and step %q is %s", step.Name, step.State)
 		}
 	}
-	if gone || pod.Annotations[contract.StepsAnnotation] != newPod(task, 1, nil).Annotations[contract.StepsAnnotation] {
+	if gone || pod.Annotations[contract.StepsAnnotation] != podspec.New(task, 1, nil).Annotations[contract.StepsAnnotation] {
 		return
 	}
 	allPast := true

@@ -17,6 +17,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 	"github.com/taskflow/taskflow-operator/internal/fair"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 const (
@@ -297,6 +298,19 @@ func (l *lookups) resolve(ctx context.Context, q questions) (map[string]entrypoi
 		return nil, first
 	}
 	return commands, nil
+}
+
+// filledCommands returns what the steps run whose commands come from their images, by the names of the steps.
+func filledCommands(task *v1alpha1.Task, found map[string]entrypoint.Command) map[string]podspec.Command {
+	commands := make(map[string]podspec.Command, len(found))
+	for i := range task.Spec.Steps {
+		step := &task.Spec.Steps[i]
+		if image, ok := found[step.Name]; ok {
+			command, args := image.Fill(step.Args)
+			commands[step.Name] = podspec.Command{Command: command, Args: args, Image: image.Image}
+		}
+	}
+	return commands
 }
 
 // isPermanent reports whether no retry helps.

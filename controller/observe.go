@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // sequence is what a Pod's status says of its steps.
@@ -242,7 +243,7 @@ func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod
 // earlier step has removed the directory of a subPath between the kubelet's and the runtime's part in mounting it.
 func withRemedy(pod *corev1.Pod, message string) string {
 	switch {
-	case agentVolume(pod) != nil && strings.Contains(message, contract.AgentPath):
+	case podspec.AgentVolume(pod) != nil && strings.Contains(message, contract.AgentPath):
 		return fmt.Sprintf("the node can't run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
 			contract.DeliveryAnnotation, contract.DeliveryInit, message)
 	case strings.Contains(message, "/volume-subpaths/") && strings.Contains(message, "no such file or directory"):

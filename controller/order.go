@@ -18,9 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
-	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
@@ -42,21 +42,9 @@ func NewOrderReconciler(c client.Client, recorder events.EventRecorder) *OrderRe
 func (r *OrderReconciler) SetupWithManager(manager ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(manager).
 		Named("order").
-		For(&corev1.Pod{}, builder.WithPredicates(predicate.NewPredicateFuncs(isSequential))).
+		For(&corev1.Pod{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(pod client.Object) bool { return podspec.IsGated(pod) }))).
 		WithOptions(options()).
 		Complete(r)
-}
-
-// isSequential says whether the webhook has made the Pod's containers wait.
-func isSequential(object client.Object) bool {
-	annotations := object.GetAnnotations()
-	return annotations[contract.StepsAnnotation] != "" && annotations[contract.OrderAnnotation] != ""
-}
-
-// isOfTask says whether the Pod is a Task's own.
-func isOfTask(pod *corev1.Pod) bool {
-	owner := metav1.GetControllerOf(pod)
-	return owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.APIVersion == v1alpha1.GroupVersion.String()
 }
 
 // Reconcile writes the Pod's order and halt annotations, where they aren't what they should be.
@@ -69,11 +57,11 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if !isSequential(&pod) {
+	if !podspec.IsGated(&pod) {
 		return ctrl.Result{}, nil
 	}
 	seen := observe(&pod)
-	if !isOfTask(&pod) { // else the Task tells
+	if podspec.OwnerTask(&pod) == "" { // the Task controller reports the steps of a Task's Pod
 		for _, e := range stepEvents(r.told.next(&pod, seen), seen.steps) {
 			record(r.events, &pod, &pod, e)
 		}

@@ -151,25 +151,3 @@ func applyOrderPatch(t *testing.T, from, to *corev1.Pod, want sequence) (*corev1
 	pod.CreationTimestamp.Time = pod.CreationTimestamp.UTC() // JSON has no location
 	return &pod, nil
 }
-
-// TestIsSequential proves which Pods are looked at: those that the webhook has been at, and no others with a task label.
-func TestIsSequential(t *testing.T) {
-	cases := map[string]struct {
-		pod  *corev1.Pod
-		want bool
-	}{
-		"the webhook's":      {sequential(), true},
-		"after a halt":       {sequential(halt("why")), true},
-		"order is no number": {sequential(order("x")), true},
-		"no order":           {sequential(order("")), false},
-		"no steps":           {sequential(annotated(contract.StepsAnnotation, "")), false},
-		"no annotations":     {&corev1.Pod{}, false},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			if got := isSequential(c.pod); got != c.want {
-				t.Errorf("isSequential = %t, want %t", got, c.want)
-			}
-		})
-	}
-}

@@ -26,6 +26,15 @@ var (
 // edit changes a Pod.
 type edit = func(*corev1.Pod)
 
+// newTask is a Task with the containers as its steps.
+func newTask(steps ...corev1.Container) *v1alpha1.Task {
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", UID: "task"}}
+	for _, step := range steps {
+		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
+	}
+	return task
+}
+
 // sequential is a Pod of a Task, with the steps a, b and c, as the webhook leaves it: the first step is released.
 func sequential(edits ...edit) *corev1.Pod {
 	pod := &corev1.Pod{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // progress: the Pod is there and not at its end; current is the step whose turn it is.
@@ -145,7 +146,8 @@ func cantStart(container corev1.ContainerStatus) bool {
 // that tells it is which of the two images the kubelet's message names.
 func lacksAgent(pod *corev1.Pod, container corev1.ContainerStatus) bool {
 	names := func(image string) bool { return strings.Contains(container.State.Waiting.Message, image) }
-	return slices.ContainsFunc(agentVolume(pod), func(v corev1.Volume) bool { return names(v.Image.Reference) && !names(container.Image) })
+	agent := podspec.AgentVolume(pod)
+	return agent != nil && names(agent.Image.Reference) && !names(container.Image)
 }
 
 // cause says in the kubelet's words why a container can't be started.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 const (
@@ -85,13 +86,10 @@ func stripTask(object any) (any, error) {
 	return task, nil
 }
 
-// IsWhole reports whether a Task, which may be from the cache, has all of its spec (stripTask).
-func IsWhole(task *v1alpha1.Task) bool { return len(task.Spec.Steps) > 0 }
-
 // stepNames are those of a Task's steps.
 func stepNames(task *v1alpha1.Task) []string {
 	var names []string
-	if !IsWhole(task) {
+	if !podspec.IsWhole(task) {
 		for _, step := range task.Status.Steps {
 			names = append(names, step.Name)
 		}
@@ -125,7 +123,6 @@ func stripPod(object any) (any, error) {
 			NodeName:              pod.Spec.NodeName,
 			RestartPolicy:         pod.Spec.RestartPolicy,
 			ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds,
-			Volumes:               agentVolume(pod),
 		},
 		Status: corev1.PodStatus{
 			Phase:                 pod.Status.Phase,
@@ -136,6 +133,9 @@ func stripPod(object any) (any, error) {
 			InitContainerStatuses: stripContainers(slices.DeleteFunc(slices.Clone(pod.Status.InitContainerStatuses), hasSucceeded)),
 			ContainerStatuses:     stripContainers(pod.Status.ContainerStatuses),
 		},
+	}
+	if volume := podspec.AgentVolume(pod); volume != nil {
+		stripped.Spec.Volumes = []corev1.Volume{*volume}
 	}
 	if isStarting(pod) { // what it may wait for
 		stripped.Spec.SchedulingGates = pod.Spec.SchedulingGates
@@ -161,16 +161,6 @@ func stripSidecars(all []corev1.Container) []corev1.Container {
 		kept = append(kept, stripped)
 	}
 	return kept
-}
-
-// agentVolume is the volume that the agent's image is mounted as, for the Pods whose agent is delivered so.
-func agentVolume(pod *corev1.Pod) []corev1.Volume {
-	for _, volume := range pod.Spec.Volumes {
-		if volume.Name == contract.BinVolume && volume.Image != nil {
-			return []corev1.Volume{volume}
-		}
-	}
-	return nil
 }
 
 // stripConditions keeps those that say why a Pod doesn't run.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // TestStripPodKeepsWhatIsRead proves that a Pod from the cache tells the controllers the same as the Pod itself, in whatever state it is.
@@ -174,7 +175,7 @@ func TestStripTaskKeepsWhatIsRead(t *testing.T) {
 		if _, err := stripTask(cached); err != nil {
 			t.Fatal(err)
 		}
-		if !IsWhole(cached) {
+		if !podspec.IsWhole(cached) {
 			stripped++
 		}
 		for name, bring := range map[string]bring{
@@ -230,7 +231,7 @@ func TestStripTask(t *testing.T) {
 		if diff := cmp.Diff(any(want), got); diff != "" {
 			t.Errorf("stripTask, %s (-want +got):\n%s", name, diff)
 		}
-		if got := IsWhole(task); got != c.whole {
+		if got := podspec.IsWhole(task); got != c.whole {
 			t.Errorf("IsWhole, %s, is %t", name, got)
 		}
 	}

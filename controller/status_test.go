@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // bring is one of the ways to a state.
@@ -544,7 +545,7 @@ func asked(edit func(*v1alpha1.TaskSpec), bring bring) bring {
 func TestAttempts(t *testing.T) {
 	retry := func(at time.Time) bring {
 		return asked(func(spec *v1alpha1.TaskSpec) { spec.BackoffLimit = 8 }, func(n *next) {
-			n.PodName = podName(&v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example"}}, int32(len(n.Attempts)+1))
+			n.PodName = podspec.Name(&v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example"}}, int32(len(n.Attempts)+1))
 			n.podFailed("StepFailed", "why", at)
 		})
 	}

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch;delete
@@ -209,7 +210,7 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 		r.unresolved(task, status, unresolved)
 		return status, nil
 	}
-	pod = newPod(task, task.Status.Attempt, commands)
+	pod = podspec.New(task, task.Status.Attempt, filledCommands(task, commands))
 	markOwner(pod, task)
 	status.limit(pod, r.Now())
 	key := client.ObjectKeyFromObject(pod)
@@ -220,14 +221,14 @@ func (r *TaskReconciler) decide(ctx context.Context, task *v1alpha1.Task, pod *c
 			return status, err // it has gone again
 		}
 		// A Pod that the webhook didn't see has no mark that counts; only the operator leaves one.
-		isUnseen := metav1.IsControlledBy(pod, task) && !isSequential(pod)
+		isUnseen := metav1.IsControlledBy(pod, task) && !podspec.IsGated(pod)
 		if distrust(pod); !isOwn(pod, task) && !isUnseen {
 			return status, r.follow(ctx, task, pod, status)
 		}
 	} else if err != nil {
 		return status, r.refused(status, err)
 	}
-	if !isSequential(pod) {
+	if !podspec.IsGated(pod) {
 		return status, r.notSequential(ctx, pod, status)
 	}
 	status.mirror(pod, r.Now())

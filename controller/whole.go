@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // needsSpec reports whether the next status of a Task from the cache depends on what the cache has not kept: unless its Pod is known, its steps
@@ -15,7 +16,7 @@ import (
 func needsSpec(task *v1alpha1.Task, pod *corev1.Pod) bool {
 	isKnown := task.Status.PodName != "" && len(task.Status.Steps) > 0
 	staysSuspended := pod == nil && task.Spec.Suspend && !task.Spec.Cancel && task.Status.PodName == ""
-	return !IsWhole(task) && !isKnown && !staysSuspended
+	return !podspec.IsWhole(task) && !isKnown && !staysSuspended
 }
 
 // readWhole replaces a Task from the cache with the whole one.

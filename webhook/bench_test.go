@@ -15,6 +15,7 @@ import (
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // BenchmarkWebhook measures one answer to the API server for a Pod whose steps have commands, all but the connection. It fails where the
@@ -23,7 +24,7 @@ func BenchmarkWebhook(b *testing.B) {
 	each := map[int]float64{} // nanoseconds for one container
 	for _, count := range []int{1, 3, 10, 50, 100} {
 		b.Run(fmt.Sprintf("containers=%d", count), func(b *testing.B) {
-			handler := &ctrlwebhook.Admission{Handler: Handler{Agent: Agent{Image: "taskflow/agent"}}}
+			handler := &ctrlwebhook.Admission{Handler: Handler{Operator: operator, Agent: podspec.Agent{Image: "taskflow/agent"}}}
 			body := review(b, count)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -1,10 +1,6 @@
-// Package webhook puts the agent before the command of each step of a Pod, when the Pod is created.
+// Package webhook answers the API server about new Pods, so that the agent gates each step of a sequential Pod.
 //
-// Handler decodes the request and answers it. A Pod that the Task controller has made comes with all that it needs; one of a
-// user's is brought there first: a draft takes what it needs from the Task that it names (task.go, merge.go), settles which containers
-// are steps and finds out their commands (pod.go). What can't be made sequential is refused (validate.go).
-//
-// Then plan decides, without I/O and without a clock, what is to be added to the Pod, as a JSON patch written by hand
-// (internal/jsonpatch). It is not the difference between two marshalled Pods: the API types that this program was built with
-// may know fewer fields than the cluster, and what they don't know must come through untouched.
+// Handler decodes the request, reads the Task that the Pod names and the commands of its images, and answers with what package podspec decides:
+// a patch, or the reason of a rejection. Bounded limits the size and the number of the requests. Nodes watches which delivery of the agent the
+// cluster supports.
 package webhook

@@ -2,25 +2,20 @@ package webhook
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // answer is what the API server reads of a response.
@@ -31,20 +26,28 @@ type answer struct {
 	Patched bool
 }
 
-// TestHandle proves how each kind of request is answered: the code decides whether the API server takes it for the user's fault.
+// TestHandle proves how each kind of request is answered. The code tells the API server whether the user is at fault.
 func TestHandle(t *testing.T) {
-	refused := taskPod(step("a"))
-	refused.Spec.OS = &corev1.PodOS{Name: corev1.Windows}
-	const refusal = "spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out"
+	windows := taskPod()
+	windows.Spec.OS = &corev1.PodOS{Name: corev1.Windows}
+	const rejection = "spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out"
 	cases := map[string]struct {
 		raw  []byte
 		want answer
 	}{
-		"steps":               {encode(t, taskPod(step("a"), step("b"))), answer{Allowed: true, Code: http.StatusOK, Patched: true}},
-		"steps, once more":    {mutate(t, encode(t, taskPod(step("a")))), answer{Allowed: true, Code: http.StatusOK}},
-		"no label":            {[]byte(`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"a"}]}}`), answer{Allowed: true, Code: http.StatusOK}},
-		"fields nobody knows": {[]byte(`{"apiVersion":"v1","kind":"Pod","new":1,"spec":{"new":2}}`), answer{Allowed: true, Code: http.StatusOK}},
-		"what plan refuses":   {encode(t, refused), answer{Code: http.StatusForbidden, Message: refusal}},
+		"a Task's Pod":   {encode(t, taskPod()), answer{Allowed: true, Code: http.StatusOK, Patched: true}},
+		"a user's Pod":   {encode(t, userPod(newTask().Spec.Steps[0].Container)), answer{Allowed: true, Code: http.StatusOK, Patched: true}},
+		"no label":       {[]byte(`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"a"}]}}`), answer{Allowed: true, Code: http.StatusOK}},
+		"unknown fields": {[]byte(`{"apiVersion":"v1","kind":"Pod","new":1,"spec":{"new":2}}`), answer{Allowed: true, Code: http.StatusOK}},
+		"a Windows Pod":  {encode(t, windows), answer{Code: http.StatusForbidden, Message: rejection}},
+		"no such Task": {
+			encode(t, namingPod()),
+			answer{Code: http.StatusForbidden, Message: `metadata.labels: taskflow.practice.com/task names the Task "build", and the namespace "default" has none of that name: create it, or correct the name`},
+		},
+		"an unknown command": {
+			encode(t, userPod(corev1.Container{Name: "a", Image: "unknown"})),
+			answer{Code: http.StatusForbidden, Message: `the container "a": image "unknown" has neither ENTRYPOINT nor CMD; set command`},
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -57,23 +60,34 @@ func TestHandle(t *testing.T) {
 	}
 }
 
-// TestHandlePatch proves that the answer on the wire is the plan.
+// TestHandlePatch proves that the answer has the patch and the warnings of a Mutation.
 func TestHandlePatch(t *testing.T) {
-	raw := encode(t, taskPod(step("a"), step("b")))
-	response := handle(t, raw)
+	container := newTask().Spec.Steps[0].Container
+	pod := userPod(container, corev1.Container{Name: "helper", Image: "helper"})
+	pod.Annotations = map[string]string{contract.StepsAnnotation: "a"}
+	mutation, err := podspec.NewMutation(encode(t, pod), pod.DeepCopy(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mutation.Complete(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := mutation.Gate(testAgent, nil); err != nil {
+		t.Fatal(err)
+	}
+	want, err := mutation.Patch.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	response := handle(t, encode(t, pod))
 	if response.PatchType == nil || *response.PatchType != admissionv1.PatchTypeJSONPatch {
 		t.Errorf("the patch type is %v, want %s", response.PatchType, admissionv1.PatchTypeJSONPatch)
 	}
-	plan, err := planRaw(t, raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := plan.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if diff := cmp.Diff(string(want), string(response.Patch)); diff != "" {
 		t.Errorf("the patch (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(mutation.Warnings, response.Warnings); diff != "" || len(response.Warnings) == 0 {
+		t.Errorf("the warnings (-want +got):\n%s", diff)
 	}
 }
 
@@ -97,24 +111,85 @@ func TestHandleMalformed(t *testing.T) {
 	}
 }
 
-func handle(t *testing.T, raw []byte, known ...*v1alpha1.Task) admission.Response {
-	t.Helper()
-	response, _ := handleWith(t, raw, tasks(known), nil)
-	return response
+// TestHandleCommands proves that only steps without a command are resolved, with what the kubelet would pull their images with.
+func TestHandleCommands(t *testing.T) {
+	pod := userPod(
+		corev1.Container{Name: "args", Image: "x", Args: []string{"$(A)"}},
+		corev1.Container{Name: "own", Image: "unknown", Command: []string{"true"}},
+		corev1.Container{Name: "nothing", Image: "pinned", ImagePullPolicy: corev1.PullAlways},
+		corev1.Container{Name: "helper", Image: "unknown"},
+	)
+	pod.Annotations = map[string]string{contract.StepsAnnotation: "args,own,nothing"}
+	pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "secret"}}
+	pod.Spec.NodeSelector = map[string]string{"kubernetes.io/arch": "arm64"}
+	response, asked := handleWith(t, encode(t, pod), nil, nil)
+	want := []entrypoint.Request{
+		{Namespace: "default", Image: "pinned", PullPolicy: corev1.PullAlways, PullSecrets: []string{"secret"}, Architecture: "arm64"},
+		{Namespace: "default", Image: "x", PullSecrets: []string{"secret"}, Architecture: "arm64", HasArgs: true},
+	}
+	if diff := cmp.Diff(want, asked); diff != "" {
+		t.Errorf("the requests (-want +got):\n%s", diff)
+	}
+	for _, part := range []string{`"--command","/entry","x","$(A)"]`, `"--command","/entry","pinned","$$cmd"]`, `"value":"pinned@sha256:0"`} {
+		if !strings.Contains(string(response.Patch), part) {
+			t.Errorf("the patch has no %s: %s", part, response.Patch)
+		}
+	}
 }
 
-// handleWith also returns what was asked of the commands.
-func handleWith(t *testing.T, raw []byte, cache, live tasks) (admission.Response, []entrypoint.Request) {
-	t.Helper()
-	var commands commands
-	handler := Handler{Agent: testAgent, Tasks: cache, Live: live, Commands: &commands}
-	request := requestFor(raw)
-	response := handler.Handle(t.Context(), request)
-	if err := response.Complete(request); err != nil {
-		t.Fatal(err)
+// TestSlowRegistry proves that the user reads what took too long.
+func TestSlowRegistry(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	const want = `the container "a": its registry has not told the command of the image "x" in time: set command`
+	response := Handler{Commands: slow{}}.Handle(ctx, requestFor(encode(t, userPod(corev1.Container{Name: "a", Image: "x"})), "user"))
+	if response.Allowed || response.Result.Message != want {
+		t.Errorf("the answer is %+v, want %s", response.Result, want)
 	}
-	slices.SortFunc(commands.asked, func(a, b entrypoint.Request) int { return strings.Compare(a.Image, b.Image) })
-	return response, commands.asked
+}
+
+// TestHandleDelivery proves that only the delivery auto depends on the nodes.
+func TestHandleDelivery(t *testing.T) {
+	type answer struct{ Asked, ByInit bool }
+	for _, c := range []struct {
+		delivery string
+		can      bool
+		want     answer
+	}{
+		{"init", true, answer{false, true}},
+		{"image", false, answer{false, false}},
+		{"auto", true, answer{true, false}},
+		{"auto", false, answer{true, true}},
+	} {
+		var got answer
+		handler := Handler{Agent: testAgent, Operator: operator}
+		handler.Agent.Delivery = c.delivery
+		handler.ImageVolumes = func() bool { got.Asked = true; return c.can }
+		response := handler.Handle(t.Context(), requestFor(encode(t, taskPod()), operator))
+		got.ByInit = strings.Contains(string(response.Patch), contract.AgentContainer)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s, and the nodes can: %t (-want +got):\n%s", c.delivery, c.can, diff)
+		}
+	}
+}
+
+// TestTaskIsReadLive proves that the webhook asks the API server for a Task that the cache doesn't have yet, or has without its steps, and only for
+// such a Task.
+func TestTaskIsReadLive(t *testing.T) {
+	task := newTask()
+	stripped := task.DeepCopy()
+	stripped.Spec = v1alpha1.TaskSpec{}
+	for name, c := range map[string]struct{ cache, live tasks }{
+		"in the cache":               {tasks{task}, nil},
+		"in the cache, and stripped": {tasks{stripped}, tasks{task}},
+		"created just now":           {nil, tasks{task}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if response, _ := handleWith(t, encode(t, namingPod()), c.cache, c.live); !response.Allowed || len(response.Patch) == 0 {
+				t.Errorf("the answer is %+v, want a patch", response)
+			}
+		})
+	}
 }
 
 // TestIdentity proves that the log tells which Pod was refused, also one that a Job makes, which has no name yet.
@@ -132,45 +207,4 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-}
-
-func requestFor(raw []byte) admission.Request {
-	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{UID: "1", Namespace: "default", Object: runtime.RawExtension{Raw: raw}}}
-}
-
-// tasks are those of the namespace default.
-type tasks []*v1alpha1.Task
-
-func (all tasks) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
-	for _, task := range all {
-		if key == (client.ObjectKey{Namespace: "default", Name: task.Name}) {
-			task.DeepCopyInto(object.(*v1alpha1.Task))
-			return nil
-		}
-	}
-	return apierrors.NewNotFound(schema.GroupResource{Group: "api.practice.com", Resource: "tasks"}, key.Name)
-}
-
-func (tasks) List(context.Context, client.ObjectList, ...client.ListOption) error {
-	return errors.New("nobody lists")
-}
-
-// commands are those of images: that of "pinned" depends on the platform, and that of "unknown" isn't known.
-type commands struct {
-	mutex sync.Mutex
-	asked []entrypoint.Request
-}
-
-func (c *commands) Resolve(_ context.Context, request entrypoint.Request) (entrypoint.Command, error) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.asked = append(c.asked, request)
-	command := entrypoint.Command{Entrypoint: []string{"/entry", request.Image}, Cmd: []string{"$cmd"}}
-	switch request.Image {
-	case "pinned":
-		command.Image = "pinned@sha256:0"
-	case "unknown":
-		return entrypoint.Command{}, &entrypoint.Error{Image: "unknown", Cause: "has neither ENTRYPOINT nor CMD", Remedy: "set command"}
-	}
-	return command, nil
 }

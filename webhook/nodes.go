@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch
@@ -127,7 +129,7 @@ func (n *Nodes) change(ctx context.Context, edit func()) {
 	switch {
 	case can:
 		log.Info("Every node can mount the agent's image", "nodes", len(n.able))
-	case n.delivery == DeliveryAuto:
+	case n.delivery == podspec.DeliveryAuto:
 		log.Info("The agent is delivered by an init container, since not every node can mount its image", "node", node, "why", why)
 	default:
 		log.Info("No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init", "node", node, "why", why)

@@ -13,6 +13,7 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 func nodeInfo(kubelet, runtime string) corev1.NodeSystemInfo {
@@ -70,7 +71,7 @@ func TestNodes(t *testing.T) {
 	able, unable := nodeInfo("v1.36.0", "containerd://2.3.0"), nodeInfo("v1.36.0", "docker://29")
 	windows := nodeInfo("v1.30.0", "containerd://1.7.0")
 	windows.OperatingSystem = "windows"
-	n := NewNodes(nil, DeliveryAuto)
+	n := NewNodes(nil, podspec.DeliveryAuto)
 	ctx := t.Context()
 	for _, turn := range []struct {
 		what string
@@ -104,7 +105,7 @@ func TestNodesTell(t *testing.T) {
 		all = `"level"=0 "msg"="Every node can mount the agent's image" "nodes"=2`
 	)
 	for delivery, unables := range map[string]string{
-		DeliveryAuto:           `"level"=0 "msg"="The agent is delivered by an init container, since not every node can mount its image" ` + why,
+		podspec.DeliveryAuto:   `"level"=0 "msg"="The agent is delivered by an init container, since not every node can mount its image" ` + why,
 		contract.DeliveryImage: `"level"=0 "msg"="No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init" ` + why,
 	} {
 		var told []string

@@ -12,8 +12,8 @@ import (
 // TestOwnershipIsTheOperators proves that a Pod counts as a Task's own only if the operator creates it: from anybody else, whatever makes it
 // look so is refused, and a Pod that names a Task is checked as any other.
 func TestOwnershipIsTheOperators(t *testing.T) {
-	const operator, user = "system:serviceaccount:taskflow-system:taskflow-operator", "mallory"
-	const owner = `metadata.ownerReferences: only taskflow creates the Pods of a Task: remove the owner reference to the Task "example", ` +
+	const user = "mallory"
+	const owner = `metadata.ownerReferences: only taskflow creates the Pods of a Task: remove the owner reference to the Task "build", ` +
 		`and name the Task in the label taskflow.practice.com/task`
 	marked := func(pod *corev1.Pod) *corev1.Pod {
 		pod.Annotations[contract.TaskUIDAnnotation] = "uid"
@@ -36,21 +36,20 @@ func TestOwnershipIsTheOperators(t *testing.T) {
 		pod  *corev1.Pod
 		want string // the refusal
 	}{
-		"the operator's":                       {operator, marked(taskPod(step("a"))), ""},
-		"the owner reference":                  {user, taskPod(step("a")), owner},
-		"the owner reference, without a name":  {user, unlabelled(taskPod(step("a"))), owner},
-		"the owner reference, already mutated": {user, planned(taskPod(step("a"))), owner},
-		"the mark":                             {user, marked(unowned(unlabelled(taskPod(step("a"))))), "metadata.annotations: only taskflow sets taskflow.practice.com/task-uid: remove it"},
+		"the operator's":                       {operator, marked(taskPod()), ""},
+		"the owner reference":                  {user, taskPod(), owner},
+		"the owner reference, without a name":  {user, unlabelled(taskPod()), owner},
+		"the owner reference, already mutated": {user, planned(taskPod()), owner},
+		"the mark":                             {user, marked(unowned(unlabelled(taskPod()))), "metadata.annotations: only taskflow sets taskflow.practice.com/task-uid: remove it"},
 		"neither, and checked": {
-			user, unowned(taskPod(step("a"))),
-			`metadata.labels: taskflow.practice.com/task names the Task "example", and the namespace "default" has none of that name: create it, or correct the name`,
+			user, unowned(taskPod()),
+			`metadata.labels: taskflow.practice.com/task names the Task "build", and the namespace "default" has none of that name: create it, or correct the name`,
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			handler := Handler{Agent: testAgent, Tasks: tasks(nil), Live: tasks(nil), Commands: &commands{}, Operator: operator}
-			request := requestFor(encode(t, c.pod))
-			request.UserInfo.Username = c.user
+			request := requestFor(encode(t, c.pod), c.user)
 			response := handler.Handle(t.Context(), request)
 			got := ""
 			if !response.Allowed {

@@ -20,6 +20,7 @@ import (
 	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -36,7 +37,7 @@ type config struct {
 	logFormat      string
 	startGrace     time.Duration
 	shutdownDelay  time.Duration
-	agent          webhook.Agent
+	agent          podspec.Agent
 	file           string // the configuration file; empty: all defaults
 	certs          certs.Options
 }
@@ -90,7 +91,7 @@ func parse(args []string) (config, error) {
 		return config{}, fmt.Errorf("--agent-pull-policy %q is unknown: set it to Always, IfNotPresent or Never", pullPolicy)
 	}
 	switch c.agent.Delivery {
-	case contract.DeliveryInit, contract.DeliveryImage, webhook.DeliveryAuto:
+	case contract.DeliveryInit, contract.DeliveryImage, podspec.DeliveryAuto:
 	default:
 		return config{}, fmt.Errorf("--agent-delivery %q is unknown: set it to init, image or auto", c.agent.Delivery)
 	}

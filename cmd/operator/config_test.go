@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/taskflow/taskflow-operator/certs"
-	"github.com/taskflow/taskflow-operator/webhook"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // defaults is the configuration of an operator in the namespace taskflow-system without a flag. config/manager relies on it.
@@ -30,7 +30,7 @@ func defaults() config {
 		logFormat:      "json",
 		startGrace:     5 * time.Minute,
 		shutdownDelay:  5 * time.Second,
-		agent: webhook.Agent{
+		agent: podspec.Agent{
 			Image:    "taskflow/agent:latest",
 			Delivery: "init",
 			Resources: corev1.ResourceRequirements{

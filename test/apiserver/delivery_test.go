@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 	"github.com/taskflow/taskflow-operator/test/wait"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
@@ -108,7 +109,7 @@ func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel: see above
 	if err != nil {
 		t.Fatal(err)
 	}
-	others := webhook.NewNodes(informers, webhook.DeliveryAuto)
+	others := webhook.NewNodes(informers, podspec.DeliveryAuto)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{informers.Start, others.Start} {

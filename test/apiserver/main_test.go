@@ -36,6 +36,7 @@ import (
 	"github.com/taskflow/taskflow-operator/certs"
 	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -117,7 +118,7 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	nodes = webhook.NewNodes(manager.GetCache(), webhook.DeliveryAuto)
+	nodes = webhook.NewNodes(manager.GetCache(), podspec.DeliveryAuto)
 	if err := manager.Add(nodes); err != nil {
 		return 0, err
 	}
@@ -126,7 +127,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	pods := &ctrlwebhook.Admission{Handler: webhook.Handler{
-		Agent:        webhook.Agent{Image: "taskflow/agent", Delivery: webhook.DeliveryAuto},
+		Agent:        podspec.Agent{Image: "taskflow/agent", Delivery: podspec.DeliveryAuto},
 		ImageVolumes: nodes.ImageVolumes,
 		Tasks:        manager.GetClient(),
 		Live:         manager.GetAPIReader(),

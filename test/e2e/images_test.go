@@ -288,7 +288,7 @@ func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...st
 		log.Write(content)
 	}
 	told["the operator's log"] = log.String()
-	for _, evidence := range []string{`"level":"debug"`, "Skipped a pull secret", "Refused a Pod"} {
+	for _, evidence := range []string{`"level":"debug"`, "Skipped a pull secret", "Rejected a Pod"} {
 		if !strings.Contains(log.String(), evidence) {
 			t.Errorf("the operator's log has no %s: it isn't all of it", evidence)
 		}

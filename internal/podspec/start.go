@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"fmt"
@@ -13,12 +13,12 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
-// The kubelet and the container runtime settle some of a container when they start it, which is before the earlier steps have run:
-// docs/start.md lists it. This file finds what an earlier step can change afterwards: working directories, which the agent enters at the
-// step's turn; and directories that are mounted, which the agent checks at its turn.
+// The kubelet and the container runtime settle part of a container when they start it, before the earlier steps have run: docs/start.md lists it.
+// This file finds what an earlier step can change afterwards: working directories, which the agent enters at the step's turn, and mounted
+// directories, which the agent checks at the step's turn.
 
-// workDir returns the directory that the agent enters at the step's turn; it is empty if the runtime's work is as good. A directory outside
-// of the volumes is in the container's own file system, which no other container sees, and that of a mount is always there.
+// workDir returns the directory that the agent enters at the step's turn, or "" if the container can start in it. No other container sees a
+// directory outside of the volumes, and the directory of a mount always exists.
 func workDir(pod *corev1.Pod, container *corev1.Container) string {
 	dir := container.WorkingDir
 	if !path.IsAbs(dir) {
@@ -31,10 +31,10 @@ func workDir(pod *corev1.Pod, container *corev1.Container) string {
 	return dir
 }
 
-// literal keeps the kubelet from expanding a text in command or args: it expands neither workingDir, mountPath nor subPath.
+// literal escapes a text for command or args, where the kubelet would expand $(VAR). In workingDir, mountPath and subPath it expands nothing.
 func literal(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
-// mountAbove returns the mount that a directory is strictly below; it is nil if there is none, or one at the directory itself.
+// mountAbove returns the innermost mount that a directory lies strictly below. It returns nil if a mount is at the directory itself.
 func mountAbove(container *corev1.Container, dir string) *corev1.VolumeMount {
 	var found *corev1.VolumeMount
 	for i := range container.VolumeMounts {
@@ -50,7 +50,7 @@ func mountAbove(container *corev1.Container, dir string) *corev1.VolumeMount {
 	return found
 }
 
-// mountPath is where the runtime mounts it: a relative mountPath counts from the root.
+// mountPath returns where the runtime mounts it: it resolves a relative mountPath against the root.
 func mountPath(mount *corev1.VolumeMount) string { return path.Clean("/" + mount.MountPath) }
 
 // isBelow reports whether a clean path lies strictly below another one.
@@ -59,7 +59,7 @@ func isBelow(dir, above string) bool {
 	return found && rest != "" && rest[0] == '/' && dir != above
 }
 
-// isWritable reports whether steps can write to the volume.
+// isWritable reports whether steps can write to a volume of the user.
 func isWritable(pod *corev1.Pod, name string) bool {
 	i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
 	if i < 0 || strings.HasPrefix(name, contract.ReservedPrefix) {
@@ -69,8 +69,8 @@ func isWritable(pod *corev1.Pod, name string) bool {
 	return v.ConfigMap == nil && v.Secret == nil && v.DownwardAPI == nil && v.Projected == nil && v.Image == nil
 }
 
-// enterWorkDir makes the agent enter the working directory of a step, and probes and hooks with it. The container itself starts in /, because
-// the WORKDIR of its image may be in a volume too.
+// enterWorkDir makes the agent enter the working directory of a step, also for its probes and hooks. The container itself starts in /, because the
+// WORKDIR of its image may be in a volume, too.
 func enterWorkDir(p *jsonpatch.Patch, i int, container *corev1.Container, dir string) {
 	if dir == "" {
 		return
@@ -96,17 +96,17 @@ func enterWorkDir(p *jsonpatch.Patch, i int, container *corev1.Container, dir st
 	}
 }
 
-// earlyMount is a directory that is mounted when the Pod starts, and that an earlier step can replace afterwards.
+// earlyMount is a directory that is mounted when the Pod starts and that an earlier step can replace afterwards.
 type earlyMount struct {
 	step  *corev1.Container
 	mount *corev1.VolumeMount
-	// above is the mount of the step that this one lies below; nil means that the mount has a subPath.
+	// above is the mount that this one lies below. It is nil if this mount has a subPath.
 	above *corev1.VolumeMount
-	// first says that an init container mounts the volume too, and may have made what is mounted.
-	first bool
+	// isInInit means that an init container mounts the volume, too, and may have created what is mounted.
+	isInInit bool
 }
 
-// place is a directory in a volume: a clean path, "" for its root. Variables of a subPathExpr stay as they are written.
+// place is a directory in a volume: a clean path, or "" for its root. Variables of a subPathExpr are not expanded.
 type place struct{ volume, dir string }
 
 func (p place) below(rest string) place {
@@ -117,7 +117,7 @@ func placeOf(mount *corev1.VolumeMount) place {
 	return place{volume: mount.Name}.below(mount.SubPath + mount.SubPathExpr)
 }
 
-// earlyMounts returns those of each step, in the order of steps.
+// earlyMounts returns the early mounts of each step, in the order of the steps.
 func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 	inInit := map[string]bool{}
 	for _, container := range pod.Spec.InitContainers {
@@ -140,7 +140,7 @@ func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
 				continue
 			}
-			early := earlyMount{step: container, mount: mount, first: inInit[mount.Name]}
+			early := earlyMount{step: container, mount: mount, isInInit: inInit[mount.Name]}
 			if k := innermostAbove(paths, paths[j]); k >= 0 && isWritable(pod, container.VolumeMounts[k].Name) {
 				above := &container.VolumeMounts[k]
 				point := placeOf(above).below(strings.TrimPrefix(paths[j], paths[k]))
@@ -171,7 +171,7 @@ func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 	return found
 }
 
-// innermostAbove returns the index of the longest path that another one lies below, or -1. All are clean.
+// innermostAbove returns the index of the longest path that a path lies strictly below, or -1. All paths are clean.
 func innermostAbove(paths []string, at string) int {
 	found := -1
 	for i, path := range paths {
@@ -182,8 +182,8 @@ func innermostAbove(paths []string, at string) int {
 	return found
 }
 
-// ancestors counts the mounts of directories strictly above a clean path. It takes the shorter way of two: a path can have many elements, and a
-// volume be mounted in many places.
+// ancestors counts the mounts of directories strictly above a clean path. It walks over the mounts or over the path's elements, whichever are
+// fewer.
 func ancestors(mounted map[string]int, dir string) int {
 	count := 0
 	if len(mounted) < strings.Count(dir, "/") {
@@ -201,16 +201,16 @@ func ancestors(mounted map[string]int, dir string) int {
 	return count
 }
 
-// checked are the mounts that the agent checks at the step's turn: AgentFlags.Mounts. The subPath of an emptyDir that no init container mounts
-// is never a link when the first step begins, so that its path in the volume tells whether a step has renamed it.
-func checked(pod *corev1.Pod, mounts []earlyMount) []string {
+// checkedMounts returns the mounts that the agent checks at the step's turn, as AgentFlags.Mounts has them. The subPath of an emptyDir that no init
+// container mounts is never a link when the first step starts. So its path in the volume tells whether a step has renamed it.
+func checkedMounts(pod *corev1.Pod, mounts []earlyMount) []string {
 	var all []string
 	for _, m := range mounts {
 		value := literal(m.mount.MountPath)
 		isDisk := func(v corev1.Volume) bool {
 			return v.Name == m.mount.Name && v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumDefault
 		}
-		if subPath := literal(m.mount.SubPath) + m.mount.SubPathExpr; subPath != "" && !m.first && slices.ContainsFunc(pod.Spec.Volumes, isDisk) {
+		if subPath := literal(m.mount.SubPath) + m.mount.SubPathExpr; subPath != "" && !m.isInInit && slices.ContainsFunc(pod.Spec.Volumes, isDisk) {
 			value += ":" + subPath
 		}
 		all = append(all, value)
@@ -218,13 +218,13 @@ func checked(pod *corev1.Pod, mounts []earlyMount) []string {
 	return all
 }
 
-// checkStart refuses a subPath that plainly names a file which an earlier step is to write: the kubelet makes a directory of that name before
+// checkStart rejects a subPath that plainly names a file which an earlier step is to write: the kubelet creates a directory of that name before
 // the first step runs.
 func checkStart(pod *corev1.Pod, mounts [][]earlyMount) error {
 	for _, m := range slices.Concat(mounts...) {
 		subPath := m.mount.SubPath + m.mount.SubPathExpr
 		isEmptyDir := func(v corev1.Volume) bool { return v.Name == m.mount.Name && v.EmptyDir != nil }
-		if m.above == nil && !m.first && isFile(subPath) && isFile(m.mount.MountPath) && slices.ContainsFunc(pod.Spec.Volumes, isEmptyDir) {
+		if m.above == nil && !m.isInInit && isFile(subPath) && isFile(m.mount.MountPath) && slices.ContainsFunc(pod.Spec.Volumes, isEmptyDir) {
 			return fmt.Errorf("the step %q mounts subPath %s of the volume %q, which is made as a directory before the first step runs: "+
 				"mount the volume at a directory and name the file below it, or write subPath as %s/ if it is a directory", m.step.Name, subPath, m.mount.Name, subPath)
 		}
@@ -232,29 +232,26 @@ func checkStart(pod *corev1.Pod, mounts [][]earlyMount) error {
 	return nil
 }
 
-// fileSuffixes end the names of files, and hardly ever those of directories: not so those of conf.d, python3.12 or example.com.
+// fileSuffixes are common for files and rare for directories. Directories such as conf.d, python3.12 and example.com must not match.
 var fileSuffixes = []string{
 	"cer", "cfg", "cnf", "conf", "config", "crt", "css", "csv", "db", "env", "gz", "html", "ini", "jar", "js", "json", "kdbx", "key", "lock",
 	"lua", "md", "p12", "pem", "pfx", "php", "pid", "pl", "properties", "py", "rb", "sh", "sql", "sqlite", "tar", "template", "tf", "tfvars", "tgz", "tmpl",
 	"toml", "ts", "tsv", "txt", "war", "xml", "yaml", "yml", "zip",
 }
 
-// isFile reports whether a path plainly names a file. A slash at its end says that it doesn't.
+// isFile reports whether a path plainly names a file. A path that ends in a slash names a directory.
 func isFile(name string) bool {
 	name = path.Base(name[strings.LastIndex(name, "/")+1:])
 	suffix := strings.TrimPrefix(path.Ext(name), ".")
 	return suffix != "" && len(suffix)+1 < len(name) && slices.Contains(fileSuffixes, strings.ToLower(suffix))
 }
 
-// startWarnings says what is made when the Pod starts, although an earlier step may be meant to make it.
-func startWarnings(pod *corev1.Pod) []string {
-	steps, err := stepContainers(pod)
-	if err != nil {
-		return nil // plan says it
-	}
-	const most = 5 // the API server cuts what is too long
+// startWarnings returns a sentence for each early mount: an earlier step may be meant to create what is mounted. It returns few, because the API
+// server truncates warnings.
+func startWarnings(mounts [][]earlyMount) []string {
+	const most = 5
 	var warnings []string
-	all := slices.Concat(earlyMounts(pod, steps)...)
+	all := slices.Concat(mounts...)
 	for i, m := range all {
 		if i == most {
 			return append(warnings, fmt.Sprintf("%d more mounts are made when the Pod starts, before earlier steps run", len(all)-most))

@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"fmt"
@@ -12,34 +12,33 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
-// taskImage is the image of a container that has that of the Task's step; and the name of one that only keeps a place, since
-// the template of a Job must have a container.
+// taskImage is the image of a container that takes the image of the Task's step. It is also the name of a placeholder: the template of a Job must
+// have a container.
 const taskImage = "task"
 
-// useTask puts the Task that the Pod names into it: steps, sidecars, volumes, pull secrets, and how steps are run. What the Pod itself has comes before
-// what the Task says.
+// mergeTask merges a Task into the Pod: steps, sidecars, volumes, pull secrets, and the annotations for all Pods. The Pod's own fields take
+// precedence.
 //
-// The containers are merged as the API server would merge a strategic patch, on the Pod's own JSON, which is raw: so fields
-// that nobody here knows stay. Each field that has changed becomes an operation of its own.
-func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
-	names := contract.ParseSteps(d.pod.Annotations[contract.StepsAnnotation])
+// It merges containers as the API server merges a strategic patch, but on the Pod's own JSON: so unknown fields survive. Each field that changes
+// becomes one operation.
+func (m *Mutation) mergeTask(task *v1alpha1.Task) error {
+	names := StepNames(m.pod)
 	if len(names) == 0 {
 		for _, step := range task.Spec.Steps {
 			names = append(names, step.Name)
 		}
 	}
-	if err := checkStepNames(task, d.pod, names); err != nil {
+	if err := checkStepNames(task, m.pod, names); err != nil {
 		return err
 	}
-	if ignored := notForOthers(task); len(ignored) > 0 {
-		d.warn("not taken from the Task %q, since it is for the Task's own Pod: %s", task.Name, strings.Join(ignored, ", "))
+	if ignored := ownPodFields(task); len(ignored) > 0 {
+		m.warn("not taken from the Task %q, since it is for the Task's own Pod: %s", task.Name, strings.Join(ignored, ", "))
 	}
-	template := controller.TemplatePod(part(task, d.pod, names))
+	template := New(taskSubset(task, m.pod, names), 1, nil)
 
 	var document struct {
 		Spec struct {
@@ -47,35 +46,35 @@ func (d *draft) useTask(raw []byte, task *v1alpha1.Task) error {
 			InitContainers []fields `json:"initContainers"`
 		} `json:"spec"`
 	}
-	if err := decodeExactly(raw, &document); err != nil {
+	if err := decodeExactly(m.raw, &document); err != nil {
 		return err
 	}
-	if err := d.mergeContainers("containers", document.Spec.Containers, &d.pod.Spec.Containers, template.Spec.Containers); err != nil {
+	if err := m.mergeContainers("containers", document.Spec.Containers, &m.pod.Spec.Containers, template.Spec.Containers); err != nil {
 		return err
 	}
-	if err := d.mergeContainers("initContainers", document.Spec.InitContainers, &d.pod.Spec.InitContainers, template.Spec.InitContainers); err != nil {
+	if err := m.mergeContainers("initContainers", document.Spec.InitContainers, &m.pod.Spec.InitContainers, template.Spec.InitContainers); err != nil {
 		return err
 	}
-	for container := range containers(d.pod) {
+	for container := range containers(m.pod) {
 		if container.Image == taskImage {
 			return noImage(task, container.Name)
 		}
 	}
-	addMissing(d, "volumes", &d.pod.Spec.Volumes, template.Spec.Volumes, func(v corev1.Volume) string { return v.Name })
-	addMissing(d, "imagePullSecrets", &d.pod.Spec.ImagePullSecrets, template.Spec.ImagePullSecrets,
+	addMissing(m, "volumes", &m.pod.Spec.Volumes, template.Spec.Volumes, func(v corev1.Volume) string { return v.Name })
+	addMissing(m, "imagePullSecrets", &m.pod.Spec.ImagePullSecrets, template.Spec.ImagePullSecrets,
 		func(s corev1.LocalObjectReference) string { return s.Name })
 
 	annotations := map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)}
 	for key, value := range template.Annotations {
-		if _, own := d.pod.Annotations[key]; !own && key != contract.StepsAnnotation {
+		if _, own := m.pod.Annotations[key]; !own && key != contract.StepsAnnotation {
 			annotations[key] = value
 		}
 	}
-	d.annotate(annotations)
+	m.annotate(annotations)
 	return nil
 }
 
-// checkStepNames refuses names of steps that neither the Task nor the Pod has.
+// checkStepNames rejects names that are neither a step of the Task nor a container of the Pod.
 func checkStepNames(task *v1alpha1.Task, pod *corev1.Pod, names []string) error {
 	for _, name := range names {
 		isContainer := func(c corev1.Container) bool { return c.Name == name }
@@ -87,7 +86,7 @@ func checkStepNames(task *v1alpha1.Task, pod *corev1.Pod, names []string) error 
 	return nil
 }
 
-// noImage says why a container with image: task gets no image from the Task.
+// noImage returns the reason why a container with image: task gets no image from the Task.
 func noImage(task *v1alpha1.Task, container string) error {
 	if hasStep(task, container) {
 		return fmt.Errorf("the container %q has image: %s, but metadata.annotations: %s leaves out the Task's step of that name: add it there, or remove the container",
@@ -114,11 +113,11 @@ func listSteps(task *v1alpha1.Task) string {
 	return strings.Join(names, ", ")
 }
 
-// notForOthers are the fields of a Task that are about its own Pod, and that the user might expect in another.
-func notForOthers(task *v1alpha1.Task) []string {
+// ownPodFields returns the set fields of a Task that apply to the Task's own Pod only. Users might expect them in other Pods, too.
+func ownPodFields(task *v1alpha1.Task) []string {
 	var ignored []string
 	if template := task.Spec.Template; template != nil {
-		if annotations := template.Metadata.Annotations; len(annotations) > len(forAll(annotations)) {
+		if annotations := template.Metadata.Annotations; len(annotations) > len(sharedAnnotations(annotations)) {
 			ignored = append(ignored, "template.metadata.annotations")
 		}
 		if len(template.Metadata.Labels) > 0 {
@@ -138,8 +137,8 @@ func notForOthers(task *v1alpha1.Task) []string {
 	return ignored
 }
 
-// forAll are those annotations of a Task's template that say how steps are run, in whichever Pod.
-func forAll(annotations map[string]string) map[string]string {
+// sharedAnnotations returns the annotations of a Task's template that apply to every Pod with the Task's steps.
+func sharedAnnotations(annotations map[string]string) map[string]string {
 	annotations = maps.Clone(annotations)
 	maps.DeleteFunc(annotations, func(key, _ string) bool {
 		return key != contract.HandoffAnnotation && key != contract.DeliveryAnnotation
@@ -147,13 +146,13 @@ func forAll(annotations map[string]string) map[string]string {
 	return annotations
 }
 
-// part is of a Task what a Pod takes from it: the named steps. A command of the Pod's own takes the place of a step's command, args
-// and script, which belong together.
-func part(task *v1alpha1.Task, pod *corev1.Pod, names []string) *v1alpha1.Task {
+// taskSubset returns a copy of the Task with what a Pod that names the Task takes from it: the named steps, and of the template the volumes, pull
+// secrets and shared annotations. A command of the Pod replaces a step's command, args and script, which belong together.
+func taskSubset(task *v1alpha1.Task, pod *corev1.Pod, names []string) *v1alpha1.Task {
 	task = task.DeepCopy()
 	if template := task.Spec.Template; template != nil {
 		task.Spec.Template = &v1alpha1.PodTemplate{
-			Metadata: metav1.ObjectMeta{Annotations: forAll(template.Metadata.Annotations)},
+			Metadata: metav1.ObjectMeta{Annotations: sharedAnnotations(template.Metadata.Annotations)},
 			Spec:     corev1.PodSpec{Volumes: template.Spec.Volumes, ImagePullSecrets: template.Spec.ImagePullSecrets},
 		}
 	}
@@ -168,14 +167,14 @@ func part(task *v1alpha1.Task, pod *corev1.Pod, names []string) *v1alpha1.Task {
 	return task
 }
 
-// mergeContainers brings the Task's containers into a list of the Pod's: into the container of the same name, else into the one that
-// only keeps a place, else to the end.
-func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.Container, ofTask []corev1.Container) error {
+// mergeContainers merges the Task's containers into a list of the Pod: each into the container of its name, else into the placeholder, else at the
+// end.
+func (m *Mutation) mergeContainers(list string, raw []fields, containers *[]corev1.Container, ofTask []corev1.Container) error {
 	placeholder := slices.IndexFunc(*containers, func(c corev1.Container) bool {
 		named := slices.ContainsFunc(ofTask, func(t corev1.Container) bool { return t.Name == taskImage })
 		return list == "containers" && c.Name == taskImage && c.Image == taskImage && !named
 	})
-	ranges := limitRanges(d.pod)
+	ranges := limitRanges(m.pod)
 	var added []corev1.Container
 	for _, container := range ofTask {
 		i := slices.IndexFunc(*containers, func(c corev1.Container) bool { return c.Name == container.Name })
@@ -183,10 +182,10 @@ func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.
 		var err error
 		switch {
 		case i >= 0:
-			merged, err = override(container, raw[i], ranges)
+			merged, err = overrideContainer(container, raw[i], ranges)
 		case placeholder >= 0:
 			i, placeholder = placeholder, -1
-			merged, err = replace(raw[i], (*containers)[i], container)
+			merged, err = replacePlaceholder(raw[i], (*containers)[i], container)
 		default:
 			added = append(added, container)
 			continue
@@ -194,36 +193,36 @@ func (d *draft) mergeContainers(list string, raw []fields, containers *[]corev1.
 		if err != nil {
 			return fmt.Errorf("merging the container %q with that of the Task: %w", container.Name, err)
 		}
-		d.setFields(raw[i], merged, "spec", list, strconv.Itoa(i))
+		m.setFields(raw[i], merged, "spec", list, strconv.Itoa(i))
 		if (*containers)[i], err = containerOf(merged); err != nil {
 			return err
 		}
 	}
-	jsonpatch.Add(&d.patch, len(*containers), added, "spec", list)
+	jsonpatch.Add(&m.Patch, len(*containers), added, "spec", list)
 	*containers = append(*containers, added...)
-	if placeholder >= 0 && len(*containers) > 1 { // every step has a container of its own
-		d.patch.Remove("spec", list, strconv.Itoa(placeholder))
+	if placeholder >= 0 && len(*containers) > 1 { // no step needed it
+		m.Patch.Remove("spec", list, strconv.Itoa(placeholder))
 		*containers = slices.Delete(*containers, placeholder, placeholder+1)
 	}
 	return nil
 }
 
-// setFields writes what has become of an object's fields.
-func (d *draft) setFields(before, after fields, path ...string) {
+// setFields patches the fields of an object that differ.
+func (m *Mutation) setFields(before, after fields, path ...string) {
 	for _, key := range slices.Sorted(maps.Keys(after)) {
 		if old, had := before[key]; !had || !reflect.DeepEqual(old, after[key]) {
-			d.patch.Set(after[key], append(slices.Clip(path), key)...)
+			m.Patch.Set(after[key], append(slices.Clip(path), key)...)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(before)) {
 		if _, has := after[key]; !has {
-			d.patch.Remove(append(slices.Clip(path), key)...)
+			m.Patch.Remove(append(slices.Clip(path), key)...)
 		}
 	}
 }
 
-// addMissing adds those of the Task's to a list that the Pod has none of the same name of.
-func addMissing[T any](d *draft, list string, own *[]T, ofTask []T, name func(T) string) {
+// addMissing appends the Task's list entries whose name the Pod does not use yet.
+func addMissing[T any](m *Mutation, list string, own *[]T, ofTask []T, name func(T) string) {
 	used := make(map[string]bool, len(*own))
 	for _, element := range *own {
 		used[name(element)] = true
@@ -234,6 +233,6 @@ func addMissing[T any](d *draft, list string, own *[]T, ofTask []T, name func(T)
 			missing = append(missing, element)
 		}
 	}
-	jsonpatch.Add(&d.patch, len(*own), missing, "spec", list)
+	jsonpatch.Add(&m.Patch, len(*own), missing, "spec", list)
 	*own = append(*own, missing...)
 }

@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"fmt"
@@ -14,10 +14,9 @@ import (
 )
 
 // gateProbes makes the probes of a step count from its release. The kubelet runs no other probe of a container before its startupProbe has
-// succeeded: so gateProbes adds a startupProbe that fails while the step waits, or puts that check before the user's command. The check goes on
-// failing for the delay of the probes (probeDelay). It may fail for as long as the step waits, which nobody knows: no other failureThreshold
-// would be right. A startupProbe that asks the network stays as it is, because nothing of the step listens before its command has started.
-// gateProbes adds nothing at a second call.
+// succeeded: so gateProbes adds a startupProbe that fails while the step waits, or puts that check in front of the probe's own command. The check
+// goes on failing for the delay of the probes (probeDelay). How long a step waits is unknown, so the failureThreshold never ends it. A startupProbe
+// that asks the network needs no check, because nothing listens before the step's command has started. A second call adds nothing.
 func gateProbes(p *jsonpatch.Patch, i int, container *corev1.Container, flags contract.AgentFlags) {
 	const never = math.MaxInt32
 	probe := container.StartupProbe
@@ -45,9 +44,9 @@ func gateProbes(p *jsonpatch.Patch, i int, container *corev1.Container, flags co
 }
 
 // probeDelay returns how long after the start of the command the probes of a container begin: the longest initialDelaySeconds of all. The
-// kubelet counts that field from the start of the container (doProbe in pkg/kubelet/prober/worker.go), long before the step's turn, so the
-// startupProbe has to wait in its place, and it is one for all probes. A probe that begins early ends a healthy step or reports it ready too
-// soon; one that begins late does neither.
+// kubelet counts that field from the start of the container (doProbe in pkg/kubelet/prober/worker.go), long before the step's turn. So the one
+// startupProbe waits for all probes. A probe that begins early kills a healthy step or reports it ready too soon; one that begins late does
+// neither.
 func probeDelay(container *corev1.Container) time.Duration {
 	return time.Duration(max(initialDelay(container.LivenessProbe), initialDelay(container.ReadinessProbe), initialDelay(container.StartupProbe))) * time.Second
 }
@@ -59,18 +58,13 @@ func initialDelay(probe *corev1.Probe) int32 {
 	return probe.InitialDelaySeconds
 }
 
-// probeWarnings returns a sentence for each step whose livenessProbe or readinessProbe doesn't begin when its initialDelaySeconds says, at most
-// ten: the API server cuts what is longer.
-func probeWarnings(pod *corev1.Pod) []string {
+// probeWarnings returns a sentence for each step whose livenessProbe or readinessProbe begins at another time than its initialDelaySeconds says. It
+// returns at most ten, because the API server truncates warnings.
+func probeWarnings(pod *corev1.Pod, steps []int) []string {
 	const most = 10
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
 	var warnings []string
 	for i := range pod.Spec.Containers {
-		container := &pod.Spec.Containers[i]
-		if !slices.Contains(steps, container.Name) {
-			continue
-		}
-		if warning := probeWarning(container); warning != "" && len(warnings) < most {
+		if warning := probeWarning(&pod.Spec.Containers[i]); warning != "" && slices.Contains(steps, i) && len(warnings) < most {
 			warnings = append(warnings, warning)
 		}
 	}

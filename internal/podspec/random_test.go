@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"encoding/json"
@@ -23,7 +23,7 @@ func TestPlanRandomPods(t *testing.T) {
 	for number := range randomPods {
 		pod := randomPod(random)
 		raw := withUnknownFields(t, random, encode(t, pod))
-		mutated := mutate(t, raw)
+		mutated := gate(t, raw)
 
 		if diff := diff(decode(t, raw), decode(t, unwrap(t, mutated, pod))); diff != "" {
 			t.Errorf("what was there, after the patch (-want +got):\n%s", diff)

@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"testing"
@@ -55,7 +55,7 @@ func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
   "status": {"new": "status"}
 }`))
 	// TestPlan has the init container and the volumes; here their names do.
-	got := decode(t, mutate(t, []byte(pod)))
+	got := decode(t, gate(t, []byte(pod)))
 	spec := got.(map[string]any)["spec"].(map[string]any)
 	for _, list := range []string{"initContainers", "volumes"} {
 		added := spec[list].([]any)[1:]

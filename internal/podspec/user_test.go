@@ -1,19 +1,14 @@
-package webhook
+package podspec
 
 import (
-	"context"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // userPod is a Pod of a user's that asks for a sequence.
@@ -21,16 +16,6 @@ func userPod(containers ...corev1.Container) *corev1.Pod {
 	pod := taskPod(containers...)
 	pod.Labels, pod.Annotations, pod.OwnerReferences = map[string]string{contract.SequentialLabel: "true"}, nil, nil
 	return pod
-}
-
-// admit does what the API server does with the webhook's answer, and fails the test where that is a refusal.
-func admit(t *testing.T, raw []byte, known ...*v1alpha1.Task) (admitted []byte, warnings []string) {
-	t.Helper()
-	response := handle(t, raw, known...)
-	if !response.Allowed {
-		t.Fatalf("the Pod was refused: %s", response.Result.Message)
-	}
-	return applyJSON(t, raw, response.Patch), response.Warnings
 }
 
 // ran is what an agent is told to run, and when.
@@ -135,9 +120,7 @@ func TestUsersPod(t *testing.T) {
 					t.Errorf("the annotation %s is gone", key)
 				}
 			}
-			if again := handle(t, raw); !again.Allowed || len(again.Patch)+len(again.Warnings) > 0 {
-				t.Errorf("the second answer is %+v, want none", again)
-			}
+			assertUnchanged(t, raw)
 		})
 	}
 }
@@ -189,21 +172,13 @@ func TestUsersPodRefuses(t *testing.T) {
 			func(pod *corev1.Pod) { pod.Spec.Containers[1].Name = "a" },
 			`spec.containers: two containers have the name "a": give each a name of its own`,
 		},
-		"a command that isn't known": {
-			func(pod *corev1.Pod) { pod.Spec.Containers[0] = corev1.Container{Name: "a", Image: "unknown"} },
-			`the container "a": image "unknown" has neither ENTRYPOINT nor CMD; set command`,
-		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := userPod(step("a"), step("b"))
 			c.edit(pod)
-			response := handle(t, encode(t, pod))
-			if response.Allowed || len(response.Patch) > 0 {
-				t.Fatalf("the answer is %+v, want a refusal", response)
-			}
-			if diff := cmp.Diff(c.want, response.Result.Message); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
+			if diff := cmp.Diff(outcome{Rejection: c.want}, mutateRaw(t, encode(t, pod))); diff != "" {
+				t.Errorf("the outcome (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -213,13 +188,11 @@ func TestUsersPodRefuses(t *testing.T) {
 func TestSequentialFalse(t *testing.T) {
 	pod := userPod(step("a"))
 	pod.Labels[contract.SequentialLabel] = "false"
-	if response := handle(t, encode(t, pod)); !response.Allowed || len(response.Patch)+len(response.Warnings) > 0 {
-		t.Errorf("the answer is %+v, want none", response)
-	}
+	assertUnchanged(t, encode(t, pod))
 }
 
-// TestUsersPodCommands proves that a step without a command runs the one of its image, that only steps are asked for, with what
-// the kubelet would pull them with, and that an image which has to be pinned is.
+// TestUsersPodCommands proves that a step without a command runs the command of its image, that helpers stay as they are, and that an image whose
+// command is known for one digest only is pinned.
 func TestUsersPodCommands(t *testing.T) {
 	pod := userPod(
 		corev1.Container{Name: "args", Image: "x", Args: []string{"$(A)"}},
@@ -228,14 +201,12 @@ func TestUsersPodCommands(t *testing.T) {
 		corev1.Container{Name: "helper", Image: "unknown"},
 	)
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "args,own,nothing"}
-	pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "secret"}}
-	pod.Spec.NodeSelector = map[string]string{"kubernetes.io/arch": "arm64"}
-	response, asked := handleWith(t, encode(t, pod), nil, nil)
-	admitted := decodePod(t, applyJSON(t, encode(t, pod), response.Patch))
+	raw, _ := admit(t, encode(t, pod))
+	admitted := decodePod(t, raw)
 	want := map[string]ran{
 		"args":    {1, []string{"/entry", "x", "$(A)"}},
 		"own":     {2, []string{"sh", "-c", "echo own"}},
-		"nothing": {3, []string{"/entry", "pinned", "$$cmd"}},
+		"nothing": {3, []string{"/entry", "pinned"}},
 	}
 	if diff := cmp.Diff(want, agents(t, admitted)); diff != "" {
 		t.Errorf("what the agents are told (-want +got):\n%s", diff)
@@ -245,141 +216,5 @@ func TestUsersPodCommands(t *testing.T) {
 	}
 	if diff := cmp.Diff(pod.Spec.Containers[3], admitted.Spec.Containers[3]); diff != "" {
 		t.Errorf("the helper (-was +is):\n%s", diff)
-	}
-	wantAsked := []entrypoint.Request{
-		{Namespace: "default", Image: "pinned", PullPolicy: corev1.PullAlways, PullSecrets: []string{"secret"}, Architecture: "arm64"},
-		{Namespace: "default", Image: "x", PullSecrets: []string{"secret"}, Architecture: "arm64", HasArgs: true},
-	}
-	if diff := cmp.Diff(wantAsked, asked); diff != "" {
-		t.Errorf("what was asked (-want +got):\n%s", diff)
-	}
-}
-
-// TestPodLevelResources proves that the agent's container has no resources of its own where the Pod has: the API server refuses
-// a container that may use more than its Pod.
-func TestPodLevelResources(t *testing.T) {
-	pod := userPod(step("a"))
-	pod.Spec.Resources = &corev1.ResourceRequirements{}
-	raw, _ := admit(t, encode(t, pod))
-	if diff := cmp.Diff(corev1.ResourceRequirements{}, decodePod(t, raw).Spec.InitContainers[0].Resources); diff != "" {
-		t.Errorf("the agent's resources (-want +got):\n%s", diff)
-	}
-}
-
-// TestAgentMedium proves that the agent can be kept in memory, for nodes that mount their disk noexec (PEERS row 27), and that the
-// containers can't write to it.
-func TestAgentMedium(t *testing.T) {
-	for _, medium := range []corev1.StorageMedium{corev1.StorageMediumDefault, corev1.StorageMediumMemory} {
-		pod := taskPod(step("a"))
-		patch, err := plan(pod, Agent{Image: "agent", Medium: medium})
-		if err != nil {
-			t.Fatal(err)
-		}
-		planned := decodePod(t, apply(t, encode(t, pod), patch))
-		want := corev1.Volume{Name: "taskflow-bin", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium}}}
-		if diff := cmp.Diff(want, planned.Spec.Volumes[0]); diff != "" {
-			t.Errorf("the agent's volume (-want +got):\n%s", diff)
-		}
-		if mount := planned.Spec.Containers[0].VolumeMounts[0]; mount.Name != "taskflow-bin" || !mount.ReadOnly {
-			t.Errorf("the step's mount of it is %+v, want a read-only one", mount)
-		}
-	}
-}
-
-// TestDelivery proves who decides how the agent gets into a Pod: the Pod, else the operator; and that auto mounts the agent's image only where
-// every node can, and never under a runtime class.
-func TestDelivery(t *testing.T) {
-	kata := func(pod *corev1.Pod) { pod.Spec.RuntimeClassName = new("kata") }
-	asks := func(delivery string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { pod.Annotations[contract.DeliveryAnnotation] = delivery }
-	}
-	cases := map[string]struct {
-		agent Agent
-		edit  func(*corev1.Pod)
-		want  string
-	}{
-		"init":                              {Agent{Delivery: "init", ImageVolumes: true}, nil, "init"},
-		"init, and the Pod asks for image":  {Agent{Delivery: "init"}, asks("image"), "image"},
-		"image":                             {Agent{Delivery: "image"}, nil, "image"},
-		"image under a runtime class":       {Agent{Delivery: "image"}, kata, "image"},
-		"image, and the Pod asks for init":  {Agent{Delivery: "image"}, asks("init"), "init"},
-		"auto, and all nodes can":           {Agent{Delivery: "auto", ImageVolumes: true}, nil, "image"},
-		"auto, and a node can't":            {Agent{Delivery: "auto"}, nil, "init"},
-		"auto under a runtime class":        {Agent{Delivery: "auto", ImageVolumes: true}, kata, "init"},
-		"auto, and the Pod asks for image":  {Agent{Delivery: "auto"}, asks("image"), "image"},
-		"auto, and the Pod asks for init":   {Agent{Delivery: "auto", ImageVolumes: true}, asks("init"), "init"},
-		"a program that doesn't say at all": {Agent{ImageVolumes: true}, nil, "init"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			pod := taskPod(step("a"))
-			if c.edit != nil {
-				c.edit(pod)
-			}
-			c.agent.Image, c.agent.PullPolicy = "agent", corev1.PullAlways
-			patch, err := plan(pod, c.agent)
-			if err != nil {
-				t.Fatal(err)
-			}
-			planned := decodePod(t, apply(t, encode(t, pod), patch))
-			type delivered struct {
-				Containers int
-				Volume     corev1.VolumeSource
-			}
-			want := map[string]delivered{
-				"init":  {1, corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-				"image": {0, corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "agent", PullPolicy: corev1.PullAlways}}},
-			}[c.want]
-			if diff := cmp.Diff(want, delivered{len(planned.Spec.InitContainers), planned.Spec.Volumes[0].VolumeSource}); diff != "" {
-				t.Errorf("how the agent is delivered (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-// TestHandleDelivery proves that the nodes are asked about for auto, and for nothing else, and that the answer counts.
-func TestHandleDelivery(t *testing.T) {
-	type answer struct{ Asked, ByInit bool }
-	for _, c := range []struct {
-		delivery string
-		can      bool
-		want     answer
-	}{
-		{"init", true, answer{false, true}},
-		{"image", false, answer{false, false}},
-		{"auto", true, answer{true, false}},
-		{"auto", false, answer{true, true}},
-	} {
-		var got answer
-		handler := Handler{Agent: testAgent}
-		handler.Agent.Delivery = c.delivery
-		handler.ImageVolumes = func() bool { got.Asked = true; return c.can }
-		response := handler.Handle(t.Context(), requestFor(encode(t, taskPod(step("a")))))
-		got.ByInit = strings.Contains(string(response.Patch), contract.AgentContainer)
-		if diff := cmp.Diff(c.want, got); diff != "" {
-			t.Errorf("%s, and the nodes can: %t (-want +got):\n%s", c.delivery, c.can, diff)
-		}
-	}
-}
-
-// slow is a registry that doesn't answer.
-type slow struct{}
-
-func (slow) Resolve(ctx context.Context, _ entrypoint.Request) (entrypoint.Command, error) {
-	<-ctx.Done()
-	return entrypoint.Command{}, ctx.Err()
-}
-
-// TestSlowRegistry proves that the user reads what took so long, and not that a webhook did.
-func TestSlowRegistry(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	d := &draft{pod: userPod(corev1.Container{Name: "a", Image: "x"})}
-	if err := d.sequence(); err != nil {
-		t.Fatal(err)
-	}
-	const want = `the container "a": its registry has not told the command of the image "x" in time: set command`
-	if err := d.resolve(ctx, slow{}, "default"); err == nil || err.Error() != want {
-		t.Errorf("the refusal is %v, want %s", err, want)
 	}
 }

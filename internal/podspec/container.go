@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"bytes"
@@ -13,12 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 )
 
-// fields are those of an object as its JSON has them.
+// fields is an object as decoded from JSON.
 type fields = map[string]any
 
-// override is the Task's container with the fields of the Pod's over it. By the time that a webhook sees a Pod, the API server has
-// written its defaults into it; they are nothing that the user wants.
-func override(container corev1.Container, own fields, ranges map[string][]string) (fields, error) {
+// overrideContainer returns the Task's container with the fields of the Pod's container over it. A webhook sees a Pod with the API server's
+// defaults in it. They are no choice of the user: so the Task's fields take precedence over defaults.
+func overrideContainer(container corev1.Container, own fields, ranges map[string][]string) (fields, error) {
 	base, over := fieldsOf(container), clone(own)
 	defaults := fields{}
 	for key, value := range own {
@@ -33,7 +33,7 @@ func override(container corev1.Container, own fields, ranges map[string][]string
 		delete(over, "image")
 	}
 	dropLimitRange(over, ranges)
-	merged, err := merge(base, over)
+	merged, err := mergeContainer(base, over)
 	for key, value := range defaults {
 		if _, set := merged[key]; !set && err == nil {
 			merged[key] = value
@@ -42,9 +42,9 @@ func override(container corev1.Container, own fields, ranges map[string][]string
 	return merged, err
 }
 
-// replace is the Task's container in the place of one that only keeps a place. What other webhooks may have put into that one stays, and
-// what nobody here knows.
-func replace(own fields, known corev1.Container, container corev1.Container) (fields, error) {
+// replacePlaceholder returns the Task's container in the place of the placeholder. Of the placeholder it keeps unknown fields, and the lists that
+// other webhooks add to.
+func replacePlaceholder(own fields, known corev1.Container, container corev1.Container) (fields, error) {
 	base, over := clone(own), fieldsOf(container)
 	for key := range fieldsOf(known) {
 		switch key {
@@ -53,24 +53,24 @@ func replace(own fields, known corev1.Container, container corev1.Container) (fi
 			delete(base, key)
 		}
 	}
-	return merge(base, over)
+	return mergeContainer(base, over)
 }
 
-// merge puts the fields of one container over those of another, as a strategic merge patch does. Where a field says only one of
-// several things (a probe asks by HTTP or runs a command, a variable has a value or a valueFrom), it is taken as a whole.
-func merge(base, over fields) (fields, error) {
-	giveWay(base, over, "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+// mergeContainer puts the fields of one container over those of another, as a strategic merge patch does. It replaces a field as a whole if the field
+// holds one of several alternatives, such as a probe by HTTP or by a command.
+func mergeContainer(base, over fields) (fields, error) {
+	dropOverridden(base, over, "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
 	ofBase, _ := base["securityContext"].(fields)
 	ofOver, _ := over["securityContext"].(fields)
-	giveWay(ofBase, ofOver, "seccompProfile", "appArmorProfile")
+	dropOverridden(ofBase, ofOver, "seccompProfile", "appArmorProfile")
 	for _, list := range []string{"env", "envFrom", "ports", "volumeMounts"} {
 		mergeList(base, over, list)
 	}
 	return strategicpatch.StrategicMergeMapPatch(base, over, corev1.Container{})
 }
 
-// giveWay removes those fields that the other object has too.
-func giveWay(base, over fields, keys ...string) {
+// dropOverridden removes fields that the other object has, too.
+func dropOverridden(base, over fields, keys ...string) {
 	for _, key := range keys {
 		if _, both := over[key]; both {
 			delete(base, key)
@@ -78,8 +78,8 @@ func giveWay(base, over fields, keys ...string) {
 	}
 }
 
-// mergeList moves the elements of a list over those of the other that are the same: into their place, and what the other one hasn't to the end.
-// A variable may be made of those before it: so the order stays, and so do variables of one name, of which the last counts.
+// mergeList moves the elements of a list from over to base: into the place of the element with the same key, or to the end. A variable may refer to
+// those before it, so the order stays. Variables that share a name stay, too: the last one counts.
 func mergeList(base, over fields, list string) {
 	ofBase, _ := base[list].([]any)
 	ofOver, _ := over[list].([]any)
@@ -116,8 +116,8 @@ func mergeList(base, over fields, list string) {
 	delete(over, list)
 }
 
-// elementKey tells which elements of a list are the same. A strategic patch has no key for envFrom, whose whole list it would replace, and
-// for ports one that takes UDP for TCP.
+// elementKey returns the key by which mergeList compares elements. A strategic patch has no key for envFrom, whose list it would replace, and a key
+// for ports that doesn't distinguish UDP from TCP.
 func elementKey(list string, element fields) string {
 	switch list {
 	case "env":
@@ -134,14 +134,14 @@ func elementKey(list string, element fields) string {
 	return fmt.Sprintf("%#v", element)
 }
 
-// withMissing is an object with those fields of the other's that it lacks.
+// withMissing returns an object with the fields of another that it lacks.
 func withMissing(object, other fields) fields {
 	all := maps.Clone(other)
 	maps.Copy(all, object)
 	return all
 }
 
-// isDefault says whether a field of a container is what the API server writes where it is missing.
+// isDefault reports whether a field of a container has the value that the API server writes if the field is missing.
 func isDefault(key string, value any, container fields) bool {
 	switch key {
 	case "terminationMessagePath":
@@ -167,12 +167,12 @@ func defaultPullPolicy(image string) corev1.PullPolicy {
 	return corev1.PullIfNotPresent
 }
 
-// limitRange is how the admission plugin LimitRanger says what it has put into containers that had none
+// limitRange matches a sentence of the admission plugin LimitRanger about the resources that it has set on a container
 // (k8s.io/kubernetes/plugin/pkg/admission/limitranger).
 var limitRange = regexp.MustCompile(`^(?:LimitRanger plugin set: )?(.+) (request|limit) for (?:init )?container (\S+)$`)
 
-// limitRanges returns the sentences of the annotation that the plugin leaves, by the container that they are about. It reads them once: the
-// annotation may be the user's, and long.
+// limitRanges returns the sentences in the annotation that the plugin leaves, by their container. It reads the annotation once: a user may have
+// written it, and it may be long.
 func limitRanges(pod *corev1.Pod) map[string][]string {
 	about := map[string][]string{}
 	for part := range strings.SplitSeq(pod.Annotations["kubernetes.io/limit-ranger"], "; ") {
@@ -182,8 +182,8 @@ func limitRanges(pod *corev1.Pod) map[string][]string {
 	return about
 }
 
-// dropLimitRange takes away the defaults of the namespace's LimitRange. The plugin runs again after the webhook, and puts them where
-// the Task has none either.
+// dropLimitRange removes the defaults of the namespace's LimitRange. The plugin runs again after the webhook, and sets them if the Task has no
+// values either.
 func dropLimitRange(container fields, ranges map[string][]string) {
 	resources, _ := container["resources"].(fields)
 	name, _ := container["name"].(string)
@@ -199,7 +199,7 @@ func dropLimitRange(container fields, ranges map[string][]string) {
 	}
 }
 
-// fieldsOf are the fields of a typed object, without those that aren't set.
+// fieldsOf returns the fields of a typed object that are set.
 func fieldsOf(object any) fields {
 	content, err := json.Marshal(object)
 	if err != nil {
@@ -210,7 +210,7 @@ func fieldsOf(object any) fields {
 		panic(err)
 	}
 	if resources, ok := f["resources"].(fields); ok && len(resources) == 0 {
-		delete(f, "resources") // there is no omitempty for structs
+		delete(f, "resources") // omitempty has no effect on structs
 	}
 	return f
 }
@@ -226,7 +226,7 @@ func containerOf(f fields) (corev1.Container, error) {
 	return container, err
 }
 
-// decodeExactly reads JSON, and numbers as they are written.
+// decodeExactly decodes JSON, and keeps numbers as they are written.
 func decodeExactly(content []byte, value any) error {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.UseNumber()

@@ -1,4 +1,4 @@
-package controller
+package podspec
 
 import (
 	"fmt"
@@ -13,28 +13,44 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// podName is that of a Task's Pod: the Task's name, so that `kubectl logs TASK -c STEP` works. Later ones, after a failure,
-// have a number.
-func podName(task *v1alpha1.Task, attempt int32) string {
+// Command is what a container without a command runs, by the configuration of its image.
+type Command struct {
+	// Command and Args become the container's. They include the args that the container has itself.
+	Command, Args []string
+	// Image replaces the container's image, if it is not empty: the command is known for this digest only.
+	Image string
+}
+
+// setOn writes the command into a container, and reports whether it changed the image.
+func (c Command) setOn(container *corev1.Container) (hasNewImage bool) {
+	container.Command, container.Args = c.Command, c.Args
+	if c.Image != "" {
+		container.Image = c.Image
+	}
+	return c.Image != ""
+}
+
+// Name returns the name of a Task's Pod: the Task's own name, so that `kubectl logs TASK -c STEP` works. The Pods of later attempts have a
+// number.
+func Name(task *v1alpha1.Task, attempt int32) string {
 	if attempt <= 1 {
 		return task.Name
 	}
 	return fmt.Sprintf("%s-retry-%d", task.Name, attempt-1)
 }
 
-// newPod is a Pod of a Task. Its steps have the commands given by name, where they set none themselves. The webhook makes it
-// sequential.
-func newPod(task *v1alpha1.Task, attempt int32, commands map[string]entrypoint.Command) *corev1.Pod {
+// New returns the Pod for an attempt of a Task. The commands, by the names of their steps, are for the steps that have neither a command nor a
+// script. The webhook gates the Pod when it is created.
+func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev1.Pod {
 	pod := &corev1.Pod{}
 	if template := task.Spec.Template; template != nil {
 		pod.Labels = maps.Clone(template.Metadata.Labels)
 		pod.Annotations = maps.Clone(template.Metadata.Annotations)
 		pod.Spec = *template.Spec.DeepCopy()
 	}
-	pod.Name, pod.Namespace = podName(task, attempt), task.Namespace
+	pod.Name, pod.Namespace = Name(task, attempt), task.Namespace
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
 	if pod.Spec.RestartPolicy == "" {
 		pod.Spec.RestartPolicy = corev1.RestartPolicyNever
@@ -54,10 +70,7 @@ func newPod(task *v1alpha1.Task, attempt int32, commands map[string]entrypoint.C
 	for i, step := range task.Spec.Steps {
 		container := *step.Container.DeepCopy()
 		if command, ok := commands[step.Name]; ok {
-			container.Command, container.Args = command.Fill(container.Args)
-			if command.Image != "" {
-				container.Image = command.Image
-			}
+			command.setOn(&container)
 		}
 		if step.Script != "" {
 			file := strconv.Itoa(i + 1)
@@ -91,8 +104,8 @@ func stepOptions(step v1alpha1.Step) contract.StepOptions {
 	return o
 }
 
-// addScript makes the container run a script, which comes to it in an annotation and a file. The interpreter is named in the
-// command, not left to the kernel to find: so the file need not be executable, nor the volume allow it.
+// addScript makes the container run a script, which an annotation and a file bring into it. The command names the interpreter instead of leaving
+// it to the kernel: so the file need not be executable, and the volume may be mounted noexec.
 func addScript(pod *corev1.Pod, container *corev1.Container, file, script string) corev1.DownwardAPIVolumeFile {
 	annotation := contract.ScriptAnnotationPrefix + file
 	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, annotation, script)
@@ -106,8 +119,8 @@ func addScript(pod *corev1.Pod, container *corev1.Container, file, script string
 	}
 }
 
-// interpreter is what the first line of a script names: a program and at most one argument (execve(2)). The kubelet would
-// expand $(VAR) in both, so a $ is escaped.
+// interpreter returns what the first line of a script names: a program and at most one argument, as execve(2) reads it. It escapes each $, because
+// the kubelet would expand $(VAR).
 func interpreter(script string) []string {
 	line, _, _ := strings.Cut(script, "\n")
 	line, named := strings.CutPrefix(line, "#!")

@@ -1,8 +1,9 @@
-package webhook
+package podspec
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,7 +12,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// checkLabel refuses a label that says neither yes nor no: its Pod would run all at once, and nobody would know why.
+// checkLabel rejects a label that is neither true nor false: the steps would start at once, for no visible reason.
 func checkLabel(pod *corev1.Pod) error {
 	switch value, set := pod.Labels[contract.SequentialLabel]; {
 	case !set, value == "true", value == "false":
@@ -21,8 +22,8 @@ func checkLabel(pod *corev1.Pod) error {
 	}
 }
 
-// checkUsers refuses a Pod of a user's that can't be made sequential, whatever its steps are.
-func checkUsers(pod *corev1.Pod) error {
+// checkUserPod rejects a user's Pod that can't be gated, regardless of its steps.
+func checkUserPod(pod *corev1.Pod) error {
 	for key := range pod.Annotations {
 		if key == contract.OptionsAnnotation || strings.HasPrefix(key, contract.ScriptAnnotationPrefix) {
 			return fmt.Errorf("metadata.annotations: %s is set by taskflow alone: remove it, and name a Task with the label %s", key, contract.TaskLabel)
@@ -31,15 +32,15 @@ func checkUsers(pod *corev1.Pod) error {
 	if err := checkAnnotations(pod); err != nil {
 		return err
 	}
-	if owner := metav1.GetControllerOf(pod); owner != nil && startsForEver(*owner) {
+	if owner := metav1.GetControllerOf(pod); owner != nil && replacesFinishedPods(*owner) {
 		return fmt.Errorf("metadata.ownerReferences: the %s %q starts its Pods again for ever, and steps end: use a Job, or remove the taskflow labels from the Pod template",
 			owner.Kind, owner.Name)
 	}
 	return checkNames(pod, "")
 }
 
-// startsForEver says whether the owner makes a new Pod for each that has ended well.
-func startsForEver(owner metav1.OwnerReference) bool {
+// replacesFinishedPods reports whether the owner creates a new Pod for each one that succeeded.
+func replacesFinishedPods(owner metav1.OwnerReference) bool {
 	group, _, grouped := strings.Cut(owner.APIVersion, "/")
 	switch owner.Kind {
 	case "ReplicaSet", "StatefulSet", "DaemonSet":
@@ -50,7 +51,7 @@ func startsForEver(owner metav1.OwnerReference) bool {
 	return false
 }
 
-// checkAnnotations refuses what would open gates before their time, or in a way that there isn't.
+// checkAnnotations rejects annotations that would release steps early, or that name an unknown hand-off or delivery.
 func checkAnnotations(pod *corev1.Pod) error {
 	for _, annotation := range []string{contract.OrderAnnotation, contract.HaltAnnotation} {
 		if _, set := pod.Annotations[annotation]; set {
@@ -67,9 +68,9 @@ func checkAnnotations(pod *corev1.Pod) error {
 	return nil
 }
 
-// checkNames refuses volumes and containers that would be taken for taskflow's own, but one volume.
-func checkNames(pod *corev1.Pod, but string) error {
-	reserved := func(name string) bool { return strings.HasPrefix(name, contract.ReservedPrefix) && name != but }
+// checkNames rejects volumes and containers with the names of taskflow's own, except for one volume.
+func checkNames(pod *corev1.Pod, except string) error {
+	reserved := func(name string) bool { return strings.HasPrefix(name, contract.ReservedPrefix) && name != except }
 	for _, volume := range pod.Spec.Volumes {
 		if reserved(volume.Name) {
 			return fmt.Errorf("spec.volumes: %q starts with %s, which is for taskflow's own: choose another name", volume.Name, contract.ReservedPrefix)
@@ -89,8 +90,8 @@ func checkNames(pod *corev1.Pod, but string) error {
 	return nil
 }
 
-// check refuses what can't be made sequential, or would be taken for taskflow's own.
-func check(pod *corev1.Pod) error {
+// checkPod rejects a Pod that can't be gated, regardless of its author.
+func checkPod(pod *corev1.Pod) error {
 	if err := checkAnnotations(pod); err != nil {
 		return err
 	}
@@ -100,16 +101,25 @@ func check(pod *corev1.Pod) error {
 	return checkNames(pod, contract.ScriptsVolume)
 }
 
-// checkStep refuses a step that would do something before its turn, or again and again.
+// inits are programs that exit at once unless they are process 1 of their container, which is the agent. /init is s6-overlay's. Only these paths
+// count: a program of the same name elsewhere may be anything.
+var inits = []string{
+	"/init",
+	"/sbin/init", "/usr/sbin/init",
+	"/lib/systemd/systemd", "/usr/lib/systemd/systemd",
+}
+
+// checkStep rejects a step that would do something before its turn, that the kubelet would restart against the Pod's restartPolicy, or that can't
+// run below the agent.
 func checkStep(container *corev1.Container) error {
 	switch {
 	case container.Lifecycle != nil && container.Lifecycle.PostStart != nil:
 		return fmt.Errorf("the step %q has lifecycle.postStart, which would run before its turn: put it into the command", container.Name)
 	case container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0:
 		return fmt.Errorf("the step %q has a restartPolicy of its own, which isn't supported: set spec.restartPolicy", container.Name)
-	}
-	if err := checkProcess1(container); err != nil {
-		return err
+	case len(container.Command) > 0 && slices.Contains(inits, container.Command[0]):
+		return fmt.Errorf("the step %q runs %s, which has to be process 1, and that is taskflow's agent: set command to the program that it would start",
+			container.Name, container.Command[0])
 	}
 	for _, device := range container.VolumeDevices {
 		if overlap(device.DevicePath, contract.OwnDir) || overlap(device.DevicePath, contract.PodInfoDir) {
@@ -120,8 +130,8 @@ func checkStep(container *corev1.Container) error {
 	return nil
 }
 
-// checkHelper refuses a container beside the steps that doesn't end, or isn't started again, as the Pod says: what it means for the first step,
-// and for the end of the Pod, couldn't be told from the Pod's restartPolicy.
+// checkHelper rejects a helper with a restart policy of its own: what its end means for the first step and for the end of the Pod follows from the
+// Pod's restartPolicy.
 func checkHelper(container *corev1.Container) error {
 	if container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0 {
 		return fmt.Errorf("the container %q is no step and has a restartPolicy of its own, which isn't supported: remove it, or make it an init container with restartPolicy: Always",
@@ -130,9 +140,9 @@ func checkHelper(container *corev1.Container) error {
 	return nil
 }
 
-// checkOwner refuses a Pod that only looks as if the operator had created it for a Task: the Task would take the Pod's end for its own.
+// checkOwner rejects a Pod that only looks as if the operator had created it for a Task: the Task would finish when the Pod does.
 func checkOwner(pod *corev1.Pod) error {
-	if task := controllingTask(pod); task != "" {
+	if task := OwnerTask(pod); task != "" {
 		return fmt.Errorf("metadata.ownerReferences: only taskflow creates the Pods of a Task: remove the owner reference to the Task %q, and name the Task in the label %s",
 			task, contract.TaskLabel)
 	}
@@ -142,13 +152,14 @@ func checkOwner(pod *corev1.Pod) error {
 	return nil
 }
 
-// checkContinue refuses a failure that doesn't matter and is run again for ever. In a Task the API server refuses it.
+// checkContinue rejects onError: Continue together with restartPolicy: OnFailure, because the kubelet would restart the failed step without end. For
+// a Task's own Pod, the API server rejects it.
 func checkContinue(pod *corev1.Pod) error {
 	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	if err != nil || pod.Spec.RestartPolicy != corev1.RestartPolicyOnFailure {
 		return err
 	}
-	for _, name := range contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]) {
+	for _, name := range StepNames(pod) {
 		if options[name].ContinueOnError {
 			return fmt.Errorf("spec.restartPolicy: OnFailure would run the step %q again for ever, whose Task says onError: Continue: set it to Never", name)
 		}

@@ -1,4 +1,4 @@
-package controller
+package podspec
 
 import (
 	"testing"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
 // newTask is a Task with the containers as its steps.
@@ -26,7 +25,7 @@ func newTask(steps ...corev1.Container) *v1alpha1.Task {
 func TestNewPod(t *testing.T) {
 	build := corev1.Container{Name: "build", Image: "golang", Command: []string{"go"}, Args: []string{"build"}, Env: []corev1.EnvVar{{Name: "A", Value: "b"}}}
 	push := corev1.Container{Name: "push", Image: "crane", Command: []string{"crane"}}
-	pod := func(edits ...edit) *corev1.Pod {
+	pod := func(edits ...func(*corev1.Pod)) *corev1.Pod {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
 				Name:        "example",
@@ -85,8 +84,8 @@ func TestNewPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			task := newTask(build, push)
 			task.Spec.Template = c.template
-			if diff := cmp.Diff(c.want, newPod(task, 1, nil)); diff != "" {
-				t.Errorf("newPod (-want +got):\n%s", diff)
+			if diff := cmp.Diff(c.want, New(task, 1, nil)); diff != "" {
+				t.Errorf("New (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -96,10 +95,10 @@ func TestNewPod(t *testing.T) {
 func TestPodName(t *testing.T) {
 	task := newTask()
 	for attempt, want := range []string{"example", "example", "example-retry-1", "example-retry-2"} {
-		if got := podName(task, int32(attempt)); got != want { // attempt 0: nothing was written yet
-			t.Errorf("podName of attempt %d = %q, want %q", attempt, got, want)
+		if got := Name(task, int32(attempt)); got != want { // attempt 0: nothing was written yet
+			t.Errorf("Name for attempt %d = %q, want %q", attempt, got, want)
 		}
-		if got := newPod(task, int32(attempt), nil).Name; got != want {
+		if got := New(task, int32(attempt), nil).Name; got != want {
 			t.Errorf("the name of the Pod of attempt %d is %q, want %q", attempt, got, want)
 		}
 	}
@@ -169,15 +168,15 @@ func TestNewPodFields(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			task := newTask(corev1.Container{Name: "a", Command: []string{"a"}}, corev1.Container{Name: "b", Command: []string{"b"}})
-			want := newPod(task, 1, nil)
+			want := New(task, 1, nil)
 			c.want(want)
 			c.edit(task)
 			before := task.DeepCopy()
-			if diff := cmp.Diff(want, newPod(task, 1, nil)); diff != "" {
-				t.Errorf("newPod (-want +got):\n%s", diff)
+			if diff := cmp.Diff(want, New(task, 1, nil)); diff != "" {
+				t.Errorf("New (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(before, task); diff != "" {
-				t.Errorf("the Task after newPod (-before +after):\n%s", diff)
+				t.Errorf("the Task after New (-before +after):\n%s", diff)
 			}
 		})
 	}
@@ -216,47 +215,6 @@ func TestInterpreter(t *testing.T) {
 	}
 }
 
-// TestNewPodCommands proves what a step without a command runs: what it would have run without taskflow. It always has a command then:
-// the webhook can't look into the image, and refuses a step without one.
-func TestNewPodCommands(t *testing.T) {
-	type argv struct{ Command, Args []string }
-	var (
-		own   = argv{[]string{"sh", "-c"}, []string{"echo $(A)"}}
-		image = func(entry, cmd []string) *entrypoint.Command { return &entrypoint.Command{Entrypoint: entry, Cmd: cmd} }
-	)
-	cases := map[string]struct {
-		step  argv
-		image *entrypoint.Command
-		want  argv
-	}{
-		"its own command":                      {own, nil, own},
-		"ENTRYPOINT":                           {argv{}, image([]string{"/app", "run"}, nil), argv{[]string{"/app", "run"}, nil}},
-		"ENTRYPOINT and CMD":                   {argv{}, image([]string{"/app"}, []string{"--help"}), argv{[]string{"/app"}, []string{"--help"}}},
-		"ENTRYPOINT, args in the place of CMD": {argv{nil, []string{"$(A)"}}, image([]string{"/app"}, []string{"--help"}), argv{[]string{"/app"}, []string{"$(A)"}}},
-		"CMD":                                  {argv{}, image(nil, []string{"sh", "$(A)"}), argv{[]string{"sh", "$$(A)"}, nil}},
-		"args in the place of CMD":             {argv{nil, []string{"env", "$(A)"}}, image(nil, []string{"sh"}), argv{[]string{"env", "$(A)"}, nil}},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			task := newTask(
-				corev1.Container{Name: "first", Command: []string{"first"}},
-				corev1.Container{Name: "step", Command: c.step.Command, Args: c.step.Args},
-			)
-			commands := map[string]entrypoint.Command{}
-			if c.image != nil {
-				commands["step"] = *c.image
-			}
-			containers := newPod(task, 1, commands).Spec.Containers
-			if diff := cmp.Diff(argv{Command: []string{"first"}}, argv{containers[0].Command, containers[0].Args}); diff != "" {
-				t.Errorf("what the other step runs (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(c.want, argv{containers[1].Command, containers[1].Args}); diff != "" {
-				t.Errorf("what the step runs (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 // TestNewPodLeavesTheTaskAlone proves that Task and Pod share nothing: the Task is the cache's.
 func TestNewPodLeavesTheTaskAlone(t *testing.T) {
 	task := newTask(corev1.Container{Name: "a", Command: []string{"a"}, Env: []corev1.EnvVar{{Name: "A"}}})
@@ -265,10 +223,10 @@ func TestNewPodLeavesTheTaskAlone(t *testing.T) {
 		Spec:     corev1.PodSpec{Containers: make([]corev1.Container, 0, 8), Volumes: []corev1.Volume{{Name: "work"}}},
 	}
 	before := task.DeepCopy()
-	pod := newPod(task, 1, nil)
+	pod := New(task, 1, nil)
 	pod.Labels["a"], pod.Annotations["a"] = "changed", "changed"
 	pod.Spec.Volumes[0].Name, pod.Spec.Containers[0].Command[0], pod.Spec.Containers[0].Env[0].Name = "changed", "changed", "changed"
 	if diff := cmp.Diff(before, task); diff != "" {
-		t.Errorf("the Task after newPod (-before +after):\n%s", diff)
+		t.Errorf("the Task after New (-before +after):\n%s", diff)
 	}
 }

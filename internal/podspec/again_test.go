@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"slices"
@@ -86,7 +86,7 @@ func TestPlanTwice(t *testing.T) {
 			t.Run(name+", "+delivery, func(t *testing.T) {
 				pod := taskPod(step("a"), step("b"), step("c"))
 				pod.Annotations[contract.DeliveryAnnotation] = delivery
-				once := mutatePod(t, pod)
+				once := gateTyped(t, pod)
 				between(once)
 				assertNothingToAdd(t, encode(t, once))
 			})
@@ -125,10 +125,10 @@ func TestPlanTwiceProbes(t *testing.T) {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				pod := taskPod(step("a"), step("b"))
 				edit(pod)
-				once := mutatePod(t, pod)
+				once := gateTyped(t, pod)
 				probe(&pod.Spec.Containers[1])
 				probe(&once.Spec.Containers[1])
-				want, got := mutatePod(t, pod), mutatePod(t, once)
+				want, got := gateTyped(t, pod), gateTyped(t, once)
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("the Pod after two calls (-after one +got):\n%s", diff)
 				}
@@ -160,9 +160,9 @@ func TestPlanOfACopy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := taskPod(step("a"), step("b"), step("c"))
 			pod.Spec.Containers = append(pod.Spec.Containers, c.helpers...)
-			pod = mutatePod(t, pod)
+			pod = gateTyped(t, pod)
 			c.edit(pod)
-			again := encode(t, mutatePod(t, pod))
+			again := encode(t, gateTyped(t, pod))
 			got := decodePod(t, again)
 			if diff := cmp.Diff(c.want, result{
 				got.Annotations[contract.OrderAnnotation], got.Annotations[contract.HaltAnnotation], got.Labels[contract.SequentialLabel],
@@ -197,9 +197,9 @@ func TestPlanTwiceRefuses(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			once := mutatePod(t, taskPod(step("a"), step("b"), step("c")))
+			once := gateTyped(t, taskPod(step("a"), step("b"), step("c")))
 			c.between(&once.Spec.Containers[1])
-			patch, err := planRaw(t, encode(t, once))
+			patch, err := gateRaw(t, encode(t, once))
 			if err == nil {
 				t.Fatalf("plan = %v, want a refusal", patch)
 			}

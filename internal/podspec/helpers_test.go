@@ -1,9 +1,10 @@
-package webhook
+package podspec
 
 import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"testing"
 
 	rfc6902 "github.com/evanphx/json-patch/v5"
@@ -57,39 +58,116 @@ func mount(name, path string) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: name, MountPath: path}
 }
 
-// mutate does what the API server does with the webhook's answer: it applies the patch to the Pod's own JSON.
-func mutate(t *testing.T, raw []byte) []byte {
+// outcome is what a Mutation makes of a Pod.
+type outcome struct {
+	Patch     []byte
+	Warnings  []string
+	Rejection string
+}
+
+// mutateRaw takes a Pod through a Mutation: the Pod of a Task as the operator, and every other one as a user.
+func mutateRaw(t *testing.T, raw []byte, known ...*v1alpha1.Task) outcome {
 	t.Helper()
-	patch, err := planRaw(t, raw)
+	m, err := mutation(t, raw, known...)
 	if err != nil {
-		t.Fatalf("plan: %v", err)
+		return outcome{Rejection: err.Error()}
+	}
+	if len(m.Patch) == 0 {
+		return outcome{Warnings: m.Warnings}
+	}
+	patch, err := m.Patch.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outcome{Patch: patch, Warnings: m.Warnings}
+}
+
+func mutation(t *testing.T, raw []byte, known ...*v1alpha1.Task) (*Mutation, error) {
+	t.Helper()
+	pod := decodePod(t, raw)
+	m, err := NewMutation(raw, pod, OwnerTask(pod) != "")
+	if err != nil {
+		return nil, err
+	}
+	var task *v1alpha1.Task
+	if name, isNeeded := m.TaskName(); isNeeded {
+		i := slices.IndexFunc(known, func(task *v1alpha1.Task) bool { return task.Name == name })
+		if i < 0 {
+			t.Fatalf("there is no Task %q", name)
+		}
+		task = known[i]
+	}
+	unresolved, err := m.Complete(task)
+	if err != nil {
+		return nil, err
+	}
+	commands := map[string]Command{}
+	for _, container := range unresolved {
+		commands[container.Name] = commandOf(container)
+	}
+	return m, m.Gate(testAgent, commands)
+}
+
+// commandOf is the command of an image; that of "pinned" depends on the digest.
+func commandOf(container *corev1.Container) Command {
+	command := Command{Command: []string{"/entry", container.Image}, Args: container.Args}
+	if container.Image == "pinned" {
+		command.Image = "pinned@sha256:0"
+	}
+	return command
+}
+
+// admit does what the API server does with the outcome. It fails the test if the Pod is rejected.
+func admit(t *testing.T, raw []byte, known ...*v1alpha1.Task) (admitted []byte, warnings []string) {
+	t.Helper()
+	got := mutateRaw(t, raw, known...)
+	if got.Rejection != "" {
+		t.Fatalf("the Pod was rejected: %s", got.Rejection)
+	}
+	return applyJSON(t, raw, got.Patch), got.Warnings
+}
+
+// assertUnchanged fails the test if a Mutation has anything to add to the Pod, or to say about it.
+func assertUnchanged(t *testing.T, raw []byte) {
+	t.Helper()
+	if diff := cmp.Diff(outcome{}, mutateRaw(t, raw)); diff != "" {
+		t.Errorf("the second mutation (-want +got):\n%s", diff)
+	}
+}
+
+// gate applies the patch of gatePod to the Pod's own JSON, as the API server does.
+func gate(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	patch, err := gateRaw(t, raw)
+	if err != nil {
+		t.Fatalf("gatePod: %v", err)
 	}
 	return apply(t, raw, patch)
 }
 
-// mutatePod is mutate for a Pod without fields that the linked API types don't know.
-func mutatePod(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+// gateTyped is gate for a Pod without unknown fields.
+func gateTyped(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	return decodePod(t, mutate(t, encode(t, pod)))
+	return decodePod(t, gate(t, encode(t, pod)))
 }
 
-// planRaw is plan for the JSON of a Pod. It fails the test where plan changes the Pod itself.
-func planRaw(t *testing.T, raw []byte) (jsonpatch.Patch, error) {
+// gateRaw is gatePod for the JSON of a Pod. It fails the test if gatePod changes the Pod itself.
+func gateRaw(t *testing.T, raw []byte) (jsonpatch.Patch, error) {
 	t.Helper()
 	pod := decodePod(t, raw)
 	before := pod.DeepCopy()
-	patch, err := plan(pod, testAgent)
+	patch, _, err := gatePod(pod, testAgent)
 	if diff := diff(before, pod); diff != "" {
-		t.Errorf("plan changed its Pod (-before +after):\n%s", diff)
+		t.Errorf("gatePod changed its Pod (-before +after):\n%s", diff)
 	}
 	return patch, err
 }
 
 func assertNothingToAdd(t *testing.T, raw []byte) {
 	t.Helper()
-	patch, err := planRaw(t, raw)
+	patch, err := gateRaw(t, raw)
 	if err != nil || len(patch) > 0 {
-		t.Errorf("plan for %s = %v, %v, want nothing to add", raw, patch, err)
+		t.Errorf("gatePod for %s = %v, %v, want nothing to add", raw, patch, err)
 	}
 }
 

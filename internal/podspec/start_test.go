@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"strings"
@@ -55,7 +55,7 @@ func TestPlanWorkDir(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			container := step("a", c.mounts...)
 			container.WorkingDir = c.dir
-			got := mutatePod(t, startPod(container)).Spec.Containers[0]
+			got := gateTyped(t, startPod(container)).Spec.Containers[0]
 			flags, err := contract.ParseAgentFlags(got.Args)
 			if err != nil {
 				t.Fatal(err)
@@ -86,12 +86,12 @@ func TestPlanWorkDirOfProbes(t *testing.T) {
 	container := step("a", mount("s", "/s"))
 	container.WorkingDir = "/s/$(A)" // the kubelet expands it in commands and probes, and neither in workingDir nor in hooks
 	pod := startPod(container)
-	once := mutatePod(t, pod)
+	once := gateTyped(t, pod)
 	add(&pod.Spec.Containers[0])
 	add(&once.Spec.Containers[0])
 	for name, pod := range map[string]*corev1.Pod{"at the first call": pod, "at the second call": once} {
 		t.Run(name, func(t *testing.T) {
-			raw := mutate(t, encode(t, pod))
+			raw := gate(t, encode(t, pod))
 			c := decodePod(t, raw).Spec.Containers[0]
 			got := map[string]string{
 				"live":  strings.Join(c.LivenessProbe.Exec.Command, " "),
@@ -115,7 +115,7 @@ func TestPlanWorkDirOfProbes(t *testing.T) {
 	network.WorkingDir = "/s/src"
 	network.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/"}}}
 	network.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1}}}
-	got := mutatePod(t, startPod(network)).Spec.Containers[0]
+	got := gateTyped(t, startPod(network)).Spec.Containers[0]
 	if diff := cmp.Diff(network.Lifecycle, got.Lifecycle); diff != "" || got.LivenessProbe.Exec != nil {
 		t.Errorf("probes and hooks without a command: %+v, hooks (-want +got):\n%s", got.LivenessProbe, diff)
 	}
@@ -167,7 +167,7 @@ func TestPlanEarlyMounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := startPod(step("a", c.a...), step("b", c.b...))
 			var got [][]string
-			for _, container := range mutatePod(t, pod).Spec.Containers {
+			for _, container := range gateTyped(t, pod).Spec.Containers {
 				flags, err := contract.ParseAgentFlags(container.Args)
 				if err != nil {
 					t.Fatal(err)
@@ -224,7 +224,7 @@ func TestPlanRefusesAFileBeforeItIsWritten(t *testing.T) {
 			if c.edit != nil {
 				c.edit(pod)
 			}
-			_, err := planRaw(t, encode(t, pod))
+			_, err := gateRaw(t, encode(t, pod))
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -242,7 +242,7 @@ func TestStartWarningsAreFew(t *testing.T) {
 	for name := range strings.FieldsSeq("a b c d e f g h") {
 		second.VolumeMounts = append(second.VolumeMounts, subPath("s", "/"+name, name))
 	}
-	got := startWarnings(startPod(step("a", mount("s", "/s")), second))
+	_, got := admit(t, encode(t, startPod(step("a", mount("s", "/s")), second)))
 	if len(got) != 6 || got[5] != "3 more mounts are made when the Pod starts, before earlier steps run" {
 		t.Errorf("%d warnings: %q", len(got), got)
 	}

@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"slices"
@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
@@ -244,7 +243,7 @@ spec:
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			want := decode(t, fromYAML(t, c.want))
-			if diff := cmp.Diff(want, decode(t, mutate(t, fromYAML(t, c.pod)))); diff != "" {
+			if diff := cmp.Diff(want, decode(t, gate(t, fromYAML(t, c.pod)))); diff != "" {
 				t.Errorf("the Pod after the patch (-want +got):\n%s", diff)
 			}
 		})
@@ -280,7 +279,7 @@ func TestPlanLeavesOtherPodsAlone(t *testing.T) {
 func TestPlanReadsEveryVersionOfTheAPI(t *testing.T) {
 	pod := taskPod(step("a"))
 	pod.OwnerReferences[0].APIVersion = "api.practice.com/v1"
-	if got := mutatePod(t, pod).Annotations[contract.OrderAnnotation]; got != "1" {
+	if got := gateTyped(t, pod).Annotations[contract.OrderAnnotation]; got != "1" {
 		t.Errorf("the order is %q, want 1", got)
 	}
 }
@@ -358,7 +357,7 @@ func TestPlanStep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			container := step("a")
 			c.edit(&container)
-			got := mutatePod(t, taskPod(container)).Spec.Containers[0]
+			got := gateTyped(t, taskPod(container)).Spec.Containers[0]
 
 			gotFlags, err := contract.ParseAgentFlags(got.Args)
 			if err != nil {
@@ -431,7 +430,7 @@ func TestPlanHandOff(t *testing.T) {
 				edit(pod)
 			}
 			var got []told
-			for _, container := range mutatePod(t, pod).Spec.Containers {
+			for _, container := range gateTyped(t, pod).Spec.Containers {
 				flags, err := contract.ParseAgentFlags(container.Args)
 				if err != nil {
 					t.Fatalf("ParseAgentFlags(%q): %v", container.Args, err)
@@ -667,7 +666,7 @@ func TestPlanRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := taskPod(step("a"), step("b"), step("c"))
 			c.edit(pod)
-			patch, err := planRaw(t, encode(t, pod))
+			patch, err := gateRaw(t, encode(t, pod))
 			if err == nil {
 				t.Fatalf("plan = %v, want a refusal", patch)
 			}
@@ -678,45 +677,5 @@ func TestPlanRefuses(t *testing.T) {
 				t.Errorf("beside the refusal there is the patch %v", patch)
 			}
 		})
-	}
-}
-
-// TestPlanAgentOnRestrictedNamespaces proves that what is added passes the PodSecurity level restricted, field by field as
-// https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted lists them: the Pod's own settings may be missing,
-// so the container has each.
-func TestPlanAgentOnRestrictedNamespaces(t *testing.T) {
-	pod := mutatePod(t, taskPod(step("a")))
-	agent := pod.Spec.InitContainers[0]
-	security := agent.SecurityContext
-	if security == nil || security.Capabilities == nil || security.SeccompProfile == nil {
-		t.Fatalf("the security context of the agent's container isn't complete: %+v", security)
-	}
-	for field, holds := range map[string]bool{
-		"allowPrivilegeEscalation is false":        ptr.Equal(security.AllowPrivilegeEscalation, new(false)),
-		"privileged is not set":                    security.Privileged == nil,
-		"capabilities.drop is ALL":                 slices.Equal(security.Capabilities.Drop, []corev1.Capability{"ALL"}),
-		"capabilities.add is empty":                len(security.Capabilities.Add) == 0,
-		"runAsNonRoot is true":                     ptr.Equal(security.RunAsNonRoot, new(true)),
-		"runAsUser is not root":                    ptr.Deref(security.RunAsUser, 0) > 0,
-		"runAsGroup is not root":                   ptr.Deref(security.RunAsGroup, 0) > 0,
-		"seccompProfile.type is RuntimeDefault":    security.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
-		"seccompProfile.localhostProfile is unset": security.SeccompProfile.LocalhostProfile == nil,
-		"readOnlyRootFilesystem is true":           ptr.Equal(security.ReadOnlyRootFilesystem, new(true)),
-		"procMount is not set":                     security.ProcMount == nil,
-		"seLinuxOptions is not set":                security.SELinuxOptions == nil,
-		"appArmorProfile is not set":               security.AppArmorProfile == nil,
-		"windowsOptions is not set":                security.WindowsOptions == nil,
-		"there are no host ports":                  len(agent.Ports) == 0,
-		"there are no handlers with a host":        agent.Lifecycle == nil && agent.LivenessProbe == nil && agent.ReadinessProbe == nil && agent.StartupProbe == nil,
-	} {
-		if !holds {
-			t.Errorf("it isn't so that %s: %+v", field, security)
-		}
-	}
-	for _, volume := range pod.Spec.Volumes {
-		allowed := corev1.VolumeSource{EmptyDir: volume.EmptyDir, DownwardAPI: volume.DownwardAPI}
-		if diff := cmp.Diff(allowed, volume.VolumeSource); diff != "" {
-			t.Errorf("the volume %q is of a type that isn't allowed (-allowed +got):\n%s", volume.Name, diff)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package webhook
+package podspec
 
 import (
 	"math"
@@ -40,7 +40,7 @@ func TestPlanOptions(t *testing.T) {
 				pod.Annotations["taskflow.practice.com/options"] = c.options
 			}
 			var got [2]told
-			for i, container := range mutatePod(t, pod).Spec.Containers {
+			for i, container := range gateTyped(t, pod).Spec.Containers {
 				flags, err := contract.ParseAgentFlags(container.Args)
 				if err != nil {
 					t.Fatal(err)
@@ -59,7 +59,7 @@ func TestPlanOptionsThatCantBeRead(t *testing.T) {
 	for _, options := range []string{"{", "[]", `{"a":{"timeout":"1m"}}`, `{"a":{"retries":-0.5}}`} {
 		pod := taskPod(step("a"))
 		pod.Annotations[contract.OptionsAnnotation] = options
-		patch, err := planRaw(t, encode(t, pod))
+		patch, err := gateRaw(t, encode(t, pod))
 		if want := "taskflow.practice.com/options is invalid: "; err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("plan with the options %s = %v, %v, want an error that starts with %q", options, patch, err, want)
 		}
@@ -74,7 +74,7 @@ func TestPlanScripts(t *testing.T) {
 		pod.Spec.Volumes = []corev1.Volume{{Name: volume}}
 		return pod
 	}
-	container := mutatePod(t, withScript(contract.ScriptsVolume, "/taskflow/scripts")).Spec.Containers[0]
+	container := gateTyped(t, withScript(contract.ScriptsVolume, "/taskflow/scripts")).Spec.Containers[0]
 	flags, err := contract.ParseAgentFlags(container.Args)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestPlanScripts(t *testing.T) {
 	if diff := cmp.Diff(want, container.VolumeMounts); diff != "" {
 		t.Errorf("the mounts (-want +got):\n%s", diff)
 	}
-	if patch, err := planRaw(t, encode(t, withScript("mine", "/taskflow/scripts"))); err == nil {
+	if patch, err := gateRaw(t, encode(t, withScript("mine", "/taskflow/scripts"))); err == nil {
 		t.Errorf("plan with another volume there = %v, want a refusal", patch)
 	}
 }
@@ -175,7 +175,7 @@ func TestPlanProbes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := step("b")
 			c.edit(&before)
-			pod := mutatePod(t, taskPod(step("a"), before))
+			pod := gateTyped(t, taskPod(step("a"), before))
 			after := pod.Spec.Containers[1]
 			if diff := cmp.Diff(c.want, after.StartupProbe); diff != "" {
 				t.Errorf("the startup probe (-want +got):\n%s", diff)

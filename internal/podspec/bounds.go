@@ -1,0 +1,66 @@
+package podspec
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+)
+
+// The bounds of a sequential Pod are far above what a node can run. They keep the time of a mutation short: part of the work grows with the
+// square of a number.
+const (
+	maxContainers = 1000
+	maxVolumes    = 1000
+	maxMounts     = 10000 // of all containers
+	maxOwnMounts  = 250   // of one container
+	maxPath       = 1024  // bytes of mountPath, subPath, subPathExpr and workingDir
+)
+
+// checkSize rejects a Pod beyond the bounds.
+func checkSize(pod *corev1.Pod) error {
+	if count := len(pod.Spec.Containers) + len(pod.Spec.InitContainers); count > maxContainers {
+		return fmt.Errorf("spec.containers: the Pod has %d containers, and a Pod with steps may have %d: split it into several Tasks", count, maxContainers)
+	}
+	if count := len(StepNames(pod)); count > maxContainers {
+		return fmt.Errorf("metadata.annotations: %s names %d steps, and there may be %d: split the Pod into several Tasks", contract.StepsAnnotation, count, maxContainers)
+	}
+	if count := len(pod.Spec.Volumes); count > maxVolumes {
+		return fmt.Errorf("spec.volumes: the Pod has %d volumes, and a Pod with steps may have %d: mount fewer", count, maxVolumes)
+	}
+	mounts := 0
+	for container := range containers(pod) {
+		count := len(container.VolumeMounts)
+		if count > maxOwnMounts {
+			return fmt.Errorf("the container %q has %d volumeMounts, and a container may have %d: mount a directory above them", container.Name, count, maxOwnMounts)
+		}
+		mounts += count
+		long := len(container.WorkingDir) > maxPath
+		for i := range container.VolumeMounts {
+			m := &container.VolumeMounts[i]
+			long = long || max(len(m.MountPath), len(m.SubPath), len(m.SubPathExpr)) > maxPath
+		}
+		if long {
+			return fmt.Errorf("the container %q has a mountPath, subPath or workingDir of more than %d bytes: use a shorter path", container.Name, maxPath)
+		}
+	}
+	if mounts > maxMounts {
+		return fmt.Errorf("spec.containers: the Pod has %d volumeMounts, and a Pod with steps may have %d: mount directories above them", mounts, maxMounts)
+	}
+	return nil
+}
+
+// checkTaskSize rejects a Task that no Pod within the bounds can take its steps from.
+func checkTaskSize(task *v1alpha1.Task) error {
+	volumes := 0
+	if task.Spec.Template != nil {
+		volumes = len(task.Spec.Template.Spec.Volumes)
+	}
+	if count := len(task.Spec.Steps) + len(task.Spec.Sidecars); count > maxContainers || volumes > maxVolumes {
+		return fmt.Errorf("the Task %q has %d steps and sidecars and %d volumes, and there may be %d and %d: split it into several Tasks",
+			task.Name, count, volumes, maxContainers, maxVolumes)
+	}
+	return nil
+}

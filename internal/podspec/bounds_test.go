@@ -1,0 +1,116 @@
+package podspec
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+)
+
+// TestBounds proves that no Pod and no Task takes long to answer, or makes a large answer: one beyond the bounds is refused with a sentence, and
+// the largest within them takes a small part of the deadline. Before there were bounds, two containers of 20,000 mounts took three and a half
+// minutes.
+func TestBounds(t *testing.T) {
+	// The slowest takes 0.1 s on two idle cores, 7 s on busy ones with the race detector, and took minutes without the bounds.
+	const patience = time.Minute
+	const maxPatch = 3 << 20 // as the webhook has it
+	steps := func(count int, edit func(i int, c *corev1.Container)) []corev1.Container {
+		var all []corev1.Container
+		for i := range count {
+			container := step(fmt.Sprintf("s%d", i))
+			if edit != nil {
+				edit(i, &container)
+			}
+			all = append(all, container)
+		}
+		return all
+	}
+	mounts := func(count int) func(int, *corev1.Container) {
+		return func(i int, c *corev1.Container) {
+			c.WorkingDir = fmt.Sprintf("/%d/0/below", i)
+			for m := range count {
+				c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: fmt.Sprintf("/%d/%d", i, m), SubPath: fmt.Sprintf("d/%d", m)})
+			}
+		}
+	}
+	deep := func(length int) func(int, *corev1.Container) {
+		return func(i int, c *corev1.Container) {
+			for m := range 10 {
+				c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: fmt.Sprintf("/%d/%d", i, m), SubPath: strings.Repeat("a/", length/2)})
+			}
+		}
+	}
+	volumes := func(count int) []corev1.Volume {
+		var all []corev1.Volume
+		for i := range count {
+			all = append(all, corev1.Volume{Name: fmt.Sprintf("v%d", i), VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+		}
+		return all
+	}
+	pod := func(containers []corev1.Container, volumes []corev1.Volume) *corev1.Pod {
+		pod := taskPod(containers...)
+		pod.Spec.Volumes = volumes
+		return pod
+	}
+	naming := func(pod *corev1.Pod, steps string) *corev1.Pod {
+		pod.OwnerReferences = nil
+		pod.Labels = map[string]string{contract.TaskLabel: "task"}
+		pod.Annotations = map[string]string{"kubernetes.io/limit-ranger": strings.Repeat("a; ", 80000)}
+		if steps != "" {
+			pod.Annotations[contract.StepsAnnotation] = steps
+		}
+		return pod
+	}
+	task := func(count, volumeCount int) *v1alpha1.Task {
+		task := &v1alpha1.Task{}
+		task.Name = "task"
+		for i := range count {
+			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step(fmt.Sprintf("s%d", i))})
+		}
+		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: volumes(volumeCount)}}
+		return task
+	}
+	for name, c := range map[string]struct {
+		pod     *corev1.Pod
+		task    *v1alpha1.Task
+		refused string
+	}{
+		"containers":                {pod: pod(steps(maxContainers, nil), nil)},
+		"too many containers":       {pod: pod(steps(20*maxContainers, nil), nil), refused: "spec.containers: the Pod has 20000 containers, and a Pod with steps may have 1000: split it into several Tasks"},
+		"mounts":                    {pod: pod(steps(maxMounts/maxOwnMounts, mounts(maxOwnMounts)), volumes(maxVolumes))},
+		"too many mounts":           {pod: pod(steps(1000, mounts(11)), nil), refused: "spec.containers: the Pod has 11000 volumeMounts, and a Pod with steps may have 10000: mount directories above them"},
+		"too many mounts of one":    {pod: pod(steps(2, mounts(20000)), nil), refused: `the container "s0" has 20000 volumeMounts, and a container may have 250: mount a directory above them`},
+		"too many volumes":          {pod: pod(steps(2, nil), volumes(20000)), refused: "spec.volumes: the Pod has 20000 volumes, and a Pod with steps may have 1000: mount fewer"},
+		"long paths":                {pod: pod(steps(100, deep(maxPath)), volumes(1))},
+		"too long a path":           {pod: pod(steps(1, deep(1<<20)), volumes(1)), refused: `the container "s0" has a mountPath, subPath or workingDir of more than 1024 bytes: use a shorter path`},
+		"a Task":                    {pod: naming(pod(steps(maxContainers, nil), volumes(maxVolumes/2)), ""), task: task(maxContainers, maxVolumes/2)},
+		"too large a Task":          {pod: naming(pod(steps(1, nil), nil), ""), task: task(20000, 0), refused: `the Task "task" has 20000 steps and sidecars and 0 volumes, and there may be 1000 and 1000: split it into several Tasks`},
+		"too many names of steps":   {pod: naming(pod(steps(1, nil), nil), strings.Repeat("a,", 100000)), task: task(1000, 0), refused: "metadata.annotations: taskflow.practice.com/steps names 100000 steps, and there may be 1000: split the Pod into several Tasks"},
+		"no steps, many containers": {pod: &corev1.Pod{Spec: corev1.PodSpec{Containers: steps(2000, nil)}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raw := encode(t, c.pod)
+			var known []*v1alpha1.Task
+			if c.task != nil {
+				known = append(known, c.task)
+			}
+			began := time.Now()
+			got := mutateRaw(t, raw, known...)
+			if took := time.Since(began); took > patience {
+				t.Errorf("the answer took %s", took)
+			}
+			if len(got.Patch) > maxPatch {
+				t.Errorf("the patch has %d bytes", len(got.Patch))
+			}
+			if diff := cmp.Diff(c.refused, got.Rejection); diff != "" {
+				t.Errorf("the refusal (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,241 @@
+package podspec
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// gatePod returns what to add to a Pod so that its steps run one after another, and warnings for the user. The patch is empty for a Pod that is
+// not sequential, and for one that needs nothing more: the API server may call a webhook twice for one Pod (reinvocationPolicy). Containers that
+// another webhook added in between are not steps. The Pod itself stays as it is.
+func gatePod(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, []string, error) {
+	if !IsSequential(pod) {
+		return nil, nil, nil
+	}
+	isMutated := isMutated(pod)
+	if isMutated {
+		if err := checkAgentImage(pod, agent.Image); err != nil {
+			return nil, nil, err
+		}
+	} else if err := checkPod(pod); err != nil {
+		return nil, nil, err
+	}
+	steps, err := stepIndexes(pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range pod.Spec.Containers {
+		check := checkHelper
+		if slices.Contains(steps, i) {
+			check = checkStep
+		}
+		if err := check(&pod.Spec.Containers[i]); err != nil {
+			return nil, nil, err
+		}
+	}
+	early := make([][]earlyMount, len(steps)) // a second call adds nothing
+	var warnings []string
+	if !isMutated {
+		early = earlyMounts(pod, steps)
+		if err := checkStart(pod, early); err != nil {
+			return nil, nil, err
+		}
+		warnings = append(startWarnings(early), probeWarnings(pod, steps)...)
+	}
+
+	p := make(jsonpatch.Patch, 0, 3*len(steps)+4) // command, args and volumeMounts of each step, and the Pod's own
+	var before contract.StepOptions
+	for number, i := range steps {
+		container := &pod.Spec.Containers[i]
+		flags := stepFlags(pod, number+1, options[container.Name], before)
+		before = options[container.Name]
+		flags.Mounts = checkedMounts(pod, early[number])
+		if err := gateContainer(&p, i, pod, flags); err != nil {
+			return nil, nil, err
+		}
+	}
+	// The caches of the controllers and the policies select Pods by this label. A Pod that is mutated already may lack it, too.
+	if pod.Labels[contract.SequentialLabel] != "true" {
+		p.Set("true", "metadata", "labels", contract.SequentialLabel)
+	}
+	if isMutated {
+		resetProgress(&p, pod)
+		return p, nil, nil
+	}
+	p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
+	isImage := isImageDelivery(pod, agent)
+	if !isImage {
+		jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(pod, agent)}, "spec", "initContainers")
+	}
+	jsonpatch.Add(&p, len(pod.Spec.Volumes), addedVolumes(binVolume(agent, isImage)), "spec", "volumes")
+	return p, warnings, nil
+}
+
+// stepFlags returns those of the agent's flags for step n that depend on more than its container. Before are the options of its predecessor.
+func stepFlags(pod *corev1.Pod, n int, own, before contract.StepOptions) contract.AgentFlags {
+	flags := contract.AgentFlags{
+		WaitContent:       n,
+		Run:               contract.RunDir,
+		ControllerOnly:    pod.Annotations[contract.HandoffAnnotation] == contract.HandoffController,
+		RestartsOnFailure: pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
+		Timeout:           own.Timeout,
+		Retries:           own.Retries,
+	}
+	switch {
+	case n == 1 || flags.ControllerOnly:
+	case flags.RestartsOnFailure:
+		flags.AfterFailure = contract.AfterFailureWait
+	case before.ContinueOnError:
+		flags.AfterFailure = contract.AfterFailureContinue
+	}
+	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
+		flags.Grace = max(time.Second, time.Duration(*grace)*time.Second)
+	}
+	return flags
+}
+
+// firstOrder releases the first step, unless the Pod has helpers: then the order controller releases it when they are ready.
+func firstOrder(pod *corev1.Pod) string {
+	if len(Helpers(pod)) > 0 {
+		return "0"
+	}
+	return "1"
+}
+
+// resetProgress sets a Pod back to its first step. It may be the copy of a Pod that has run, such as a restored backup: all steps that were
+// released in the original would start at once.
+func resetProgress(p *jsonpatch.Patch, pod *corev1.Pod) {
+	if order := pod.Annotations[contract.OrderAnnotation]; order != "0" && order != "1" {
+		p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
+	}
+	if pod.Annotations[contract.HaltAnnotation] != "" {
+		p.Set("", "metadata", "annotations", contract.HaltAnnotation)
+	}
+}
+
+// stepIndexes returns the indexes of the steps' containers, in the order of the steps.
+func stepIndexes(pod *corev1.Pod) ([]int, error) {
+	indexes := make(map[string]int, len(pod.Spec.Containers))
+	for i := range pod.Spec.Containers {
+		indexes[pod.Spec.Containers[i].Name] = i
+	}
+	var steps []int
+	for _, name := range StepNames(pod) {
+		i, ok := indexes[name]
+		if !ok {
+			return nil, fmt.Errorf("metadata.annotations: %s names %q, and the Pod has no container of that name: correct the name",
+				contract.StepsAnnotation, name)
+		}
+		if slices.Contains(steps, i) {
+			isName := func(c corev1.Container) bool { return c.Name == name }
+			if slices.IndexFunc(pod.Spec.Containers, isName) < i { // the map has the last one; the annotation may be correct
+				return nil, fmt.Errorf("spec.containers: two containers have the name %q: give each a name of its own", name)
+			}
+			return nil, fmt.Errorf("metadata.annotations: %s names %q twice: name each container once", contract.StepsAnnotation, name)
+		}
+		steps = append(steps, i)
+	}
+	if len(steps) == 0 {
+		return nil, fmt.Errorf("metadata.annotations: %s is missing: set it to the names of the containers in their order", contract.StepsAnnotation)
+	}
+	return steps, nil
+}
+
+// gateContainer puts the agent in front of the command of the container at index i. The flags hold what doesn't follow from the container.
+func gateContainer(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.AgentFlags) error {
+	container := &pod.Spec.Containers[i]
+	if mountsAgent(container) {
+		return regateContainer(p, i, container)
+	}
+	if len(container.Command) == 0 {
+		return fmt.Errorf("the container %q has no command: set command", container.Name)
+	}
+	// The API server silently replaces each byte of JSON that isn't UTF-8 with this character.
+	flags.Command = slices.Concat(container.Command, container.Args)
+	if slices.ContainsFunc(flags.Command, func(arg string) bool { return strings.ContainsRune(arg, utf8.RuneError) }) {
+		return fmt.Errorf("the container %q has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\\377'",
+			container.Name)
+	}
+	podInfo := contract.PodInfoDir
+	for _, mount := range container.VolumeMounts {
+		if overlap(mount.MountPath, contract.OwnDir) && mount.Name != contract.ScriptsVolume {
+			return fmt.Errorf("the container %q mounts %q at %s, which is for taskflow's own: choose another mountPath",
+				container.Name, mount.Name, mount.MountPath)
+		}
+		if overlap(mount.MountPath, contract.PodInfoDir) {
+			podInfo = contract.PodInfoDirAside
+		}
+	}
+	workDir := workDir(pod, container)
+	flags.WorkDir = literal(workDir)
+	flags.Wait = podInfo + "/" + contract.OrderFile
+	flags.Halt = podInfo + "/" + contract.HaltFile
+	flags.TerminationLog = container.TerminationMessagePath
+	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
+	if container.Lifecycle != nil && container.Lifecycle.StopSignal != nil {
+		flags.StopSignal = string(*container.Lifecycle.StopSignal)
+	}
+	p.Set([]string{contract.AgentPath}, "spec", "containers", strconv.Itoa(i), "command")
+	p.Set(flags.Args(), "spec", "containers", strconv.Itoa(i), "args")
+	jsonpatch.Add(p, len(container.VolumeMounts), stepMounts(flags, podInfo), "spec", "containers", strconv.Itoa(i), "volumeMounts")
+	gateProbes(p, i, container, flags)
+	enterWorkDir(p, i, container, workDir)
+	return nil
+}
+
+// regateContainer checks a container that is already gated. Another webhook may have put a program of its own in front, which does no harm, or
+// may have added probes.
+func regateContainer(p *jsonpatch.Patch, i int, container *corev1.Container) error {
+	argv := slices.Concat(container.Command, container.Args)
+	agent := slices.Index(argv, contract.AgentPath)
+	if agent < 0 {
+		return fmt.Errorf("the container %q has lost its agent to another webhook and would start at once: let that webhook keep command and args",
+			container.Name)
+	}
+	// During an upgrade of the operator, a newer replica may have answered the first call, with flags that this one doesn't know.
+	if flags, err := contract.ParseAgentFlags(argv[agent+1:]); err == nil {
+		gateProbes(p, i, container, flags)
+		enterWorkDir(p, i, container, strings.ReplaceAll(flags.WorkDir, "$$", "$"))
+	}
+	return nil
+}
+
+// stepMounts returns the mounts of a step: the agent, the annotations that release it, and the run directory. The step can read the records of
+// others there, and write to its own directory.
+func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount {
+	mounts := make([]corev1.VolumeMount, 0, 4)
+	mounts = append(mounts,
+		corev1.VolumeMount{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
+		corev1.VolumeMount{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
+	)
+	if !flags.ControllerOnly { // the first step, too: at its end it looks for the start of the second
+		mounts = append(mounts, corev1.VolumeMount{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true})
+	}
+	return append(mounts, corev1.VolumeMount{
+		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.WaitContent), SubPath: strconv.Itoa(flags.WaitContent),
+	})
+}
+
+func mountsAgent(container *corev1.Container) bool {
+	return slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.BinVolume })
+}
+
+// overlap reports whether two directories are the same, or one lies in the other.
+func overlap(a, b string) bool {
+	a, b = path.Clean("/"+a)+"/", path.Clean("/"+b)+"/"
+	return a == "//" || strings.HasPrefix(a, b) || strings.HasPrefix(b, a)
+}

@@ -1,0 +1,148 @@
+package podspec
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// Mutation gates one new Pod. The caller goes through NewMutation, Complete and Gate. Each of them can reject the Pod: the error is one sentence
+// for the user. A Pod that is not sequential passes all three unchanged.
+type Mutation struct {
+	// Patch holds all changes to the Pod.
+	Patch jsonpatch.Patch
+	// Warnings are sentences for the user of a Pod that is accepted.
+	Warnings []string
+
+	raw []byte
+	pod *corev1.Pod
+	// isIncomplete means that Complete has to settle the Pod's steps. The Task controller creates complete Pods.
+	isIncomplete bool
+	// unresolved are the indexes of the steps without a command.
+	unresolved []int
+}
+
+// NewMutation checks a Pod as the API server has received it: raw is its JSON and pod the same Pod decoded. The Mutation writes into pod.
+// IsOperator means that the operator creates the Pod; nobody else may create one that belongs to a Task.
+func NewMutation(raw []byte, pod *corev1.Pod, isOperator bool) (*Mutation, error) {
+	m := &Mutation{raw: raw, pod: pod}
+	if err := checkLabel(pod); err != nil || !IsSequential(pod) {
+		return m, err
+	}
+	if !isOperator {
+		if err := checkOwner(pod); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkSize(pod); err != nil {
+		return nil, err
+	}
+	_, namesTask := pod.Labels[contract.TaskLabel]
+	isOfTask := isOperator && namesTask && OwnerTask(pod) != ""
+	m.isIncomplete = !isOfTask && !isMutated(pod)
+	if m.isIncomplete {
+		return m, checkUserPod(pod)
+	}
+	return m, nil
+}
+
+// TaskName returns the name of the Task that Complete needs, if it needs one.
+func (m *Mutation) TaskName() (name string, isNeeded bool) {
+	name, isNeeded = m.pod.Labels[contract.TaskLabel]
+	return name, isNeeded && m.isIncomplete
+}
+
+// Complete merges the Task that the Pod names, and settles which containers are the steps. The Task is nil if the Pod names none. Complete returns
+// the steps without a command: Gate needs the commands of their images.
+func (m *Mutation) Complete(task *v1alpha1.Task) (unresolved []*corev1.Container, err error) {
+	if !m.isIncomplete {
+		return nil, nil
+	}
+	if task != nil {
+		if err := checkTaskSize(task); err != nil {
+			return nil, err
+		}
+		if err := m.mergeTask(task); err != nil {
+			return nil, err
+		}
+		if err := checkSize(m.pod); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.settleSteps(); err != nil {
+		return nil, err
+	}
+	steps, err := stepIndexes(m.pod)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range steps {
+		if container := &m.pod.Spec.Containers[i]; len(container.Command) == 0 {
+			m.unresolved = append(m.unresolved, i)
+			unresolved = append(unresolved, container)
+		}
+	}
+	return unresolved, nil
+}
+
+// Gate puts the agent in front of the command of each step. The commands, by the names of their steps, are for the steps that Complete returned.
+func (m *Mutation) Gate(agent Agent, commands map[string]Command) error {
+	for _, i := range m.unresolved { // gateContainer adds the commands to the patch
+		container := &m.pod.Spec.Containers[i]
+		if command := commands[container.Name]; command.setOn(container) {
+			m.Patch.Set(container.Image, "spec", "containers", strconv.Itoa(i), "image")
+		}
+	}
+	patch, warnings, err := gatePod(m.pod, agent)
+	m.Patch = append(m.Patch, patch...)
+	m.Warnings = append(m.Warnings, warnings...)
+	return err
+}
+
+// settleSteps settles which containers are the steps, and which restartPolicy the Pod has.
+func (m *Mutation) settleSteps() error {
+	names := StepNames(m.pod)
+	if len(names) == 0 {
+		for i := range m.pod.Spec.Containers {
+			names = append(names, m.pod.Spec.Containers[i].Name)
+		}
+	}
+	m.annotate(map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)})
+
+	if policy := m.pod.Spec.RestartPolicy; policy != corev1.RestartPolicyNever && policy != corev1.RestartPolicyOnFailure {
+		m.pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+		m.Patch.Set(corev1.RestartPolicyNever, "spec", "restartPolicy")
+		m.warn("spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure")
+	}
+	if helpers := Helpers(m.pod); len(helpers) > 0 {
+		m.warn("not in the sequence: %s; the Pod ends only when they do, unless each is an init container with restartPolicy: Always",
+			strings.Join(helpers, ", "))
+	}
+	return checkContinue(m.pod)
+}
+
+func (m *Mutation) annotate(values map[string]string) {
+	if len(m.pod.Annotations) == 0 {
+		m.pod.Annotations = maps.Clone(values)
+		m.Patch.Set(values, "metadata", "annotations")
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if m.pod.Annotations[key] != values[key] {
+			m.pod.Annotations[key] = values[key]
+			m.Patch.Set(values[key], "metadata", "annotations", key)
+		}
+	}
+}
+
+func (m *Mutation) warn(format string, args ...any) {
+	m.Warnings = append(m.Warnings, fmt.Sprintf(format, args...))
+}
