@@ -41,9 +41,9 @@
 //
 //   - api/v1alpha1/task_types.go: the field of Step, with unit, default and validation; `make generate` writes the rest of the API.
 //   - internal/contract/options.go: the field of StepOptions, unless the field only changes the container.
-//   - controller/pod.go: from the Task's step to the annotation with the options.
-//   - webhook/task.go: what a Pod that names a Task takes over.
-//   - webhook/plan.go: from the options to the agent's flags.
+//   - internal/podspec/pod.go: from the Task's step to the annotation with the options.
+//   - internal/podspec/merge.go: how a Pod that names the Task overrides the field.
+//   - internal/podspec/gate.go: from the options to the agent's flags.
 //   - internal/contract/agentflags.go: the flag of the agent, and its validation.
 //   - agent/step.go: what the agent does.
 //   - docs/tasks.md and docs/tasks.zh-CN.md: the row of the table.
@@ -54,7 +54,7 @@
 //   - internal/contract/keys.go: the constant, with its values, its writers and its readers.
 //   - config/policy/annotations.yaml and config/policy/keys.yaml: who may write it. A test fails if a key is missing there.
 //   - config/policy/templates.yaml: which values of a template are refused early, if users may write it.
-//   - webhook/validate.go: which values are refused at admission.
+//   - internal/podspec/validate.go: which values are refused at admission.
 //   - api/v1alpha1/task_types.go: the rule of PodTemplate.Metadata, if the template of a Task may have it.
 //   - controller/setup.go: the list of the annotations that the cache keeps. Others are dropped.
 //   - docs/pods.md and docs/pods.zh-CN.md: the row of the table.
