@@ -38,13 +38,13 @@ func neverRan(step v1alpha1.StepStatus, recorded bool, failed v1alpha1.StepStatu
 }
 
 // releasedBehindFailure reports whether step i, counted from 0, was released although a step before it failed: by one that ran all the same.
-func (s *sequence) releasedBehindFailure(i int) bool {
+func (s *observation) releasedBehindFailure(i int) bool {
 	return s.failed >= 0 && i > s.failed+1 && s.steps[i-1].State == v1alpha1.StepSucceeded
 }
 
 // reasonOfSignaled returns the reason of a step whose command ended soon after a signal that may have been the stop signal of its container.
 func reasonOfSignaled(pod *corev1.Pod, container *corev1.ContainerStatus) string {
-	if isBeingStopped(pod) {
+	if isTerminating(pod) {
 		return contract.ReasonStopped
 	}
 	return container.State.Terminated.Reason

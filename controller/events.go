@@ -46,7 +46,7 @@ func ownerOf(pod *corev1.Pod) *corev1.ObjectReference {
 }
 
 // ownerEvent is what the controller of a Pod is told when the sequence is halted: once for each Pod.
-func ownerEvent(pod *corev1.Pod, seen sequence) event {
+func ownerEvent(pod *corev1.Pod, seen observation) event {
 	e := event{
 		kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps",
 		note: fmt.Sprintf("no further step of the Pod %q is started: %s", pod.Name, seen.halt),
@@ -97,7 +97,7 @@ type told struct {
 }
 
 // next returns the steps as they were told last, and keeps them as they are now.
-func (s *history) next(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
+func (s *history) next(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
@@ -119,7 +119,7 @@ func (s *history) forget(key types.NamespacedName) {
 // one that was released last. A Pod that has ended doesn't say whether anybody looked while it ran: its agents release each other's steps, and the
 // order of one that is over is not written any more. So nothing is told of a Pod that ran wholly while no operator was alive, rather than all of it
 // twice after each restart.
-func toldBefore(pod *corev1.Pod, now sequence) []v1alpha1.StepStatus {
+func toldBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	if isTerminal(pod.Status.Phase) {
 		return now.steps
 	}

@@ -317,7 +317,7 @@ func lookAtOrder(t *testing.T, pod *corev1.Pod) {
 }
 
 // write does what the patch of a Pod does, and proves what it may do.
-func write(t *testing.T, pod *corev1.Pod, want sequence) {
+func write(t *testing.T, pod *corev1.Pod, want observation) {
 	t.Helper()
 	if len(orderPatch(pod, want)) == 0 {
 		return

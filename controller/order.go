@@ -96,7 +96,7 @@ const endNow = 1
 
 // orderPatch returns the patch that brings the Pod to what is wanted; it is empty if nothing is to be done. It tests the values that it was
 // made from, so it fails on another Pod of the same name, and on one whose order or halt somebody else has written meanwhile.
-func orderPatch(pod *corev1.Pod, want sequence) jsonpatch.Patch {
+func orderPatch(pod *corev1.Pod, want observation) jsonpatch.Patch {
 	order, old := strconv.Itoa(want.order), pod.Annotations[contract.OrderAnnotation]
 	halts := want.halt != pod.Annotations[contract.HaltAnnotation]
 	ends := want.end && ptr.Deref(pod.Spec.ActiveDeadlineSeconds, 0) != endNow

@@ -16,22 +16,22 @@ func TestOrderPatch(t *testing.T) {
 	type annotations struct{ Order, Halt string }
 	cases := map[string]struct {
 		pod  *corev1.Pod
-		want sequence
+		want observation
 		then annotations
 		none bool
 	}{
-		"nothing to do":                 {pod: sequential(), want: sequence{order: 1}, then: annotations{"1", ""}, none: true},
-		"nothing to do, after a halt":   {pod: sequential(order("2"), halt("why")), want: sequence{order: 2, halt: "why"}, then: annotations{"2", "why"}, none: true},
-		"nothing to do, halt is empty":  {pod: sequential(halt("")), want: sequence{order: 1}, then: annotations{"1", ""}, none: true},
-		"the next step":                 {pod: sequential(), want: sequence{order: 2}, then: annotations{"2", ""}},
-		"two steps at once":             {pod: sequential(order("9")), want: sequence{order: 11}, then: annotations{"11", ""}},
-		"a halt":                        {pod: sequential(), want: sequence{order: 1, halt: `step "a" failed`}, then: annotations{"1", `step "a" failed`}},
-		"a halt in the place of none":   {pod: sequential(halt("")), want: sequence{order: 1, halt: "why"}, then: annotations{"1", "why"}},
-		"a step and a halt":             {pod: sequential(), want: sequence{order: 2, halt: "why"}, then: annotations{"2", "why"}},
-		"an order that is no number":    {pod: sequential(order("x")), want: sequence{order: 1}, then: annotations{"1", ""}},
-		"an order in another spelling":  {pod: sequential(order("01")), want: sequence{order: 1}, then: annotations{"1", ""}},
-		"a halt that needs an escape":   {pod: sequential(), want: sequence{order: 1, halt: "a/~\"\n\u2028<>"}, then: annotations{"1", "a/~\"\n\u2028<>"}},
-		"a halt, the order isn't there": {pod: sequential(order("")), want: sequence{order: 0, halt: "why"}, then: annotations{"0", "why"}},
+		"nothing to do":                 {pod: sequential(), want: observation{order: 1}, then: annotations{"1", ""}, none: true},
+		"nothing to do, after a halt":   {pod: sequential(order("2"), halt("why")), want: observation{order: 2, halt: "why"}, then: annotations{"2", "why"}, none: true},
+		"nothing to do, halt is empty":  {pod: sequential(halt("")), want: observation{order: 1}, then: annotations{"1", ""}, none: true},
+		"the next step":                 {pod: sequential(), want: observation{order: 2}, then: annotations{"2", ""}},
+		"two steps at once":             {pod: sequential(order("9")), want: observation{order: 11}, then: annotations{"11", ""}},
+		"a halt":                        {pod: sequential(), want: observation{order: 1, halt: `step "a" failed`}, then: annotations{"1", `step "a" failed`}},
+		"a halt in the place of none":   {pod: sequential(halt("")), want: observation{order: 1, halt: "why"}, then: annotations{"1", "why"}},
+		"a step and a halt":             {pod: sequential(), want: observation{order: 2, halt: "why"}, then: annotations{"2", "why"}},
+		"an order that is no number":    {pod: sequential(order("x")), want: observation{order: 1}, then: annotations{"1", ""}},
+		"an order in another spelling":  {pod: sequential(order("01")), want: observation{order: 1}, then: annotations{"1", ""}},
+		"a halt that needs an escape":   {pod: sequential(), want: observation{order: 1, halt: "a/~\"\n\u2028<>"}, then: annotations{"1", "a/~\"\n\u2028<>"}},
+		"a halt, the order isn't there": {pod: sequential(order("")), want: observation{order: 0, halt: "why"}, then: annotations{"0", "why"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestOrderPatchOfAnotherPod(t *testing.T) {
 	}
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
-			for _, want := range []sequence{{order: 2}, {order: 1, halt: "why"}} {
+			for _, want := range []observation{{order: 2}, {order: 1, halt: "why"}} {
 				if got, err := applyOrderPatch(t, sequential(), sequential(change), want); err == nil {
 					t.Errorf("the patch for %+v applies: %v", want, got.Annotations)
 				}
@@ -126,7 +126,7 @@ func TestOrderPatchOfAnotherPod(t *testing.T) {
 }
 
 // applyOrderPatch applies the patch that is made from one Pod to another.
-func applyOrderPatch(t *testing.T, from, to *corev1.Pod, want sequence) (*corev1.Pod, error) {
+func applyOrderPatch(t *testing.T, from, to *corev1.Pod, want observation) (*corev1.Pod, error) {
 	t.Helper()
 	content, err := orderPatch(from, want).Marshal()
 	if err != nil {

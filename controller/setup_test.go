@@ -24,7 +24,7 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 		pod := randomPod(t, random)
 		cached := strip(t, pod)
 		seen := observe(pod)
-		if diff := cmp.Diff(seen, observe(cached), cmp.AllowUnexported(sequence{})); diff != "" {
+		if diff := cmp.Diff(seen, observe(cached), cmp.AllowUnexported(observation{})); diff != "" {
 			t.Errorf("observe (-Pod +cached):\n%s", diff)
 		}
 		status := func(pod *corev1.Pod) view {

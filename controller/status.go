@@ -228,13 +228,13 @@ func (n *next) mirror(pod *corev1.Pod, now time.Time) {
 	switch {
 	case len(seen.steps) != count:
 		n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("somebody has changed the annotation %s of the Pod %q", contract.StepsAnnotation, pod.Name), now)
-	case seen.done == len(seen.steps) && (!isBeingStopped(pod) || seen.steps[seen.done-1].Reason != contract.ReasonStopped):
+	case seen.done == len(seen.steps) && (!isTerminating(pod) || seen.steps[seen.done-1].Reason != contract.ReasonStopped):
 		n.complete(latest(seen.steps, now))
 	case n.task.Spec.Cancel && (pod.DeletionTimestamp != nil || isOver(pod)):
 		n.cancelled(now)
 	case pod.DeletionTimestamp != nil:
 		n.podDeleted(pod, now) // the timestamp lies ahead: it is when the grace period ends
-	case seen.failed >= 0 && !isBeingStopped(pod) && !n.task.Spec.Cancel:
+	case seen.failed >= 0 && !isTerminating(pod) && !n.task.Spec.Cancel:
 		step := seen.steps[seen.failed]
 		n.podFailed(v1alpha1.ReasonStepFailed, failure(step), latest(seen.steps[seen.failed:seen.failed+1], now))
 	case isTerminal(pod.Status.Phase):
@@ -300,7 +300,7 @@ func (n *next) stopped(reason string) {
 			step.State, step.Reason = v1alpha1.StepFailed, reason
 			return
 		case step.State == v1alpha1.StepFailed:
-			if wasKilled(*step) {
+			if hasKillExitCode(*step) {
 				step.Reason = reason
 			}
 			return
@@ -351,7 +351,7 @@ func isStopped(pod *corev1.Pod) bool {
 			return false
 		}
 		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated, time.Time{})
-		killed = killed || wasKilled(end) || isToldToStop(end)
+		killed = killed || hasKillExitCode(end) || isToldToStop(end)
 	}
 	return killed
 }
@@ -365,8 +365,8 @@ func isUnsettled(pod *corev1.Pod) bool {
 		slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Terminated == nil })
 }
 
-// wasKilled is true for what the kubelet ends a container with, though a command may end so by itself.
-func wasKilled(step v1alpha1.StepStatus) bool {
+// hasKillExitCode is true for what the kubelet ends a container with, though a command may end so by itself.
+func hasKillExitCode(step v1alpha1.StepStatus) bool {
 	return step.Reason == "Error" && step.ExitCode != nil && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL)
 }
 

@@ -60,3 +60,47 @@ func earlier(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+// microTime is nil for a time that isn't known. For a container that was never started, the kubelet says 1970.
+func microTime(t metav1.Time) *metav1.MicroTime {
+	if t.Unix() <= 0 {
+		return nil
+	}
+	return &metav1.MicroTime{Time: t.Time}
+}
+
+// exactTime is as exact as a status keeps it: else each look would find that it has changed.
+func exactTime(t time.Time) *metav1.MicroTime {
+	return &metav1.MicroTime{Time: t.Truncate(time.Microsecond)}
+}
+
+// later is the start of a step that has started, which is not before the end of the step before: where there is no record, all that is
+// known is since when its container has been waiting.
+func later(startedAt, before *metav1.MicroTime) *metav1.MicroTime {
+	if startedAt == nil || before == nil || startedAt.After(before.Time) {
+		return startedAt
+	}
+	return before
+}
+
+// notBefore returns the end of a step, which isn't before its start.
+func notBefore(finishedAt, startedAt *metav1.MicroTime) *metav1.MicroTime {
+	if finishedAt == nil || startedAt == nil || !finishedAt.Before(startedAt) {
+		return finishedAt
+	}
+	return startedAt
+}
+
+// isWithin reports whether a time is between two of the kubelet's, which are cut to whole seconds.
+func isWithin(t, first, last time.Time) bool {
+	return !t.Before(first) && t.Before(last.Add(time.Second))
+}
+
+// earliest returns when the container of a step may have started first, by the kubelet: one that was started again may have left its
+// record before.
+func earliest(pod *corev1.Pod, container *corev1.ContainerStatus) time.Time {
+	if container.RestartCount > 0 && pod.Status.StartTime != nil {
+		return pod.Status.StartTime.Time
+	}
+	return time.Time{}
+}

@@ -1,0 +1,121 @@
+package controller
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
+)
+
+// observeStep also says whether the step has left a record.
+func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) (step v1alpha1.StepStatus, recorded bool) {
+	step = v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
+	terminated := container.State.Terminated
+	switch {
+	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
+		step.Reason = terminated.Reason // the kubelet is about to start it again
+	case terminated != nil:
+		step, recorded = observeEnd(step, *terminated, earliest(pod, container))
+		if step.Reason == contract.ReasonStartError {
+			step.Message = withRemedy(pod, step.Message)
+		}
+		return step, recorded
+	case container.State.Running != nil && isReleased:
+		step.State = v1alpha1.StepRunning
+		step.StartedAt = microTime(container.State.Running.StartedAt)
+	case container.State.Waiting != nil && container.State.Waiting.Reason != "PodInitializing":
+		step.Reason, step.Message = container.State.Waiting.Reason, container.State.Waiting.Message
+	}
+	return step, false
+}
+
+// observeEnd returns how a step has ended by what the kubelet says of its container. The record is the step's own word: it counts only within
+// that, and its times not before the earliest one; the zero time stands for the start of the container.
+func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, earliest time.Time) (ended v1alpha1.StepStatus, recorded bool) {
+	step.ExitCode = new(end.ExitCode)
+	step.Reason = end.Reason
+	step.StartedAt = microTime(end.StartedAt)
+	step.FinishedAt = microTime(end.FinishedAt)
+	step.State = v1alpha1.StepSucceeded
+	if end.ExitCode != 0 {
+		step.State = v1alpha1.StepFailed
+	}
+
+	record, ok := contract.ParseRecord(end.Message)
+	if !ok {
+		step.Message = end.Message // the command's own
+		return step, false
+	}
+	step.Message = record.Message
+	step.Retries = int32(min(max(record.Retries, 0), maxRetries))
+	if earliest.IsZero() {
+		earliest = end.StartedAt.Time
+	}
+	if isWithin(record.FinishedAt, earliest, end.FinishedAt.Time) {
+		step.FinishedAt = exactTime(record.FinishedAt)
+	}
+	switch {
+	case record.StartedAt == nil:
+		step.StartedAt = nil
+	case isWithin(*record.StartedAt, earliest, end.FinishedAt.Time):
+		step.StartedAt = exactTime(*record.StartedAt)
+	}
+	// Exit codes are the kubelet's to report: a record that says otherwise was left before the container was killed.
+	if record.ExitCode == int(end.ExitCode) {
+		step.Reason = cleanReason(record.Reason, step.Reason)
+	}
+	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
+		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // the command has none
+	}
+	return step, true
+}
+
+// maxRetries is the most that a Task may ask for.
+const maxRetries = 100
+
+// restarts says whether the kubelet starts a container of the Pod again that has failed, and its command will run again: after a halt it
+// won't.
+func restarts(pod *corev1.Pod) bool {
+	over := isTerminal(pod.Status.Phase)
+	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] == ""
+}
+
+// withRemedy puts in front of a container runtime's message what helps if the runtime can't run the agent from the agent's image, or if an
+// earlier step has removed the directory of a subPath between the kubelet's and the runtime's part in mounting it.
+func withRemedy(pod *corev1.Pod, message string) string {
+	switch {
+	case podspec.AgentVolume(pod) != nil && strings.Contains(message, contract.AgentPath):
+		return fmt.Sprintf("the node can't run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
+			contract.DeliveryAnnotation, contract.DeliveryInit, message)
+	case strings.Contains(message, "/volume-subpaths/") && strings.Contains(message, "no such file or directory"):
+		return fmt.Sprintf("an earlier step removed the directory of a subPath while the container was started: mount the whole volume instead, and use a path below it (%s)",
+			message)
+	}
+	return message
+}
+
+// failure is one sentence about a step that has failed.
+func failure(step v1alpha1.StepStatus) string {
+	if step.Reason == contract.ReasonTerminated {
+		return fmt.Sprintf("step %q was told to stop before its turn", step.Name)
+	}
+	text := fmt.Sprintf("step %q failed", step.Name)
+	if step.ExitCode != nil {
+		text += fmt.Sprintf(" with exit code %d", *step.ExitCode)
+	}
+	if step.Reason != "" && step.Reason != "Error" {
+		text += " (" + step.Reason + ")"
+	}
+	switch step.Reason {
+	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError, contract.ReasonHaltMissing:
+		if step.Message != "" {
+			text += ": " + step.Message
+		}
+	}
+	return clean(text, maxNote)
+}
