@@ -135,15 +135,13 @@ func TestUnresolved(t *testing.T) {
 		}, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &TaskReconciler{Now: time.Now, StartGrace: time.Minute, lookups: newLookups(nil, nil, time.Now)}
 			task := newTask(corev1.Container{Name: "a", Image: "app"})
+			f := facts{task: task, now: lookedAt, startGrace: time.Minute, unresolved: c.before}
 			if c.before != nil {
-				before := nextStatus(task, time.Minute)
-				r.unresolved(task, before, c.before)
-				task.Status = before.TaskStatus
+				task.Status = decide(f).TaskStatus
 			}
-			status := nextStatus(task, time.Minute)
-			r.unresolved(task, status, &c.why)
+			f.unresolved = &c.why
+			status := decide(f)
 			got := result{Phase: status.Phase, Again: status.again}
 			if condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing); condition != nil {
 				got.Progress = []string{string(condition.Status), condition.Reason, condition.Message}

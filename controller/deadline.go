@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -17,17 +16,20 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
-// spec.timeout counts from the Task's start, as activeDeadlineSeconds of a Job does: also while there is no Pod yet, while no node takes the
-// Pod, and over all attempts. The kubelet ends the Pod by its own activeDeadlineSeconds, also while the operator is away; the controller does
-// the rest.
+// spec.timeout counts from the Task's start, as activeDeadlineSeconds of a Job does: also while there is no Pod yet, while the Pod is
+// unschedulable, and over all attempts. The kubelet ends the Pod by its own activeDeadlineSeconds, also while the operator is down. The controller
+// does the rest.
 
-// deadlineRetry is how soon a Task that has failed to be reconciled is tried again shortly before its deadline.
+// deadlineRetry is how soon a Task that failed to be reconciled is retried shortly before its deadline.
 const deadlineRetry = 2 * time.Second
 
-// start records that the Task is acknowledged and not suspended.
-func (n *next) start(now time.Time) {
+// start records when the controller first saw the Task not suspended.
+func (n *next) start(at time.Time) {
+	if n.StartTime == nil && n.isNew {
+		at = n.now
+	}
 	if n.StartTime == nil {
-		n.StartTime = &metav1.Time{Time: now.Truncate(time.Second)}
+		n.StartTime = &metav1.Time{Time: at.Truncate(time.Second)}
 	}
 }
 
@@ -40,64 +42,51 @@ func (n *next) timeLeft(now time.Time) (left time.Duration, isLimited bool) {
 	return n.StartTime.Add(timeout.Duration + time.Second).Sub(now), true
 }
 
-// isTimedOut reports whether spec.timeout is over.
+// isTimedOut reports whether spec.timeout has passed.
 func (n *next) isTimedOut(now time.Time) bool {
 	left, isLimited := n.timeLeft(now)
 	return isLimited && left <= 0
 }
 
-// podEnds is the end of the message of the condition Progressing while a Pod is being ended by spec.timeout.
-const podEnds = ": its Pod is being ended"
+// podEnds is the end of the message of the condition Progressing while spec.timeout ends a Pod.
+const podEnds = ": its Pod is being terminated"
 
-// timedOut returns what is said of a Task whose spec.timeout is over: also what it waited for, if no step has begun.
-func (n *next) timedOut() string {
+// timeoutMessage returns the message for a Task whose spec.timeout has passed. If no step has begun, it says what the Task waited for.
+func (n *next) timeoutMessage() string {
 	message := fmt.Sprintf("the Task took longer than spec.timeout, which is %s", n.task.Spec.Timeout.Duration)
-	old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
-	switch {
-	case old == nil:
-		return message
-	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // said while the Pod was being ended
+	switch old := n.progress(); {
+	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // while the Pod was being ended
 		return strings.TrimSuffix(old.Message, podEnds)
 	case old.Reason == v1alpha1.ReasonSuspended, old.Reason == v1alpha1.ReasonPodCreated, old.Reason == v1alpha1.ReasonStepRunning, old.Message == "":
 		return message
-	}
-	// A kubelet that ends a Pod reports an end, without a start, of a container that it could never start.
-	if slices.ContainsFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return hasBegun(step) && step.StartedAt != nil }) {
+	// A kubelet that ends a Pod reports an end, without a start, for a container that it could never start.
+	case slices.ContainsFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return hasBegun(step) && step.StartedAt != nil }):
 		return message
+	default:
+		message += "; it waited for: "
+		return message + clean(old.Message, maxNote/2-len(message)) // an event may add to it
 	}
-	message += "; it waited for: "
-	return message + clean(old.Message, maxNote/2-len(message)) // something may follow it in an event
 }
 
-// failTimedOut: spec.timeout is over, and nothing runs.
-func (n *next) failTimedOut(now time.Time) {
-	n.failed(v1alpha1.ReasonDeadlineExceeded, n.timedOut(), now)
-}
+// failTimedOut: spec.timeout has passed, and nothing runs.
+func (n *next) failTimedOut() { n.failed(v1alpha1.ReasonDeadlineExceeded, n.timeoutMessage(), n.now) }
 
-// endTimedOut: spec.timeout is over, and the Pod is there. The Task fails as soon as the Pod has ended.
-func (n *next) endTimedOut(pod *corev1.Pod, now time.Time) {
-	if isUnbound(pod) {
-		n.failTimedOut(now)
-		return
-	}
+// timingOut: spec.timeout has passed, and the Pod runs. The Task fails when the Pod has ended.
+func (n *next) timingOut() {
 	n.expire = true
-	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timedOut()+podEnds)
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timeoutMessage()+podEnds)
 }
 
-// checkDeadline makes the Task be looked at again at its deadline.
-func (n *next) checkDeadline(now time.Time) {
-	left, isLimited := n.timeLeft(now)
-	if !isLimited || left <= 0 || n.isEnd() {
-		return
-	}
-	if n.again == 0 || left < n.again {
+// checkDeadline makes sure that the Task is reconciled at its deadline.
+func (n *next) checkDeadline() {
+	if left, isLimited := n.timeLeft(n.now); isLimited && left > 0 && !n.isEnd() && (n.again == 0 || left < n.again) {
 		n.again = left
 	}
 }
 
 // limit sets the Pod's own deadline to what is left of the Task's.
-func (n *next) limit(pod *corev1.Pod, now time.Time) {
-	if left, isLimited := n.timeLeft(now); isLimited {
+func (n *next) limit(pod *corev1.Pod) {
+	if left, isLimited := n.timeLeft(n.now); isLimited {
 		seconds := math.Ceil((left - time.Second).Seconds())
 		pod.Spec.ActiveDeadlineSeconds = new(max(1, int64(seconds)))
 	}

@@ -60,8 +60,8 @@ func TestDeadline(t *testing.T) {
 		"no node":                  {known, sequential(owned, unboundPod), over, failed("deleted")},
 		"a step runs":              {known, sequential(owned, onNode, stepsRun), over, seen{v1alpha1.TaskRunning, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
 		"a step runs, in time":     {known, sequential(owned, onNode, stepsRun), notOver, seen{v1alpha1.TaskRunning, v1alpha1.ReasonStepRunning, 61 * time.Second, "kept"}},
-		"an image is missing":      {known, sequential(owned, bound, containers(waiting("a", "ImagePullBackOff", "x"))), over, seen{v1alpha1.TaskRunning, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
-		"a volume is missing":      {known, sequential(owned, bound, creating, unstarted), over, seen{v1alpha1.TaskRunning, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
+		"an image is missing":      {known, sequential(owned, bound, containers(waiting("a", "ImagePullBackOff", "x"))), over, seen{v1alpha1.TaskPending, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
+		"a volume is missing":      {known, sequential(owned, bound, creating, unstarted), over, seen{v1alpha1.TaskPending, v1alpha1.ReasonDeadlineExceeded, 0, "ended"}},
 		"the kubelet has ended it": {mayRetry, sequential(owned, onNode, ran, phase(corev1.PodFailed), deadline("DeadlineExceeded")), over, failed("kept")},
 		"all steps have succeeded": {known, sequential(owned, onNode, containers(succeeded("a"), succeeded("b"), succeeded("c"))), over, seen{v1alpha1.TaskSucceeded, v1alpha1.ReasonStepsSucceeded, 0, "kept"}},
 		"it is suspended": {func(task *v1alpha1.Task) {
@@ -165,7 +165,7 @@ func TestTimedOutNamesCause(t *testing.T) {
 	noNode := func(n *next) {
 		n.progressing(metav1.ConditionFalse, "Unschedulable", "the Pod is unschedulable: 0/1 nodes")
 	}
-	endsPod := func(n *next) { n.endTimedOut(sequential(bound, creating), lookedAt) }
+	endsPod := (*next).timingOut
 	created := func(n *next) { n.progressing(metav1.ConditionTrue, "PodCreated", "the Pod is being started") }
 	unknown := func(name string) corev1.ContainerStatus {
 		return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}}}
@@ -198,12 +198,12 @@ func TestTimedOutNamesCause(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			task := &v1alpha1.Task{}
 			task.Spec.Timeout = &metav1.Duration{Duration: 2 * time.Minute}
-			n := nextStatus(task, time.Hour)
+			n := statusOf(task, time.Hour)
 			for _, bring := range c.before {
 				bring(n)
 			}
-			n.failTimedOut(lookedAt)
-			n.failTimedOut(lookedAt)
+			n.failTimedOut()
+			n.failTimedOut()
 			if diff := cmp.Diff(c.want, meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionFailed).Message); diff != "" {
 				t.Errorf("the condition Failed (-want +got):\n%s", diff)
 			}

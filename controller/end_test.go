@@ -168,7 +168,7 @@ func TestEndIsToldFirst(t *testing.T) {
 		},
 		"somebody has changed the steps": {
 			hasPod, sequential(owned, onNode, annotated(contract.StepsAnnotation, "a,b"), containers(running("a"), running("b"), running("c"))),
-			`somebody has changed the annotation taskflow.practice.com/steps of the Pod "example"`,
+			`the annotation taskflow.practice.com/steps of the Pod "example" was changed`,
 		},
 		"a container can't start": {
 			hasPod, sequential(owned, onNode, phase(corev1.PodPending), containers(waiting("a", "InvalidImageName", "why"), running("b"), running("c"))),
@@ -345,7 +345,7 @@ func TestNextAttemptWaits(t *testing.T) {
 		}
 	}
 	proxied := containers(failedWith("a", 3), skipped("b"), skipped("c"), running("proxy"))
-	const waits = `PodTerminating: the next Pod follows as soon as the failed Pod "example" has ended`
+	const waits = `PodTerminating: the next Pod is created when the failed Pod "example" has ended`
 	cases := map[string]struct {
 		pod   *corev1.Pod
 		want  string // the condition Progressing; empty: the next Pod is there
@@ -356,7 +356,7 @@ func TestNextAttemptWaits(t *testing.T) {
 		"it is being deleted":            {pod: sequential(append(failed, deletedAt(lookedAt.Add(30*time.Second)))...), want: "True " + waits, again: 30 * time.Second},
 		"its node is lost": {
 			pod: sequential(append(failed, deletedAt(lookedAt.Add(-time.Minute)))...),
-			want: "False " + waits + `: its grace period ended at 2026-03-01T12:02:00Z, and its node "node" hasn't confirmed the end; ` +
+			want: "False " + waits + `: its grace period ended at 2026-03-01T12:02:00Z, and its node "node" has not confirmed the end; ` +
 				"if the node is lost, delete the Node, or delete the Pod with --force",
 		},
 		"what is no step runs on":     {pod: sequential(append(failed, proxied)...), want: "True " + waits, ended: true},

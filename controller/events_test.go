@@ -31,7 +31,7 @@ func TestTransitions(t *testing.T) {
 		bStarted   = `Normal StepStarted RunSteps: step "b" has started`
 		bEnded     = `Normal StepSucceeded RunSteps: step "b" has ended well`
 		cEnded     = `Normal StepSucceeded RunSteps: step "c" has ended well`
-		allEnded   = "Normal Complete RunSteps: all steps have ended well"
+		allEnded   = "Normal Complete RunSteps: all steps succeeded"
 		stepFailed = `Warning StepFailed RunSteps: step "b" failed with exit code 3`
 	)
 	cases := map[string]struct {
@@ -74,7 +74,7 @@ func TestTransitions(t *testing.T) {
 		"a step failed":           {[]bring{bRuns}, bFailed, []string{stepFailed}},
 		"still failed":            {[]bring{bFailed}, bFailed, nil},
 		"failed, after a wait":    {[]bring{bRuns, mirrored(unschedulable)}, bFailed, []string{aEnded, stepFailed}},
-		"the Pod was deleted":     {[]bring{aRuns}, podGone, []string{`Warning PodDeleted RunSteps: the Pod "example" was deleted before all steps had ended`}},
+		"the Pod was deleted":     {[]bring{aRuns}, gone, []string{`Warning PodDeleted RunSteps: the Pod "example" was deleted before all steps had ended`}},
 		"failed without a Pod":    {[]bring{suspended}, conflict, []string{resumed, "Warning PodNameConflict RunSteps: a Pod of the name exists"}},
 	}
 	for name, c := range cases {

@@ -196,7 +196,7 @@ func TestRefusedStatus(t *testing.T) {
 			if len(recorder.Events) != 1 {
 				t.Fatalf("there are %d events, want 1", len(recorder.Events))
 			}
-			want := "Warning StatusRefused the API server refuses the Task's status, which stays as it is: "
+			want := "Warning StatusRefused the API server rejected the Task's status, which stays unchanged: "
 			if got := <-recorder.Events; !strings.HasPrefix(got, want) {
 				t.Errorf("the event is %q, want %q", got, want)
 			}

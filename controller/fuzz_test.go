@@ -142,9 +142,9 @@ func story(t *testing.T, bytes []byte) v1alpha1.TaskStatus {
 			gone := tell.event(pod, task, &now)
 			lookAtOrder(t, pod)
 			if gone {
-				n := nextStatus(task, 5*time.Minute)
+				n := statusOf(task, 5*time.Minute)
 				n.PodName = pod.Name
-				n.podDeleted(nil, now)
+				look(n, nil, now)
 				task.Status = n.TaskStatus
 			} else {
 				lookAtTask(t, task, pod, now)
@@ -401,8 +401,8 @@ func wasInterrupted(pod *corev1.Pod, last string) bool {
 func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Time) {
 	t.Helper()
 	before := pod.DeepCopy()
-	n := nextStatus(task, 5*time.Minute)
-	n.mirror(pod, now)
+	n := statusOf(task, 5*time.Minute)
+	look(n, pod, now)
 	if !reflect.DeepEqual(before, pod) {
 		t.Errorf("mirror changed its Pod (-before +after):\n%s", cmp.Diff(before, pod))
 	}
@@ -421,8 +421,8 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 	if retries || finished(&task.Status) {
 		return // the Pod is not looked at again
 	}
-	again := nextStatus(task, 5*time.Minute)
-	again.mirror(pod, now)
+	again := statusOf(task, 5*time.Minute)
+	look(again, pod, now)
 	if again.halt == "" && !reflect.DeepEqual(task.Status, again.TaskStatus) && pod.Annotations[contract.HaltAnnotation] == before.Annotations[contract.HaltAnnotation] {
 		t.Errorf("the same Pod once more changes the status (-first +second):\n%s", cmp.Diff(task.Status, again.TaskStatus))
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,6 +28,8 @@ const (
 	lookupTimeout = 20 * time.Second
 	// keepResult is how long commands are kept for the worker that makes the Pod.
 	keepResult = 10 * time.Second
+	// noteLookup is how long a look-up may take before the status mentions it. Most take less, and cost no status write.
+	noteLookup = time.Second
 	// forgetLookup is how long a failure is kept of a Task that nobody asks about any more. It is longer than any back-off.
 	forgetLookup = 15 * time.Minute
 )
@@ -154,6 +157,28 @@ func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entry
 		go l.run(flight, key, known, asked)
 	}
 	return nil, &unresolved{err: known.err, pending: max(now.Sub(known.since), 1)}
+}
+
+// resolving: a registry has yet to answer.
+func (n *next) resolving() {
+	asked := questionsOf(n.task)
+	message := fmt.Sprintf("step %q: resolving the command of image %q; set command to need no registry", asked.steps[0], asked.requests[0].Image)
+	n.waiting(v1alpha1.ReasonEntrypointUnresolved, message)
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonEntrypointUnresolved, message)
+}
+
+// retryLookup: the last look-up failed, and the next one may succeed.
+func (n *next) retryLookup() {
+	n.waiting(v1alpha1.ReasonEntrypointUnresolved, n.unresolved.err.Error())
+	n.again = n.unresolved.again
+	if n.unresolved.refused > 0 {
+		n.again = min(n.again, n.startGrace-n.unresolved.refused)
+	}
+}
+
+// failUnresolved: no retry helps, or the image has been missing for the start grace period.
+func (n *next) failUnresolved() {
+	n.failed(v1alpha1.ReasonEntrypointUnresolved, n.unresolved.err.Error(), n.now)
 }
 
 // forget drops what is known of a Task, and ends its look-up.

@@ -215,8 +215,8 @@ func TestImageOfALaterStep(t *testing.T) {
 		{"after it", sequential(owned, onNode, order("3"), containers(succeeded("a"), succeeded("b"), pull)), time.Second, v1alpha1.TaskFailed},
 	} {
 		now = now.Add(step.later)
-		status := nextStatus(task, grace)
-		status.mirror(step.pod, now)
+		status := statusOf(task, grace)
+		look(status, step.pod, now)
 		if step.later == 10*grace && status.Phase != v1alpha1.TaskFailed { // the condition has the real time: the next one begins now
 			if progress := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing); progress != nil {
 				progress.LastTransitionTime.Time = now

@@ -34,16 +34,6 @@ const (
 	maxReportBytes = 1 << 20
 )
 
-// startReports reads what events say about Pods that have been starting for long, and keeps it until the next read. Each Pod is read at most
-// once in startCheck, and all Pods together at most once in reportInterval. The zero value is ready to use.
-type startReports struct {
-	mutex sync.Mutex
-	next  time.Time
-	known map[types.NamespacedName]podReports
-	// paused holds the namespaces whose events can't be read, and until when they are left alone.
-	paused map[string]time.Time
-}
-
 // podReports are the reports about one Pod.
 type podReports struct {
 	uid     types.UID
@@ -51,11 +41,32 @@ type podReports struct {
 	reports []startReport
 }
 
-// of returns the reports about a Pod; nil if they can't be read now. The key is the Task's.
-func (s *startReports) of(ctx context.Context, live client.Reader, key types.NamespacedName, pod *corev1.Pod, now time.Time) []startReport {
-	reports, isDue := s.begin(key, pod.UID, now)
-	if !isDue {
-		return reports
+// reportReader reads what events say about Pods that have been starting for long: each Pod at most once in startCheck, and all Pods together at
+// most once in reportInterval. The zero value is ready to use.
+type reportReader struct {
+	mutex sync.Mutex
+	next  time.Time
+	// paused holds when the events of a namespace may be read again, after a read has failed.
+	paused map[string]time.Time
+}
+
+// readReports returns what the events of a Pod that has been starting for long say; nil if they need not, or can't, be read now.
+func (r *TaskReconciler) readReports(ctx context.Context, f facts, m *memory) []startReport {
+	if !f.needsReports() {
+		m.reports = podReports{}
+		return nil
+	}
+	return r.reports.read(ctx, r.Live, &m.reports, f.pod, f.now)
+}
+
+// read returns the reports about a Pod, which it keeps in known until the next read; nil if they can't be read now.
+func (s *reportReader) read(ctx context.Context, live client.Reader, known *podReports, pod *corev1.Pod, now time.Time) []startReport {
+	isKnown := known.uid == pod.UID
+	if !isKnown {
+		*known = podReports{}
+	}
+	if isKnown && now.Sub(known.at) < startCheck || !s.isDue(pod.Namespace, now) {
+		return known.reports
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -64,35 +75,25 @@ func (s *startReports) of(ctx context.Context, live client.Reader, key types.Nam
 	if err := live.List(ctx, &list, client.InNamespace(pod.Namespace), about, client.Limit(maxReports)); err != nil {
 		log.FromContext(ctx).V(1).Info("Can't read the events of a Pod", "pod", pod.Name, "why", err.Error())
 		s.pause(pod.Namespace, now)
-		return reports
+		return known.reports
 	}
-	reports = parseReports(list.Items)
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.known[key] = podReports{uid: pod.UID, at: now, reports: reports}
-	return reports
+	*known = podReports{uid: pod.UID, at: now, reports: parseReports(list.Items)}
+	return known.reports
 }
 
-// begin returns the reports that are known, and whether to read them again. A read that is due takes its place in time.
-func (s *startReports) begin(key types.NamespacedName, uid types.UID, now time.Time) (reports []startReport, isDue bool) {
+// isDue reports whether events of a namespace may be read, and counts the read.
+func (s *reportReader) isDue(namespace string, now time.Time) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	known, ok := s.known[key]
-	if ok && known.uid != uid {
-		known, ok = podReports{}, false
-	}
-	if ok && now.Sub(known.at) < startCheck || now.Before(s.next) || now.Before(s.paused[key.Namespace]) {
-		return known.reports, false
+	if now.Before(s.next) || now.Before(s.paused[namespace]) {
+		return false
 	}
 	s.next = now.Add(reportInterval)
-	if s.known == nil {
-		s.known = map[types.NamespacedName]podReports{}
-	}
-	return known.reports, true
+	return true
 }
 
-// pause leaves the events of a namespace alone for some time.
-func (s *startReports) pause(namespace string, now time.Time) {
+// pause keeps the events of a namespace from being read for some time.
+func (s *reportReader) pause(namespace string, now time.Time) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	maps.DeleteFunc(s.paused, func(_ string, until time.Time) bool { return !now.Before(until) })
@@ -100,12 +101,6 @@ func (s *startReports) pause(namespace string, now time.Time) {
 		s.paused = map[string]time.Time{}
 	}
 	s.paused[namespace] = now.Add(reportPause)
-}
-
-func (s *startReports) forget(key types.NamespacedName) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	delete(s.known, key)
 }
 
 // parseReports returns what the events say about the start of their Pod. It is never nil.

@@ -28,7 +28,7 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 			t.Errorf("observe (-Pod +cached):\n%s", diff)
 		}
 		status := func(pod *corev1.Pod) view {
-			return viewOf(statusAfter(func(n *next) { n.mirror(pod, lookedAt) }))
+			return viewOf(statusAfter(func(n *next) { look(n, pod, lookedAt) }))
 		}
 		if diff := cmp.Diff(status(pod), status(cached)); diff != "" {
 			t.Errorf("the status (-Pod +cached):\n%s", diff)
@@ -168,8 +168,8 @@ func TestStripTaskKeepsWhatIsRead(t *testing.T) {
 		for _, name := range contract.ParseSteps(before.Annotations[contract.StepsAnnotation]) {
 			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: name}})
 		}
-		first := nextStatus(task, 0)
-		first.mirror(before, lookedAt)
+		first := statusOf(task, 0)
+		look(first, before, lookedAt)
 		task.Status = first.TaskStatus
 		cached := task.DeepCopy()
 		if _, err := stripTask(cached); err != nil {
@@ -179,12 +179,12 @@ func TestStripTaskKeepsWhatIsRead(t *testing.T) {
 			stripped++
 		}
 		for name, bring := range map[string]bring{
-			"its Pod": func(n *next) { n.mirror(after, lookedAt) },
-			"no Pod":  podGone,
+			"its Pod": func(n *next) { look(n, after, lookedAt) },
+			"no Pod":  gone,
 		} {
 			var seen [2]*next
 			for i, task := range []*v1alpha1.Task{task, cached} {
-				seen[i] = nextStatus(task, 0)
+				seen[i] = statusOf(task, 0)
 				bring(seen[i])
 			}
 			if diff := cmp.Diff(seen[0].TaskStatus, seen[1].TaskStatus, cmpopts.IgnoreFields(metav1.Condition{}, "LastTransitionTime")); diff != "" {

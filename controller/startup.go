@@ -68,42 +68,41 @@ func isUnstarted(pod *corev1.Pod) bool {
 	return isStarting(pod) && findCondition(pod, corev1.PodReadyToStartContainers, corev1.ConditionFalse) != nil
 }
 
-// isOverdue reports whether the Pod has been starting for so long that the Task says what the Pod waits for.
-func (n *next) isOverdue(now time.Time) bool {
-	old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
+// isOverdue reports whether the Pod has been starting for so long that the Task says what the Pod waits for. It depends on the condition
+// Progressing as it was last written.
+func isOverdue(progress *metav1.Condition, now time.Time) bool {
 	switch {
-	case old == nil:
+	case progress == nil:
 		return false
-	case old.Reason == v1alpha1.ReasonPodCreated, old.Reason == v1alpha1.ReasonStepWaiting:
-		return now.Sub(old.LastTransitionTime.Time) >= startPatience
+	case progress.Reason == v1alpha1.ReasonPodCreated, progress.Reason == v1alpha1.ReasonStepWaiting:
+		return now.Sub(progress.LastTransitionTime.Time) >= startPatience
 	default:
-		return isStartReason(old.Reason)
+		return isStartReason(progress.Reason)
 	}
 }
 
 // needsReports reports whether the Pod's events would say more than its status about what it waits for.
-func (n *next) needsReports(pod *corev1.Pod, now time.Time) bool {
-	return isStarting(pod) && pod.DeletionTimestamp == nil && !n.task.Spec.Cancel && n.isOverdue(now) &&
-		pod.Spec.NodeName != "" && len(pod.Status.ContainerStatuses) > 0
+func (f facts) needsReports() bool {
+	return f.pod != nil && isStarting(f.pod) && f.pod.DeletionTimestamp == nil && !f.task.Spec.Cancel &&
+		isOverdue(meta.FindStatusCondition(f.task.Status.Conditions, v1alpha1.ConditionProgressing), f.now) &&
+		f.pod.Spec.NodeName != "" && len(f.pod.Status.ContainerStatuses) > 0
 }
 
-// starting sets the condition Progressing while nothing of the sequence runs: to usual at first, and to what the Pod waits for if that
-// takes long.
-func (n *next) starting(pod *corev1.Pod, usual startWait, now time.Time) {
-	wait := &usual
-	if n.isOverdue(now) {
-		found := findStartWait(pod, n.reports)
-		old := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing)
+// starting sets the condition Progressing while no step runs: to the reason and message at first, and to what the Pod waits for if that takes long.
+func (n *next) starting(reason, message string) {
+	wait := &startWait{status: metav1.ConditionTrue, reason: reason, message: message}
+	if isOverdue(n.progress(), n.now) {
+		found := findStartWait(n.pod, n.reports)
 		switch {
 		case found != nil:
 			wait = found
-		case n.reports == nil && isStartReason(old.Reason) && pod.Spec.NodeName != "": // the events could not be read this time
+		case n.reports == nil && isStartReason(n.progress().Reason) && n.pod.Spec.NodeName != "": // the events could not be read this time
 			n.again = startCheck
 			return
 		}
 	}
 	n.progressing(wait.status, wait.reason, wait.message)
-	waited := now.Sub(meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionProgressing).LastTransitionTime.Time)
+	waited := n.now.Sub(n.progress().LastTransitionTime.Time)
 	n.again = startCheck
 	if waited < startPatience {
 		n.again = startPatience - max(0, waited)
@@ -113,8 +112,8 @@ func (n *next) starting(pod *corev1.Pod, usual startWait, now time.Time) {
 	}
 	left := n.startGrace - waited
 	if left <= 0 {
-		n.halt = wait.message
-		n.startFailed(wait.reason, wait.message, true, now)
+		n.halts(wait.message)
+		n.startFailed(wait.reason, wait.message, true)
 		return
 	}
 	n.again = min(n.again, left)

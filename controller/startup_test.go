@@ -12,7 +12,6 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -204,13 +203,11 @@ func TestStartWaitTimes(t *testing.T) {
 					task.Status.Conditions[0].Status = metav1.ConditionTrue
 				}
 			}
-			n := nextStatus(task, 5*time.Minute)
-			pod := sequential(bound, creating)
-			if got := n.needsReports(pod, lookedAt); got != c.reads {
+			f := facts{task: task, now: lookedAt, startGrace: 5 * time.Minute, pod: sequential(bound, creating), reports: c.reports}
+			if got := f.needsReports(); got != c.reads {
 				t.Errorf("needsReports is %v", got)
 			}
-			n.reports = c.reports
-			n.mirror(pod, lookedAt)
+			n := decide(f)
 			type seen struct {
 				Reason         string
 				Again          time.Duration
@@ -239,7 +236,7 @@ func TestSchedulingGates(t *testing.T) {
 	})
 	status := statusAfter(func(n *next) {
 		n.task.Spec.Steps = make([]v1alpha1.Step, 3)
-		n.mirror(strip(t, pod), lookedAt)
+		look(n, strip(t, pod), lookedAt)
 	})
 	want := "False SchedulingGated: the Pod is not scheduled before its scheduling gates are removed: example.com/quota, example.com/licence"
 	if diff := cmp.Diff(want, viewOf(status).Progressing); diff != "" {
@@ -287,7 +284,6 @@ func (r *eventReader) List(_ context.Context, list client.ObjectList, options ..
 // TestStartReports proves what is read of events, and that they are read rarely: for each Pod, and for all of them.
 func TestStartReports(t *testing.T) {
 	pod := sequential(bound)
-	key := types.NamespacedName{Namespace: "default", Name: "example"}
 	reader := &eventReader{events: []eventsv1.Event{
 		{Reason: "FailedMount", Note: "no Secret \n", DeprecatedLastTimestamp: metav1.Time{Time: ended}},
 		{Reason: "FailedMount", Note: "mine", ReportingController: reporter},
@@ -297,37 +293,39 @@ func TestStartReports(t *testing.T) {
 			Regarding: corev1.ObjectReference{FieldPath: "spec.containers{a}"},
 		},
 	}}
-	var reports startReports
-	read := func(key types.NamespacedName, pod *corev1.Pod, after time.Duration) []startReport {
-		return reports.of(t.Context(), reader, key, pod, lookedAt.Add(after))
+	var (
+		reports           reportReader
+		known, ofTheOther podReports
+	)
+	read := func(known *podReports, pod *corev1.Pod, after time.Duration) []startReport {
+		return reports.read(t.Context(), reader, known, pod, lookedAt.Add(after))
 	}
 	want := []startReport{{at: ended, reason: "FailedMount", note: "no Secret"}, {at: lookedAt, reason: "Pulling", note: "an image", container: "a"}}
-	if diff := cmp.Diff(want, read(key, pod, 0), cmp.AllowUnexported(startReport{})); diff != "" {
+	if diff := cmp.Diff(want, read(&known, pod, 0), cmp.AllowUnexported(startReport{})); diff != "" {
 		t.Errorf("the reports (-want +got):\n%s", diff)
 	}
-	if got := read(key, pod, startCheck-1); len(got) != 2 {
+	if got := read(&known, pod, startCheck-1); len(got) != 2 {
 		t.Errorf("soon after, they are %v", got)
 	}
 	other := sequential(bound, func(pod *corev1.Pod) { pod.UID = "other" })
-	otherKey := types.NamespacedName{Namespace: "default", Name: "other"}
-	if got := read(otherKey, other, reportInterval/2); got != nil {
+	if got := read(&ofTheOther, other, reportInterval/2); got != nil {
 		t.Errorf("those of another Pod are read at once: %v", got)
 	}
 	if diff := cmp.Diff([]string{"default regarding.uid=pod"}, reader.reads); diff != "" {
 		t.Errorf("the reads (-want +got):\n%s", diff)
 	}
-	read(otherKey, other, reportInterval)
-	read(key, pod, startCheck)
+	read(&ofTheOther, other, reportInterval)
+	read(&known, pod, startCheck)
 	reader.err, reader.events = errors.New("forbidden"), nil
-	if got := read(key, pod, 2*startCheck); len(got) != 2 {
+	if got := read(&known, pod, 2*startCheck); len(got) != 2 {
 		t.Errorf("after a failure, they are %v", got)
 	}
 	reader.err = nil
-	reports.forget(key)
-	if got := read(key, pod, 2*startCheck+reportPause-1); got != nil {
+	known = podReports{}
+	if got := read(&known, pod, 2*startCheck+reportPause-1); got != nil {
 		t.Errorf("soon after a failure in the namespace, they are %v", got)
 	}
-	if got := read(key, pod, 2*startCheck+reportPause); got == nil || len(got) != 0 {
+	if got := read(&known, pod, 2*startCheck+reportPause); got == nil || len(got) != 0 {
 		t.Errorf("of a Pod without events, they are %v", got)
 	}
 	if len(reader.reads) != 5 {

@@ -24,15 +24,29 @@ var (
 	suspended bring = (*next).suspended
 	refused   bring = func(n *next) { n.waiting(v1alpha1.ReasonPodRefused, "exceeded quota") }
 	conflict  bring = func(n *next) { n.failed(v1alpha1.ReasonPodNameConflict, "a Pod of the name exists", lookedAt) }
-	podGone   bring = func(n *next) { n.podDeleted(nil, lookedAt) }
+	gone      bring = (*next).podDeleted
 )
+
+// look decides about a Pod, or its absence, at a time.
+func look(n *next, pod *corev1.Pod, now time.Time) {
+	f := n.facts
+	f.task = f.task.DeepCopy()
+	f.task.Status = n.TaskStatus
+	f.pod, f.now = pod, now
+	*n = *decide(f)
+}
+
+// statusOf begins the next status of a Task, as the tests' clock has it.
+func statusOf(task *v1alpha1.Task, startGrace time.Duration) *next {
+	return nextStatus(facts{task: task, startGrace: startGrace, now: lookedAt})
+}
 
 func mirrored(edits ...edit) bring {
 	return func(n *next) {
 		pod := sequential(edits...)
 		n.task = n.task.DeepCopy()
 		n.task.Spec.Steps = make([]v1alpha1.Step, len(contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])))
-		n.mirror(pod, lookedAt)
+		look(n, pod, lookedAt)
 	}
 }
 
@@ -44,7 +58,7 @@ func statusAfter(states ...bring) v1alpha1.TaskStatus {
 	task := v1alpha1.Task{Spec: twoSteps}
 	for _, bring := range states {
 		task.Generation++
-		n := nextStatus(&task, 5*time.Minute)
+		n := statusOf(&task, 5*time.Minute)
 		bring(n)
 		task.Status = n.TaskStatus
 		for i := range task.Status.Conditions {
@@ -142,7 +156,7 @@ func TestStatusWithoutAPod(t *testing.T) {
 			},
 		},
 		"the Pod has gone": {
-			[]bring{mirrored(order("2"), containers(succeeded("a"), running("b"), running("c"))), podGone},
+			[]bring{mirrored(order("2"), containers(succeeded("a"), running("b"), running("c"))), gone},
 			view{
 				Phase: "Failed", PodName: "example", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Failed Skipped",
 				Started: "12:00:00", Completed: "12:03:00", Duration: "3m",
@@ -197,7 +211,7 @@ func TestMirror(t *testing.T) {
 		return going(v)
 	}
 	allWell := []corev1.ContainerStatus{succeeded("c"), succeeded("b"), succeeded("a")}
-	const ok = "StepsSucceeded: all steps have ended well"
+	const ok = "StepsSucceeded: all steps succeeded"
 
 	cases := map[string]struct {
 		pod  bring
@@ -205,11 +219,11 @@ func TestMirror(t *testing.T) {
 	}{
 		"just created": {
 			mirrored(phase("")),
-			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `True PodCreated: the Pod "example" is being started`}),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `True PodCreated: the Pod "example" is starting`}),
 		},
 		"scheduled": {
 			mirrored(scheduled(corev1.ConditionTrue, "", ""), containers(waiting("a", "ContainerCreating", ""), waiting("b", "PodInitializing", ""), waiting("c", "", ""))),
-			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `True PodCreated: the Pod "example" is being started`}),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `True PodCreated: the Pod "example" is starting`}),
 		},
 		"no node": {
 			mirrored(scheduled(corev1.ConditionFalse, "Unschedulable", "0/3 nodes are available")),
@@ -243,11 +257,11 @@ func TestMirror(t *testing.T) {
 		},
 		"the first step runs": {
 			mirrored(containers(running("a"), running("b"), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" is running`}),
 		},
 		"the first step runs, the last one's image is missing": {
 			mirrored(phase(corev1.PodPending), containers(running("a"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs; container "c" can't start: back-off`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" is running; container "c" can't start: back-off`}),
 		},
 		"the next one's image is missing": {
 			mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
@@ -258,7 +272,7 @@ func TestMirror(t *testing.T) {
 			func() view {
 				v := going(view{
 					Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
-					Progressing: `True StepWaiting: step "a" waits until the containers that are no steps are ready`,
+					Progressing: `True StepWaiting: step "a" waits until the helper containers are ready`,
 				})
 				v.Order = 0
 				return v
@@ -266,11 +280,11 @@ func TestMirror(t *testing.T) {
 		},
 		"the agents are ahead of the annotation": {
 			mirrored(containers(succeeded("a"), running("b"), running("c"))),
-			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" runs`}),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" is running`}),
 		},
 		"the annotation is about to release the next step": {
 			mirrored(byAnnotation, containers(succeeded("a"), running("b"), running("c"))),
-			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" runs`}),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Running Waiting", Progressing: `True StepRunning: step "b" is running`}),
 		},
 		"between two steps": {
 			mirrored(containers(succeeded("a"), waiting("b", "ContainerCreating", ""), running("c"))),
@@ -278,19 +292,19 @@ func TestMirror(t *testing.T) {
 		},
 		"a failed step is started again": {
 			mirrored(restartPolicy(corev1.RestartPolicyOnFailure), containers(waiting("a", "CrashLoopBackOff", "back-off 10s"), running("b"), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: step "a" failed, and the kubelet starts it again: back-off 10s`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: step "a" failed, and the kubelet restarts it: back-off 10s`}),
 		},
 		"a failed step is started again, and its exit code is known": {
 			mirrored(restartPolicy(corev1.RestartPolicyOnFailure), containers(crashed("a", 3), running("b"), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: step "a" failed with exit code 3, and the kubelet starts it again: back-off 10s`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False CrashLoopBackOff: step "a" failed with exit code 3, and the kubelet restarts it: back-off 10s`}),
 		},
 		"a sidecar that ended is started again": {
 			mirrored(initContainers(crashed("proxy", 0)), containers(running("a"), running("b"), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" runs; container "proxy" ended with exit code 0, and the kubelet starts it again: back-off 10s`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" is running; container "proxy" ended with exit code 0, and the kubelet restarts it: back-off 10s`}),
 		},
 		"a step failed while it waited: the one that runs goes on": {
 			mirrored(containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Failed Waiting", Progressing: `True StepRunning: step "a" runs`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Failed Waiting", Progressing: `True StepRunning: step "a" is running`}),
 		},
 
 		"all steps have ended": {
@@ -374,7 +388,7 @@ func TestMirror(t *testing.T) {
 			mirrored(phase(corev1.PodFailed), initContainers(succeeded("first"), failedWith("prepare", 3)), containers(waiting("a", "PodInitializing", ""))),
 			over("12:01:05", "65s", view{
 				Phase: "Failed", Progress: "0/3", Current: "a", Steps: "Skipped Skipped Skipped",
-				Failed: `True PodFailed: the init container "prepare" failed with exit code 3 (Error)`, Progressing: `False PodFailed: the init container "prepare" failed with exit code 3 (Error)`,
+				Failed: `True PodFailed: init container "prepare" failed with exit code 3 (Error)`, Progressing: `False PodFailed: init container "prepare" failed with exit code 3 (Error)`,
 			}),
 		},
 		"somebody set halt": {
@@ -410,7 +424,7 @@ func assertStays(t *testing.T, states ...bring) {
 	for i := range task.Status.Conditions { // after a while, others may be said of a Pod that is still starting
 		task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: lookedAt}
 	}
-	n := nextStatus(task, 5*time.Minute)
+	n := statusOf(task, 5*time.Minute)
 	states[len(states)-1](n)
 	if diff := cmp.Diff(task.Status, n.TaskStatus); diff != "" {
 		t.Errorf("the same state once more (-first +second):\n%s", diff)
@@ -482,7 +496,7 @@ func TestIsUnsettled(t *testing.T) {
 }
 
 // TestMirrorStopped proves that a Pod which was stopped isn't taken for one whose steps have all ended well, whatever they end with when
-// they are told to stop: the exit code 0, or a failure that doesn't matter (PEERS row 15).
+// they are told to stop: the exit code 0, or a failure that doesn't matter.
 func TestMirrorStopped(t *testing.T) {
 	may := annotated(contract.OptionsAnnotation, `{"c":{"continueOnError":true}}`)
 	told := func(code int32) corev1.ContainerStatus {
@@ -562,7 +576,7 @@ func TestAttempts(t *testing.T) {
 			t.Errorf("after %d failures the status is %+v", i+1, status)
 		}
 	}
-	want := view{Phase: "Pending", Progress: "0/2", Steps: "Waiting Waiting", Progressing: `False Retrying: the Pod "example-retry-7" has failed, and another one follows at 19:06:00: why`}
+	want := view{Phase: "Pending", Progress: "0/2", Steps: "Waiting Waiting", Progressing: `False Retrying: the Pod "example-retry-7" failed, and the next one is created at 19:06:00: why`}
 	if diff := cmp.Diff(want, viewOf(statusAfter(states...))); diff != "" {
 		t.Errorf("the status after 8 failures (-want +got):\n%s", diff)
 	}
@@ -582,7 +596,7 @@ func TestMirrorCancel(t *testing.T) {
 		pod.Status.Phase = corev1.PodPending
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
 	}
-	const ending = "Progressing Cancelled: spec.cancel is true: what runs is being ended"
+	const ending = "Progressing Cancelled: spec.cancel is true: the running containers are being terminated"
 	cases := map[string]struct {
 		pod  bring
 		want string // phase, and the reason and message of the condition that says most; and the steps
@@ -594,7 +608,7 @@ func TestMirrorCancel(t *testing.T) {
 		"no node takes the Pod":    {mirrored(unscheduled), "Cancelled Failed Cancelled: spec.cancel is true; the Pod \"example\" was deleted, because no node had taken it [Skipped Skipped Skipped]"},
 		"the Pod is being deleted": {mirrored(deleted, containers(running("a"), running("b"), running("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
 		"the Pod was evicted":      {mirrored(phase(corev1.PodFailed), func(pod *corev1.Pod) { pod.Status.Reason = "Evicted" }), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
-		"all had ended well":       {mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c"))), "Succeeded Complete StepsSucceeded: all steps have ended well [Succeeded Succeeded Succeeded]"},
+		"all had ended well":       {mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c"))), "Succeeded Complete StepsSucceeded: all steps succeeded [Succeeded Succeeded Succeeded]"},
 		"attempts are left": {
 			asked(func(spec *v1alpha1.TaskSpec) { spec.BackoffLimit = 3 }, mirrored(phase(corev1.PodFailed), containers(cancelled))),
 			"Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]",
@@ -614,7 +628,7 @@ func TestMirrorCancel(t *testing.T) {
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("the status (-want +got):\n%s", diff)
 			}
-			n := nextStatus(&v1alpha1.Task{}, 5*time.Minute)
+			n := statusOf(&v1alpha1.Task{}, 5*time.Minute)
 			if cancel(n); n.halt == "" {
 				t.Error("the Pod isn't to be halted")
 			}
@@ -652,7 +666,7 @@ func TestMirrorGrace(t *testing.T) {
 			for i := range task.Status.Conditions {
 				task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: lookedAt.Add(-c.since)}
 			}
-			n := nextStatus(task, 5*time.Minute)
+			n := statusOf(task, 5*time.Minute)
 			stuck(c.reason)(n)
 			type seen struct {
 				Again          time.Duration
@@ -691,7 +705,7 @@ func TestStartFailedMessage(t *testing.T) {
 				task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: lookedAt.Add(-30 * time.Second)}
 			}
 			task.Spec.BackoffLimit = c.backoffLimit
-			n := nextStatus(task, 30*time.Second)
+			n := statusOf(task, 30*time.Second)
 			bring(n)
 			var got string
 			if failed := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionFailed); failed != nil {
@@ -709,7 +723,7 @@ func TestStartFailedMessage(t *testing.T) {
 // TestCompleteWithAFailure proves that a Task whose failed step was passed over is Complete, and says so.
 func TestCompleteWithAFailure(t *testing.T) {
 	status := statusAfter(mirrored(order("3"), annotated(contract.OptionsAnnotation, `{"b":{"continueOnError":true}}`), containers(succeeded("a"), failedWith("b", 3), succeeded("c")), phase(corev1.PodFailed)))
-	const ok = `StepsSucceeded: all steps have ended; step "b" failed with exit code 3, which is no error (onError: Continue)`
+	const ok = `StepsSucceeded: all steps have ended; step "b" failed with exit code 3, which does not fail the Task (onError: Continue)`
 	want := view{
 		Phase: "Succeeded", PodName: "example", Order: 3, Progress: "3/3", Steps: "Succeeded Failed Succeeded",
 		Started: "12:00:00", Completed: "12:01:05", Duration: "65s", Complete: "True " + ok, Progressing: "False " + ok,
@@ -725,7 +739,7 @@ func TestNextStatus(t *testing.T) {
 	task := &v1alpha1.Task{Status: statusAfter(suspended)}
 	task.Generation = 7
 	before := task.DeepCopy()
-	n := nextStatus(task, 5*time.Minute)
+	n := statusOf(task, 5*time.Minute)
 	want := before.Status.DeepCopy()
 	want.ObservedGeneration = 7
 	if diff := cmp.Diff(*want, n.TaskStatus); diff != "" {

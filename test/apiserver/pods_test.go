@@ -146,7 +146,7 @@ func TestTaskEventsNameEachStep(t *testing.T) {
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
 	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
 	wantEvents(t, task, `Normal PodCreated: created the Pod "told"`, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`,
-		`Normal StepStarted: step "b" has started`, `Normal StepSucceeded: step "b" has ended well`, "Normal Complete: all steps have ended well")
+		`Normal StepStarted: step "b" has started`, `Normal StepSucceeded: step "b" has ended well`, "Normal Complete: all steps succeeded")
 }
 
 // A suspended Task serves as a template, also for a Pod of its own name, and is not touched by what becomes of that.

@@ -309,7 +309,7 @@ func TestBackoffLimit(t *testing.T) {
 	}
 	progressing := meta.FindStatusCondition(retrying.Conditions, v1alpha1.ConditionProgressing)
 	due := failedAt.Add(10 * time.Second)
-	wantCondition := fmt.Sprintf(`Retrying: the Pod "made" has failed, and another one follows at %s: %s`, due.UTC().Format(time.TimeOnly), message)
+	wantCondition := fmt.Sprintf(`Retrying: the Pod "made" failed, and the next one is created at %s: %s`, due.UTC().Format(time.TimeOnly), message)
 	if diff := cmp.Diff(wantCondition, progressing.Reason+": "+progressing.Message); diff != "" {
 		t.Errorf("the condition Progressing (-want +got):\n%s", diff)
 	}
@@ -318,7 +318,7 @@ func TestBackoffLimit(t *testing.T) {
 	}
 	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonRetrying, progressing.Message)
 
-	const ending = `the next Pod follows as soon as the failed Pod "made" has ended`
+	const ending = `the next Pod is created when the failed Pod "made" has ended`
 	awaitStatus(t, task, "the first Pod to be waited for", func(s v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 		return condition.Reason == v1alpha1.ReasonPodTerminating && condition.Message == ending && condition.Status == metav1.ConditionTrue

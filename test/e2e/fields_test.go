@@ -61,7 +61,7 @@ func TestContinueAndRetries(t *testing.T) {
 	task.Spec.Steps[1] = again
 	create(t, task)
 	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	wantCondition(t, status, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, `step "fails" failed with exit code 7, which is no error (onError: Continue)`)
+	wantCondition(t, status, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, `step "fails" failed with exit code 7, which does not fail the Task (onError: Continue)`)
 	type outcome struct {
 		State    v1alpha1.StepState
 		ExitCode int32

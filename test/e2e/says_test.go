@@ -45,7 +45,7 @@ func TestRunsWhileALaterImageIsMissing(t *testing.T) {
 	if pod.Status.Phase != corev1.PodPending {
 		t.Errorf("the Pod is %s, which proves nothing", pod.Status.Phase)
 	}
-	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionTrue, v1alpha1.ReasonStepRunning, `step "second" runs`)
+	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionTrue, v1alpha1.ReasonStepRunning, `step "second" is running`)
 }
 
 // TestSaysWhatAPodWaitsFor proves that a Task names what keeps its Pod from starting, as a real kubelet and scheduler tell it, and that a Task

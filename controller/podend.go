@@ -1,0 +1,99 @@
+package controller
+
+import (
+	"slices"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+)
+
+// A kubelet reports the end of a Pod in several writes. The functions below tell what has ended, and whether another write is due.
+
+// settleTimeout bounds how long the kubelet may take to report final container states after the Pod is terminal: on a busy node it was seen to
+// take longer than one second.
+const settleTimeout = 3 * time.Second
+
+// isOver reports whether no step of the Pod runs, and none will: all have ended, or can't start.
+func isOver(pod *corev1.Pod) bool {
+	if isTerminal(pod.Status.Phase) || isUnbound(pod) {
+		return true
+	}
+	isInitStuck := slices.ContainsFunc(pod.Status.InitContainerStatuses, cantStart)
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	over := 0
+	for _, container := range pod.Status.ContainerStatuses {
+		never := container.State.Running == nil && (isInitStuck || cantStart(container))
+		if slices.Contains(steps, container.Name) && (container.State.Terminated != nil || never) {
+			over++
+		}
+	}
+	return over == len(steps)
+}
+
+// isUnbound reports whether no node has taken the Pod, so that none of its containers has run.
+func isUnbound(pod *corev1.Pod) bool {
+	return pod.Spec.NodeName == "" && pod.Status.Phase == corev1.PodPending &&
+		len(pod.Status.InitContainerStatuses)+len(pod.Status.ContainerStatuses) == 0
+}
+
+// isKilled reports whether all containers of the Pod have ended, some were killed, and the kubelet has not reported why: it may report final
+// container states a moment before it reports the eviction of the Pod (mergePodStatus in pkg/kubelet/status).
+func isKilled(pod *corev1.Pod) bool {
+	if pod.Spec.RestartPolicy != corev1.RestartPolicyNever || pod.DeletionTimestamp != nil || isTerminal(pod.Status.Phase) {
+		return false
+	}
+	killed := false
+	for _, container := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if container.State.Terminated == nil {
+			return false
+		}
+		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated, time.Time{})
+		killed = killed || hasKillExitCode(end) || mayBeInterrupted(end)
+	}
+	return killed
+}
+
+// isUnsettled reports whether a Pod is terminal, and the kubelet may still report final container states. On a busy node it may report the
+// phase Failed with container states from before it stopped the containers. (It makes the status first, and holds the phase back until all
+// containers have stopped: syncBatch and mergePodStatus in pkg/kubelet/status.) Containers that never started, and those on a lost node, stay
+// as they are.
+func isUnsettled(pod *corev1.Pod) bool {
+	return isTerminal(pod.Status.Phase) &&
+		slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Terminated == nil })
+}
+
+// hasKillExitCode reports whether a container ended as one that the kubelet stops, although a command may end so by itself.
+func hasKillExitCode(step v1alpha1.StepStatus) bool {
+	return step.Reason == "Error" && step.ExitCode != nil && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL)
+}
+
+// mayBeInterrupted reports whether the step's agent says that its container was told to stop, or may have been.
+func mayBeInterrupted(step v1alpha1.StepStatus) bool {
+	return step.Reason == contract.ReasonStopped || step.Reason == contract.ReasonTerminated || step.Reason == contract.ReasonSignaled
+}
+
+// The exit codes of a container that the kubelet has stopped.
+const (
+	exitSIGTERM = contract.ExitSignal + int32(syscall.SIGTERM)
+	exitSIGKILL = contract.ExitSignal + int32(syscall.SIGKILL)
+	// exitNotStarted is the exit code of a container that the runtime could not start.
+	exitNotStarted int32 = 128
+)
+
+// disruption returns the condition of a Pod that Kubernetes itself ends, or nil.
+func disruption(pod *corev1.Pod) *corev1.PodCondition {
+	return findCondition(pod, corev1.DisruptionTarget, corev1.ConditionTrue)
+}
+
+// findCondition returns the Pod's condition of a type if it has this status, or nil.
+func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.ConditionStatus) *corev1.PodCondition {
+	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == kind && c.Status == status })
+	if i < 0 {
+		return nil
+	}
+	return &pod.Status.Conditions[i]
+}

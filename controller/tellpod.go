@@ -1,0 +1,139 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+)
+
+// A status that ends an attempt is written only after the attempt's Pod has been told. The controller does not look at that Pod again, so its
+// later steps would run under a Task that has failed, or beside the Pod of the next attempt.
+
+// errStale means that a write was made from an old state of its object, and has changed nothing.
+var errStale = errors.New("the Pod has changed meanwhile")
+
+// isStale reports whether the API server refused a write because a precondition or a test of a JSON patch failed. For the latter it answers
+// 422 without an object; for a Pod that would be invalid it names the Pod.
+func isStale(err error) bool {
+	if apierrors.IsConflict(err) {
+		return true
+	}
+	var status apierrors.APIStatus
+	return apierrors.IsInvalid(err) && errors.As(err, &status) && (status.Status().Details == nil || status.Status().Details.Kind == "")
+}
+
+// retryStale returns the result of Reconcile for an error. A stale write is no error: it is retried when the cache has caught up.
+func retryStale(err error) (ctrl.Result, error) {
+	if errors.Is(err, errStale) {
+		return ctrl.Result{RequeueAfter: staleRetry}, nil
+	}
+	return ctrl.Result{}, err
+}
+
+// isEnd reports whether the status ends the current attempt.
+func (n *next) isEnd() bool {
+	return finished(&n.TaskStatus) || len(n.Attempts) > len(n.task.Status.Attempts)
+}
+
+// halts sets what the Pod is told when its attempt ends.
+func (n *next) halts(why string) {
+	if n.halt == "" {
+		n.halt = clean(why, maxNote)
+	}
+}
+
+// removePod makes an end delete the Pod, which no node has taken, and says so. If it were halted, it would stay Pending, and run its init
+// containers on the first node that takes it. It has no logs to keep.
+func (n *next) removePod() {
+	n.remove = true
+	const room = 512
+	suffix := fmt.Sprintf("; the Pod %q was deleted, because no node had taken it", n.pod.Name)
+	for _, kind := range []string{v1alpha1.ConditionFailed, v1alpha1.ConditionProgressing} {
+		if condition := meta.FindStatusCondition(n.Conditions, kind); condition != nil {
+			n.setCondition(kind, condition.Status, condition.Reason, cut(condition.Message, maxMessage-room)+suffix)
+		}
+	}
+	if len(n.Attempts) > len(n.task.Status.Attempts) {
+		last := &n.Attempts[len(n.Attempts)-1]
+		last.Message = cut(last.Message, maxMessage-room) + suffix
+	}
+}
+
+// isTold reports whether a Pod needs no halt: it has one, or all of it is being ended.
+func isTold(pod *corev1.Pod) bool {
+	return pod.Annotations[contract.HaltAnnotation] != "" || pod.DeletionTimestamp != nil || isTerminal(pod.Status.Phase)
+}
+
+// tellPod ends, deletes or halts the Pod as decided. It returns nil only if the Pod knows, or is gone.
+func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
+	pod := n.pod
+	switch {
+	case n.failedPod != nil:
+		return r.endHelpers(ctx, n.failedPod)
+	case pod != nil && n.expire:
+		return r.expirePod(ctx, pod)
+	case pod == nil || n.halt == "":
+		return nil
+	case n.remove && pod.DeletionTimestamp == nil: // also if it is halted
+		return r.deleteUnbound(ctx, pod)
+	case isTold(pod):
+		return nil
+	}
+	err := patchPod(ctx, r.Client, pod, haltPatch(pod, n.halt))
+	if !errors.Is(err, errStale) {
+		return err
+	}
+	var live corev1.Pod
+	switch err := r.Live.Get(ctx, client.ObjectKeyFromObject(pod), &live); {
+	case err != nil:
+		return client.IgnoreNotFound(err)
+	case live.UID != pod.UID || isTold(&live):
+		return nil
+	}
+	return patchPod(ctx, r.Client, &live, haltPatch(&live, n.halt))
+}
+
+// deleteUnbound deletes a Pod unless it has changed since it was read, because a node may have taken it.
+func (r *TaskReconciler) deleteUnbound(ctx context.Context, pod *corev1.Pod) error {
+	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+	switch {
+	case isStale(err):
+		return errStale
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("deleting the Pod %q, which no node has taken: %w", pod.Name, err)
+	}
+	return nil
+}
+
+// haltPatch returns the patch that halts a Pod. It fails on another Pod of the same name, and on one that is halted.
+func haltPatch(pod *corev1.Pod, why string) jsonpatch.Patch {
+	var patch jsonpatch.Patch
+	patch.Test(string(pod.UID), "metadata", "uid")
+	if len(pod.Annotations) == 0 { // a user has removed all
+		patch.Test(nil, "metadata", "annotations")
+		patch.Set(map[string]string{contract.HaltAnnotation: why}, "metadata", "annotations")
+		return patch
+	}
+	testHalt(&patch, pod)
+	patch.Set(why, "metadata", "annotations", contract.HaltAnnotation)
+	return patch
+}
+
+// testHalt makes the patch fail if the Pod's halt has changed. A test for null holds if the annotation is absent.
+func testHalt(patch *jsonpatch.Patch, pod *corev1.Pod) {
+	if halt, has := pod.Annotations[contract.HaltAnnotation]; has {
+		patch.Test(halt, "metadata", "annotations", contract.HaltAnnotation)
+	} else {
+		patch.Test(nil, "metadata", "annotations", contract.HaltAnnotation)
+	}
+}
