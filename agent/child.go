@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -16,13 +17,12 @@ import (
 
 var (
 	errNotInPath   = errors.New("not found in PATH")
-	errInterpreter = errors.New("the file is there, but not the interpreter or loader that it names")
+	errInterpreter = errors.New("the file exists, but not the interpreter or loader that it names")
 )
 
-// start runs the command and returns its process id, without waiting for it. It is syscall.ForkExec
-// and not os/exec because reap collects all children: nobody else may wait for this one. The child
-// has our streams, working directory and umask; ForkExec gives back the default signal dispositions,
-// the signal mask and the soft RLIMIT_NOFILE that Go raised for itself.
+// start starts the command and returns its process ID. It calls syscall.ForkExec instead of os/exec, because only reap may wait for children.
+// The child inherits the streams, working directory and umask. ForkExec restores the signal dispositions, the signal mask and the soft
+// RLIMIT_NOFILE, which the Go runtime changes for itself.
 func start(argv, env []string) (pid int, err error) {
 	path, err := lookPath(argv[0], os.Getenv("PATH"))
 	if err != nil {
@@ -34,7 +34,7 @@ func start(argv, env []string) (pid int, err error) {
 		Sys:   ownGroup(),
 	})
 	if errors.Is(err, unix.ENOENT) {
-		// execve(2) says this of a missing "#!" interpreter too, which puzzles everybody.
+		// execve(2) also returns ENOENT for a missing "#!" interpreter, which is hard to understand.
 		if _, statErr := os.Stat(path); statErr == nil {
 			return 0, errInterpreter
 		}
@@ -42,11 +42,34 @@ func start(argv, env []string) (pid int, err error) {
 	return pid, err
 }
 
-// ownGroup makes the child the leader of a process group, as a container's first process is one: a
-// script's "kill 0" must not reach the agent, which would send it back. Where the agent has the
-// terminal, the child gets it, as a shell would hand it over (and as tini does, isolate_child in
-// src/tini.c): else reading from it would stop the child. A command that is run again finds the
-// terminal with the group of its predecessor, of which nobody is left.
+// become executes a program in place of the agent, in the directory dir, which must exist; "" is the current one. It returns only if that
+// fails, or if a signal came that the program should have had: then it returns the exit code of the process.
+func become(dir string, argv []string, signals Signals, log logger) int {
+	if dir != "" {
+		if err := unix.Chdir(dir); err != nil {
+			log.say(workDirError{dir, err}.Error())
+			return startFailure(err)
+		}
+	}
+	path, err := lookPath(argv[0], os.Getenv("PATH"))
+	if err == nil {
+		select {
+		case got := <-signals.forward:
+			if sig := got.(syscall.Signal); endsWait(sig, unix.SIGTERM) {
+				return contract.ExitSignal + int(sig)
+			}
+		default:
+		}
+		err = syscall.Exec(path, argv, environ(dir))
+	}
+	log.say("starting " + strconv.Quote(argv[0]) + ": " + err.Error())
+	return startFailure(err)
+}
+
+// ownGroup makes the child the leader of a process group, like the first process of a container: "kill 0" in a script must not reach the
+// agent, which would forward the signal. If the agent has the terminal, the child gets it, because reading from it would otherwise stop the
+// child (tini does the same in isolate_child, src/tini.c). For a retry, the terminal still belongs to the group of the previous run, which
+// has no processes left.
 func ownGroup() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	const stdin = 0
@@ -58,13 +81,11 @@ func ownGroup() *syscall.SysProcAttr {
 	return attr
 }
 
-// lookPath finds the program as execvp(3) does: a name with a slash is a path, and for another one
-// the first executable in PATH counts, with what may not be executed remembered as the reason. It is
-// not exec.LookPath because that takes "may not be executed" for "not found" and refuses relative
-// entries of PATH.
+// lookPath finds a program as execvp(3) does. A name with a slash is a path. For other names it returns the first executable file in PATH, or
+// EACCES if there are only files that can't be executed. exec.LookPath reports those as not found, and refuses relative entries of PATH.
 func lookPath(name, path string) (string, error) {
 	if strings.Contains(name, "/") {
-		return name, nil // execve finds out
+		return name, nil // execve reports errors
 	}
 	failure := errNotInPath
 	if name == "" {
@@ -94,7 +115,7 @@ func isDir(path string) bool {
 	return unix.Stat(path, &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// startFailure is the exit code for an error of start, as shells choose it.
+// startFailure returns a shell's exit code for a command that start or become can't start.
 func startFailure(err error) int {
 	for _, missing := range []error{errNotInPath, errInterpreter, unix.ENOENT, unix.ENOTDIR} {
 		if errors.Is(err, missing) {

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The commands that a shell can't play.
+// What a command does that a shell can't do.
 const (
-	childReport = "report" // print what was handed over
-	childCatch  = "catch"  // print the numbers of the signals that come, and end after the given count
+	childReport = "report" // print the arguments, the environment and the working directory
+	childCatch  = "catch"  // print the numbers of the signals that it receives, and end after the given count
 )
 
 func actAsChild(args []string) int {
@@ -38,7 +38,7 @@ func actAsChild(args []string) int {
 	return 1
 }
 
-// reported is what a program has to say about the call that started it.
+// reported returns what childReport prints.
 func reported(argv, env []string, dir string) string {
 	return fmt.Sprintf("arguments %q\nenvironment %q\ndirectory %q\n", argv, env, dir)
 }
@@ -46,8 +46,8 @@ func reported(argv, env []string, dir string) string {
 func catch(count int) int {
 	got := make(chan os.Signal, 64)
 	signal.Notify(got)
-	signal.Reset(unix.SIGURG)                       // Go's own
-	time.AfterFunc(patience, func() { os.Exit(1) }) // nobody else ends it where a test fails
+	signal.Reset(unix.SIGURG)                       // Go's scheduler uses it
+	time.AfterFunc(patience, func() { os.Exit(1) }) // nothing else ends it if a test fails
 	fmt.Println("ready")
 	for range count {
 		fmt.Println(int((<-got).(syscall.Signal)))

@@ -2,17 +2,21 @@
 
 // Package agent runs one step of a sequential Pod.
 //
-// Kubernetes starts all containers of a Pod at once. The agent stands in front of a step's command as
-// the container's first process: it waits until the step is released, runs the command, and ends as
-// the command ended. In order: wait (gate.go), start (child.go), forward signals and reap (reap.go),
-// kill what is left, leave a record (run.go for the next step, record.go for the controllers), and give
-// way to the next step's start. step.go is that list; install.go is how the agent gets into a Pod.
+// Kubernetes starts all containers of a Pod at once. The agent is the first process of a step's container: it waits until the step is
+// released, runs the step's command, and exits with its exit code. step.go lists what happens in between, in this order:
 //
-// To the command it must make no difference: arguments, environment, working directory, user, umask,
-// limits, signal dispositions and standard streams are those of the container, untouched. What does
-// differ: the command is not process 1, so signals without a handler end it, as they do everywhere
+//   - wait for the release (gate.go, run.go, watch.go)
+//   - start the command (child.go, workdir.go, mounts.go)
+//   - forward signals and reap children, enforce the timeout and a halt (supervise.go, signals.go, reap.go)
+//   - kill the processes that the command left behind (leftovers.go)
+//   - write the record, for the next step (run.go) and for the controllers (record.go)
+//
+// log.go has the agent's own log, and install.go copies the agent into a Pod.
+//
+// The agent is transparent to the command: arguments, environment, working directory, user, umask, limits, signal dispositions and standard
+// streams are those of the container. One thing differs: the command is not process 1, so signals without a handler end it, as everywhere
 // but in a container.
 //
-// The agent sits in every step of every Pod, so it is small: the standard library, golang.org/x/sys
-// and the contract, without fmt and what is built on it.
+// Every step of every Pod has an agent, so it is small. It imports the standard library, golang.org/x/sys and the contract, without fmt and
+// the packages that use it.
 package agent

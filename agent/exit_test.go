@@ -13,8 +13,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// The container's exit code is the command's, as a shell would report it: a Job's podFailurePolicy and
-// people decide by it. The record repeats it.
+// The container's exit code is the command's, as a shell reports it, because podFailurePolicy of a Job depends on it. The record repeats it.
 func TestExitCodeIsTheCommands(t *testing.T) {
 	tests := map[string]struct {
 		script string
@@ -47,8 +46,8 @@ func TestExitCodeIsTheCommands(t *testing.T) {
 	}
 }
 
-// A command that can't be started gives the shell's codes, 127 for "not found" and 126 for "found",
-// and a sentence in the log and in the record.
+// For a command that can't be started, the exit code is a shell's: 127 if it is not found, and otherwise 126. The log and the record have a
+// sentence.
 func TestExitCodeOfACommandThatCannotStart(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string, mode os.FileMode) string {
@@ -61,7 +60,7 @@ func TestExitCodeOfACommandThatCannotStart(t *testing.T) {
 	format := file("format", "neither ELF nor #!", 0o755)
 	const (
 		noFile        = "no such file or directory"
-		noInterpreter = "the file is there, but not the interpreter or loader that it names"
+		noInterpreter = "the file exists, but not the interpreter or loader that it names"
 	)
 
 	tests := map[string]struct {
@@ -102,7 +101,7 @@ func TestExitCodeOfACommandThatCannotStart(t *testing.T) {
 	}
 }
 
-// A name without a slash is looked up in PATH, as execvp(3) does it.
+// A name without a slash is looked up in PATH, as execvp(3) does.
 func TestCommandIsLookedUpInPath(t *testing.T) {
 	dir := t.TempDir()
 	program := func(path, prints string, mode os.FileMode) {
@@ -117,10 +116,10 @@ func TestCommandIsLookedUpInPath(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(dir, "folder/tool"), 0o755))
 
 	tests := map[string]struct{ path, want string }{
-		"the first one counts":                    {dir + "/first:" + dir + "/second", "first\n"},
-		"a missing directory is passed over":      {dir + "/nope:" + dir + "/second", "second\n"},
-		"a plain file is passed over":             {dir + "/plain:" + dir + "/second", "second\n"},
-		"a directory of the name is passed over":  {dir + "/folder:" + dir + "/second", "second\n"},
+		"the first match counts":                  {dir + "/first:" + dir + "/second", "first\n"},
+		"a missing directory is skipped":          {dir + "/nope:" + dir + "/second", "second\n"},
+		"a file without x is skipped":             {dir + "/plain:" + dir + "/second", "second\n"},
+		"a directory of the name is skipped":      {dir + "/folder:" + dir + "/second", "second\n"},
 		"an entry may be relative":                {"second", "second\n"},
 		"an empty entry is the working directory": {dir + "/nope::" + dir + "/second", "here\n"},
 	}

@@ -9,12 +9,12 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// RunWithHaltLimit is Run for a step, with another bound than haltLimit.
+// RunWithHaltLimit is Run for a step, with another limit than haltLimit.
 func RunWithHaltLimit(limit time.Duration, args []string, signals Signals, now func() time.Time, stderr io.Writer) int {
 	flags, err := contract.ParseAgentFlags(args)
 	if err != nil {
-		say(stderr, err.Error())
+		newLogger(stderr).say(err.Error())
 		return contract.ExitAgentFailure
 	}
-	return step{flags: flags, signals: signals, now: now, stderr: stderr, haltLimit: limit}.run()
+	return step{flags: flags, signals: signals, now: now, log: newLogger(stderr), haltLimit: limit}.run()
 }

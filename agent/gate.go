@@ -44,6 +44,8 @@ type gate struct {
 type verdict struct {
 	// released: the command may run.
 	released bool
+	// byRecord: the record of the step before released it, and not the order.
+	byRecord bool
 	// halt is the controller's reason why the command must not run.
 	halt string
 	// claim is the reason why, according to the record of the step before, the command must not run. A step could make it up.
@@ -66,7 +68,7 @@ func gateOf(flags contract.AgentFlags) gate {
 
 // wait blocks until the gate opens or closes, or until a claim has not been confirmed for the given time. A file that is missing,
 // unreadable or malformed means "not yet": the kubelet may be about to write it.
-func (g gate) wait(w *watcher, limit time.Duration) verdict {
+func (g gate) wait(w *watcher, limit time.Duration, log logger) verdict {
 	var deadline time.Time
 	for {
 		// The watch is in place before the files are read, so that no change falls in between. It is renewed each time round, which
@@ -80,6 +82,7 @@ func (g gate) wait(w *watcher, limit time.Duration) verdict {
 		case seen.claim == "":
 			deadline = time.Time{}
 		case deadline.IsZero():
+			log.debug("waiting for a halt: ", seen.claim)
 			deadline = time.Now().Add(limit)
 			pause = min(pause, limit)
 		default:
@@ -124,7 +127,7 @@ func (g gate) read() verdict {
 	known := sequence.Records{States: []sequence.State{state, sequence.Waiting}, Order: order, Halted: halt != ""}
 	switch sequence.Decide(plan, known).Verdicts[1] {
 	case sequence.Run:
-		return verdict{released: true}
+		return verdict{released: true, byRecord: order < g.number}
 	case sequence.Skip:
 		if halt != "" {
 			return verdict{halt: halt}

@@ -18,19 +18,18 @@ import (
 
 var ran = result{Code: 0, Stdout: "ran\n"}
 
-// The gate opens at its own number and at every larger one, since updates coalesce: the agent may
-// never see its own.
+// The order releases a step at its number and at every larger one: updates coalesce, so the agent may never see its own number.
 func TestGateOpens(t *testing.T) {
 	tests := map[string]struct {
 		order string
 		step  int
 	}{
-		"at the order":                {order: "1", step: 1},
-		"above it":                    {order: "4", step: 3},
-		"by number and not by text":   {order: "10", step: 9},
-		"with white space around it":  {order: " 3\n", step: 3},
-		"at the hundredth step":       {order: "100", step: 100},
-		"above an order far below it": {order: "100", step: 1},
+		"at the order":               {order: "1", step: 1},
+		"above it":                   {order: "4", step: 3},
+		"compared as numbers":        {order: "10", step: 9},
+		"with white space around it": {order: " 3\n", step: 3},
+		"at the hundredth step":      {order: "100", step: 100},
+		"an order far above it":      {order: "100", step: 1},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -45,20 +44,19 @@ func TestGateOpens(t *testing.T) {
 	}
 }
 
-// All else holds the step back, and none of it for good: what is missing or malformed may be about to
-// be written.
-func TestGateHoldsBackUntilReleased(t *testing.T) {
+// Any other content keeps the step waiting, until it is released: the kubelet may be about to write a file that is missing or malformed.
+func TestGateWaitsForTheOrder(t *testing.T) {
 	tests := map[string]files{
 		"an order below":                  order("8"),
-		"an order below, larger as text":  order("8 "),
+		"an order below, with a space":    order("8 "),
 		"no order file":                   {contract.HaltFile: ""},
 		"an empty order":                  order(""),
 		"an order that is no number":      order("nine"),
-		"an order with text behind":       order("9th"),
+		"an order with text after it":     order("9th"),
 		"two orders":                      order("9\n10"),
 		"a fraction":                      order("9.5"),
 		"a negative order":                order("-9"),
-		"an order too large to be true":   order("99999999999999999999"),
+		"an order above the largest int":  order("99999999999999999999"),
 		"no halt file":                    {contract.OrderFile: "8"},
 		"a halt that is only white space": halted("8", " \n"),
 	}
@@ -77,14 +75,13 @@ func TestGateHoldsBackUntilReleased(t *testing.T) {
 	}
 }
 
-// The agent follows the kubelet's swaps, also the first one, which may come after the agent; and none
-// of them opens the gate before the order is there.
+// The agent follows the kubelet's updates of the volume, also if the first one comes after the agent. None of them releases the step early.
 func TestGateFollowsTheKubelet(t *testing.T) {
 	tests := map[string][]files{
 		"one step at a time":          {order("1"), order("2"), order("3")},
 		"updates that were coalesced": {order("1"), order("7")},
 		"the first write is late":     {nil, order("3")},
-		"files that come later":       {{contract.HaltFile: ""}, order("2"), order("3")},
+		"files that appear later":     {{contract.HaltFile: ""}, order("2"), order("3")},
 		"a file that goes away":       {order("2"), {contract.HaltFile: ""}, order("3")},
 	}
 	for name, writes := range tests {
@@ -110,36 +107,35 @@ func TestGateFollowsTheKubelet(t *testing.T) {
 	}
 }
 
-// Many swaps in a row: an agent that missed them, and only looked now and then, would need minutes.
-func TestGateIsWokenByEverySwap(t *testing.T) {
+// The watch reports each of many updates: an agent that only rechecks periodically would need minutes.
+func TestGateWakesForEachUpdate(t *testing.T) {
 	t.Parallel()
-	const swaps = 30
+	const updates = 30
 	info := newPodinfo(t)
 	info.write(order("0"))
-	p := container{args: late(info.step(swaps)).Args()}.start(t)
+	p := container{args: late(info.step(updates)).Args()}.start(t)
 	info.awaitRejection()
-	for k := 1; k < swaps; k++ {
+	for k := 1; k < updates; k++ {
 		info.write(order(strconv.Itoa(k)))
-		info.awaitOpens(1, time.Now()) // of the files just written, with no nudge
+		info.awaitOpens(1, time.Now()) // without a nudge
 	}
-	info.write(order(strconv.Itoa(swaps)))
-	if diff := cmp.Diff(result{Stdout: strconv.Itoa(swaps)}, p.wait()); diff != "" {
-		t.Errorf("after the last swap: -want +got:\n%s", diff)
+	info.write(order(strconv.Itoa(updates)))
+	if diff := cmp.Diff(result{Stdout: strconv.Itoa(updates)}, p.wait()); diff != "" {
+		t.Errorf("after the last update: -want +got:\n%s", diff)
 	}
 }
 
-// Once there is a halt the step never runs, also when its release arrives with it. It is no failure:
-// the exit code is 0 and the record says why.
-func TestGateHalts(t *testing.T) {
+// After a halt the step never runs, even if the order arrives with it. That is not a failure: the exit code is 0, and the record has the reason.
+func TestHaltSkipsTheStep(t *testing.T) {
 	const reason = "step \"a\" failed with exit code 3"
 	tests := map[string][]files{
-		"before the agent starts":            {halted("1", reason)},
-		"while the step waits":               {order("1"), order("2"), halted("2", reason)},
-		"together with the release":          {order("2"), halted("3", reason)},
-		"together with the release, at once": {halted("3", reason)},
-		"with white space around it":         {order("2"), halted("2", "\n "+reason+"\n")},
-		"without an order file":              {{contract.HaltFile: reason}},
-		"with an order that is no number":    {halted("three", reason)},
+		"before the agent starts":         {halted("1", reason)},
+		"while the step waits":            {order("1"), order("2"), halted("2", reason)},
+		"with the release":                {order("2"), halted("3", reason)},
+		"with the release, at the start":  {halted("3", reason)},
+		"with white space around it":      {order("2"), halted("2", "\n "+reason+"\n")},
+		"without an order file":           {{contract.HaltFile: reason}},
+		"with an order that is no number": {halted("three", reason)},
 	}
 	for name, writes := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -163,9 +159,8 @@ func TestGateHalts(t *testing.T) {
 	}
 }
 
-// Pods of the first release have no halt file among their flags: what lies beside the order is then
-// none of the agent's business.
-func TestGateWithoutHalt(t *testing.T) {
+// Pods of the first release have no flag for the halt: their agents ignore a halt file beside the order.
+func TestGateWithoutHaltFlag(t *testing.T) {
 	t.Parallel()
 	info := newPodinfo(t)
 	info.write(halted("1", "a reason"))
@@ -176,8 +171,8 @@ func TestGateWithoutHalt(t *testing.T) {
 	}
 }
 
-// A directory that is not there yet, or is replaced as a whole, can't be watched: the agent must
-// notice all the same. The halt file lies elsewhere, to see that the agent looks.
+// The agent can't watch a directory that is missing or replaced, and must notice the order anyway. The halt file is elsewhere, so that the test
+// sees the agent's reads.
 func TestGateSurvivesItsDirectory(t *testing.T) {
 	tests := map[string]bool{"missing at first": false, "replaced": true}
 	for name, thereAtFirst := range tests {
@@ -209,8 +204,7 @@ func TestGateSurvivesItsDirectory(t *testing.T) {
 	}
 }
 
-// A node has 128 inotify instances for each user, and other Pods may have them all. The agent then
-// polls: it opens and halts as ever, and does not spin.
+// A node has 128 inotify instances per user, which other Pods may use up. The agent then polls, but does not spin.
 func TestGateWithoutInotify(t *testing.T) {
 	start := func(t *testing.T, info *podinfo) (*process, contract.AgentFlags) {
 		flags := late(info.step(3))
@@ -245,20 +239,20 @@ func TestGateWithoutInotify(t *testing.T) {
 	})
 	t.Run("does not spin", func(t *testing.T) {
 		t.Parallel()
-		// A timer may be late and never early, so this can't fail on a slow machine.
-		const looks, leastPause = 8, 100 * time.Millisecond
+		// A timer may be late, but never early, so this can't fail on a slow machine.
+		const reads, leastPause = 8, 100 * time.Millisecond
 		info := newPodinfo(t)
 		info.write(order("1"))
 		started := time.Now()
 		start(t, info)
-		if took := info.awaitOpens(2*looks, started); took < (looks-1)*leastPause {
-			t.Errorf("%d looks took %v, want at least %v between two", looks, took, leastPause)
+		if took := info.awaitOpens(2*reads, started); took < (reads-1)*leastPause {
+			t.Errorf("%d reads took %v, want at least %v between two", reads, took, leastPause)
 		}
 	})
 }
 
 func actAsAgentWithoutInotify() int {
-	// The limit is that of this process's own user namespace: nobody else feels it.
+	// The limit applies only to this process's user namespace.
 	if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -270,10 +264,9 @@ func actAsAgentWithoutInotify() int {
 	return actAsAgent()
 }
 
-// Some sandboxes accept a watch and never report a change. Here the file behind the link lies in a
-// directory that nobody watches, which comes to the same. The gate opens, if late; and in the
-// meantime it does not poll, which 100 containers on a node would feel.
-func TestGateLooksAgainWhereWatchesAreSilent(t *testing.T) {
+// Some sandboxes accept a watch and never report a change. A link to a file in another directory, which has no watch, has the same effect. The
+// agent rechecks, but seldom, because a node may have 100 of them.
+func TestGateRechecksIfWatchesAreSilent(t *testing.T) {
 	t.Parallel()
 	const leastPause = 3 * time.Second
 	info := newPodinfo(t)
@@ -294,6 +287,6 @@ func TestGateLooksAgainWhereWatchesAreSilent(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	if took := time.Since(started); took < leastPause {
-		t.Errorf("the second look came within %v, want at least %v", took, leastPause)
+		t.Errorf("the second read came after %v, want at least %v", took, leastPause)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// BenchmarkHandOff is the time from the end of one step to the end of the next one, whose command is true: agents as processes of this
-// machine, which all wait in front of the same run directory, without containers and their kubelet.
+// BenchmarkHandOff measures the time from the end of one step to the end of the next one, whose command is true. The agents are processes of
+// this machine that share a run directory, without containers and without a kubelet.
 //
 //	go test ./agent -run '^$' -bench HandOff -count 10
 func BenchmarkHandOff(b *testing.B) {
@@ -37,7 +37,7 @@ func BenchmarkHandOff(b *testing.B) {
 			}
 			flags.WaitContent, flags.Command = n, []string{"true"}
 			if n == 1 {
-				flags.Command = []string{"sleep", "1"} // until the others are there
+				flags.Command = []string{"sleep", "1"} // until the others wait
 			}
 			agent := exec.Command(filepath.Join(programs, agentName), flags.Args()...)
 			if err := agent.Start(); err != nil {
@@ -54,7 +54,7 @@ func BenchmarkHandOff(b *testing.B) {
 		hops += steps - 1
 	}
 	b.ReportMetric(float64(sum.Microseconds())/1000/float64(hops), "ms/hop")
-	b.ReportMetric(0, "ns/op") // says how long the first step sleeps
+	b.ReportMetric(0, "ns/op") // it would include the sleep of the first step
 }
 
 func ended(b *testing.B, runDir string, step int) time.Time {
@@ -65,7 +65,7 @@ func ended(b *testing.B, runDir string, step int) time.Time {
 	}
 	record, ok := contract.ParseRecord(string(content))
 	if !ok {
-		b.Fatalf("step %d has left no record, but %q", step, content)
+		b.Fatalf("step %d has written %q, want a record", step, content)
 	}
 	return record.FinishedAt
 }

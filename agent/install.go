@@ -7,16 +7,30 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// installedMode lets a step run the agent under any user, and change it under none but root.
+// installedMode lets every user run the agent, and only root change it.
 const installedMode = 0o555
 
-// self is the running program, also where its path no longer exists or was never in this container.
+// self is the running program, even if its path no longer exists, or never existed in this container.
 const self = "/proc/self/exe"
 
-// Install copies the running program to dest, whose directory must exist. It replaces what is there
-// in one rename: whoever starts dest gets a whole program, and a repeated call does no harm.
+func runInstall(args []string, log logger) int {
+	err := errors.New("install takes one argument, the path to install the agent at")
+	if len(args) == 1 {
+		err = Install(args[0])
+	}
+	if err != nil {
+		log.say(err.Error())
+		return contract.ExitAgentFailure
+	}
+	return 0
+}
+
+// Install copies the running program to dest, whose directory must exist. It replaces an existing file in one rename: a process that executes
+// dest always gets a complete program, and Install may be called again.
 func Install(dest string) (err error) {
 	defer func() {
 		if err != nil {
@@ -28,7 +42,6 @@ func Install(dest string) (err error) {
 	if err != nil {
 		return err
 	}
-
 	temp, err := os.CreateTemp(filepath.Dir(dest), ".agent-*")
 	if err != nil {
 		return err
@@ -45,7 +58,7 @@ func Install(dest string) (err error) {
 	if err := temp.Sync(); err != nil {
 		return err
 	}
-	// Before the rename: a program that is open for writing can't be run (ETXTBSY, execve(2)).
+	// Before the rename, because a program that is open for writing can't be executed (ETXTBSY in execve(2)).
 	if err := temp.Close(); err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ func install(args ...string) container {
 	return container{args: append([]string{contract.InstallCommand}, args...)}
 }
 
-// The installed file is the running program, and any user may run it. What was there before is
-// replaced, for an init container may run twice. A umask takes nothing away.
+// The installed file is the running program, and every user may execute it, whatever the umask is. An existing file is replaced, because an init
+// container may run twice.
 func TestInstall(t *testing.T) {
 	tests := map[string]func(t *testing.T, dest string){
 		"into an empty directory": func(*testing.T, string) {},
@@ -54,8 +54,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// A step of an earlier run may still be running the old program: that can't be written to, and need
-// not be.
+// The installed program may be running, so Install can't write to it: it replaces the file.
 func TestInstallOverARunningProgram(t *testing.T) {
 	t.Parallel()
 	dest := filepath.Join(t.TempDir(), agentName)
@@ -91,8 +90,8 @@ func assertInstalled(t *testing.T, dest string) {
 	}
 }
 
-// A bad destination is named in one sentence, and nothing is left of the attempt.
-func TestInstallRefuses(t *testing.T) {
+// An error is one sentence with the destination, and leaves no files behind.
+func TestInstallRejectsTheDestination(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "folder"), 0o755))
 	writeFile(t, filepath.Join(dir, "file"), "")

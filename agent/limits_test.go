@@ -18,37 +18,38 @@ import (
 )
 
 const (
-	// shortTimeout is one that is reached. It is long enough for a shell to be ready before, with much to spare.
+	// shortTimeout is for commands that exceed it. A shell needs much less to be ready.
 	shortTimeout = 2 * time.Second
-	// shortGrace is one that is used up, and noGrace one that no test lives to see: what ends then ends by SIGTERM.
+	// shortGrace is for commands that exceed it.
 	shortGrace = 300 * time.Millisecond
-	noGrace    = time.Hour
+	// longGrace is longer than the tests: a command that ends within it has ended by SIGTERM.
+	longGrace = time.Hour
 )
 
-// Scripts that are ready, and end only when they are told to. They read from a pipe that nobody writes to.
+// Scripts that print "ready" and end only when they are told to. They read from a pipe without input.
 const (
 	obeys     = `echo ready; read line`
-	endsWell  = `trap 'echo told; exit 0' TERM; echo ready; while :; do read line; done`
-	endsWith7 = `trap 'echo told; exit 7' TERM; echo ready; while :; do read line; done`
+	exits0    = `trap 'echo told; exit 0' TERM; echo ready; while :; do read line; done`
+	exits7    = `trap 'echo told; exit 7' TERM; echo ready; while :; do read line; done`
 	cleansUp  = `trap 'sleep 0.2; echo told; exit 0' TERM; echo ready; while :; do read line; done`
 	ignores   = `trap '' TERM; echo ready; while :; do read line; done`
 	isStopped = `echo ready; kill -STOP $$`
 )
 
-// A command that takes longer than its timeout gets SIGTERM, and SIGKILL only after the grace. However it then ends, the
-// step has failed with the exit code of timeout(1), and the record says why.
+// A command that exceeds its timeout gets SIGTERM, and SIGKILL after the grace period. However it then ends, the step has failed with the exit
+// code of timeout(1), and the record has the reason.
 func TestTimeout(t *testing.T) {
 	tests := map[string]struct {
 		script string
 		grace  time.Duration
 		stdout string
 	}{
-		"obeys SIGTERM":                  {obeys, noGrace, "ready\n"},
-		"ends well on SIGTERM":           {endsWell, noGrace, "ready\ntold\n"},
-		"has its own code for SIGTERM":   {endsWith7, noGrace, "ready\ntold\n"},
-		"takes its time to clean up":     {cleansUp, noGrace, "ready\ntold\n"},
-		"ignores SIGTERM":                {ignores, shortGrace, "ready\n"},
-		"is stopped and can't even obey": {isStopped, shortGrace, "ready\n"},
+		"obeys SIGTERM":                {obeys, longGrace, "ready\n"},
+		"exits with 0 on SIGTERM":      {exits0, longGrace, "ready\ntold\n"},
+		"has its own code for SIGTERM": {exits7, longGrace, "ready\ntold\n"},
+		"cleans up for a while":        {cleansUp, longGrace, "ready\ntold\n"},
+		"ignores SIGTERM":              {ignores, shortGrace, "ready\n"},
+		"is stopped by SIGSTOP":        {isStopped, shortGrace, "ready\n"},
 	}
 	for place, clone := range placements {
 		for name, tc := range tests {
@@ -66,9 +67,9 @@ func TestTimeout(t *testing.T) {
 				if diff := cmp.Diff(timedOut(), readRecord(t, flags), ignoreTimes); diff != "" {
 					t.Errorf("record: -want +got:\n%s", diff)
 				}
-				// A timer may be late and never early.
+				// A timer may be late, but never early.
 				least := shortTimeout
-				if tc.grace != noGrace {
+				if tc.grace != longGrace {
 					least += tc.grace
 				}
 				if took < least {
@@ -79,7 +80,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// timedOut is the record of a command with shortTimeout.
+// timedOut returns the record of a command that exceeded shortTimeout.
 func timedOut() contract.Record {
 	return contract.Record{
 		ExitCode: contract.ExitTimeout,
@@ -88,7 +89,7 @@ func timedOut() contract.Record {
 	}
 }
 
-// A command that ends before its timeout ends as it would without one.
+// A timeout does not change the result of a command that ends before it.
 func TestTimeoutThatIsNotReached(t *testing.T) {
 	tests := map[string]struct {
 		script string
@@ -114,18 +115,17 @@ func TestTimeoutThatIsNotReached(t *testing.T) {
 	}
 }
 
-// What a timed-out command has started ends with it, also where it holds the output or does not listen to SIGTERM, and the
-// agent does not wait for it: others read the output through a pipe of their own, and then hang until a grandchild is done.
-// As in TestLeftoversAreKilled it is the test that has the pipe.
+// Processes that a timed-out command started end with it, also if they hold its output or ignore SIGTERM. Tools that read the output through a
+// pipe of their own hang until the last of them ends; the agent does not. As in TestLeftoversAreKilled, the test has the pipe.
 func TestTimeoutKillsLeftovers(t *testing.T) {
 	tests := map[string]struct {
 		script string
 		grace  time.Duration
 	}{
-		"a background process":               {`sleep 100 & ` + obeys, noGrace},
-		"a daemon":                           {`setsid sleep 100 & ` + obeys, noGrace},
-		"one that ignores SIGTERM":           {`(trap '' TERM; exec sleep 100) & ` + obeys, noGrace},
-		"what the command waits for":         {`sleep 100 & echo ready; wait`, noGrace},
+		"a background process":               {`sleep 100 & ` + obeys, longGrace},
+		"a daemon":                           {`setsid sleep 100 & ` + obeys, longGrace},
+		"one that ignores SIGTERM":           {`(trap '' TERM; exec sleep 100) & ` + obeys, longGrace},
+		"what the command waits for":         {`sleep 100 & echo ready; wait`, longGrace},
 		"what the command runs, after grace": {`trap '' TERM; echo ready; sleep 100; exit 0`, shortGrace},
 	}
 	for place, clone := range placements {
@@ -147,13 +147,13 @@ func TestTimeoutKillsLeftovers(t *testing.T) {
 	}
 }
 
-// Whoever else holds the output, out of the agent's reach, does not delay it either (PEERS row 18).
+// A process outside the container that holds the output does not delay the end of a timed-out step.
 func TestTimeoutDoesNotWaitForTheOutput(t *testing.T) {
 	t.Parallel()
 	input, _ := pipe(t)
 	_, output := pipe(t) // the test keeps it open
 	flags := released(t, shell(obeys)...)
-	flags.Timeout, flags.Grace = shortTimeout, noGrace
+	flags.Timeout, flags.Grace = shortTimeout, longGrace
 	got := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin, cmd.Stdout = input, output }}.run(t)
 	if diff := cmp.Diff(result{Code: contract.ExitTimeout}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -162,8 +162,8 @@ func TestTimeoutDoesNotWaitForTheOutput(t *testing.T) {
 
 const haltReason = "the Task was cancelled"
 
-// A halt ends the command that runs: SIGTERM, and SIGKILL after the grace. A command that ends well then has been cut short
-// all the same, so the step never counts as a success.
+// A halt ends a running command with SIGTERM, and SIGKILL after the grace period. The step does not succeed, even if the command then exits
+// with 0, because it was cut short.
 func TestHaltWhileTheCommandRuns(t *testing.T) {
 	tests := map[string]struct {
 		script string
@@ -171,13 +171,13 @@ func TestHaltWhileTheCommandRuns(t *testing.T) {
 		stdout string
 		code   int
 	}{
-		"obeys SIGTERM":                  {obeys, noGrace, "ready\n", 128 + 15},
-		"ends well on SIGTERM":           {endsWell, noGrace, "ready\ntold\n", 128 + 15},
-		"has its own code for SIGTERM":   {endsWith7, noGrace, "ready\ntold\n", 7},
-		"takes its time to clean up":     {cleansUp, noGrace, "ready\ntold\n", 128 + 15},
-		"ignores SIGTERM":                {ignores, shortGrace, "ready\n", 128 + 9},
-		"is stopped and can't even obey": {isStopped, shortGrace, "ready\n", 128 + 9},
-		"has a child that holds stdout":  {`(trap '' TERM; exec sleep 100) & ` + obeys, noGrace, "ready\n", 128 + 15},
+		"obeys SIGTERM":                 {obeys, longGrace, "ready\n", 128 + 15},
+		"exits with 0 on SIGTERM":       {exits0, longGrace, "ready\ntold\n", 128 + 15},
+		"has its own code for SIGTERM":  {exits7, longGrace, "ready\ntold\n", 7},
+		"cleans up for a while":         {cleansUp, longGrace, "ready\ntold\n", 128 + 15},
+		"ignores SIGTERM":               {ignores, shortGrace, "ready\n", 128 + 9},
+		"is stopped by SIGSTOP":         {isStopped, shortGrace, "ready\n", 128 + 9},
+		"has a child that holds stdout": {`(trap '' TERM; exec sleep 100) & ` + obeys, longGrace, "ready\n", 128 + 15},
 	}
 	for place, clone := range placements {
 		for name, tc := range tests {
@@ -193,7 +193,7 @@ func TestHaltWhileTheCommandRuns(t *testing.T) {
 				if tc.script == isStopped {
 					eventually(t, "the command is stopped", func() bool {
 						return slices.ContainsFunc(childrenOf(t, p.cmd.Process.Pid), func(child int) bool {
-							status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", child)) // fails for one that has gone
+							status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", child)) // fails if it has ended
 							return strings.Contains(string(status), "\nState:\tT")
 						})
 					})
@@ -207,7 +207,7 @@ func TestHaltWhileTheCommandRuns(t *testing.T) {
 					t.Errorf("record: -want +got:\n%s", diff)
 				}
 				if record.StartedAt == nil {
-					t.Error("the record has no start, and the command did run")
+					t.Error("the record has no startedAt, although the command ran")
 				}
 			})
 		}
@@ -218,14 +218,14 @@ func cancelled(code int) contract.Record {
 	return contract.Record{ExitCode: code, Reason: contract.ReasonCancelled, Message: haltReason}
 }
 
-// Where inotify is not to be had the halt is found by polling.
+// Without inotify, the agent polls for the halt.
 func TestHaltWhileTheCommandRunsWithoutInotify(t *testing.T) {
 	t.Parallel()
 	input, _ := pipe(t)
 	info := newPodinfo(t)
 	info.write(order("1"))
 	flags := info.step(1)
-	flags.Command, flags.Grace = shell(obeys), noGrace
+	flags.Command, flags.Grace = shell(obeys), longGrace
 	p := container{
 		program: agentNoInotifyName,
 		clone:   unix.CLONE_NEWUSER,
@@ -242,8 +242,7 @@ func TestHaltWhileTheCommandRunsWithoutInotify(t *testing.T) {
 	}
 }
 
-// Nothing but a halt ends a command that runs: not the release of later steps, nor an order that is malformed, goes back or
-// is missing, nor a halt without content.
+// Only a halt ends a running command: not a higher order, nor one that is lower, malformed or missing, nor a halt without content.
 func TestOtherChangesWhileTheCommandRuns(t *testing.T) {
 	t.Parallel()
 	input, finish := pipe(t)
@@ -269,7 +268,7 @@ func TestOtherChangesWhileTheCommandRuns(t *testing.T) {
 	}
 }
 
-// A halt that is there before the command starts is none that cancels it: the step is skipped, whatever limits it has.
+// A halt before the command starts skips the step instead of cancelling it, whatever limits the step has.
 func TestHaltBeforeTheStartSkipsAStepWithLimits(t *testing.T) {
 	t.Parallel()
 	info := newPodinfo(t)
@@ -285,22 +284,22 @@ func TestHaltBeforeTheStartSkipsAStepWithLimits(t *testing.T) {
 		t.Errorf("record: -want +got:\n%s", diff)
 	}
 	if record.StartedAt != nil {
-		t.Errorf("startedAt is %v, want none", record.StartedAt)
+		t.Errorf("startedAt is %v, want nil", record.StartedAt)
 	}
 }
 
-// slowToObey says each time that it has been told to end, and ends well when it can read a line.
+// slowToObey prints a line for each SIGTERM, and exits with 0 when it can read a line.
 const slowToObey = `trap 'echo told' TERM; echo ready; while :; do read line && exit 0; done`
 
-// The timeout may come while a halted command has its grace. Then it is the halt that has ended it, and it is told once.
+// If the timeout comes in the grace period after a halt, the step is cancelled, and the command gets one SIGTERM.
 func TestHaltBeforeTheTimeout(t *testing.T) {
 	t.Parallel()
-	const timeout = 5 * time.Second // enough for the halt to be first
+	const timeout = 5 * time.Second // the halt comes first
 	input, finish := pipe(t)
 	info := newPodinfo(t)
 	info.write(order("1"))
 	flags := info.step(1)
-	flags.Command, flags.Timeout, flags.Grace = shell(slowToObey), timeout, noGrace
+	flags.Command, flags.Timeout, flags.Grace = shell(slowToObey), timeout, longGrace
 	p := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 	p.awaitOutput("ready")
 	ready := time.Now()
@@ -317,7 +316,7 @@ func TestHaltBeforeTheTimeout(t *testing.T) {
 	}
 }
 
-// And the other way round: a timed-out command that is halted during its grace has timed out. But it is not run again.
+// If a halt comes in the grace period after a timeout, the step has timed out. It has no retry.
 func TestTimeoutBeforeTheHalt(t *testing.T) {
 	for name, retries := range map[string]int{"without retries": 0, "with retries": 3} {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +325,7 @@ func TestTimeoutBeforeTheHalt(t *testing.T) {
 			info := newPodinfo(t)
 			info.write(order("1"))
 			flags := info.step(1)
-			flags.Command, flags.Timeout, flags.Grace, flags.Retries = shell(slowToObey), shortTimeout, noGrace, retries
+			flags.Command, flags.Timeout, flags.Grace, flags.Retries = shell(slowToObey), shortTimeout, longGrace, retries
 			p := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 			p.awaitOutput("told")
 			info.write(halted("1", haltReason))
@@ -334,7 +333,7 @@ func TestTimeoutBeforeTheHalt(t *testing.T) {
 			_, err := fmt.Fprintln(finish)
 			must(t, err)
 			got := p.wait()
-			got.Stderr = "" // whether it announces a further try is up to which the agent sees first, the halt or the end
+			got.Stderr = "" // it announces a retry if the agent sees the end of the command before the halt
 			if diff := cmp.Diff(result{Code: contract.ExitTimeout, Stdout: "ready\ntold\n"}, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}

@@ -23,9 +23,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// An agent is a process: what it promises about signals, orphans and exit codes shows only from
-// outside. So the test binary plays all the parts itself, and knows from its name which one. The
-// environment would not do: the command inherits it, and it is among what is tested.
+// The tests run agents as processes, because signals, orphans and exit codes can only be seen from outside. The test binary acts as all of
+// these programs, depending on its name. An environment variable is no alternative: the command inherits it, and the tests compare it.
 const (
 	agentName          = "test-agent"
 	agentNoInotifyName = "test-agent-without-inotify"
@@ -34,7 +33,7 @@ const (
 	childName          = "test-child"
 )
 
-// programs is a directory with the test binary under each of those names.
+// programs is a directory with a link to the test binary for each of those names.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -69,15 +68,15 @@ func runTests(m *testing.M) int {
 		}
 	}
 	programs = dir
-	// With -race every process would sleep for a second before it ends.
+	// With -race, every process sleeps for a second before it ends by default.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
 		panic(err)
 	}
 	return m.Run()
 }
 
-// actAsAgent is cmd/agent, and then looks whether the agent would leave processes behind. From
-// outside nobody can tell: the kernel kills what is left as soon as a process 1 is gone.
+// actAsAgent does what cmd/agent does, and then checks that the agent leaves no processes behind. That can't be seen from outside, because
+// the kernel kills them when process 1 ends.
 func actAsAgent() int {
 	return actAs(agent.Run)
 }
@@ -86,13 +85,12 @@ func actAs(run func([]string, agent.Signals, func() time.Time, io.Writer) int) i
 	signals := agent.Notify()
 	code := run(agent.TakeArgs()[1:], signals, time.Now, os.Stderr)
 	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
-		fmt.Fprintln(os.Stderr, "the agent is done and has children left")
+		fmt.Fprintln(os.Stderr, "the agent has returned and has children left")
 	}
 	return code
 }
 
-// The two kinds of container: one with process ids of its own, and one that shares them with others
-// (shareProcessNamespace, hostPID).
+// The two kinds of container: with a PID namespace of its own, and with a shared one (shareProcessNamespace, hostPID).
 const (
 	asProcess1    = "process 1"
 	notAsProcess1 = "not process 1"
@@ -100,28 +98,28 @@ const (
 
 var placements = map[string]uintptr{asProcess1: unix.CLONE_NEWPID, notAsProcess1: 0}
 
-// container starts programs the way a container runtime does.
+// container starts a program like a container runtime.
 type container struct {
-	program string // a path, or one of our names; default: agentName
+	program string // a path, or one of the names above; default: agentName
 	clone   uintptr
 	args    []string
 	edit    func(*exec.Cmd) // may be nil
 }
 
-// process is a program that runs. Its output grows until wait has returned.
+// process is a running program.
 type process struct {
 	t              *testing.T
 	cmd            *exec.Cmd
 	stdout, stderr output
 }
 
-// result is what is left of a process.
+// result is how a process ended.
 type result struct {
 	Code           int
 	Stdout, Stderr string
 }
 
-// patience bounds every wait for something that must happen. It is only ever used up by a failure.
+// patience limits every wait for something that must happen. Only a failing test waits that long.
 const patience = time.Minute
 
 func (c container) start(t *testing.T) *process {
@@ -144,7 +142,7 @@ func (c container) start(t *testing.T) *process {
 	must(t, p.cmd.Start())
 	t.Cleanup(func() {
 		cancel()
-		_ = p.cmd.Wait() // fails where the test has waited
+		_ = p.cmd.Wait() // fails if the test has waited
 	})
 	return p
 }
@@ -154,7 +152,7 @@ func (c container) run(t *testing.T) result {
 	return c.start(t).wait()
 }
 
-// cloned gives a process new namespaces. Those need root, or at least to be root in a user namespace.
+// cloned gives a process new namespaces. That requires root, at least in a user namespace.
 func cloned(flags uintptr) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: flags}
 	if flags != 0 && os.Geteuid() != 0 {
@@ -167,7 +165,7 @@ func cloned(flags uintptr) *syscall.SysProcAttr {
 	return attr
 }
 
-// wait returns when the process has ended and nobody holds its output any more.
+// wait returns when the process has ended and no process holds its output.
 func (p *process) wait() result {
 	p.t.Helper()
 	var exit *exec.ExitError
@@ -206,7 +204,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// output is a buffer that can be read while a process writes into it.
+// output is a buffer that can be read while a process writes to it.
 type output struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer
@@ -224,7 +222,7 @@ func (o *output) String() string {
 	return o.buffer.String()
 }
 
-// released is a step whose gate is open, with the empty termination log that a kubelet makes.
+// released returns the flags of a step that is released, with the empty termination log that a kubelet creates.
 func released(t *testing.T, command ...string) contract.AgentFlags {
 	t.Helper()
 	dir := t.TempDir()
@@ -236,12 +234,12 @@ func released(t *testing.T, command ...string) contract.AgentFlags {
 	}
 }
 
-// shell is the command of a step that is a script.
+// shell returns a command that runs a script.
 func shell(script string) []string {
 	return []string{"sh", "-c", script}
 }
 
-// child is the command of a step that this test binary plays, see actAsChild.
+// child returns a command that runs actAsChild.
 func child(args ...string) []string {
 	return append([]string{filepath.Join(programs, childName)}, args...)
 }
@@ -264,7 +262,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 	r, w, err := os.Pipe()
 	must(t, err)
 	t.Cleanup(func() {
-		_ = r.Close() // fails where the test has closed it
+		_ = r.Close() // fails if the test has closed it
 		_ = w.Close()
 	})
 	return r, w

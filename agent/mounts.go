@@ -11,21 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kubelet bind-mounts a subPath when it starts the container, and the runtime makes the mount point of a volume that is mounted below
-// another one. A directory that an earlier step removes or renames afterwards stays mounted, empty or outdated; a mount point that is
-// removed takes its mount away (detach_mounts in the kernel's fs/namespace.c). The step would find other files than its author expects,
+// The kubelet bind-mounts a subPath when it starts the container, and the runtime creates the mount point of a volume that is mounted below
+// another one. If an earlier step then removes or renames the directory, it stays mounted, empty or outdated. If an earlier step removes the
+// mount point, the mount goes, too (detach_mounts in the kernel's fs/namespace.c). The step would find other files than its author expects,
 // and might succeed.
 
-// mountRoots are the directories behind the step's mounts, by mountPath. One that can't be told is missing: some sandboxes show less.
+// mountRoots are the directories behind the step's mounts, by mountPath. Unknown directories are left out: some sandboxes show less.
 type mountRoots map[string]mountRoot
 
 // mountRoot is a directory behind a mount.
 type mountRoot struct {
-	path   string // in its file system, as /proc/self/mountinfo has it
-	linked bool   // has a link count, which not every FUSE file system tells
+	path   string // in its file system, as in /proc/self/mountinfo
+	linked bool   // has a link count, which some FUSE file systems do not report
 }
 
-// noteMounts is called when the container starts, with AgentFlags.Mounts.
+// noteMounts returns the directories behind AgentFlags.Mounts when the container starts.
 func noteMounts(mounts []string) mountRoots {
 	roots := mountRoots{}
 	for _, mount := range mounts {
@@ -37,7 +37,7 @@ func noteMounts(mounts []string) mountRoots {
 	return roots
 }
 
-// lost is called at the step's turn. It returns a sentence about the first mount that no longer has the directory that its author means, or "".
+// lost returns a sentence about the first mount that lost its directory before the step was released, or "".
 func (r mountRoots) lost(mounts []string) string {
 	for _, mount := range mounts {
 		path, subPath, _ := strings.Cut(mount, ":")
@@ -55,8 +55,8 @@ func (r mountRoots) lost(mounts []string) string {
 	return ""
 }
 
-// isElsewhere reports whether the directory is not the subPath of its emptyDir: an earlier step renamed it after the kubelet had mounted it, and
-// before the agent could note it. Nothing is known of a directory that is not below the kubelet's directory of an emptyDir.
+// isElsewhere reports whether the directory is no longer at the subPath of its emptyDir, because an earlier step renamed it before noteMounts.
+// It returns false for a directory that is not in the kubelet's directory for emptyDirs.
 func (r mountRoot) isElsewhere(subPath string) bool {
 	_, inVolumes, found := strings.Cut(r.path, "/kubernetes.io~empty-dir/")
 	_, path, below := strings.Cut(inVolumes, "/")
@@ -111,10 +111,10 @@ func findMount(path string) (root mountRoot, state mountState) {
 	return root, mounted
 }
 
-// mangle escapes a path as mountinfo has it (seq_path_root in the kernel's fs/seq_file.c).
+// mangle escapes a path as in mountinfo (seq_path_root in the kernel's fs/seq_file.c).
 var mangle = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
 
-// mountOf finds the mount of an open file: its root and its mount point, as mountinfo has them; both empty if they can't be told.
+// mountOf returns the root and the mount point of an open file's mount, as in mountinfo. Both are empty if they are unknown.
 func mountOf(fd int) (root, point string) {
 	const limit = 1 << 20 // some thousands of mounts
 	about, _ := read("/proc/self/fdinfo/"+strconv.Itoa(fd), 0, limit)
@@ -125,7 +125,7 @@ func mountOf(fd int) (root, point string) {
 	}
 	table, _ := read("/proc/self/mountinfo", 0, limit)
 	for line := range bytes.Lines(table) {
-		// ID, ID of the parent, device, root, mount point: proc_pid_mountinfo(5).
+		// ID, parent ID, device, root, mount point: proc_pid_mountinfo(5).
 		if fields := bytes.Fields(line); len(fields) > 4 && bytes.Equal(fields[0], id[0]) {
 			return string(fields[3]), string(fields[4])
 		}

@@ -16,18 +16,18 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// A step whose mount an earlier step has pulled away never runs: it would see an empty or an outdated directory, and might succeed. What
-// an earlier step only writes into such a directory is no matter.
-func TestMountsThatAreLost(t *testing.T) {
+// A step does not run if an earlier step removed or replaced the directory behind one of its mounts: it would see an empty or outdated directory,
+// and might succeed. Changes in the directory do not matter.
+func TestLostMounts(t *testing.T) {
 	const (
 		replaced = `an earlier step removed or renamed the directory that is mounted at "MOUNT": mount the whole volume instead of a subPath, and use a path below it`
 		gone     = `nothing is mounted at "MOUNT" any more, because an earlier step removed or renamed the directory there: choose a mountPath outside the other volumes`
 	)
 	tests := map[string]struct {
-		// before is done when the mount is made and no agent runs yet, after while it waits: in the volume, and at the mount point.
+		// before changes the volume or the mount point after the mount and before the agent starts, after while the agent waits.
 		before, after func(t *testing.T, dist, mount string)
-		subPath       string // that the kubelet has mounted; empty: it may have been a link
-		want          string // the sentence; empty: the step runs
+		subPath       string // the mounted subPath; empty: it may be a link
+		want          string // the message; empty: the step runs
 	}{
 		"nothing":            {},
 		"content is written": {after: func(t *testing.T, dist, _ string) { writeFile(t, dist+"/app.js", "js") }},
@@ -39,7 +39,7 @@ func TestMountsThatAreLost(t *testing.T) {
 			},
 		},
 		"the directory is removed": {after: func(t *testing.T, dist, _ string) { must(t, os.RemoveAll(dist)) }, want: replaced},
-		"the directory is removed and made again": {
+		"the directory is removed and created again": {
 			after: func(t *testing.T, dist, _ string) {
 				must(t, os.RemoveAll(dist))
 				must(t, os.Mkdir(dist, 0o755))
@@ -58,13 +58,13 @@ func TestMountsThatAreLost(t *testing.T) {
 			before:  func(t *testing.T, dist, _ string) { must(t, os.Rename(dist, dist+".old")) },
 			subPath: "DIRECTORY/dist", want: replaced,
 		},
-		"the directory is where it was, by its subPath": {subPath: "./DIRECTORY//dist/"},
+		"the directory is at its subPath": {subPath: "./DIRECTORY//dist/"},
 		"a parent is renamed": {
 			after: func(t *testing.T, dist, _ string) { must(t, os.Rename(filepath.Dir(dist), filepath.Dir(dist)+".old")) },
 			want:  replaced,
 		},
 		"the mount point is removed": {after: func(t *testing.T, _, mount string) { must(t, os.Remove(mount)) }, want: gone},
-		"the mount point is removed and made again": {
+		"the mount point is removed and created again": {
 			after: func(t *testing.T, _, mount string) {
 				must(t, os.Remove(mount))
 				must(t, os.Mkdir(mount, 0o755))
@@ -88,7 +88,7 @@ func TestMountsThatAreLost(t *testing.T) {
 				if tc.subPath != "" {
 					flags.Mounts[0] += ":" + strings.ReplaceAll(tc.subPath, "DIRECTORY", directory)
 				}
-				// Mounts of this test stay in a mount namespace of its own.
+				// The mount is in a mount namespace of its own.
 				const setUp = `mount --make-rprivate / && mount --bind "$1" "$2" && mkdir "$3" && while [ -e "$3" ]; do sleep 0.01; done; shift 3; exec "$@"`
 				args := append(shell(setUp), "sh", dist, mount, ready, filepath.Join(programs, agentName))
 				process := container{program: lookUp(t, "sh"), clone: unix.CLONE_NEWNS, args: append(args[1:], flags.Args()...)}.start(t)
@@ -104,8 +104,8 @@ func TestMountsThatAreLost(t *testing.T) {
 				info.write(order("2"))
 				want := result{Stdout: "ran\n"}
 				if tc.want != "" {
-					sentence := strings.ReplaceAll(tc.want, `"MOUNT"`, strconv.Quote(mount))
-					want = result{Code: contract.ExitNotExecutable, Stderr: "agent: " + sentence + "\n"}
+					message := strings.ReplaceAll(tc.want, `"MOUNT"`, strconv.Quote(mount))
+					want = result{Code: contract.ExitNotExecutable, Stderr: "agent: " + message + "\n"}
 				}
 				if diff := cmp.Diff(want, process.wait()); diff != "" {
 					t.Errorf("-want +got:\n%s", diff)

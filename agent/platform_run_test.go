@@ -12,9 +12,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// A step whose image has a command for each platform ends as the one of this machine ends, which gets the args, the streams and
-// the process itself.
-func TestPlatformCommandIsTheMachines(t *testing.T) {
+// A step whose image has different commands on different platforms runs the command for this machine, with the arguments, streams and exit code
+// of a step.
+func TestPlatformCommandOfThisMachine(t *testing.T) {
 	tests := map[string]struct {
 		argv []string
 		args []string

@@ -11,7 +11,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPlatformArgv proves what a step runs whose image has different commands on different platforms (PEERS row 10).
+// A step whose image has different commands on different platforms runs the command for the node, or fails with a sentence.
 func TestPlatformArgv(t *testing.T) {
 	commands := contract.PlatformCommands{
 		{Platform: contract.Platform{Architecture: "arm64"}, Argv: []string{"/arm", "fixed"}},
@@ -27,11 +27,11 @@ func TestPlatformArgv(t *testing.T) {
 	}{
 		"the node's":       {args: []string{commands}, node: "amd64", want: []string{"/amd", "fixed"}},
 		"with args":        {args: []string{commands, "", "a b"}, node: "arm64", want: []string{"/arm", "fixed", "", "a b"}},
-		"args alone":       {args: []string{commands, "/app"}, node: "s390x", want: []string{"/app"}},
-		"nothing":          {args: []string{commands}, node: "s390x", refused: "the image has neither ENTRYPOINT nor CMD on this platform: set command"},
+		"only args":        {args: []string{commands, "/app"}, node: "s390x", want: []string{"/app"}},
+		"no command":       {args: []string{commands}, node: "s390x", refused: "the image has neither ENTRYPOINT nor CMD on this platform: set command"},
 		"another platform": {args: []string{commands}, node: "riscv64", refused: "the image isn't made for linux/riscv64: set an image that is, or a nodeSelector on kubernetes.io/arch"},
-		"not known": {args: []string{commands, "/app"}, node: "ppc64le", refused: "the image's command on linux/ppc64le isn't known, since its registry lists that platform " +
-			"and didn't have it when the Pod was created: set command, or a nodeSelector on kubernetes.io/arch"},
+		"unknown": {args: []string{commands, "/app"}, node: "ppc64le", refused: "the image's command on linux/ppc64le is unknown, because its registry lists the platform " +
+			"but did not have it when the Pod was created: set command, or a nodeSelector on kubernetes.io/arch"},
 		"no commands": {node: "amd64", refused: "platform takes the commands of the platforms as its first argument"},
 	}
 	for name, c := range cases {
@@ -51,7 +51,7 @@ func TestPlatformArgv(t *testing.T) {
 	}
 }
 
-// TestVariantOf proves which variant the machines of the kernel's 32-bit ARM port have, and that no other has one.
+// Machines of the kernel's 32-bit ARM port have a variant, and no others.
 func TestVariantOf(t *testing.T) {
 	for machine, want := range map[string]string{
 		"armv7l": "v7", "armv6l": "v6", "armv5tel": "v5", "armv8l": "v8", "aarch64": "v8", "x86_64": "", "armv": "", "": "",

@@ -16,19 +16,19 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// files are the contents of a downward-API volume by file name.
+// files are the contents of a downward API volume, by file name.
 type files map[string]string
 
 func order(k string) files          { return files{contract.OrderFile: k, contract.HaltFile: ""} }
 func halted(k, reason string) files { return files{contract.OrderFile: k, contract.HaltFile: reason} }
 
-// podinfo is a downward-API volume that is kept as the kubelet keeps it, and that notices who reads it.
+// podinfo is a downward API volume that is updated like by the kubelet, and that counts reads.
 type podinfo struct {
 	t       *testing.T
 	dir     string
 	writes  int
 	inotify int
-	watch   int            // of the directory that ..data leads to
+	watch   int            // of the directory behind ..data
 	opens   map[string]int // of the files in it, by name
 }
 
@@ -40,7 +40,7 @@ func newPodinfo(t *testing.T) *podinfo {
 	return &podinfo{t: t, dir: t.TempDir(), inotify: inotify}
 }
 
-// step are the agent's flags for step n in front of this volume, with a command that says that it ran.
+// step returns the agent's flags for step n of a Pod with this volume. The command prints "ran".
 func (p *podinfo) step(n int) contract.AgentFlags {
 	p.t.Helper()
 	return contract.AgentFlags{
@@ -52,16 +52,15 @@ func (p *podinfo) step(n int) contract.AgentFlags {
 	}
 }
 
-// late makes the step print the order that it sees when it runs, which tells whether it has waited for its release: a step that
-// runs looks at the files like one that waits.
+// late makes the step print the order when it runs, which shows whether it has waited for its release. Reads of the files do not show that,
+// because the agent of a running step reads them, too.
 func late(flags contract.AgentFlags) contract.AgentFlags {
 	flags.Command = []string{"cat", flags.Wait}
 	return flags
 }
 
-// write replaces all files at once. The order of its acts is that of AtomicWriter.Write in the
-// kubelet's pkg/volume/util/atomic_writer.go: a new directory, a link to it that is renamed onto
-// ..data, only then the links that users see, and at last the end of the old directory.
+// write replaces all files at once, in the order of AtomicWriter.Write in the kubelet's pkg/volume/util/atomic_writer.go: it creates a new
+// directory, renames a link to it onto ..data, creates the links that users see, and removes the old directory.
 func (p *podinfo) write(contents files) {
 	p.t.Helper()
 	p.writes++
@@ -75,7 +74,7 @@ func (p *podinfo) write(contents files) {
 	p.watch, p.opens = watch, map[string]int{}
 
 	link := filepath.Join(p.dir, "..data")
-	old, _ := os.Readlink(link) // there is none at first
+	old, _ := os.Readlink(link) // the first time, there is none
 	must(p.t, os.Symlink(data, link+"_tmp"))
 	must(p.t, os.Rename(link+"_tmp", link))
 	for name := range contents {
@@ -88,20 +87,18 @@ func (p *podinfo) write(contents files) {
 	}
 }
 
-// awaitRejection returns when the agent has read what is written and holds the step back: when it has
-// come back to read it again. It takes three looks of at most two files each, since the first one may
-// have begun with the files before. A step that runs looks, too: see late.
+// awaitRejection returns when the agent has read the files and not released the step, because it reads them again. It waits for three reads of
+// at most two files each: the first read may have begun before the last write. A running step reads them, too: see late.
 func (p *podinfo) awaitRejection() {
 	p.t.Helper()
 	const enough = 3 * 2
-	eventually(p.t, "the agent looks again", func() bool {
+	eventually(p.t, "the agent reads again", func() bool {
 		p.nudge()
 		return p.countOpens() >= enough
 	})
 }
 
-// awaitHalt returns when the agent has looked for the halt that is written. It counts nothing else: a look that has begun with
-// the files before may have had their order.
+// awaitHalt returns when the agent has read the halt. It does not count reads of the order, which may have begun before the last write.
 func (p *podinfo) awaitHalt() {
 	p.t.Helper()
 	eventually(p.t, "the agent reads the halt", func() bool {
@@ -110,14 +107,13 @@ func (p *podinfo) awaitHalt() {
 	})
 }
 
-// nudge makes an agent that watches the directory look again, without a change to what it looks at.
+// nudge wakes an agent that watches the directory, without a change to its files.
 func (p *podinfo) nudge() {
 	p.t.Helper()
 	writeFile(p.t, filepath.Join(p.dir, "nudge"), "")
 }
 
-// countOpens is how often the files have been opened since they were written. The kernel may count
-// two that follow at once as one, inotify(7), so it is a lower bound.
+// countOpens returns how often the files were opened since the last write, at least: the kernel may merge equal events, inotify(7).
 func (p *podinfo) countOpens() int {
 	p.t.Helper()
 	var buffer [4096]byte
@@ -144,7 +140,7 @@ func (p *podinfo) countOpens() int {
 	}
 }
 
-// awaitOpens returns when the files have been opened so often, and how long ago start then was.
+// awaitOpens returns the time since start when the files have been opened n times.
 func (p *podinfo) awaitOpens(n int, start time.Time) time.Duration {
 	p.t.Helper()
 	eventually(p.t, fmt.Sprintf("%d reads", n), func() bool { return p.countOpens() >= n })

@@ -18,10 +18,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// Nothing of a step may overlap the next one: what it leaves running is killed before the agent ends,
-// in whatever way it has got loose, and the result stays the command's. That none is left when the
-// agent is done, actAsAgent looks; that none goes on for longer, the pipe of the output: as long as
-// one process has it open, run does not return.
+// Steps must not overlap: the agent kills the processes that the command left behind, however they were detached, and the result is still the
+// command's. actAsAgent checks that none is left when the agent returns. run checks that none is left after that, because it waits until no
+// process holds the output.
 func TestLeftoversAreKilled(t *testing.T) {
 	tests := map[string]string{
 		"a background process":          `sleep 60 & exit 42`,
@@ -35,7 +34,7 @@ func TestLeftoversAreKilled(t *testing.T) {
 		"many":                          `i=0; while [ $i -lt 50 ]; do sleep 60 & i=$((i+1)); done; exit 42`,
 		"after death by a signal":       `sleep 60 & kill -9 $$`,
 	}
-	// The script goes on once what it has started is in place and has said so.
+	// The script continues when the process that it started is ready and has written to the FIFO.
 	const prepare = `FIFO=$1; mkfifo "$FIFO"; exec 3<>"$FIFO"; `
 
 	for place, clone := range placements {
@@ -59,8 +58,7 @@ func TestLeftoversAreKilled(t *testing.T) {
 	}
 }
 
-// The record's end is that of the command, and the killing does not take long: well within the grace
-// period of a Pod, which is 30 s. The bound is wide for slow machines.
+// Killing leftovers takes less than the default grace period of a Pod, which is 30 s. The limit is for slow machines.
 func TestLeftoversAreKilledSoon(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
@@ -76,8 +74,7 @@ func TestLeftoversAreKilledSoon(t *testing.T) {
 	}
 }
 
-// Orphans that end while the command goes on are collected at once: each would else take up one of
-// the Pod's process ids, of which a node grants few.
+// The agent reaps orphans while the command runs. Otherwise each would use one of the Pod's process IDs, which a node limits.
 func TestOrphansAreReaped(t *testing.T) {
 	const script = `i=0; while [ $i -lt 20 ]; do (true &); i=$((i+1)); done; echo done; read line; exit 3`
 	for place, clone := range placements {
@@ -99,8 +96,8 @@ func TestOrphansAreReaped(t *testing.T) {
 	}
 }
 
-// While a step waits, probes and "kubectl exec" may leave orphans too. A process that is made a child
-// of the agent's before the agent starts stands in for them.
+// Probes and "kubectl exec" may leave orphans while a step waits. In this test, a process that becomes the agent's child before the agent starts
+// represents them.
 func TestOrphansAreReapedWhileTheStepWaits(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
@@ -108,7 +105,7 @@ func TestOrphansAreReapedWhileTheStepWaits(t *testing.T) {
 			input, finish := pipe(t)
 			info := newPodinfo(t)
 			info.write(order("1"))
-			// The shell becomes the agent, and its background process the agent's child.
+			// The shell executes the agent, so its background process is the agent's child.
 			const script = `exec 3<&0; cat <&3 & exec "$@"`
 			args := append([]string{"-c", script, "sh", filepath.Join(programs, agentName)}, info.step(2).Args()...)
 			p := container{program: "/bin/sh", args: args, clone: clone, edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
@@ -136,7 +133,7 @@ func childrenOf(t *testing.T, pid int) []int {
 		if err != nil {
 			continue
 		}
-		status, _ := os.ReadFile("/proc/" + entry.Name() + "/status") // fails for one that has gone
+		status, _ := os.ReadFile("/proc/" + entry.Name() + "/status") // fails if it has ended
 		if slices.Contains(strings.Split(string(status), "\n"), fmt.Sprintf("PPid:\t%d", pid)) {
 			children = append(children, child)
 		}

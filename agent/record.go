@@ -12,15 +12,15 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// maxRecord is the size of a record in bytes. The kubelet takes 4096 from one container, and cuts the
-// messages of a Pod to 12 KiB divided by the number of its containers (contract.ParseRecord). This fits a
-// Pod of 24 containers; in one of 100, what is cut is the message, and of the longest records the start.
+// maxRecord is the maximum size of a record in bytes. The kubelet accepts 4096 bytes from a container, and cuts the messages of a Pod to
+// 12 KiB divided by the number of its containers (see contract.ParseRecord). Records of this size are complete in a Pod of 24 containers. In
+// one of 100 containers, the message is cut, and in the longest records the start time, too.
 const maxRecord = 512
 
-// leave writes the record as the container's termination message, unless the command wrote one. The
-// kubelet has made and mounted the file: one that is missing is not created.
-func leave(path string, record contract.Record) error {
-	// Non-blocking, for what a user may have put there: a FIFO has nobody who reads it.
+// writeTerminationMessage writes the record as the container's termination message, unless the command has written a message. The kubelet
+// creates and mounts the file: a missing one is not created.
+func writeTerminationMessage(path string, record contract.Record) error {
+	// The user may have put a FIFO there, which would block without a reader.
 	log, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -34,8 +34,7 @@ func leave(path string, record contract.Record) error {
 	return err
 }
 
-// marshal returns the record in at most maxRecord bytes: times in milliseconds, and the message cut
-// where it is too long.
+// marshal returns the record in at most maxRecord bytes: with times in milliseconds, and with its message cut if necessary.
 func marshal(record contract.Record) string {
 	if record.StartedAt != nil {
 		startedAt := short(*record.StartedAt)
@@ -44,7 +43,7 @@ func marshal(record contract.Record) string {
 	record.FinishedAt = short(record.FinishedAt)
 
 	content := record.Marshal()
-	// How long a text is in JSON depends on what must be escaped, so this tries.
+	// The length in JSON depends on the characters to escape, so this tries.
 	text := record.Message
 	for keep := min(len(text), maxRecord); len(content) > maxRecord && keep > 0; keep-- {
 		record.Message = strings.ToValidUTF8(text[:keep], "") + "…"

@@ -30,7 +30,7 @@ func readRecord(t *testing.T, flags contract.AgentFlags) contract.Record {
 	return record
 }
 
-// The record's times are those of the command: not of the container, which may have waited for hours (PEERS row 19).
+// The record has the times of the command, not of the container, which may have waited for hours.
 func TestRecordTimes(t *testing.T) {
 	t.Parallel()
 	info := newPodinfo(t)
@@ -57,19 +57,19 @@ func TestRecordTimes(t *testing.T) {
 		t.Errorf("record: -want +got:\n%s", diff)
 	}
 	if record.StartedAt == nil || !within(*record.StartedAt, beforeStart, afterStart) {
-		t.Errorf("startedAt is %v, want it from %v to %v", record.StartedAt, beforeStart, afterStart)
+		t.Errorf("startedAt is %v, want a time from %v to %v", record.StartedAt, beforeStart, afterStart)
 	}
 	if !within(record.FinishedAt, afterStart, afterEnd) {
-		t.Errorf("finishedAt is %v, want it from %v to %v", record.FinishedAt, afterStart, afterEnd)
+		t.Errorf("finishedAt is %v, want a time from %v to %v", record.FinishedAt, afterStart, afterEnd)
 	}
 }
 
-// within compares with the record's precision of a millisecond.
+// within reports whether a time is in an interval, with the record's precision of a millisecond.
 func within(got, from, to time.Time) bool {
 	return !got.Before(from.UTC().Truncate(time.Millisecond)) && !got.After(to)
 }
 
-// Where the command did not run there is no start, only an end.
+// If the command did not run, the record has an end and no start.
 func TestRecordWithoutStart(t *testing.T) {
 	t.Parallel()
 	flags := released(t, "/no/such/program")
@@ -77,31 +77,31 @@ func TestRecordWithoutStart(t *testing.T) {
 	container{args: flags.Args()}.run(t)
 	record := readRecord(t, flags)
 	if record.StartedAt != nil {
-		t.Errorf("startedAt is %v, want none", record.StartedAt)
+		t.Errorf("startedAt is %v, want nil", record.StartedAt)
 	}
 	if after := time.Now(); !within(record.FinishedAt, before, after) {
-		t.Errorf("finishedAt is %v, want it from %v to %v", record.FinishedAt, before, after)
+		t.Errorf("finishedAt is %v, want a time from %v to %v", record.FinishedAt, before, after)
 	}
 }
 
-// The termination message is the command's: the agent takes the place only where it is empty, and
-// what people would read in the log instead of a message stays readable.
-func TestRecordGivesWay(t *testing.T) {
+// The agent writes the record as the termination message only if the command left none, and if the kubelet does not take the end of the log
+// instead.
+func TestTerminationMessage(t *testing.T) {
 	const anyRecord = "a record"
 	tests := map[string]struct {
 		script   string
 		fallback bool
 		want     string // "": no message
 	}{
-		"to the command's message":               {script: `printf mine >"$LOG"`, want: "mine"},
-		"to the message of a failed command":     {script: `printf mine >"$LOG"; exit 1`, want: "mine"},
-		"to a message of white space":            {script: `printf ' ' >"$LOG"`, want: " "},
-		"not to an empty message":                {script: `: >"$LOG"`, want: anyRecord},
-		"not where there is no message":          {script: "exit 1", want: anyRecord},
-		"to the log, after a failure":            {script: "exit 1", fallback: true, want: ""},
-		"to the log, after a signal":             {script: "kill -9 $$", fallback: true, want: ""},
-		"not to the log, after a success":        {script: "exit 0", fallback: true, want: anyRecord},
-		"to the command's message, with the log": {script: `printf mine >"$LOG"; exit 1`, fallback: true, want: "mine"},
+		"the command's":                      {script: `printf mine >"$LOG"`, want: "mine"},
+		"a failed command's":                 {script: `printf mine >"$LOG"; exit 1`, want: "mine"},
+		"only white space":                   {script: `printf ' ' >"$LOG"`, want: " "},
+		"an empty one":                       {script: `: >"$LOG"`, want: anyRecord},
+		"none":                               {script: "exit 1", want: anyRecord},
+		"the log, after a failure":           {script: "exit 1", fallback: true, want: ""},
+		"the log, after a signal":            {script: "kill -9 $$", fallback: true, want: ""},
+		"no log after a success":             {script: "exit 0", fallback: true, want: anyRecord},
+		"the command's, rather than the log": {script: `printf mine >"$LOG"; exit 1`, fallback: true, want: "mine"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -121,8 +121,8 @@ func TestRecordGivesWay(t *testing.T) {
 	}
 }
 
-// A command that could not be started leaves its reason in the log too, so there also the log wins.
-func TestRecordGivesWayToTheLogOfAFailedStart(t *testing.T) {
+// The log has the reason why a command can't be started, so the kubelet may take the end of the log.
+func TestTerminationMessageOfAFailedStart(t *testing.T) {
 	t.Parallel()
 	flags := released(t, "/no/such/program")
 	flags.FallbackToLogs = true
@@ -136,11 +136,11 @@ func TestRecordGivesWayToTheLogOfAFailedStart(t *testing.T) {
 	}
 }
 
-// Whatever the place for the record is, the result is the command's, and nothing is created: in a
-// container without the file that would be a stray file in the user's file system.
-func TestRecordWithoutPlace(t *testing.T) {
+// If the record can't be written, the result is still the command's. The agent does not create the file, which would be in the file system of the
+// user.
+func TestUnwritableTerminationMessage(t *testing.T) {
 	tests := map[string]func(t *testing.T, path string){
-		"nothing there":   func(*testing.T, string) {},
+		"a missing file":  func(*testing.T, string) {},
 		"a directory":     func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o755)) },
 		"a FIFO":          func(t *testing.T, path string) { must(t, unix.Mkfifo(path, 0o644)) },
 		"a dangling link": func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) },
@@ -174,8 +174,7 @@ func list(t *testing.T, dir string) []string {
 	return names
 }
 
-// The kubelet cuts the messages of a Pod with many containers, and JSON that is cut can't be read. So
-// a record is short, however long the text in it.
+// The kubelet cuts the messages of a Pod with many containers. So a record is short, however long its message is.
 func TestRecordSize(t *testing.T) {
 	const limit = 512
 	tests := map[string]string{
@@ -208,9 +207,8 @@ func TestRecordSize(t *testing.T) {
 	}
 }
 
-// Flags that can't be read: 125 and a sentence for people, and the record at the place where a
-// container has its message unless it says otherwise.
-func TestBadFlags(t *testing.T) {
+// For invalid flags, the exit code is 125, the log has a sentence, and the record is in the default terminationMessagePath.
+func TestInvalidFlags(t *testing.T) {
 	tests := map[string]struct {
 		args []string
 		want string
@@ -249,7 +247,7 @@ func TestBadFlags(t *testing.T) {
 	}
 }
 
-// actAsAgentWithOwnDev prints what the agent leaves at the default path, which it has for itself.
+// actAsAgentWithOwnDev prints the termination message at the default path, in a mount namespace of its own.
 func actAsAgentWithOwnDev() int {
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if err == nil {

@@ -12,35 +12,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lastSignal is SIGRTMAX on all of Go's platforms but MIPS, which has more that nobody sends.
+// lastSignal is SIGRTMAX on all of Go's platforms except MIPS, which has more that are not in use.
 const lastSignal = syscall.Signal(64)
 
-// Signals are the signals that come in for this process.
+// Signals receives the signals of this process.
 type Signals struct {
-	// forward has all but SIGCHLD and what can't be forwarded: Go hands out neither SIGPROF nor 32 to 34,
-	// which it keeps for its profiler and for the C libraries (runtime/sigtab_linux_generic.go).
+	// forward has all signals except SIGCHLD and those that can't be forwarded: Go does not deliver SIGPROF and 32 to 34, which its profiler
+	// and the C libraries use (runtime/sigtab_linux_generic.go).
 	forward <-chan os.Signal
-	// child wakes its reader after any number of SIGCHLD. They have a channel of their own so that
-	// many ending children never push a SIGTERM out of the other one.
+	// child wakes its reader after one or more SIGCHLD. The channel is separate, so that many ending children never displace a SIGTERM.
 	child <-chan os.Signal
 }
 
-// Notify starts to receive signals. Until it is called SIGTERM ends the process in Go's way, with
-// exit code 2, so main calls it first.
+// Notify starts to receive signals. Before, Go exits with code 2 on SIGTERM, so main calls Notify first.
 func Notify() Signals {
 	var forwarded []os.Signal
 	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
 		switch sig {
-		case unix.SIGKILL, unix.SIGSTOP: // nobody can catch them
+		case unix.SIGKILL, unix.SIGSTOP: // can't be caught
 		case unix.SIGCHLD: // ours
-		case unix.SIGURG: // Go's own: its scheduler preempts threads with it
+		case unix.SIGURG: // Go's scheduler preempts threads with it
 		default:
 			forwarded = append(forwarded, sig)
 		}
 	}
 
-	// The kernel and Go merge a signal with an equal one that is still pending; room for each number
-	// twice makes sure that the channel drops none while the command is being started.
+	// The kernel and Go merge a pending signal with an equal one. With room for each number twice, no signal is lost while the command starts.
 	forward := make(chan os.Signal, 2*lastSignal)
 	signal.Notify(forward, forwarded...)
 	child := make(chan os.Signal, 1)
@@ -48,10 +45,10 @@ func Notify() Signals {
 	return Signals{forward: forward, child: child}
 }
 
-// stopSignal returns the signal that a name such as SIGTERM or SIGRTMIN+3 stands for (Signal in Kubernetes' core/v1), and 0 for none.
+// stopSignal returns the signal with a name such as SIGTERM or SIGRTMIN+3 (Signal in Kubernetes' core/v1), or 0 for an unknown name.
 func stopSignal(name string) syscall.Signal {
 	const realTime = "SIGRTM"
-	const first, last = 34, 64 // of the C libraries
+	const first, last = 34, 64 // in the C libraries
 	base, offset := name, 0
 	if strings.HasPrefix(name, realTime) {
 		if i := strings.IndexAny(name, "+-"); i >= 0 {
@@ -71,11 +68,8 @@ func stopSignal(name string) syscall.Signal {
 	return unix.SignalNum(name)
 }
 
-// endsByDefault says whether the signal ends a process that has not arranged otherwise. While the
-// gate is closed all of these end the agent, not just SIGTERM: the container runtime stops a
-// container with the signal that its image names (STOPSIGNAL, or lifecycle.stopSignal), which is
-// SIGQUIT for nginx and SIGRTMIN+3 for systemd. See signal(7) for the exceptions; SIGPIPE is one
-// because only our own writes cause it.
+// endsByDefault reports whether a signal ends a process that has no handler for it. signal(7) lists the exceptions. SIGPIPE is one here,
+// because only the agent's own writes cause it.
 func endsByDefault(sig syscall.Signal) bool {
 	switch sig {
 	case unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH, unix.SIGPIPE:
@@ -84,8 +78,9 @@ func endsByDefault(sig syscall.Signal) bool {
 	return true
 }
 
-// endsWait reports whether the signal ends an agent whose command does not run. The kernel sends SIGWINCH only to processes with a terminal,
-// when that changes its size; to others, somebody sends it on purpose: it is the stop signal of the image httpd.
+// endsWait reports whether a signal ends an agent whose command does not run. It is not only SIGTERM, because the container runtime stops a
+// container with the signal that its image or lifecycle.stopSignal names: SIGQUIT for nginx, SIGRTMIN+3 for systemd, SIGWINCH for httpd. The
+// kernel sends SIGWINCH when a terminal changes its size, so in a container with a terminal it is not a stop signal.
 func endsWait(sig, stop syscall.Signal) bool {
 	return sig == stop || endsByDefault(sig) || sig == unix.SIGWINCH && !hasTerminal()
 }
@@ -100,13 +95,13 @@ func hasTerminal() bool {
 	return false
 }
 
-// asksToEnd reports whether a signal to a command that runs means that the container is to stop.
+// asksToEnd reports whether a signal that arrives while the command runs means that the container is being stopped.
 func asksToEnd(sig, stop syscall.Signal) bool {
 	return sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT || sig == stop
 }
 
-// mayAskToEnd reports whether a signal to a command that runs may be the stop signal that the image names, which the agent does not know. A
-// change of the terminal's size reaches the command itself, which has the terminal, and not the agent.
+// mayAskToEnd reports whether a signal that arrives while the command runs may be the image's stop signal, which the agent does not know. It
+// may be SIGWINCH: after a change of the terminal's size, the kernel sends that to the command, and not to the agent.
 func mayAskToEnd(sig syscall.Signal) bool {
 	return endsByDefault(sig) || sig == unix.SIGWINCH
 }

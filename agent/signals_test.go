@@ -17,8 +17,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// Signals to the container reach the command, and each of them once: it may have arranged anything
-// with those who send them.
+// The command receives each signal to the container once: it may have handlers for all of them.
 func TestSignalsAreForwarded(t *testing.T) {
 	signals := []syscall.Signal{
 		unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM,
@@ -47,17 +46,16 @@ func TestSignalsAreForwarded(t *testing.T) {
 	}
 }
 
-// What a command makes of SIGTERM is its result; and a command that makes nothing of it ends by it.
-// Without an agent the latter would survive as process 1, until SIGKILL comes.
+// A command may handle SIGTERM, and its exit code is the result. A command without a handler ends; as process 1 it would survive until SIGKILL.
 func TestSIGTERMWhileTheCommandRuns(t *testing.T) {
 	tests := map[string]struct {
 		script string
 		want   int
 	}{
-		"handled":     {`trap 'exit 7' TERM; echo ready; while :; do read line; done`, 7},
-		"ends well":   {`trap 'exit 0' TERM; echo ready; while :; do read line; done`, 0},
-		"not handled": {`echo ready; read line`, 128 + 15},
-		"handed down": {`exec 2>/dev/null; sleep 60 & trap 'kill $!; wait $!; exit $?' TERM; echo ready; wait $!`, 128 + 15},
+		"handled":      {`trap 'exit 7' TERM; echo ready; while :; do read line; done`, 7},
+		"exits with 0": {`trap 'exit 0' TERM; echo ready; while :; do read line; done`, 0},
+		"not handled":  {`echo ready; read line`, 128 + 15},
+		"handed down":  {`exec 2>/dev/null; sleep 60 & trap 'kill $!; wait $!; exit $?' TERM; echo ready; wait $!`, 128 + 15},
 	}
 	for place, clone := range placements {
 		for name, tc := range tests {
@@ -80,16 +78,16 @@ func TestSIGTERMWhileTheCommandRuns(t *testing.T) {
 	}
 }
 
-// A command that is told to stop, and ends in whatever way, doesn't release the next step, whose container may be told later: the order
-// would, if it is only this container. PEERS row 15.
-func TestSIGTERMReleasesNobody(t *testing.T) {
+// A command that ends after SIGTERM does not release the next step, whatever its exit code: the kubelet may tell the next container to stop a
+// moment later. If only this container is to stop, the order releases the next step.
+func TestSIGTERMReleasesNoStep(t *testing.T) {
 	tests := map[string]struct {
 		script string
 		after  string
 	}{
-		"ends well":      {`trap 'exit 0' TERM; echo ready; while :; do read line; done`, contract.AfterFailureStop},
-		"fails, and may": {`echo ready; read line`, contract.AfterFailureContinue},
-		"fails":          {`echo ready; read line`, contract.AfterFailureStop},
+		"exits with 0":    {`trap 'exit 0' TERM; echo ready; while :; do read line; done`, contract.AfterFailureStop},
+		"fails, Continue": {`echo ready; read line`, contract.AfterFailureContinue},
+		"fails":           {`echo ready; read line`, contract.AfterFailureStop},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +97,7 @@ func TestSIGTERMReleasesNobody(t *testing.T) {
 			second := info.sharing(runDir, 2)
 			second.AfterFailure, second.Command = tc.after, shell("echo second has run")
 			waiting := container{args: second.Args()}.start(t)
-			info.awaitRejection() // else a signal may be there before it is ready for one
+			info.awaitRejection() // it is ready for a signal
 			input, _ := pipe(t)
 			first := info.sharing(runDir, 1)
 			first.Command = shell(tc.script)
@@ -111,7 +109,7 @@ func TestSIGTERMReleasesNobody(t *testing.T) {
 				t.Errorf("the reason of the first step is %q", got)
 			}
 			info.write(order("1"))
-			info.awaitRejection() // the second step has looked at the record
+			info.awaitRejection() // the second step has read the record
 			waiting.signal(unix.SIGTERM)
 			if diff := cmp.Diff(result{Code: 128 + 15}, waiting.wait()); diff != "" {
 				t.Errorf("the second step (-want +got):\n%s", diff)
@@ -120,8 +118,7 @@ func TestSIGTERMReleasesNobody(t *testing.T) {
 	}
 }
 
-// A step that waits has nothing to finish (PEERS row 17): it ends at once, by whichever signal its image names for
-// that, and says in its record that the command did not run.
+// A waiting step has nothing to finish: the stop signal of any image ends it immediately. The record has the signal.
 func TestSignalsWhileTheStepWaits(t *testing.T) {
 	tests := map[string]struct {
 		sig  syscall.Signal
@@ -132,7 +129,7 @@ func TestSignalsWhileTheStepWaits(t *testing.T) {
 		"of nginx":        {unix.SIGQUIT, "SIGQUIT"},
 		"of a web server": {unix.SIGUSR1, "SIGUSR1"},
 		"of httpd":        {unix.SIGWINCH, "SIGWINCH"},
-		"of systemd":      {34 + 3, ""}, // SIGRTMIN+3; the system has no name for it
+		"of systemd":      {34 + 3, "signal 37"}, // SIGRTMIN+3
 	}
 	for place, clone := range placements {
 		for name, tc := range tests {
@@ -151,7 +148,7 @@ func TestSignalsWhileTheStepWaits(t *testing.T) {
 				want := contract.Record{
 					ExitCode: code,
 					Reason:   contract.ReasonTerminated,
-					Message:  tc.name + " came before the step was released",
+					Message:  "received " + tc.name + " before the step was released",
 				}
 				if diff := cmp.Diff(want, readRecord(t, flags), ignoreTimes); diff != "" {
 					t.Errorf("record: -want +got:\n%s", diff)
@@ -161,7 +158,7 @@ func TestSignalsWhileTheStepWaits(t *testing.T) {
 	}
 }
 
-// Signals that end no process end no waiting step either.
+// Signals that do not end a process by default do not end a waiting step.
 func TestHarmlessSignalsWhileTheStepWaits(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
@@ -185,8 +182,7 @@ func TestHarmlessSignalsWhileTheStepWaits(t *testing.T) {
 	}
 }
 
-// A script that says "kill 0" means itself and what it has started. If the agent were in that process
-// group, it would be told to end too, and would tell the command once more.
+// "kill 0" in a script is for the script and its children. In the same process group, the agent would receive the signal and forward it.
 func TestCommandHasItsOwnProcessGroup(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
@@ -213,8 +209,8 @@ func TestCommandHasItsOwnProcessGroup(t *testing.T) {
 	}
 }
 
-// In a container with a terminal ("tty: true") the command must be able to read from it, which the
-// kernel allows for one process group only; and what people type there, Ctrl-C above all, is its.
+// In a container with a terminal (tty: true) the command can read from it, which the kernel allows only one process group, and receives signals
+// from the keyboard, such as Ctrl-C.
 func TestCommandGetsTheTerminal(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {
@@ -236,7 +232,7 @@ func TestCommandGetsTheTerminal(t *testing.T) {
 	}
 }
 
-// atTerminal gives a program a session of its own with that terminal, as a container runtime does.
+// atTerminal gives a program a session of its own with the terminal, like a container runtime.
 func atTerminal(cmd *exec.Cmd, slave *os.File) {
 	cmd.Stdin, cmd.Stdout = slave, slave
 	cmd.SysProcAttr.Setsid = true

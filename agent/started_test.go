@@ -14,11 +14,10 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// PEERS row 28. The startupProbe of a step holds all its other probes back: it must fail for as long as the step waits, and
-// succeed from its release on, whatever the sequence does later. It reads the order as the gate does, and no halt: a step that
-// runs has been started, halted or not.
+// The startupProbe of a step prevents its other probes while the step waits. It fails until the step is released, and succeeds from then on. It
+// ignores a halt after the release: a halt does not undo the start of a step.
 func TestStarted(t *testing.T) {
-	waits := result{Code: 1, Stderr: "agent: the step still waits for its turn\n"}
+	waits := result{Code: 1, Stderr: "agent: the step is not released yet\n"}
 	tests := map[string]struct {
 		contents files
 		want     result
@@ -44,13 +43,13 @@ func TestStarted(t *testing.T) {
 	}
 }
 
-// The kubelet counts the initialDelaySeconds of probes from the start of the container: so it is waited for here, from the start of the
-// command on, also of one that is started again.
+// The kubelet counts initialDelaySeconds of probes from the start of the container. The startupProbe adds it after the start of the command, also
+// after a restart of the container.
 func TestStartedAfterADelay(t *testing.T) {
 	const delay = time.Hour
 	justNow := result{Code: 1, Stderr: "agent: the command started less than 1h0m0s ago\n"}
 	tests := map[string]struct {
-		ago  time.Duration // 0: not yet
+		ago  time.Duration // 0: not started
 		want result
 	}{
 		"not yet":  {0, justNow},
@@ -71,19 +70,19 @@ func TestStartedAfterADelay(t *testing.T) {
 			if diff := cmp.Diff(tc.want, container{args: flags.StartedArgs(nil)}.run(t)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
-			if tc.ago > delay { // the container is started again
+			if tc.ago > delay { // the container restarts
 				again := info.sharing(runDir, 1)
 				again.Command = []string{"true"}
 				container{args: again.Args()}.run(t)
 				if diff := cmp.Diff(justNow, container{args: flags.StartedArgs(nil)}.run(t)); diff != "" {
-					t.Errorf("once the command was started again (-want +got):\n%s", diff)
+					t.Errorf("after a restart (-want +got):\n%s", diff)
 				}
 			}
 		})
 	}
 }
 
-// The delay counts from the first start of a command that is run again.
+// The delay counts from the first run of a command with retries.
 func TestStartIsMarkedOnce(t *testing.T) {
 	t.Parallel()
 	info, runDir := newPodinfo(t), newRunDir(t, 1)
@@ -98,12 +97,12 @@ func TestStartIsMarkedOnce(t *testing.T) {
 	file, err := os.Stat(mark)
 	must(t, err)
 	if at := file.ModTime(); !at.Equal(time.Unix(1, 0)) {
-		t.Errorf("the mark is of %v, want that of the first try", at)
+		t.Errorf("the mark has the time %v, want that of the first run", at)
 	}
 }
 
-// A startupProbe of the user's is asked once the step is released, and its answer is the answer.
-func TestStartedAsksTheUsersProbe(t *testing.T) {
+// The user's startupProbe runs when the step is released, and its result counts.
+func TestStartedRunsTheUsersProbe(t *testing.T) {
 	dir := t.TempDir()
 	plain := writeFile(t, filepath.Join(dir, "plain"), "#!/bin/sh\n")
 	tests := map[string]struct {
@@ -113,7 +112,7 @@ func TestStartedAsksTheUsersProbe(t *testing.T) {
 	}{
 		"while the step waits": {
 			order: "1", probe: shell("echo asked"),
-			want: result{Code: 1, Stderr: "agent: the step still waits for its turn\n"},
+			want: result{Code: 1, Stderr: "agent: the step is not released yet\n"},
 		},
 		"that succeeds": {
 			order: "2", probe: shell("echo fine; echo note >&2"),
@@ -129,15 +128,15 @@ func TestStartedAsksTheUsersProbe(t *testing.T) {
 		},
 		"that is not there": {
 			order: "2", probe: []string{"nope"},
-			want: result{Code: contract.ExitNotFound, Stderr: "agent: starting the probe \"nope\": not found in PATH\n"},
+			want: result{Code: contract.ExitNotFound, Stderr: "agent: starting \"nope\": not found in PATH\n"},
 		},
 		"that is no file": {
 			order: "2", probe: []string{dir + "/nope"},
-			want: result{Code: contract.ExitNotFound, Stderr: "agent: starting the probe \"" + dir + "/nope\": no such file or directory\n"},
+			want: result{Code: contract.ExitNotFound, Stderr: "agent: starting \"" + dir + "/nope\": no such file or directory\n"},
 		},
 		"that may not be executed": {
 			order: "2", probe: []string{plain},
-			want: result{Code: contract.ExitNotExecutable, Stderr: "agent: starting the probe \"" + plain + "\": permission denied\n"},
+			want: result{Code: contract.ExitNotExecutable, Stderr: "agent: starting \"" + plain + "\": permission denied\n"},
 		},
 	}
 	for name, tc := range tests {
@@ -152,8 +151,8 @@ func TestStartedAsksTheUsersProbe(t *testing.T) {
 	}
 }
 
-// A probe whose flags can't be read fails, and says why; it leaves no record, since the step may be running.
-func TestStartedWithBadFlags(t *testing.T) {
+// A probe with invalid flags fails with a sentence. It writes no record, because the step may be running.
+func TestStartedWithInvalidFlags(t *testing.T) {
 	tests := map[string]struct {
 		args []string
 		want string

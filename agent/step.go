@@ -3,103 +3,101 @@
 package agent
 
 import (
-	"io"
 	"math"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
-// leftoverLimit bounds the wait for killed processes to be gone. Nearly all are in milliseconds, on a very busy
-// machine in seconds; one that hangs in the kernel (a dead NFS server) never is.
-const leftoverLimit = 5 * time.Second
-
-// headStart is longer than a command takes to start, on a slow machine too.
+// headStart is longer than a command takes to start, also on a slow machine.
 const headStart = 20 * time.Millisecond
 
-// step is one run of a step's command behind its gate.
+// step is one run of a step's container.
 type step struct {
 	flags   contract.AgentFlags
 	signals Signals
 	now     func() time.Time
-	stderr  io.Writer
-	// haltLimit bounds the wait for the halt that confirms what the record of the step before claims.
+	log     logger
+	// haltLimit limits how long the step waits for the halt that confirms the predecessor's record.
 	haltLimit time.Duration
 }
 
-// run returns the exit code of the container. The command's result stands, whether or not it can be written down.
+// run runs the step and returns the exit code of the container. The command's result counts, even if the agent can't write the record.
 func (s step) run() int {
-	if record, over := s.endedBefore(); over {
-		say(s.stderr, "the step ended at "+record.FinishedAt.Format(time.RFC3339)+" with exit code "+strconv.Itoa(record.ExitCode)+", and is not run again")
-		s.leave(record)
+	if record, ok := s.endedBefore(); ok {
+		s.log.say("the step ended at " + record.FinishedAt.Format(time.RFC3339) + " with exit code " + strconv.Itoa(record.ExitCode) + ", and is not run again")
+		s.report(record)
 		return record.ExitCode
 	}
 	end := s.waitAndExecute()
-	// Where something of the step can't be killed, the container can't end either, and the next step waits for that.
+	// While there is a process that can't be killed, the container can't end either, and the next step must wait.
 	if _, _, left := reap(0); !left && s.flags.Run != "" {
 		record := end.forNext()
-		if published, err := publish(s.flags.Run, s.flags.WaitContent, record); err == nil {
+		if published, err := publish(s.flags.Run, s.flags.WaitContent, record); err != nil {
+			s.log.debug("publishing the record in ", s.flags.Run, ": ", err.Error())
+		} else {
+			s.log.debug("published the record in ", s.flags.Run)
 			s.yieldToNext(record)
 			defer published.sync()
 		}
 	}
-	s.leave(end.Record)
+	s.report(end.Record)
+	s.log.debug("ending with exit code ", end.ExitCode)
 	return end.ExitCode
 }
 
-// outcome is how a step has ended.
+// outcome is how a step ended.
 type outcome struct {
 	contract.Record
-	// stopping is how long the container may still be in its grace period.
-	stopping time.Duration
+	// graceLeft is how much of its grace period the container may have left, if it may be being stopped.
+	graceLeft time.Duration
 }
 
-// forNext returns the record for the next step. It releases no step while the container may be being stopped, although what ended the
-// command came first.
+// forNext returns the record for the next step. It releases no step while the container may be being stopped, even if the command ended for
+// another reason before.
 func (o outcome) forNext() contract.Record {
 	record := o.Record
-	if o.stopping > 0 && !contract.IsInterrupted(record.Reason) {
+	if o.graceLeft > 0 && !contract.IsInterrupted(record.Reason) {
 		record.Reason = contract.ReasonSignaled
 	}
 	return record
 }
 
-// yieldToNext lets the command that the record has released start before this container ends. Behind a container, its runtime cleans up with
-// several processes, which take the CPU from that start: on two slow cores, a hop took 9 ms without this, and takes 6 (docs/benchmarks.md).
-// Whoever stops the container doesn't wait.
+// yieldToNext delays the end of this container until the command that the record released has started. After the end, the container runtime
+// cleans up with several processes, which compete with that start for the CPU: on two slow cores, a hop took 9 ms without the delay, and takes
+// 6 ms with it (docs/benchmarks.md). A signal that stops the container ends the delay.
 func (s step) yieldToNext(record contract.Record) {
 	if s.hasReleased(record) {
 		_, _ = s.pause(headStart, nil)
 	}
 }
 
-// hasReleased says that the next step is there, and that the record lets its command run: not so where the annotation alone does. Whether a
-// failure may be is for the next step to know, and taken for no here. The kubelet makes the directory of a step just before its container.
+// hasReleased reports whether the record releases the next step, and that step's container exists: the kubelet creates its directory just
+// before it. After a failure it returns false, because only the next step knows whether a failure releases it.
 func (s step) hasReleased(record contract.Record) bool {
 	succeeded := predecessor{}.state(record) == sequence.Succeeded
 	return succeeded && !s.flags.ControllerOnly && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
 }
 
-// endedBefore returns the record of an earlier container of the step, if it is the step's last word. A kubelet that loses sight of a
-// container starts another one, whatever the restart policy.
-func (s step) endedBefore() (record contract.Record, over bool) {
+// endedBefore returns the record of an earlier container of the step, if the step must not run again. A kubelet that loses a container starts
+// another one, whatever the restart policy.
+func (s step) endedBefore() (record contract.Record, ok bool) {
 	if s.flags.Run == "" {
 		return record, false
 	}
-	record, ok := readRecord(s.flags.Run, s.flags.WaitContent)
+	record, ok = readRecord(s.flags.Run, s.flags.WaitContent)
 	return record, ok && (record.ExitCode == 0 || !s.flags.RestartsOnFailure)
 }
 
-// leave leaves the record as the termination message, where that is its place. Of a command that never ran, there is no log to fall back to.
-func (s step) leave(record contract.Record) {
+// report writes the record as the termination message, unless the kubelet is to take the end of the log instead. The log of a command that
+// never ran is empty.
+func (s step) report(record contract.Record) {
 	if !s.flags.FallbackToLogs || record.ExitCode == 0 || record.Reason == contract.ReasonTerminated {
-		_ = leave(s.flags.TerminationLog, record)
+		_ = writeTerminationMessage(s.flags.TerminationLog, record)
 	}
 }
 
@@ -109,19 +107,19 @@ func (s step) waitAndExecute() outcome {
 	roots := noteMounts(s.flags.Mounts)
 
 	w := newWatcher()
-	seen, told := s.wait(w)
+	seen, sig := s.wait(w)
 	switch {
-	case told != 0:
-		return outcome{Record: contract.Record{
-			FinishedAt: s.now(),
-			ExitCode:   contract.ExitSignal + int(told),
-			Reason:     contract.ReasonTerminated,
-			Message:    unix.SignalName(told) + " came before the step was released",
-		}}
+	case sig != 0:
+		return s.notRun(contract.ExitSignal+int(sig), contract.ReasonTerminated, "received "+signalName(sig)+" before the step was released")
 	case seen.halt != "":
-		return outcome{Record: contract.Record{FinishedAt: s.now(), Reason: contract.ReasonSkipped, Message: seen.halt}}
+		return s.notRun(0, contract.ReasonSkipped, seen.halt)
 	case !seen.released:
-		return outcome{Record: s.haltMissing(seen)}
+		return s.haltMissing(seen)
+	}
+	if seen.byRecord {
+		s.log.debug("released by the record of step ", s.flags.WaitContent-1)
+	} else {
+		s.log.debug("released by the order")
 	}
 	if lost := roots.lost(s.flags.Mounts); lost != "" {
 		return s.startError(contract.ExitNotExecutable, lost)
@@ -129,27 +127,45 @@ func (s step) waitAndExecute() outcome {
 	return s.execute(w)
 }
 
-// haltMissing returns the record of a step that ends because the step before claims the end of the sequence. Without the controller's word
-// it is a failure: a step must not make a Pod succeed whose later steps have not run.
-func (s step) haltMissing(seen verdict) contract.Record {
+// notRun returns the outcome of a step whose command did not run.
+func (s step) notRun(code int, reason, message string) outcome {
+	s.log.debug("the command does not run (", reason, "): ", message)
+	return outcome{Record: contract.Record{FinishedAt: s.now(), ExitCode: code, Reason: reason, Message: message}}
+}
+
+// startError returns the outcome of a command that can't be started, and logs the reason.
+func (s step) startError(code int, message string) outcome {
+	s.log.say(message)
+	return s.notRun(code, contract.ReasonStartError, message)
+}
+
+// haltMissing returns the outcome of a step that ends because of its predecessor's record. Without a halt it is a failure: a step must not make
+// a Pod succeed whose later steps have not run.
+func (s step) haltMissing(seen verdict) outcome {
 	message := seen.claim
 	if !seen.final {
 		message += ", but the controller did not halt the sequence within " + s.haltLimit.String()
 	}
-	say(s.stderr, message)
-	return contract.Record{FinishedAt: s.now(), ExitCode: contract.ExitAgentFailure, Reason: contract.ReasonHaltMissing, Message: message}
+	s.log.say(message)
+	return s.notRun(contract.ExitAgentFailure, contract.ReasonHaltMissing, message)
 }
 
-// warmUp looks for the command ahead of the release, so that the environment has been taken apart and the directories of PATH have been read
-// by then. What it finds doesn't count: an earlier step may have made the command.
+// warmUp looks up the command before the release, so that the environment is parsed and the directories of PATH are in the kernel's cache by
+// then. The result does not count: an earlier step may still create the command.
 func (s step) warmUp() {
 	_, _ = lookPath(s.flags.Command[0], os.Getenv("PATH"))
 }
 
-// wait returns the gate's verdict, or at once the signal that tells the container to stop.
-func (s step) wait(w *watcher) (seen verdict, told syscall.Signal) {
+// wait returns the gate's verdict, or immediately the signal that stops the container.
+func (s step) wait(w *watcher) (seen verdict, sig syscall.Signal) {
+	g := gateOf(s.flags)
+	if g.before.number > 0 {
+		s.log.debug("waiting for order ", g.number, " in ", g.orderFile, " or the record of step ", g.before.number, " in ", g.before.runDir)
+	} else {
+		s.log.debug("waiting for order ", g.number, " in ", g.orderFile)
+	}
 	decided := make(chan verdict, 1)
-	go func() { decided <- gateOf(s.flags).wait(w, s.haltLimit) }()
+	go func() { decided <- g.wait(w, s.haltLimit, s.log) }()
 
 	for {
 		select {
@@ -159,7 +175,7 @@ func (s step) wait(w *watcher) (seen verdict, told syscall.Signal) {
 			if sig := got.(syscall.Signal); s.endsWait(sig) {
 				return verdict{}, sig
 			}
-		case <-s.signals.child: // what a probe or "kubectl exec" left behind
+		case <-s.signals.child: // left behind by a probe or "kubectl exec"
 			reap(0)
 		}
 	}
@@ -167,31 +183,31 @@ func (s step) wait(w *watcher) (seen verdict, told syscall.Signal) {
 
 func (s step) endsWait(sig syscall.Signal) bool { return endsWait(sig, stopSignal(s.flags.StopSignal)) }
 
-// firstPause and longestPause bound the wait before a command is run again; it doubles each time.
+// firstPause and longestPause limit the pause before a retry. It doubles each time.
 const (
 	firstPause   = time.Second
 	longestPause = time.Minute
 )
 
-// execute runs the command to its end, and until nothing that it started is left; again where it fails and has retries.
+// execute runs the command to its end, with retries.
 func (s step) execute(w *watcher) outcome {
 	halted := s.watchHalt(w)
 
 	startedAt := s.now()
 	pause := firstPause
-	for try := 0; ; try++ {
-		end, again := s.try(try, halted)
-		end.Retries = try
+	for retry := 0; ; retry++ {
+		end, canRetry := s.runCommand(retry, halted)
+		end.Retries = retry
 		if end.Reason != contract.ReasonStartError {
 			end.StartedAt = &startedAt
 		}
-		if !again || try == s.flags.Retries {
+		if !canRetry || retry == s.flags.Retries {
 			return end
 		}
-		// If the container is being stopped, it is gone before the next try.
-		wait := max(pause, (end.stopping + time.Second - 1).Truncate(time.Second))
-		say(s.stderr, "try "+strconv.Itoa(try+1)+" of "+strconv.Itoa(s.flags.Retries+1)+
-			" ended with exit code "+strconv.Itoa(end.ExitCode)+"; the next is in "+wait.String())
+		// If the container is being stopped, it ends before the next run.
+		wait := max(pause, (end.graceLeft + time.Second - 1).Truncate(time.Second))
+		s.log.say("the command failed with exit code " + strconv.Itoa(end.ExitCode) +
+			"; retry " + strconv.Itoa(retry+1) + " of " + strconv.Itoa(s.flags.Retries) + " starts in " + wait.String())
 		if reason, halt := s.pause(wait, halted); reason != "" {
 			end.Reason, end.Message = reason, halt
 			return end
@@ -200,8 +216,8 @@ func (s step) execute(w *watcher) outcome {
 	}
 }
 
-// try runs the command for the nth time, from 0, and says whether it makes sense to run it again.
-func (s step) try(n int, halted <-chan string) (result outcome, again bool) {
+// runCommand runs the command once, and kills what it leaves behind. It reports whether a retry may change the result.
+func (s step) runCommand(retry int, halted <-chan string) (result outcome, canRetry bool) {
 	if s.flags.WorkDir != "" {
 		if err := enterOrMake(s.flags.WorkDir); err != nil {
 			return s.startError(startFailure(err), err.Error()), false
@@ -211,33 +227,28 @@ func (s step) try(n int, halted <-chan string) (result outcome, again bool) {
 	if err != nil {
 		return s.startError(startFailure(err), "starting "+strconv.Quote(s.flags.Command[0])+": "+err.Error()), false
 	}
-	// Behind the start and not before it, which would wait for the disk.
-	if n == 0 && s.flags.Run != "" {
+	s.log.debug("started ", s.flags.Command[0], " as process ", pid)
+	// After the start, because the mark may have to wait for the disk.
+	if retry == 0 && s.flags.Run != "" {
 		markStart(s.flags.Run, s.flags.WaitContent)
 	}
 	end := s.signals.supervise(pid, limits{
 		timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace, stop: stopSignal(s.flags.StopSignal),
-	})
+	}, s.log)
 	record := contract.Record{FinishedAt: s.now(), ExitCode: end.exitCode(), Reason: end.reason, Message: end.halt}
 	switch {
 	case end.reason == contract.ReasonTimedOut:
 		record.Message = "took longer than its timeout of " + s.flags.Timeout.String()
-	case end.reason == "" && end.terminated:
+	case end.reason == "" && end.isTerminated:
 		record.Reason = contract.ReasonStopped
-	case end.reason == "" && end.stopping > 0:
+	case end.reason == "" && end.graceLeft > 0:
 		record.Reason = contract.ReasonSignaled
 	}
-	killLeftovers(s.signals.child, leftoverLimit)
-	return outcome{Record: record, stopping: end.stopping}, record.ExitCode != 0 && end.halt == "" && !end.terminated
+	killLeftovers(s.signals.child, s.log)
+	return outcome{Record: record, graceLeft: end.graceLeft}, record.ExitCode != 0 && end.halt == "" && !end.isTerminated
 }
 
-// startError returns the outcome of a command that could not be started, and says why in the log.
-func (s step) startError(code int, message string) outcome {
-	say(s.stderr, message)
-	return outcome{Record: contract.Record{FinishedAt: s.now(), ExitCode: code, Reason: contract.ReasonStartError, Message: message}}
-}
-
-// watchHalt sends the reason once when the sequence is halted. It begins to look when the command has started, whose CPU it would take.
+// watchHalt returns a channel that receives the reason for a halt, once. It starts to watch when the command has started, which needs the CPU.
 func (s step) watchHalt(w *watcher) <-chan string {
 	halted := make(chan string, 1)
 	if s.flags.Halt == "" {
@@ -246,12 +257,12 @@ func (s step) watchHalt(w *watcher) <-chan string {
 	g := gate{orderFile: s.flags.Wait, haltFile: s.flags.Halt, number: math.MaxInt} // the order never reaches it
 	go func() {
 		time.Sleep(headStart)
-		halted <- g.wait(w, s.haltLimit).halt
+		halted <- g.wait(w, s.haltLimit, s.log).halt
 	}()
 	return halted
 }
 
-// pause returns a reason when there is to be no further try: the container is told to stop, or the sequence has been halted.
+// pause waits before a retry. It returns early, with a reason, if the container is told to stop or the sequence is halted.
 func (s step) pause(length time.Duration, halted <-chan string) (reason, halt string) {
 	over := time.After(length)
 	for {

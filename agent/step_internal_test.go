@@ -11,7 +11,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// Only a step that another one has waited for gives way to it: nothing else ends later than it has to.
+// A step delays its end only if its record releases a step that waits.
 func TestHasReleased(t *testing.T) {
 	dir := t.TempDir()
 	for n := 1; n <= 2; n++ {
@@ -24,12 +24,12 @@ func TestHasReleased(t *testing.T) {
 		record contract.Record
 		want   bool
 	}{
-		"another step waits":              {contract.AgentFlags{WaitContent: 1}, contract.Record{}, true},
-		"it is the last one":              {contract.AgentFlags{WaitContent: 2}, contract.Record{}, false},
-		"the controller alone releases":   {contract.AgentFlags{WaitContent: 1, ControllerOnly: true}, contract.Record{}, false},
-		"it has failed":                   {contract.AgentFlags{WaitContent: 1}, contract.Record{ExitCode: 3}, false},
-		"it was told to stop, and did":    {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonStopped}, false},
-		"it was skipped, as the next one": {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonSkipped}, false},
+		"another step waits":           {contract.AgentFlags{WaitContent: 1}, contract.Record{}, true},
+		"the last step":                {contract.AgentFlags{WaitContent: 2}, contract.Record{}, false},
+		"only the controller releases": {contract.AgentFlags{WaitContent: 1, ControllerOnly: true}, contract.Record{}, false},
+		"failed":                       {contract.AgentFlags{WaitContent: 1}, contract.Record{ExitCode: 3}, false},
+		"stopped":                      {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonStopped}, false},
+		"skipped":                      {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonSkipped}, false},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -16,29 +16,29 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// untilTold is a script that ends with the code when it gets the signal.
+// untilTold returns a script that exits with the code when it receives the signal.
 func untilTold(sig string, code int) string {
 	return fmt.Sprintf(`trap 'exit %d' %s; echo ready; while :; do read line; done`, code, sig)
 }
 
-// A command that is told to stop by the signal that its container names, or by one that the container may name, doesn't release the next
-// step, however it ends: the controller knows whether the Pod is being stopped, and the next step's container may be told later.
-func TestStopSignalReleasesNobody(t *testing.T) {
+// A command that ends after the container's stop signal, or a signal that may be the stop signal, does not release the next step, whatever its
+// exit code: the kubelet may tell the next container to stop a moment later. The controller knows whether the Pod is terminating.
+func TestStopSignalReleasesNoStep(t *testing.T) {
 	tests := map[string]struct {
 		sig    syscall.Signal
 		trap   string
 		stop   string // --stop-signal
 		reason string
 	}{
-		"of httpd":                        {unix.SIGWINCH, "WINCH", "", contract.ReasonSignaled},
-		"of uwsgi":                        {unix.SIGUSR1, "USR1", "", contract.ReasonSignaled},
-		"of systemd":                      {34 + 3, "RTMIN+3", "", contract.ReasonSignaled},
-		"named: SIGUSR1":                  {unix.SIGUSR1, "USR1", "SIGUSR1", contract.ReasonStopped},
-		"named: SIGWINCH":                 {unix.SIGWINCH, "WINCH", "SIGWINCH", contract.ReasonStopped},
-		"named: SIGRTMIN+3":               {34 + 3, "RTMIN+3", "SIGRTMIN+3", contract.ReasonStopped},
-		"named: SIGRTMAX-2":               {64 - 2, "RTMAX-2", "SIGRTMAX-2", contract.ReasonStopped},
-		"named, and it is another":        {unix.SIGTERM, "TERM", "SIGUSR1", contract.ReasonStopped},
-		"named, in a way that nobody has": {unix.SIGUSR1, "USR1", "SIGNONE", contract.ReasonSignaled},
+		"of httpd":                      {unix.SIGWINCH, "WINCH", "", contract.ReasonSignaled},
+		"of uwsgi":                      {unix.SIGUSR1, "USR1", "", contract.ReasonSignaled},
+		"of systemd":                    {34 + 3, "RTMIN+3", "", contract.ReasonSignaled},
+		"named: SIGUSR1":                {unix.SIGUSR1, "USR1", "SIGUSR1", contract.ReasonStopped},
+		"named: SIGWINCH":               {unix.SIGWINCH, "WINCH", "SIGWINCH", contract.ReasonStopped},
+		"named: SIGRTMIN+3":             {34 + 3, "RTMIN+3", "SIGRTMIN+3", contract.ReasonStopped},
+		"named: SIGRTMAX-2":             {64 - 2, "RTMAX-2", "SIGRTMAX-2", contract.ReasonStopped},
+		"SIGTERM, another one is named": {unix.SIGTERM, "TERM", "SIGUSR1", contract.ReasonStopped},
+		"named, but unknown":            {unix.SIGUSR1, "USR1", "SIGNONE", contract.ReasonSignaled},
 	}
 	for name, tc := range tests {
 		for code, after := range map[int]string{0: contract.AfterFailureStop, 9: contract.AfterFailureContinue} {
@@ -55,7 +55,7 @@ func TestStopSignalReleasesNobody(t *testing.T) {
 				first.StopSignal = tc.stop
 				first.Command = shell(untilTold(tc.trap, code))
 				if strings.HasPrefix(tc.trap, "RT") {
-					first.Command[0] = "bash" // sh has no names for them, and bash goes on to read after SIGWINCH
+					first.Command[0] = "bash" // sh has no names for them; bash is only for these, because its read continues after SIGWINCH
 				}
 				p := container{args: first.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 				p.awaitOutput("ready")
@@ -64,13 +64,9 @@ func TestStopSignalReleasesNobody(t *testing.T) {
 					t.Errorf("the first step: -want +got:\n%s", diff)
 				}
 				want := contract.Record{ExitCode: code, Reason: tc.reason}
-				for of, got := range map[string]contract.Record{"message": readRecord(t, first), "run directory": recordOf(t, runDir, 1)} {
-					if diff := cmp.Diff(want, got, ignoreTimes); diff != "" {
-						t.Errorf("record in the %s: -want +got:\n%s", of, diff)
-					}
-				}
+				checkRecords(t, want, first)
 				info.write(order("1"))
-				info.awaitRejection() // the second step has looked at the record
+				info.awaitRejection() // the second step has read the record
 				info.write(order("2"))
 				if diff := cmp.Diff(result{Stdout: "2"}, waiting.wait()); diff != "" {
 					t.Errorf("the second step: -want +got:\n%s", diff)
@@ -80,15 +76,15 @@ func TestStopSignalReleasesNobody(t *testing.T) {
 	}
 }
 
-// A signal that the container doesn't name means something else to the command, and so does one after which it went on for longer than the
-// container would have had: the next step is released as ever.
+// A signal is not the stop signal if the container names another one, or if the command runs on after the grace period. Then the record releases
+// the next step.
 func TestOtherSignalsRelease(t *testing.T) {
 	tests := map[string]struct {
 		script string
 		edit   func(*contract.AgentFlags)
 	}{
 		"another one is named": {untilTold("HUP", 0), func(f *contract.AgentFlags) { f.StopSignal = "SIGUSR1" }},
-		"the grace period is long over": {
+		"the grace period is over": {
 			`trap 'sleep 4; exit 0' HUP; echo ready; while :; do read line; done`, func(f *contract.AgentFlags) { f.Grace = time.Second },
 		},
 	}
@@ -113,28 +109,28 @@ func TestOtherSignalsRelease(t *testing.T) {
 	}
 }
 
-// No command is run again while its container is being stopped, whatever the signal for that is.
+// There is no retry while the container is being stopped, whatever its stop signal is.
 func TestNoRetriesInTheGracePeriod(t *testing.T) {
 	tests := map[string]struct {
 		stop  string
 		said  string
 		wants contract.Record
 	}{
-		"a signal that may be the stop signal": {"", announced(1, 4, 7, "32s"), contract.Record{ExitCode: 7, Reason: contract.ReasonStopped}},
+		"a signal that may be the stop signal": {"", announced(1, 3, 7, "32s"), contract.Record{ExitCode: 7, Reason: contract.ReasonStopped}},
 		"the stop signal":                      {"SIGUSR1", "", contract.Record{ExitCode: 7, Reason: contract.ReasonStopped}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			input, _ := pipe(t)
-			flags := trying(t, 3, untilTold("USR1", 7))
+			flags := retrying(t, 3, untilTold("USR1", 7))
 			flags.StopSignal = tc.stop
 			p := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 			p.awaitOutput("ready")
 			p.signal(unix.SIGUSR1)
 			if tc.stop == "" {
 				eventually(t, "the announcement", func() bool { return strings.Contains(p.stderr.String(), tc.said) })
-				p.signal(unix.SIGUSR1) // so that the test doesn't wait
+				p.signal(unix.SIGUSR1) // ends the pause
 			}
 			if diff := cmp.Diff(result{Code: 7, Stdout: "ready\n", Stderr: tc.said}, p.wait()); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
@@ -146,8 +142,7 @@ func TestNoRetriesInTheGracePeriod(t *testing.T) {
 	}
 }
 
-// The first cause wins: a command that uses its grace period after it was told to stop has not timed out, and onError: Continue doesn't
-// go on.
+// The first cause counts: a command that uses its grace period has not timed out, even if its timeout passes meanwhile.
 func TestStopBeforeTheTimeout(t *testing.T) {
 	tests := map[string]struct {
 		sig    syscall.Signal
@@ -171,22 +166,18 @@ func TestStopBeforeTheTimeout(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 			want := contract.Record{ExitCode: 3, Reason: tc.reason}
-			for of, got := range map[string]contract.Record{"message": readRecord(t, flags), "run directory": recordOf(t, runDir, 1)} {
-				if diff := cmp.Diff(want, got, ignoreTimes); diff != "" {
-					t.Errorf("record in the %s: -want +got:\n%s", of, diff)
-				}
-			}
+			checkRecords(t, want, flags)
 		})
 	}
 }
 
-// And the other way round: a command that is told to stop after its timeout has timed out. Its record still releases no step.
+// A command whose container is told to stop after the timeout has timed out. Its record for the next step releases no step.
 func TestTimeoutBeforeTheStop(t *testing.T) {
 	t.Parallel()
 	input, finish := pipe(t)
 	runDir := newRunDir(t, 1)
 	flags := released(t, shell(slowToObey)...)
-	flags.Run, flags.Timeout, flags.Grace = runDir, shortTimeout, noGrace
+	flags.Run, flags.Timeout, flags.Grace = runDir, shortTimeout, longGrace
 	p := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Stdin = input }}.start(t)
 	p.awaitOutput("told\n")
 	p.signal(unix.SIGTERM)
@@ -206,7 +197,7 @@ func TestTimeoutBeforeTheStop(t *testing.T) {
 	}
 }
 
-// A command that ignores a SIGTERM that was no stop of its container has its timeout all the same, a grace period later.
+// If a SIGTERM does not stop the container, the timeout still applies, a grace period later.
 func TestTimeoutAfterAStraySignal(t *testing.T) {
 	t.Parallel()
 	input, _ := pipe(t)
@@ -223,7 +214,7 @@ func TestTimeoutAfterAStraySignal(t *testing.T) {
 	}
 }
 
-// A terminal that changes its size ends no waiting step, unless the container names SIGWINCH as its stop signal.
+// A change of the terminal's size does not end a waiting step, unless the container names SIGWINCH as its stop signal.
 func TestResizeWhileTheStepWaits(t *testing.T) {
 	for name, named := range map[string]bool{"a resize": false, "the stop signal": true} {
 		t.Run(name, func(t *testing.T) {

@@ -12,9 +12,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TakeArgs returns the arguments of this process, os.Args, and takes them out of what others see of it. An agent's arguments are those of
-// its command, too: "pkill -f server.py" in a step would find the agent, and in a Pod with shareProcessNamespace the agents of later steps,
-// which wait with the same words. The environment stays as it is.
+// TakeArgs returns os.Args, and hides them from other processes. The agent's arguments include the words of its command: "pkill -f server.py" in
+// a step would find the agent and, in a Pod with shareProcessNamespace, the agents of later steps. The environment is not changed.
 func TakeArgs() []string {
 	seen := os.Args
 	args := make([]string, len(seen))
@@ -40,11 +39,11 @@ func titleOf(args []string) string {
 	return contract.AgentTitle
 }
 
-// overwrite puts the title in the place of the arguments, and zeros behind it. The kernel shows the memory that it has laid them out in
-// (get_mm_cmdline in fs/proc/base.c), one after another with a zero behind each, and Go's strings are that memory itself
-// (goargs in runtime/runtime1.go). Arguments that lie elsewhere are left alone, as the copies are that Go might make one day.
+// overwrite replaces the arguments by the title, followed by zeros. The kernel shows the memory in which it placed them (get_mm_cmdline in
+// fs/proc/base.c), one after another, each with a zero at its end. Go's strings point to that memory (goargs in runtime/runtime1.go). If the
+// arguments are elsewhere, because a later Go copies them, overwrite does nothing.
 //
-//nolint:gosec // unsafe: nothing is written but the memory of the arguments, which lie one behind another
+//nolint:gosec // unsafe: it writes only to the memory of the arguments, which are adjacent
 func overwrite(args []string, title string) {
 	if len(args) == 0 || args[0] == "" {
 		return
@@ -57,18 +56,18 @@ func overwrite(args []string, title string) {
 		}
 		length += len(arg) + 1
 	}
-	memory := unsafe.Slice(start, length-1) // the last zero is there
+	memory := unsafe.Slice(start, length-1) // without the last zero
 	n := copy(memory, title)
 	clear(memory[n:])
 }
 
-// setName sets the name of the process, by which "pkill agent" and killall would find it: it is that of the program's file. A write to this
-// file names the first thread, whichever thread writes, which prctl(2) doesn't.
+// setName replaces the name of the process, which is the program's: "pkill agent" and killall would find it. It writes to a file because
+// prctl(2) sets the name of the calling thread, which may not be the first one.
 func setName(name string) {
 	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
-	_, _ = unix.Write(fd, []byte(name)) // the step runs under any name
+	_, _ = unix.Write(fd, []byte(name)) // best effort
 	_ = unix.Close(fd)
 }

@@ -15,17 +15,17 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// A step's "pkill -f WORD" must not find agents, neither its own nor those of later steps: their command lines and names have none of the
-// command's words, while they wait and while the command runs. What the command gets is what it would have got.
+// "pkill -f WORD" in a step must not find agents, neither its own nor those of later steps. So their command lines and names have none of the
+// command's words. The command gets its arguments and environment unchanged.
 func TestAgentIsNotFoundByTheCommandsWords(t *testing.T) {
 	tests := map[string][]string{
-		"a few words":  {"server.py", "--port", "80"},
-		"many words":   strings.Fields(strings.Repeat("server.py ", 5000)),
-		"long words":   {strings.Repeat("server.py ", 10000), "server.py"},
-		"empty words":  {"", "", "server.py", "", ""},
-		"no words":     {},
-		"other bytes":  {"\xff\xfe server.py"},
-		"agent's ones": {"--waitcontent", "7", "--command", "server.py"},
+		"a few words":   {"server.py", "--port", "80"},
+		"many words":    strings.Fields(strings.Repeat("server.py ", 5000)),
+		"long words":    {strings.Repeat("server.py ", 10000), "server.py"},
+		"empty words":   {"", "", "server.py", "", ""},
+		"no words":      {},
+		"other bytes":   {"\xff\xfe server.py"},
+		"agent's flags": {"--waitcontent", "7", "--command", "server.py"},
 	}
 	for place, clone := range placements {
 		for name, words := range tests {
@@ -52,8 +52,8 @@ func TestAgentIsNotFoundByTheCommandsWords(t *testing.T) {
 	}
 }
 
-// So it is while the command runs.
-func TestAgentOfACommandThatRunsIsNotFound(t *testing.T) {
+// The same is true while the command runs.
+func TestAgentOfARunningCommandIsNotFound(t *testing.T) {
 	t.Parallel()
 	flags := released(t, child(childCatch, "1")...)
 	p := container{args: flags.Args()}.start(t)

@@ -3,6 +3,7 @@
 package agent_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,21 +12,22 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
-// The command gets its arguments, environment and working directory to the byte, also where they look
-// like the agent's own, or like something that a shell would change.
-func TestCommandSeesWhatItSeesWithoutAgent(t *testing.T) {
+// The command gets its arguments, environment and working directory unchanged, also if they look like the agent's own, or a shell would expand
+// them.
+func TestCommandSeesTheSameAsWithoutAgent(t *testing.T) {
 	tests := map[string]struct{ args, env []string }{
-		"nothing":                {},
-		"plain":                  {args: []string{"100"}, env: []string{"A=1"}},
-		"empty and white space":  {args: []string{"", " ", "a b", "\t\n", ""}, env: []string{"EMPTY=", "SPACE= a  b ", "LINES=a\nb"}},
-		"the agent's flags":      {args: []string{"--command", "--wait", "x", "--waitcontent", "0", "--", "install"}},
-		"for a shell to expand":  {args: []string{"$HOME", "$(VAR)", "*", "~", `"'\`, ";", "&"}, env: []string{"VAR=$(OTHER)", "Q=\"'\\"}},
-		"not UTF-8":              {args: []string{"\xff\xfe"}, env: []string{"BIN=\xff\xfe"}},
-		"equals signs":           {env: []string{"OPTS=-Da=b -Dc=d", "E=="}},
-		"names like Go's":        {env: []string{"GOMAXPROCS=1", "GODEBUG=gctrace=0", "GOTRACEBACK=all", "GOGC=50"}},
-		"names that no one sets": {env: []string{"a.b-c=1", "lower=2", "ÄÖ=3"}},
+		"nothing":               {},
+		"plain":                 {args: []string{"100"}, env: []string{"A=1"}},
+		"empty and white space": {args: []string{"", " ", "a b", "\t\n", ""}, env: []string{"EMPTY=", "SPACE= a  b ", "LINES=a\nb"}},
+		"the agent's flags":     {args: []string{"--command", "--wait", "x", "--waitcontent", "0", "--", "install"}},
+		"for a shell to expand": {args: []string{"$HOME", "$(VAR)", "*", "~", `"'\`, ";", "&"}, env: []string{"VAR=$(OTHER)", "Q=\"'\\"}},
+		"not UTF-8":             {args: []string{"\xff\xfe"}, env: []string{"BIN=\xff\xfe"}},
+		"equals signs":          {env: []string{"OPTS=-Da=b -Dc=d", "E=="}},
+		"variables of Go":       {env: []string{"GOMAXPROCS=1", "GODEBUG=gctrace=0", "GOTRACEBACK=all", "GOGC=50"}},
+		"unusual names":         {env: []string{"a.b-c=1", "lower=2", "ÄÖ=3"}},
 	}
 	for place, clone := range placements {
 		for name, tc := range tests {
@@ -49,9 +51,8 @@ func TestCommandSeesWhatItSeesWithoutAgent(t *testing.T) {
 	}
 }
 
-// What the kernel knows of a process is the same too: umask, limits, user, groups, capabilities,
-// signal dispositions and mask, priorities, open files. Go changes some of it for itself, and has to
-// give it back; a Go program would do so again, so here others ask.
+// The attributes of the process are the same: umask, limits, user, groups, capabilities, signal dispositions and mask, priorities and open files.
+// The Go runtime changes some of them, which the agent must undo. The test asks with other programs, because a Go program would change them again.
 func TestCommandRunsAsWithoutAgent(t *testing.T) {
 	const ask = `
 		umask
@@ -61,7 +62,7 @@ func TestCommandRunsAsWithoutAgent(t *testing.T) {
 		nice
 		cd /proc/self/fd
 		for fd in *; do echo "$fd $(readlink "$fd")"; done`
-	// This stands in for the container runtime: all of it is set before the agent starts.
+	// Like the container runtime, this sets the attributes before the agent starts.
 	const prepare = `umask 027 && ulimit -S -n 123 && ulimit -S -s 4096 && ulimit -c 0 && exec env --default-signal nice -n 3 "$@"`
 
 	for place, clone := range placements {
@@ -82,7 +83,7 @@ func TestCommandRunsAsWithoutAgent(t *testing.T) {
 				got := container{program: "/bin/sh", args: args, clone: clone, edit: func(cmd *exec.Cmd) {
 					cmd.Stdin, cmd.ExtraFiles = input, []*os.File{extra}
 				}}.run(t)
-				got.Stdout = pipeNumber.ReplaceAllString(got.Stdout, "pipe") // each run has its own
+				got.Stdout = pipeNumber.ReplaceAllString(got.Stdout, "pipe") // it differs between runs
 				return got
 			}
 			want := under(command...)
@@ -90,8 +91,11 @@ func TestCommandRunsAsWithoutAgent(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("without and with agent: -want +got:\n%s", diff)
 			}
-			// The report must show what was prepared, or it compares nothing.
-			for _, line := range []string{"0027\n", "Max open files            123 ", "\n3\n", "3 " + extra.Name() + "\n", "0 " + input.Name() + "\n"} {
+			priority, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+			must(t, err)
+			nice := 20 - priority // getpriority(2)
+			// The report must contain the attributes, or the test compares nothing.
+			for _, line := range []string{"0027\n", "Max open files            123 ", fmt.Sprintf("\n%d\n", nice+3), "3 " + extra.Name() + "\n", "0 " + input.Name() + "\n"} {
 				if !strings.Contains(got.Stdout, line) {
 					t.Errorf("no %q in the report:\n%s", line, got.Stdout)
 				}
@@ -102,7 +106,7 @@ func TestCommandRunsAsWithoutAgent(t *testing.T) {
 
 var pipeNumber = regexp.MustCompile(`pipe:\[\d+\]`)
 
-// The command reads the container's standard input itself: all of it, and only when it wants to.
+// The command reads the standard input of the container directly.
 func TestStdinIsPassedThrough(t *testing.T) {
 	for place, clone := range placements {
 		t.Run(place, func(t *testing.T) {

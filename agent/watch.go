@@ -8,27 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch is a directory and what happens in it that is of interest, beside its own end.
+// watch is a directory and the events in it that are of interest, besides its own end.
 type watch struct {
 	dir    string
 	events uint32
-	// mayBeMissing is for a directory in one that is watched for new ones.
+	// mayBeMissing is for a directory whose parent has a watch for new directories.
 	mayBeMissing bool
 }
 
 const (
-	// projected covers the kubelet's swap of "..data" (MOVED_TO), the links that it makes after its first
-	// swap (CREATE), and files written in place.
+	// projected covers the kubelet's rename onto "..data" (MOVED_TO), the links that it creates after the first rename (CREATE), and files that
+	// are written in place.
 	projected = unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_CLOSE_WRITE
-	// gone is the directory itself going away.
+	// gone is the end of the directory itself.
 	gone = unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 )
 
-// watcher tells of changes in directories. There is one for the life of the process, and it is not closed before its end: to close an
-// inotify instance takes the kernel 10 milliseconds (it waits for an SRCU grace period, fsnotify_wait_marks_destroyed in
-// fs/notify/mark.c), and that right between the release of a step and its start.
+// watcher reports changes in directories. A process has one, and never closes it: closing an inotify instance takes 10 milliseconds (the kernel
+// waits for an SRCU grace period in fsnotify_wait_marks_destroyed, fs/notify/mark.c), between the release of a step and its start.
 type watcher struct {
-	inotify int        // -1: there is none
+	inotify int        // -1: none
 	buffer  [4096]byte // more than the longest event, inotify(7)
 }
 
@@ -36,9 +35,8 @@ func newWatcher() *watcher {
 	return &watcher{inotify: -1}
 }
 
-// watch makes changes in the directories wake changed. It returns false where it can't: inotify is not to be had (a UID has 128
-// instances by default, fs.inotify.max_user_instances) or a directory does not exist. For one that is already watched the kernel
-// changes nothing.
+// watch makes changes in the directories wake changed. It returns false if that is impossible: a directory is missing, or there is no inotify
+// instance left (by default a user has 128, fs.inotify.max_user_instances). Watching a directory again has no effect.
 func (w *watcher) watch(watches []watch) bool {
 	if w.inotify < 0 {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -56,12 +54,11 @@ func (w *watcher) watch(watches []watch) bool {
 	return true
 }
 
-// changed blocks until something may have changed: after an event, or after the given time. It returns false where the watcher is of no
-// use, at once.
+// changed blocks until there is an event, or the given time is over. It returns false at once if polling fails.
 func (w *watcher) changed(within time.Duration) bool {
 	poll := []unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}} //nolint:gosec // file descriptors are small numbers
 	_, err := unix.Poll(poll, int(within.Milliseconds()))
-	// Which event it was does not matter, even an overflow: the files are read again.
+	// The caller reads the files again after any event, even an overflow.
 	_, _ = unix.Read(w.inotify, w.buffer[:])
 	return err == nil || err == unix.EINTR
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// A working directory is made and entered at the step's turn and not before, and is looked up anew for each try. Names without a slash and
-// relative entries of PATH count from there, as they do behind a container runtime.
+// The agent creates and enters the working directory when the step is released, and looks it up again for each run. Relative commands and relative
+// entries of PATH start there, as in a container without agent.
 func TestWorkDir(t *testing.T) {
 	const sentence = `entering the working directory "DIR": `
-	const remedy = `; check workingDir, and which user an earlier step makes it for`
+	const remedy = `; check workingDir, and as which user an earlier step creates the directory`
 	tests := map[string]struct {
 		prepare func(t *testing.T, dir string)
 		command []string
@@ -28,7 +28,7 @@ func TestWorkDir(t *testing.T) {
 		env     []string
 		want    result // DIR stands for the directory
 	}{
-		"that is there": {
+		"that exists": {
 			prepare: func(t *testing.T, dir string) { must(t, os.Mkdir(dir, 0o755)); writeFile(t, dir+"/f", "x") },
 			command: shell("pwd; cat f"), want: result{Stdout: "DIR\nx"},
 		},
@@ -60,9 +60,9 @@ func TestWorkDir(t *testing.T) {
 			command: shell("pwd"),
 			want:    result{Code: 127, Stderr: "agent: " + sentence + "not a directory" + remedy + "\n"},
 		},
-		"that a try removes": {
+		"that a run removes": {
 			command: shell("pwd; [ -e ../second ] && exit; touch ../second; rmdir ../dir; exit 3"), retries: 1,
-			want: result{Stdout: "DIR\nDIR\n", Stderr: "agent: try 1 of 2 ended with exit code 3; the next is in 1s\n"},
+			want: result{Stdout: "DIR\nDIR\n", Stderr: announced(1, 1, 3, "1s")},
 		},
 		"with a relative command": {
 			prepare: func(t *testing.T, dir string) { makeProgram(t, dir+"/run", "pwd") },
@@ -72,10 +72,10 @@ func TestWorkDir(t *testing.T) {
 			prepare: func(t *testing.T, dir string) { makeProgram(t, dir+"/bin/run-here", "pwd") },
 			command: []string{"run-here"}, env: []string{"PATH=bin:" + os.Getenv("PATH")}, want: result{Stdout: "DIR\n"},
 		},
-		"where the runtime sets PWD": {
+		"if the runtime sets PWD": {
 			command: []string{lookUp(t, "printenv"), "PWD"}, env: []string{"PWD=/"}, want: result{Stdout: "DIR\n"},
 		},
-		"where nobody sets PWD": {
+		"without PWD": {
 			command: []string{"env"}, env: []string{"PATH=" + os.Getenv("PATH")}, want: result{Stdout: "PATH=" + os.Getenv("PATH") + "\n"},
 		},
 	}
@@ -104,8 +104,8 @@ func TestWorkDir(t *testing.T) {
 	}
 }
 
-// A step that waits leaves its working directory alone: an earlier step may expect that nothing is there.
-func TestWorkDirIsNotMadeBefore(t *testing.T) {
+// A waiting step does not create its working directory: an earlier step may expect that it is missing.
+func TestWorkDirWhileTheStepWaits(t *testing.T) {
 	t.Parallel()
 	info, dir := newPodinfo(t), filepath.Join(t.TempDir(), "dir")
 	info.write(order("1"))
@@ -114,7 +114,7 @@ func TestWorkDirIsNotMadeBefore(t *testing.T) {
 	process := container{args: flags.Args(), edit: inRoot(nil)}.start(t)
 	info.awaitRejection()
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("the directory is there while the step waits: %v", err)
+		t.Errorf("the directory exists while the step waits: %v", err)
 	}
 	info.write(order("2"))
 	if diff := cmp.Diff(result{Stdout: dir + "\n"}, process.wait()); diff != "" {
@@ -122,7 +122,7 @@ func TestWorkDirIsNotMadeBefore(t *testing.T) {
 	}
 }
 
-// A directory that is made belongs to the step's user, and one that this user may not make fails the step with a sentence.
+// The directory that the agent creates belongs to the step's user. If this user may not create it, the step fails with a sentence.
 func TestWorkDirOfTheStepsUser(t *testing.T) {
 	uid := os.Geteuid()
 	binary, err := os.Open(filepath.Join(programs, agentName))
@@ -142,10 +142,10 @@ func TestWorkDirOfTheStepsUser(t *testing.T) {
 		mode os.FileMode
 		want result
 	}{
-		"in a directory of all": {0o777, result{Stdout: strconv.Itoa(uid) + "\n"}},
-		"in a directory of nobody": {0o555, result{
+		"in a directory that everyone may write": {0o777, result{Stdout: strconv.Itoa(uid) + "\n"}},
+		"in a directory that no one may write": {0o555, result{
 			Code:   contract.ExitNotExecutable,
-			Stderr: "agent: entering the working directory \"DIR\": permission denied; check workingDir, and which user an earlier step makes it for\n",
+			Stderr: "agent: entering the working directory \"DIR\": permission denied; check workingDir, and as which user an earlier step creates the directory\n",
 		}},
 	}
 	for name, tc := range tests {
@@ -169,7 +169,7 @@ func TestWorkDirOfTheStepsUser(t *testing.T) {
 	}
 }
 
-// A probe or a hook of a step with a working directory runs in it, and never makes it.
+// A probe or a hook of a step with a working directory runs in it, and does not create it.
 func TestEnter(t *testing.T) {
 	tests := map[string]struct {
 		dir  string // below the test's directory
@@ -177,8 +177,8 @@ func TestEnter(t *testing.T) {
 		want result
 	}{
 		"a command":                  {"", shell("pwd; exit 3"), result{Code: 3, Stdout: "DIR\n"}},
-		"a directory that isn't":     {"/nope", shell("pwd"), result{Code: 127, Stderr: "agent: entering the working directory \"DIR/nope\": no such file or directory; check workingDir, and which user an earlier step makes it for\n"}},
-		"a command that isn't":       {"", []string{"nope"}, result{Code: 127, Stderr: "agent: starting \"nope\": not found in PATH\n"}},
+		"a missing directory":        {"/nope", shell("pwd"), result{Code: 127, Stderr: "agent: entering the working directory \"DIR/nope\": no such file or directory; check workingDir, and as which user an earlier step creates the directory\n"}},
+		"a missing command":          {"", []string{"nope"}, result{Code: 127, Stderr: "agent: starting \"nope\": not found in PATH\n"}},
 		"no command":                 {"", nil, result{Code: 125, Stderr: "agent: enter takes a directory and a command\n"}},
 		"words like the agent's own": {"", append(shell(`echo "$@"`), "sh", "--command", "enter"), result{Stdout: "--command enter\n"}},
 	}
@@ -203,17 +203,17 @@ func TestEnter(t *testing.T) {
 	})
 }
 
-// inRoot starts the agent in /, as the webhook has it, with an environment; nil is that of the test.
+// inRoot starts the agent in /, as in a Pod, with an environment. Default: the environment of the test.
 func inRoot(env []string) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		cmd.Dir = "/"
 		if env != nil {
-			cmd.Env = env // then os/exec adds no PWD
+			cmd.Env = env // os/exec then adds no PWD
 		}
 	}
 }
 
-// withDir has DIR in the place of a directory.
+// withDir replaces the directory by DIR in the output.
 func withDir(r result, dir string) result {
 	r.Stdout, r.Stderr = strings.ReplaceAll(r.Stdout, dir, "DIR"), strings.ReplaceAll(r.Stderr, dir, "DIR")
 	return r
@@ -225,7 +225,7 @@ func makeProgram(t *testing.T, path, script string) {
 	must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755))
 }
 
-// openParents lets every user go to a path below the directory for temporary files.
+// openParents lets every user reach a path in the directory for temporary files.
 func openParents(t *testing.T, path string) {
 	t.Helper()
 	for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {

@@ -1,0 +1,70 @@
+//go:build linux
+
+package agent
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftoverLimit limits how long the agent waits for killed processes to end. Nearly all end in milliseconds, and in seconds on a very busy
+// machine. A process that hangs in the kernel, for example on a dead NFS server, never ends.
+const leftoverLimit = 5 * time.Second
+
+// killLeftovers kills the processes that the command left behind, as the kernel does if the command is process 1: steps must not overlap.
+// It returns when all have ended, or after leftoverLimit.
+//
+// The kernel makes orphans our children before we can reap their parent. So if there are no children, there are no descendants.
+func killLeftovers(child <-chan os.Signal, log logger) {
+	deadline := time.After(leftoverLimit)
+	for isFirst := true; ; isFirst = false {
+		if _, _, left := reap(0); !left {
+			return
+		}
+		if isFirst {
+			log.debug("killing the processes that the command left behind")
+		}
+		if os.Getpid() == initPID {
+			_ = unix.Kill(-1, unix.SIGKILL) // the whole PID namespace
+		} else {
+			killChildren()
+		}
+		select {
+		case <-child:
+		case <-deadline:
+			return
+		}
+	}
+}
+
+// killChildren kills the direct children. Their own children become ours, for the next call. Killing by process ID is safe, even in a PID
+// namespace that others share: the kernel does not reuse the ID of a child before we reap it.
+func killChildren() {
+	proc, err := os.ReadDir("/proc")
+	if err != nil {
+		return
+	}
+	self := os.Getpid()
+	for _, entry := range proc {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && parent(pid) == self {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+// parent returns the parent of a process, from "pid (name) state ppid ..." in proc_pid_stat(5), where the name may have any character. It
+// returns 0 if the process has ended.
+func parent(pid int) int {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	stat := string(b)
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 2 {
+		return 0
+	}
+	ppid, _ := strconv.Atoi(fields[1])
+	return ppid
+}
