@@ -28,10 +28,10 @@ assets=$($cluster assets) kwok=$($cluster kwok)
 
 exceeded=false
 if ((${#quick[@]} == 0)); then
-	go test -run '^$' -bench . -benchmem ./agent ./entrypoint ./webhook | tee $out/functions.txt || exceeded=true
+	go test -run '^$' -bench . -benchmem ./agent ./internal/entrypoint ./webhook | tee $out/functions.txt || exceeded=true
 	{
 		printf '\n## Functions\n\n`go test -bench`: a hop between agents without containers, look-ups of images, the webhook by the number of containers. '
-		printf 'It fails where a cached look-up takes more than 20 µs or asks the registry, where 1,000 first look-ups of one image ask for it more than once, and where one of 100 containers costs the webhook twice what one of 10 does.\n\n```\n'
+		printf 'It fails if a cached look-up takes more than 20 µs or asks the registry, if 1,000 first look-ups of one image ask for it more than once, or if a container costs the webhook more than twice as much in a Pod of 100 as in a Pod of 10.\n\n```\n'
 		grep -E '^(pkg:|cpu:|Benchmark|---|ok|FAIL)' $out/functions.txt
 		printf '```\n'
 	} >$out/functions.md

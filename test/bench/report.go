@@ -137,7 +137,7 @@ func (r *results) goals() []report.Goal {
 // writeHops makes the table of hops.
 func (r *results) writeHops(text *strings.Builder) {
 	text.WriteString("\n## From step to step\n\nFrom the end of one command to the start of the next, by the commands' own clocks. " +
-		"The commands wait until all containers of their Pod are up:\n\n")
+		"The commands wait until all containers of their Pod run:\n\n")
 	text.WriteString("| | hops | p50 | p90 | p99 | greatest |\n|---|---|---|---|---|---|\n")
 	for _, kind := range r.plan.hops {
 		hops := r.hops[kind.name]
@@ -151,7 +151,7 @@ func (r *results) writeHops(text *strings.Builder) {
 
 // write makes the table of the agent.
 func (a *agents) write(text *strings.Builder) {
-	fmt.Fprintf(text, "\n## The agent\n\nOf %d agents in one Pod, which wait for their turn; and of %d starts on the host, from the start of the program until `echo` says something:\n\n",
+	fmt.Fprintf(text, "\n## The agent\n\nMeasured with %d agents in one Pod that wait for their turn, and with %d starts on the host, from the start of the program until `echo` writes something:\n\n",
 		len(a.resident), len(a.behind))
 	text.WriteString("| | median | greatest |\n|---|---|---|\n")
 	fmt.Fprintf(text, "| on disk | %s | |\n", mebibytes(a.size))

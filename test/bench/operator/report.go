@@ -23,63 +23,63 @@ type results struct {
 	reviews   map[int][]reviews // rounds, by the number of the Pod's containers
 }
 
-// tried is what was found out in earlier runs, in words.
+// tried is what earlier runs showed, in words.
 //
 //go:embed tried.md
 var tried []byte
 
-// controllersMethod and webhookMethod say how to read the tables.
+// controllersMethod and webhookMethod explain the tables.
 const (
 	controllersMethod = `## Controllers
 
-With so many live Tasks at their first step, %d more Tasks of %d steps are created as fast as the API server takes them, and run to their end.
+While the live Tasks are at their first step, the benchmark creates %d more Tasks of %d steps as fast as the API server accepts them, and waits for their end.
 
 | live Tasks | memory | at most | Tasks a second | the operator's CPU for a Task | at most on one core | CPU of all others for a Task |
 |---|---|---|---|---|---|---|
 `
 	wholeReading = `
-*No taskflow* are as many Pods like those of the Tasks, without an operator: what the API server, etcd, the nodes and the benchmark can do here at all. An operator that
-is started anew with %d live Tasks takes %.0f MB at most, until it has looked at all of them.
+*No taskflow* is the same number of similar Pods without an operator. It shows the limit of the API server, etcd, the nodes and the benchmark here. An operator that
+starts with %d live Tasks takes at most %.0f MB until it has reconciled all of them.
 `
 	controllersReading = `
-*Memory* is what is resident of the operator before those Tasks, *at most* the peak while they run. *At most on one core* follows from the operator's CPU for a
-Task: so many Tasks a second would take all of one core. *Tasks a second* is what all of it reaches here, where etcd, the API server, the nodes, the
-operator and the benchmark share the machine's cores: all Tasks, by the time from the creation of the first to the end of the last.
+*Memory* is the operator's resident memory before those Tasks, and *at most* is the peak while they run. *At most on one core* follows from the operator's CPU for a
+Task: that many Tasks a second would take all of one core. *Tasks a second* is the throughput here, where etcd, the API server, the nodes, the
+operator and the benchmark share the machine's cores. It counts all Tasks from the creation of the first to the end of the last.
 
-The operator is its own program, with the bound of its memory that the container of config/manager gives it, beside an API server and an etcd that serve nobody else. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes. It writes a Pod's
-status as a real kubelet was seen to do it, nine times for three steps: the containers wait, the network is there, the init container runs, it has ended, all containers are up, each step
-has ended, the Pod is over ([kubelet.yaml](../test/bench/operator/kubelet.yaml)). A real kubelet looks at its containers once a second, and tells all that has happened since in one
-write; each step takes a second here, so that its end is a write of its own. There are no scheduler (the Tasks name their nodes), no images and no containers. etcd doesn't wait for the disk.
+The operator is the real program, with the memory limit of the container in config/manager, beside an API server and an etcd of its own. [kwok](https://kwok.sigs.k8s.io) plays the kubelets of %d nodes. It writes a Pod's
+status as a real kubelet was observed to do, nine times for three steps: the containers wait, the network is ready, the init container runs, it has ended, all containers run, each step
+has ended, the Pod is terminal ([kubelet.yaml](../test/bench/operator/kubelet.yaml)). A real kubelet looks at its containers once a second, and reports all changes since then in one
+write. Each step takes a second here, so that its end is a separate write. There is no scheduler (the Tasks name their nodes), and there are no images and no containers. etcd doesn't wait for the disk.
 
 Calls to the API server for a Task, without those of the nodes:
 
 `
 	controllersCalls = `
-A Task of %d steps needs one call to make its Pod, %d for the annotation (the first step is released at admission), and %d for its status (the Pod is there, the first step
-runs, each step has ended); the rest are events. ` + "`make test`" + ` counts them, too.
+A Task of %d steps needs one call to create its Pod, %d for the annotation (admission releases the first step), and %d for its status (the Pod exists, the first step
+runs, each step has ended). The other calls write events. ` + "`make test`" + ` counts them, too.
 `
 	sustainedMethod = `
 ### A hundred Tasks a second
 
-A real API server leaves no CPU for that here, as the first table shows. So this is beside a stand-in for it ([standin](../test/bench/operator/standin)), which keeps Tasks and Pods
-in memory, asks the webhook about each Pod, and plays the kubelets with the same nine writes. The operator is the same program, on all cores, and gets and sends what it
-does with a real one: encodings, protocol, the fields that a real one adds. For %.0f s, Tasks of %d steps are created at a steady rate, and removed
-some seconds after their end; *ended* are those that end in each second but the first %.0f.
-*Late* is the operator's part of the time that a Task takes: from its creation to its Pod's, and from its last step's end to its own. What a Task costs is compared at half of
-the rate: an operator that shares few cores with the stand-in, and falls behind, has less to write. That is measured twice, there and back, since the machine's speed changes by the minute.
+A real API server leaves no CPU for that here, as the first table shows. So this measurement uses a stand-in ([standin](../test/bench/operator/standin)), which keeps Tasks and Pods
+in memory, calls the webhook for each Pod, and plays the kubelets with the same nine writes. The operator is the same program, on all cores. It sends and receives the same as with a
+real API server: encodings, protocol, and the fields that a real one adds. For %.0f s, the benchmark creates Tasks of %d steps at a steady rate, and removes them
+some seconds after their end. *Ended* counts the Tasks that end in each second, except the first %.0f.
+*Late* is the operator's share of the time that a Task takes: from the Task's creation to the Pod's, and from the end of the last step to the Task's end. The cost of a Task is compared at half of
+the rate, because an operator that shares few cores with the stand-in, and falls behind, has less to write. It is measured twice, there and back, because the machine's speed changes by the minute.
 
 | live Tasks | created a second | ended a second | late, p50 | p99 | greatest | the operator's CPU for a Task | the stand-in's | memory at most | calls for a Task |
 |---|---|---|---|---|---|---|---|---|---|
 `
 	webhookReading = `
-*Stolen* is the part of the machine's CPU time that its hypervisor gave to others while something here was ready to run. It comes in pieces of some milliseconds, each of which one or two answers
-have to wait for: so it is p99 that shows it, and the goals are held against the half of the rounds of which least was stolen, whatever their answers took.
+*Stolen* is the share of the machine's CPU time that its hypervisor gave to other machines while something here was ready to run. It comes in pieces of some milliseconds, and each piece delays one or two
+answers. So it shows in p99, and the goals apply to the half of the rounds with the least stolen time, however long their answers took.
 `
 	webhookMethod = `
 ## Webhook
 
-The operator on one core (` + "`GOMAXPROCS=1`" + `), %d requests a second, for Pods whose steps have a command; from the moment when a request is due to its answer, over HTTP/1.1, as the API
-server speaks to a webhook behind a Service. There are no Tasks meanwhile. The two kinds of Pods are asked about in turn, in rounds of %.0f s: p50 and p99 are the medians of those of the rounds
+The operator runs on one core (` + "`GOMAXPROCS=1`" + `) and gets %d requests a second, for Pods whose steps have a command. The times are from the moment when a request is due to its answer, over HTTP/1.1, which the API
+server uses for a webhook behind a Service. There are no Tasks meanwhile. The two kinds of Pods take turns, in rounds of %.0f s. p50 and p99 are the medians over the rounds
 (least–greatest).
 
 | containers | rounds | requests | a second | p50 | p99 | greatest | the operator's CPU for one | stolen |
