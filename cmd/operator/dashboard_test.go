@@ -25,7 +25,7 @@ func exported(t *testing.T) map[string][]string {
 	}
 	all := map[string][]string{}
 	description := regexp.MustCompile(`^Desc\{fqName: "([^"]+)", .*, variableLabels: \{(.*)\}\}$`)
-	for _, collector := range []prometheus.Collector{registry, controller.TaskCounter{}} { // run registers the second one
+	for _, collector := range []prometheus.Collector{registry, controller.TaskCounter{}} { // the operator registers the second one itself
 		descriptions := make(chan *prometheus.Desc)
 		go func() {
 			collector.Describe(descriptions)
@@ -42,7 +42,7 @@ func exported(t *testing.T) map[string][]string {
 	return all
 }
 
-// check says what a query asks for that the operator doesn't export. The label job is Prometheus' own.
+// check lists what a query asks for that the operator does not export. Prometheus itself adds the label job.
 func check(query string, exported map[string][]string) error {
 	parsed, err := metricsql.Parse(query)
 	if err != nil {
@@ -84,7 +84,7 @@ func check(query string, exported map[string][]string) error {
 	return err
 }
 
-// TestDashboard proves that the dashboard asks for nothing but what the operator exports.
+// TestDashboard proves that the dashboard uses only metrics that the operator exports.
 func TestDashboard(t *testing.T) {
 	content, err := os.ReadFile("../../config/grafana/taskflow.json")
 	if err != nil {
@@ -126,7 +126,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// TestCheck proves that TestDashboard finds what isn't there.
+// TestCheck proves that TestDashboard finds a metric or label that does not exist.
 func TestCheck(t *testing.T) {
 	cases := map[string]struct{ query, want string }{
 		"right":               {`sum by (le, state) (rate(taskflow_step_duration_seconds_bucket{job="a"}[5m]))`, "<nil>"},

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -21,25 +20,32 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/serve"
 )
 
-// Any Pod may reach the operator's ports. So each has an own listener, which keeps so many connections of strangers; controller-runtime's servers
-// keep all that come.
+// Every Pod can reach the operator's ports. So each has a listener that limits unauthenticated connections; controller-runtime's servers accept
+// any number.
 const (
-	// webhookStrangers is above what an API server opens at once: each of its connections is a stranger's until its first request.
+	// webhookStrangers exceeds what an API server opens at once: each of its connections is unauthenticated until its first request.
 	webhookStrangers = 1000
 	metricsStrangers = 200
 	healthStrangers  = 100
 )
 
-// listen opens a port.
-func listen(ctx context.Context, address string, strangers int) (net.Listener, error) {
+// shutdownTimeout bounds how long a server waits for requests in progress when it is shut down.
+const shutdownTimeout = time.Minute
+
+// newServer opens a port, with TLS unless settings is nil, for so many unauthenticated connections.
+func newServer(ctx context.Context, name, address string, strangers int, settings *tls.Config, handler http.Handler) (*manager.Server, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	return serve.Limit(listener, strangers), nil
+	listener = serve.Limit(listener, strangers)
+	if settings != nil {
+		listener = tls.NewListener(listener, settings)
+	}
+	return &manager.Server{Name: name, Server: serve.Server(handler), Listener: listener, ShutdownTimeout: new(shutdownTimeout)}, nil
 }
 
-// webhookServer is controller-runtime's server for webhooks, with a listener of its own.
+// webhookServer is controller-runtime's webhook server with a listener of its own.
 type webhookServer struct {
 	ctrlwebhook.Server
 	address string
@@ -58,30 +64,21 @@ func newWebhookServer(port int, settings *tls.Config) *webhookServer {
 	}
 }
 
-// shutdownTimeout bounds how long a server waits for the answers that are under way when it is told to end.
-const shutdownTimeout = time.Minute
-
-// Start serves until the context ends.
+// Start serves until ctx ends.
 func (s *webhookServer) Start(ctx context.Context) error {
-	listener, err := listen(ctx, s.address, webhookStrangers)
+	server, err := newServer(ctx, "webhook", s.address, webhookStrangers, s.tls, s.mux)
 	if err != nil {
 		return err
-	}
-	server := &manager.Server{
-		Name:            "webhook",
-		Server:          serve.Server(s.mux),
-		Listener:        tls.NewListener(listener, s.tls),
-		ShutdownTimeout: new(shutdownTimeout),
 	}
 	s.started.Store(true)
 	return server.Start(ctx)
 }
 
-// StartedChecker returns a readiness check. It doesn't call the server, because everybody may ask for it.
+// StartedChecker returns a readiness check. It does not connect to the server, because anyone may trigger it.
 func (s *webhookServer) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.started.Load() {
-			return errors.New("the webhook's server hasn't been started yet")
+			return errors.New("the webhook's server has not started yet")
 		}
 		return nil
 	}
@@ -92,10 +89,6 @@ func addHealth(ctx context.Context, m manager.Manager, address string, ready map
 	if address == "" || address == "0" {
 		return nil
 	}
-	listener, err := listen(ctx, address, healthStrangers)
-	if err != nil {
-		return err
-	}
 	mux := http.NewServeMux()
 	for path, checks := range map[string]map[string]healthz.Checker{
 		"/healthz": {"ping": healthz.Ping},
@@ -105,7 +98,11 @@ func addHealth(ctx context.Context, m manager.Manager, address string, ready map
 		mux.Handle(path, handler)
 		mux.Handle(path+"/", handler)
 	}
-	return m.Add(&manager.Server{Name: "health", Server: serve.Server(mux), Listener: listener, ShutdownTimeout: new(shutdownTimeout)})
+	server, err := newServer(ctx, "health", address, healthStrangers, nil, mux)
+	if err != nil {
+		return err
+	}
+	return m.Add(server)
 }
 
 // addMetrics serves /metrics.
@@ -113,17 +110,15 @@ func addMetrics(ctx context.Context, m manager.Manager, address string, settings
 	if address == "0" {
 		return nil
 	}
-	guard, err := newMetricsGuard(m.GetConfig(), m.GetHTTPClient(), ctrl.Log.WithName("metrics"))
-	if err != nil {
-		return err
-	}
-	listener, err := listen(ctx, address, metricsStrangers)
+	guard, err := newMetricsGuard(m)
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", guard.protect(serve.Trusting(promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))))
-	return m.Add(&manager.Server{
-		Name: "metrics", Server: serve.Server(mux), Listener: tls.NewListener(listener, settings), ShutdownTimeout: new(shutdownTimeout),
-	})
+	server, err := newServer(ctx, "metrics", address, metricsStrangers, settings, mux)
+	if err != nil {
+		return err
+	}
+	return m.Add(server)
 }

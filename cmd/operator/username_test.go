@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 )
 
-// TestUsername proves that the operator knows itself by what the API server says, and doesn't start without: an empty name would be
-// anybody's.
+// TestUsername proves that the operator takes its username from the API server, and does not start without one: every request without a
+// username would pass for its own.
 func TestUsername(t *testing.T) {
 	const account = "system:serviceaccount:taskflow-system:taskflow-operator"
 	for name, c := range map[string]struct {
@@ -21,7 +21,7 @@ func TestUsername(t *testing.T) {
 		want  string
 	}{
 		"a ServiceAccount": {says: account, want: account},
-		"nobody":           {},
+		"no name":          {},
 		"an error":         {fails: errors.New("connection refused")},
 	} {
 		t.Run(name, func(t *testing.T) {

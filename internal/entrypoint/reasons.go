@@ -46,7 +46,7 @@ func (e *Error) IsRefusal() bool {
 }
 
 // The reasons of an Error. To add one: add it here, return a fault with it from classify (or an *unfitError, if the image itself is the cause),
-// and describe its text in the README's table of failed look-ups.
+// and describe its text in docs/images.md.
 const (
 	ReasonInvalidName  = "InvalidName"
 	ReasonUnfit        = "Unfit"

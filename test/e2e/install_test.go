@@ -771,7 +771,7 @@ func TestMetricsAreGuarded(t *testing.T) {
 		body  string
 	}{
 		"no token":      {"", http.StatusUnauthorized, "send a bearer token"},
-		"a wrong token": {"nonsense", http.StatusUnauthorized, "doesn't know this token"},
+		"a wrong token": {"nonsense", http.StatusUnauthorized, "does not know this token"},
 		"without leave": {token("somebody"), http.StatusForbidden, "taskflow-metrics-reader"},
 		"with leave":    {reader, http.StatusOK, `taskflow_tasks{phase="Running"}`},
 		"Go's own":      {reader, http.StatusOK, "go_gc_gomemlimit_bytes 2.14748364e+08"}, // two fifths of config/manager's limit

@@ -18,12 +18,12 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// guarded is a guard before metrics, with a clock and an API server of the test's.
+// guarded is a metricsGuard with a fake clock and a fake API server.
 type guarded struct {
 	handler http.Handler
 	clock   atomic.Int64 // seconds
 	asked   atomic.Int32
-	// stuck, if it is set, keeps the API server from answering about tokens that weren't good before.
+	// stuck, if set, delays the API server's reviews of tokens that were not good before.
 	stuck atomic.Pointer[chan struct{}]
 }
 
@@ -68,8 +68,8 @@ func (g *guarded) get(ctx context.Context, address, authorization string) int {
 	return answer.Code
 }
 
-// TestMetricsGuard proves who gets the metrics, and how often the API server is asked: it is asked again about a good token after a minute,
-// about a wrong one after ten seconds, and never about none.
+// TestMetricsGuard proves who gets the metrics, and how often the API server is asked: again after a minute for a good token, after ten
+// seconds for a bad one, and never without a token.
 func TestMetricsGuard(t *testing.T) {
 	g := newGuarded()
 	for _, step := range []struct {
@@ -100,9 +100,9 @@ func TestMetricsGuard(t *testing.T) {
 	}
 }
 
-// TestWrongTokensKeepNobodyWaiting proves that a flood of wrong tokens, which the API server is slow to answer about, keeps nobody from the metrics
-// whose token was good before; and that somebody else's turn comes before that of the flood's next one.
-func TestWrongTokensKeepNobodyWaiting(t *testing.T) {
+// TestBadTokensDelayNoOthers proves that a flood of bad tokens does not delay a client whose token was good before, although the API server
+// is slow to review them. A client with a new token gets its turn before the rest of the flood.
+func TestBadTokensDelayNoOthers(t *testing.T) {
 	g := newGuarded()
 	if code := g.get(t.Context(), "10.0.0.1", "Bearer good"); code != http.StatusOK {
 		t.Fatalf("the answer is %d", code)
@@ -133,7 +133,7 @@ func TestWrongTokensKeepNobodyWaiting(t *testing.T) {
 
 	newcomer := make(chan int)
 	go func() { newcomer <- g.get(t.Context(), "10.0.0.2", "Bearer good, and new") }()
-	ticker := time.NewTicker(10 * time.Millisecond) // the API server answers one after another
+	ticker := time.NewTicker(10 * time.Millisecond) // the API server answers one at a time
 	defer ticker.Stop()
 	answers, answered := 0, false
 	for !answered {
@@ -148,7 +148,7 @@ func TestWrongTokensKeepNobodyWaiting(t *testing.T) {
 			answers++
 		}
 	}
-	if most := 5 * reviewsAtOnce; answers > most { // without turns it would be 300
+	if most := 5 * reviewsAtOnce; answers > most { // it would be 300 without turns
 		t.Errorf("the newcomer waited for %d answers to others, want %d at most", answers, most)
 	}
 	cancel()

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// clientCertificate makes a client's certificate, and a file with the authority that has signed it.
+// clientCertificate creates a client certificate, and a file with the CA that signed it.
 func clientCertificate(t *testing.T, name string) (tls.Certificate, string) {
 	t.Helper()
 	var keys [2]*ecdsa.PrivateKey
@@ -52,8 +52,8 @@ func clientCertificate(t *testing.T, name string) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{signed}, PrivateKey: keys[1]}, file
 }
 
-// TestClientCertificate proves who may call the webhook when the API server has a client certificate: nobody without one, with that of another
-// authority, or of another name.
+// TestClientCertificate proves that --webhook-client-ca refuses clients without a certificate, with one of another CA, and with another
+// common name.
 func TestClientCertificate(t *testing.T) {
 	api, file := clientCertificate(t, "apiserver")
 	stranger, _ := clientCertificate(t, "apiserver")
@@ -62,7 +62,7 @@ func TestClientCertificate(t *testing.T) {
 		certificate *tls.Certificate
 		ok          bool
 	}{
-		"none is asked for":   {clientCA{}, nil, true},
+		"none is required":    {clientCA{}, nil, true},
 		"the API server's":    {clientCA{file: file}, &api, true},
 		"of the name":         {clientCA{file: file, name: "apiserver"}, &api, true},
 		"of another name":     {clientCA{file: file, name: "other"}, &api, false},
@@ -92,16 +92,16 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// TestClientCAIsChecked proves the sentence that somebody reads whose flags are of no use.
+// TestClientCAIsChecked proves the errors for unusable flags.
 func TestClientCAIsChecked(t *testing.T) {
 	nonsense := filepath.Join(t.TempDir(), "nonsense")
 	if err := os.WriteFile(nonsense, []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for want, clients := range map[string]clientCA{
-		"--webhook-client-name needs --webhook-client-ca":            {name: "apiserver"},
-		"--webhook-client-ca can't be read: mount the file":          {file: nonsense + "x"},
-		"--webhook-client-ca " + nonsense + " has no certificate in": {file: nonsense},
+		"--webhook-client-name requires --webhook-client-ca":           {name: "apiserver"},
+		"--webhook-client-ca cannot be read: mount the file":           {file: nonsense + "x"},
+		"--webhook-client-ca " + nonsense + " contains no certificate": {file: nonsense},
 	} {
 		if err := clients.require(&tls.Config{MinVersion: tls.VersionTLS12}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, want one with %q", err, want)

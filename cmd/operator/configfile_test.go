@@ -18,7 +18,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestParseSettings proves that every field of the table in docs/images.md can be written, and which mistakes are told at the start.
+// TestParseSettings proves that every field of the table in docs/images.md is accepted, and which mistakes are reported at the start.
 func TestParseSettings(t *testing.T) {
 	const all = `
 images:
@@ -57,8 +57,8 @@ images:
 	}
 }
 
-// TestReread proves that a change of the file counts without a restart, also where it is replaced as the kubelet replaces the files of a
-// ConfigMap, and that one that can't be used leaves the configuration before it.
+// TestReread proves that a change of the file takes effect without a restart, also if the file is replaced as the kubelet replaces the
+// files of a ConfigMap. An unusable file leaves the previous configuration in place.
 func TestReread(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yaml")
@@ -117,7 +117,7 @@ func TestReread(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- c.start(ctx, time.Millisecond) }()
 	write("third")
-	wait.For(t, "the new file to count", func(ctx context.Context) error {
+	wait.For(t, "the new file to take effect", func(ctx context.Context) error {
 		got, err := c.Resolve(ctx, entrypoint.Request{Image: "app"})
 		if err == nil && got.Cmd[0] != "third" {
 			err = fmt.Errorf("the command is %v", got.Cmd)
@@ -130,12 +130,12 @@ func TestReread(t *testing.T) {
 	}
 }
 
-// project writes config.yaml as the kubelet writes the files of a ConfigMap: the file is a link into the folder that the link ..data names,
-// which is another one after each change; the one before is removed (k8s.io/kubernetes/pkg/volume/util, AtomicWriter.Write).
+// project writes config.yaml as the kubelet writes the files of a ConfigMap: the file is a link through ..data into a folder, which is
+// replaced at each change (k8s.io/kubernetes/pkg/volume/util, AtomicWriter.Write).
 func project(t *testing.T, dir, content string) {
 	t.Helper()
 	const data, name = "..data", "config.yaml"
-	before, _ := os.Readlink(filepath.Join(dir, data)) // there is none at first
+	before, _ := os.Readlink(filepath.Join(dir, data)) // absent at first
 	folder := filepath.Join(dir, ".."+rand.Text())
 	for _, err := range []error{
 		os.Mkdir(folder, 0o700),
@@ -157,7 +157,7 @@ func project(t *testing.T, dir, content string) {
 	}
 }
 
-// wantValid checks what the metric says of the file.
+// wantValid checks the value of taskflow_config_valid.
 func wantValid(t *testing.T, want float64) {
 	t.Helper()
 	var metric dto.Metric
@@ -169,7 +169,7 @@ func wantValid(t *testing.T, want float64) {
 	}
 }
 
-// TestNewCommandsRefuses proves that the operator doesn't begin with a file that it can't use.
+// TestNewCommandsRefuses proves that the operator does not start with an unusable file.
 func TestNewCommandsRefuses(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if _, err := newCommands(file, nil); err == nil {

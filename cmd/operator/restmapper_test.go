@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// TestMapper proves that a kind is looked for until it is found, and then no more, in each version.
+// TestMapper proves that a kind is looked up until it is found, once for each set of versions.
 func TestMapper(t *testing.T) {
 	task := schema.GroupVersionKind{Group: "api.practice.com", Version: "v1", Kind: "Task"}
 	known := meta.NewDefaultRESTMapper([]schema.GroupVersion{task.GroupVersion()})

@@ -19,7 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// defaults is the configuration of an operator in the namespace taskflow-system without a flag. config/manager relies on it.
+// defaults is the configuration without flags, in the namespace taskflow-system. config/manager relies on it.
 func defaults() config {
 	return config{
 		namespace:      "taskflow-system",
@@ -48,7 +48,7 @@ func defaults() config {
 	}
 }
 
-// TestParse proves what the operator does by default, and what each flag changes.
+// TestParse proves the defaults, and what each flag changes.
 func TestParse(t *testing.T) {
 	cases := map[string]struct {
 		args []string
@@ -72,7 +72,7 @@ func TestParse(t *testing.T) {
 			[]string{"--agent-delivery=image"},
 			func(c *config) { c.agent.Delivery = "image" },
 		},
-		"the agent as an image volume, where all nodes can": {
+		"the agent as an image volume, if all nodes support it": {
 			[]string{"--agent-delivery=auto"},
 			func(c *config) { c.agent.Delivery = "auto" },
 		},
@@ -106,11 +106,11 @@ func TestParse(t *testing.T) {
 				c.webhookPort = 443
 			},
 		},
-		"somebody else's certificate": {
+		"a certificate of cert-manager": {
 			[]string{"--cert-source=secret"},
 			func(c *config) { c.certs.Source = certs.SourceSecret },
 		},
-		"short lives": {
+		"short lifetimes": {
 			[]string{"--cert-lifetime=30s", "--authority-lifetime=1m"},
 			func(c *config) {
 				c.certs.Lifetimes = certs.Lifetimes{Authority: time.Minute, Serving: 30 * time.Second}
@@ -147,28 +147,28 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestParseRefuses proves the sentence that somebody reads who has mistyped a flag.
+// TestParseRefuses proves the error for each mistyped flag.
 func TestParseRefuses(t *testing.T) {
 	cases := map[string]struct {
 		args []string
 		want string
 	}{
-		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": there are flags only`},
-		"no Service":             {[]string{"--webhook-service="}, "--webhook-service is empty: set it to the Services that the API server calls the webhook by"},
-		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace that the operator runs in"},
-		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `--agent-pull-policy "always" is unknown: set it to Always, IfNotPresent or Never`},
-		"an unknown delivery":    {[]string{"--agent-delivery=Image"}, `--agent-delivery "Image" is unknown: set it to init, image or auto`},
-		"an unknown medium":      {[]string{"--agent-medium=disk"}, `--agent-medium "disk" is unknown: set it to Memory, or leave it out`},
-		"an unknown source":      {[]string{"--cert-source=vault"}, `--cert-source "vault" is unknown: set it to own or secret`},
+		"an argument":            {[]string{"--log-level=info", "debug"}, `unexpected argument "debug": only flags are allowed`},
+		"no Service":             {[]string{"--webhook-service="}, "--webhook-service is empty: set it to the Services of the webhook"},
+		"no namespace":           {[]string{"--namespace="}, "--namespace is missing: set it, or $POD_NAMESPACE, to the namespace of the operator"},
+		"an unknown pull policy": {[]string{"--agent-pull-policy=always"}, `invalid argument "always" for "--agent-pull-policy" flag: must be one of ["" "Always" "IfNotPresent" "Never"]`},
+		"an unknown delivery":    {[]string{"--agent-delivery=Image"}, `invalid argument "Image" for "--agent-delivery" flag: must be one of ["init" "image" "auto"]`},
+		"an unknown medium":      {[]string{"--agent-medium=disk"}, `invalid argument "disk" for "--agent-medium" flag: must be one of ["" "Memory"]`},
+		"an unknown source":      {[]string{"--cert-source=vault"}, `invalid argument "vault" for "--cert-source" flag: must be one of ["own" "secret"]`},
 		"a negative grace":       {[]string{"--start-grace-period=-1s"}, "--start-grace-period -1s is below 0: set it to 0 or more"},
 		"a negative delay":       {[]string{"--shutdown-delay=-1s"}, "--shutdown-delay -1s is below 0: set it to 0 or more"},
-		"too short a life":       {[]string{"--cert-lifetime=29s"}, "--cert-lifetime 29s is too short: set it to 30s or more"},
-		"an authority that ends too early": {
+		"a short lifetime":       {[]string{"--cert-lifetime=29s"}, "--cert-lifetime 29s is too short: set it to 30s or more"},
+		"an authority that expires too early": {
 			[]string{"--authority-lifetime=240h", "--cert-lifetime=241h"},
 			"--authority-lifetime 240h0m0s is too short: set it to 482h0m0s (twice --cert-lifetime) or more",
 		},
-		"no quantity":         {[]string{"--agent-limits=memory=much"}, "--agent-limits memory=much isn't a quantity: write it as cpu=10m,memory=16Mi"},
-		"a negative quantity": {[]string{"--agent-requests=cpu=-1"}, "--agent-requests cpu=-1 isn't a quantity: write it as cpu=10m,memory=16Mi"},
+		"no quantity":         {[]string{"--agent-limits=memory=much"}, "--agent-limits memory=much is not a quantity: use the form cpu=10m,memory=16Mi"},
+		"a negative quantity": {[]string{"--agent-requests=cpu=-1"}, "--agent-requests cpu=-1 is not a quantity: use the form cpu=10m,memory=16Mi"},
 		"more than the limit": {[]string{"--agent-requests=memory=65Mi"}, "--agent-requests memory=65Mi is above --agent-limits memory=64Mi: raise the limit"},
 		"an unknown flag":     {[]string{"--verbose"}, "unknown flag: --verbose"},
 	}
@@ -186,49 +186,15 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// TestParseHelp proves that asking for help is no mistake: run ends without an error then.
+// TestParseHelp proves that --help is no error.
 func TestParseHelp(t *testing.T) {
 	if _, err := parse([]string{"--help"}); !errors.Is(err, pflag.ErrHelp) {
 		t.Errorf("parse(--help) = %v, want %v", err, pflag.ErrHelp)
 	}
 }
 
-// TestLogger proves which levels and formats there are, and from which level on V(1) is written.
-func TestLogger(t *testing.T) {
-	type result struct {
-		Refusal  string
-		Info, V1 bool
-	}
-	cases := map[string]struct {
-		level, format string
-		want          result
-	}{
-		"by default":        {"info", "json", result{Info: true}},
-		"debug":             {"debug", "json", result{Info: true, V1: true}},
-		"warn":              {"warn", "json", result{}},
-		"error":             {"error", "console", result{}},
-		"console":           {"info", "console", result{Info: true}},
-		"an unknown level":  {"loud", "json", result{Refusal: `--log-level "loud" is unknown: set it to debug, info, warn or error`}},
-		"an unknown format": {"info", "xml", result{Refusal: `--log-format "xml" is unknown: set it to json or console`}},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			logger, err := config{logLevel: c.level, logFormat: c.format}.logger()
-			var got result
-			if err != nil {
-				got.Refusal = err.Error()
-			} else {
-				got.Info, got.V1 = logger.Enabled(), logger.V(1).Enabled()
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("the logger (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-// TestCacheOptions proves that the operator holds no Secret but its own and no webhook configuration but its own, and with
-// --watch-namespace nothing of other namespaces. PEERS row 23.
+// TestCacheOptions proves that the operator caches only its own Secret and webhook configuration, so that it needs no permission for
+// others. With --watch-namespace it caches only those namespaces.
 func TestCacheOptions(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "taskflow-system")
 	c, err := parse([]string{"--watch-namespace=a,b"})

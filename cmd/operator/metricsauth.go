@@ -11,21 +11,21 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/lru"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
-// The bounds of what requests for metrics cost the API server, and of what others' requests cost the one that has a good token.
+// These bound what requests for metrics cost the API server, and how much requests with bad tokens delay those with good ones.
 const (
-	// A good token is asked for again after a minute, and for an hour that is not in the queue of unknown ones.
+	// A good token is reviewed again after a minute. For an hour it does not wait in the queue of unknown tokens.
 	goodFor       = time.Minute
 	rememberedFor = time.Hour
-	// A wrong token isn't asked for again so soon.
+	// A bad token is not reviewed again within this time.
 	badFor = 10 * time.Second
 
 	goodTokens, badTokens = 100, 1000
@@ -34,11 +34,11 @@ const (
 	reviewsAtOnce    = 8
 	// reviewPatience bounds how long a request waits for its turn and for the API server.
 	reviewPatience = 10 * time.Second
-	// maxToken is far above what a token has.
+	// maxToken is far above the size of a token.
 	maxToken = 16 << 10
 )
 
-// verdict is what the API server says of a token: code is http.StatusOK if its owner may read the metrics.
+// verdict is the API server's review of a token: code is http.StatusOK if its owner may read the metrics.
 type verdict struct {
 	code    int
 	message string
@@ -48,28 +48,25 @@ type verdict struct {
 // reviewer asks the API server about the token of a request.
 type reviewer func(ctx context.Context, token string, r *http.Request) (verdict, error)
 
-// metricsGuard lets those read the metrics whom the API server knows by their bearer token and who may get /metrics. Whoever sends wrong tokens
-// doesn't keep others waiting: addresses take turns, and a token that was good has a queue of its own.
-// (controller-runtime's own filter links 20 MB of the API server's code, and has neither.)
+// metricsGuard serves the metrics only to clients whose bearer token the API server authenticates and authorizes for /metrics. Clients with
+// bad tokens cannot delay others: addresses take turns, and tokens that were good have a queue of their own. (controller-runtime's filter
+// does neither, and links 20 MB of the API server's code.)
 type metricsGuard struct {
 	log logr.Logger
 	now func() time.Time
-	// unknown and remembered have a client with a bound of its own each.
+	// unknown and remembered each have a client with a rate limit of its own.
 	unknown, remembered           reviewer
 	unknownTurns, rememberedTurns *fair.Limiter
 	good, bad                     *lru.Cache // verdicts by the token's hash
 }
 
-func newMetricsGuard(config *rest.Config, client *http.Client, log logr.Logger) (*metricsGuard, error) {
-	unknown, err := newReviewer(config, client)
+func newMetricsGuard(m manager.Manager) (*metricsGuard, error) {
+	unknown, err := newReviewer(m)
 	if err != nil {
 		return nil, err
 	}
-	remembered, err := newReviewer(config, client)
-	if err != nil {
-		return nil, err
-	}
-	return guardWith(unknown, remembered, log), nil
+	remembered, err := newReviewer(m)
+	return guardWith(unknown, remembered, ctrl.Log.WithName("metrics")), err
 }
 
 func guardWith(unknown, remembered reviewer, log logr.Logger) *metricsGuard {
@@ -101,7 +98,7 @@ func (g *metricsGuard) protect(next http.Handler) http.Handler {
 	})
 }
 
-// ask returns what the API server says of a token, or has said a moment ago.
+// ask returns the verdict on a token, cached or new.
 func (g *metricsGuard) ask(token string, r *http.Request) verdict {
 	key := sha256.Sum256([]byte(r.Method + " " + r.URL.Path + " " + token))
 	v, known, wasGood := g.recall(key)
@@ -114,17 +111,17 @@ func (g *metricsGuard) ask(token string, r *http.Request) verdict {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), reviewPatience)
 	defer cancel()
-	address := addressOf(r)
+	address, _, _ := net.SplitHostPort(r.RemoteAddr) // net/http sets it so
 	if err := turns.Acquire(ctx, address); err != nil {
-		return verdict{code: http.StatusTooManyRequests, message: "Too Many Requests: many requests with unknown tokens wait; try again"}
+		return verdict{code: http.StatusTooManyRequests, message: "Too Many Requests: too many requests with unknown tokens; try again"}
 	}
 	defer turns.Release(address)
-	if v, known, _ := g.recall(key); known { // another request has asked meanwhile
+	if v, known, _ := g.recall(key); known { // another request has asked in the meantime
 		return v
 	}
 	v, err := ask(ctx, token, r)
 	if err != nil {
-		g.log.Error(err, "Can't find out what the owner of a token may do")
+		g.log.Error(err, "Cannot review a token")
 		return verdict{code: http.StatusInternalServerError, message: "Internal Server Error"}
 	}
 	v.asked = g.now()
@@ -137,55 +134,35 @@ func (g *metricsGuard) ask(token string, r *http.Request) verdict {
 	return v
 }
 
-// recall returns what the API server said of a token a moment ago, if it did, and whether it was good not long ago.
+// recall returns the cached verdict on a token, whether it is still valid, and whether the token was good within the last hour.
 func (g *metricsGuard) recall(key [sha256.Size]byte) (v verdict, known, wasGood bool) {
-	if v, ok := get(g.good, key); ok {
+	if value, ok := g.good.Get(key); ok {
+		v = value.(verdict)
 		age := g.now().Sub(v.asked)
 		return v, age < goodFor, age < rememberedFor
 	}
-	v, ok := get(g.bad, key)
-	return v, ok && g.now().Sub(v.asked) < badFor, false
+	value, _ := g.bad.Get(key)
+	v, known = value.(verdict)
+	return v, known && g.now().Sub(v.asked) < badFor, false
 }
 
-func get(cache *lru.Cache, key [sha256.Size]byte) (verdict, bool) {
-	value, ok := cache.Get(key)
-	if !ok {
-		return verdict{}, false
-	}
-	v, ok := value.(verdict)
-	return v, ok
-}
-
-func addressOf(r *http.Request) string {
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		return host
-	}
-	return r.RemoteAddr
-}
-
-func newReviewer(config *rest.Config, client *http.Client) (reviewer, error) {
-	config = rest.CopyConfig(config)
+func newReviewer(m manager.Manager) (reviewer, error) {
+	config := rest.CopyConfig(m.GetConfig())
 	config.QPS, config.Burst = reviewsPerSecond, 2*reviewsPerSecond
-	authentication, err := authenticationclient.NewForConfigAndClient(config, client)
-	if err != nil {
-		return nil, err
-	}
-	authorization, err := authorizationclient.NewForConfigAndClient(config, client)
+	api, err := client.New(config, client.Options{HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper()})
 	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, token string, r *http.Request) (verdict, error) {
-		known, err := authentication.TokenReviews().Create(ctx,
-			&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
-		if err != nil {
+		known := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}
+		if err := api.Create(ctx, known); err != nil {
 			return verdict{}, err
 		}
 		if !known.Status.Authenticated {
-			return verdict{code: http.StatusUnauthorized, message: "Unauthorized: the API server doesn't know this token"}, nil
+			return verdict{code: http.StatusUnauthorized, message: "Unauthorized: the API server does not know this token"}, nil
 		}
-		allowed, err := authorization.SubjectAccessReviews().Create(ctx,
-			&authorizationv1.SubjectAccessReview{Spec: accessTo(r, known.Status.User)}, metav1.CreateOptions{})
-		if err != nil {
+		allowed := &authorizationv1.SubjectAccessReview{Spec: accessTo(r, known.Status.User)}
+		if err := api.Create(ctx, allowed); err != nil {
 			return verdict{}, err
 		}
 		if !allowed.Status.Allowed {

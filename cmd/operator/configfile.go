@@ -18,54 +18,40 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// settings is the configuration file.
-type settings struct {
-	// Images is how the commands of images are found out.
-	Images entrypoint.Options `json:"images,omitzero"`
-}
-
-// parseSettings fails on a field that there isn't: it would be passed over in silence.
-func parseSettings(content []byte) (settings, error) {
-	var s settings
-	err := yaml.UnmarshalStrict(content, &s)
-	return s, err
-}
-
-// rereadEvery is how often the configuration file is looked at. The kubelet itself takes up to a minute to bring a change of the
-// ConfigMap into it.
+// rereadEvery is how often the configuration file is checked. The kubelet takes up to a minute to update a mounted ConfigMap.
 const rereadEvery = 5 * time.Second
 
 var fileValid = prometheus.NewGauge(prometheus.GaugeOpts{
 	Name: "taskflow_config_valid",
-	Help: "1 while the configuration file is the one in use; 0 when it has changed and can't be used, so that the one before still is.",
+	Help: "1 if the configuration file is in use, 0 if it is invalid or missing, so that the previous one still is.",
 })
 
 func init() {
 	metrics.Registry.MustRegister(fileValid)
 }
 
-// commands finds out the commands of images as the configuration file says now.
+// commands resolves the commands of images as the configuration file currently says.
 type commands struct {
 	file    string
 	secrets entrypoint.SecretReader
-	content []byte // that was read last
-	valid   bool   // whether it can be used
-	missing string // why nothing could be read, the last time
+	content []byte // as last read
+	valid   bool   // whether content is usable
+	missing string // last error of reading
 	current atomic.Pointer[entrypoint.Resolver]
 }
 
-// newCommands fails on a file that can't be used.
+// newCommands returns an error for an unusable file.
 func newCommands(file string, secrets entrypoint.SecretReader) (*commands, error) {
 	c := &commands{file: file, secrets: secrets}
 	return c, c.reread(true)
 }
 
-// Resolve is entrypoint.Resolver's.
+// Resolve calls the current entrypoint.Resolver.
 func (c *commands) Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error) {
 	return c.current.Load().Resolve(ctx, request)
 }
 
-// Start reads the file anew until the context ends.
+// Start checks the file for changes until ctx ends.
 func (c *commands) Start(ctx context.Context) error { return c.start(ctx, rereadEvery) }
 
 func (c *commands) start(ctx context.Context, every time.Duration) error {
@@ -79,14 +65,15 @@ func (c *commands) start(ctx context.Context, every time.Duration) error {
 		}
 		before := c.content
 		if err := c.reread(false); err != nil {
-			logf.FromContext(ctx).Error(err, "Kept the configuration as it was")
+			logf.FromContext(ctx).Error(err, "Keeping the previous configuration")
 		} else if !bytes.Equal(before, c.content) {
-			logf.FromContext(ctx).Info("Read the configuration anew", "file", c.file)
+			logf.FromContext(ctx).Info("Reloaded the configuration", "file", c.file)
 		}
 	}
 }
 
-// reread begins anew, with nothing in mind, where the file has changed. It says once of one content what is wrong with it, or why there is none.
+// reread replaces the resolver, and so drops its caches, if the file has changed. It reports each unusable content, and each read error,
+// once.
 func (c *commands) reread(first bool) error {
 	var content []byte
 	if c.file != "" {
@@ -116,9 +103,12 @@ func (c *commands) reread(first bool) error {
 	return nil
 }
 
+// resolverOf refuses unknown fields, which would otherwise be ignored silently.
 func resolverOf(content []byte, secrets entrypoint.SecretReader) (*entrypoint.Resolver, error) {
-	parsed, err := parseSettings(content)
-	if err != nil {
+	var parsed struct {
+		Images entrypoint.Options `json:"images,omitzero"`
+	}
+	if err := yaml.UnmarshalStrict(content, &parsed); err != nil {
 		return nil, err
 	}
 	parsed.Images.Secrets = secrets
@@ -129,7 +119,7 @@ func resolverOf(content []byte, secrets entrypoint.SecretReader) (*entrypoint.Re
 	return resolver, nil
 }
 
-// pullSecrets reads from the API server: the operator may get a Secret that a Pod names, and neither list nor watch them.
+// pullSecrets reads from the API server: the operator may get the Secrets that Pods name, but neither list nor watch them.
 func pullSecrets(live client.Reader) entrypoint.SecretReader {
 	return func(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 		var secret corev1.Secret
