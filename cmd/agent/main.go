@@ -13,7 +13,8 @@ import (
 
 func main() {
 	signals := agent.Notify()
-	// A second thread would wait for its turn on a busy node, at each of a hop's wake-ups: those of a Pod without requests come after all others.
+	// A second thread would have to wait for the CPU of a busy node at each wake-up of a hop: a Pod without CPU requests comes last
+	// (docs/benchmarks.md).
 	runtime.GOMAXPROCS(1)
 	os.Exit(agent.Run(agent.TakeArgs()[1:], signals, time.Now, os.Stderr))
 }
