@@ -51,7 +51,7 @@ status as a real kubelet was observed to do, nine times for three steps: the con
 has ended, the Pod is terminal ([kubelet.yaml](../test/bench/operator/kubelet.yaml)). A real kubelet looks at its containers once a second, and reports all changes since then in one
 write. Each step takes a second here, so that its end is a separate write. There is no scheduler (the Tasks name their nodes), and there are no images and no containers. etcd doesn't wait for the disk.
 
-Calls to the API server for a Task, without those of the nodes:
+Calls to the API server for a Task, without the calls of the nodes:
 
 `
 	controllersCalls = `
