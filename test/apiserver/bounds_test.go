@@ -15,7 +15,7 @@ import (
 // TestLargePodsAreRefused proves that whoever creates a Pod that is too large for the webhook is told so, also if the webhook doesn't read it: the
 // API server's defaults make a review of several MiB of a Pod of 1 MiB.
 func TestLargePodsAreRefused(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	for count, text := range map[int]string{
 		1100:  "the Pod has 1100 containers, and a Pod with steps may have 1000",
 		30000: "the webhook takes at most 4194304",
@@ -24,7 +24,7 @@ func TestLargePodsAreRefused(t *testing.T) {
 		for i := range count {
 			containers = append(containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "a"})
 		}
-		err := cluster.Create(t.Context(), plainPod(namespace, "large", sequentialLabel(), containers...), client.DryRunAll)
+		err := cluster.Create(t.Context(), podWithLabels(namespace, "large", sequentialLabel(), containers...), client.DryRunAll)
 		if err == nil || apierrors.IsInternalError(err) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%d containers: %.300v, want a refusal with %q", count, err, text)
 		}

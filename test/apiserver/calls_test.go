@@ -16,6 +16,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -93,27 +94,25 @@ func TestCallsPerStep(t *testing.T) {
 	for name, handoff := range map[string]string{"local": "", "controller": contract.HandoffController} {
 		t.Run(name, func(t *testing.T) {
 			lists := operatorsCalls.in("")
-			namespace := newNamespace(t)
-			task := taskOf(namespace, "counted", "a", "b", "c")
+			namespace := cluster.NewNamespace(t, "privileged")
+			task := echoTask(namespace, "counted", "a", "b", "c")
 			task.Spec.Template = &v1alpha1.PodTemplate{}
 			if handoff != "" {
 				task.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: handoff}
 			}
-			if err := cluster.Create(t.Context(), task); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, task)
 			pod := awaitPod(t, task)
-			awaitStatus(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName == pod.Name })
+			cluster.AwaitTask(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName == pod.Name })
 			setStates(t, pod, corev1.PodRunning, running(), running(), running())
-			awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
+			cluster.AwaitTask(t, task, "step a", harness.InPhase(v1alpha1.TaskRunning))
 			setStates(t, pod, corev1.PodRunning, ended(0), running(), running())
 			awaitOrder(t, pod, "2")
-			awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" })
+			cluster.AwaitTask(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" })
 			setStates(t, pod, corev1.PodRunning, ended(0), ended(0), running())
 			awaitOrder(t, pod, "3")
-			awaitStatus(t, task, "step c", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "c" })
+			cluster.AwaitTask(t, task, "step c", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "c" })
 			setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0), ended(0))
-			awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+			cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 
 			want := map[string]int{
 				"POST pods":          1,

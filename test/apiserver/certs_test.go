@@ -226,11 +226,9 @@ type certificates struct {
 // The transports, if any, are between the replicas and the API server.
 func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetimes, between ...transport.WrapperFunc) *certificates {
 	t.Helper()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	c := &certificates{key: client.ObjectKey{Namespace: namespace, Name: "certificate"}}
-	if err := cluster.Create(t.Context(), c.webhook()); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, c.webhook())
 	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), c.webhook()) })
 	for range replicas {
 		c.start(t, certs.New(certs.Options{

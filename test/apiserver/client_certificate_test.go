@@ -150,7 +150,7 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 					t.Errorf("the metrics answer %d to %.10q, want %d", got, authorization, want)
 				}
 			}
-			pod := plainPod("default", "pod", sequentialLabel(), echo("a"))
+			pod := podWithLabels("default", "pod", sequentialLabel(), echo("a"))
 			if !c.ok {
 				err := there.Create(t.Context(), pod, client.DryRunAll)
 				if err == nil || !strings.Contains(err.Error(), "failed calling webhook") {

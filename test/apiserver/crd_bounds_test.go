@@ -61,15 +61,13 @@ func TestLargeTasksStayEditable(t *testing.T) {
 	if err := unstructured.SetNestedSlice(crd.Object, versions, "spec", "versions"); err != nil {
 		t.Fatal(err)
 	}
-	if err := cluster.Create(t.Context(), &crd); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, &crd)
 	t.Cleanup(func() {
 		if err := cluster.Delete(context.WithoutCancel(t.Context()), &crd); err != nil {
 			t.Error(err)
 		}
 	})
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	large := func(name string) *unstructured.Unstructured {
 		return parse(t, "{apiVersion: "+group+"/v1alpha1, kind: Task, metadata: {name: "+name+", namespace: "+namespace+
 			"}, spec: {steps: [{name: a, image: x}], template: {spec: {tolerations: ["+strings.Repeat("{},", 300)+"]}}}}")

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 func parse(t *testing.T, manifest string) *unstructured.Unstructured {
@@ -335,9 +336,9 @@ spec:
 
 // What runs is fixed once there is a Pod: an edit of steps or template is refused, all else goes through.
 func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
-	task := newTask(t, newNamespace(t), "fixed", "a", "b")
+	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "fixed", "a", "b")
 	awaitPod(t, task)
-	awaitStatus(t, task, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
+	cluster.AwaitTask(t, task, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
 
 	for name, test := range map[string]struct{ patch, want string }{
 		"steps": {
@@ -388,15 +389,13 @@ func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 		broken = `"spec": {"steps": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]}`
 		status = `"status": {"attempt": 1, "conditions": [{"type": "Progressing", "status": "True", "reason": "Mine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`
 	)
-	namespace := newNamespace(t)
-	running := newTask(t, namespace, "running", "a")
-	awaitStatus(t, running, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
-	suspended := taskOf(namespace, "suspended", "a")
+	namespace := cluster.NewNamespace(t, "privileged")
+	running := makeEchoTask(t, namespace, "running", "a")
+	cluster.AwaitTask(t, running, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
+	suspended := echoTask(namespace, "suspended", "a")
 	suspended.Spec.Suspend = true
-	if err := cluster.Create(t.Context(), suspended); err != nil {
-		t.Fatal(err)
-	}
-	awaitStatus(t, suspended, "the suspension", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+	cluster.Make(t, suspended)
+	cluster.AwaitTask(t, suspended, "the suspension", harness.InPhase(v1alpha1.TaskSuspended))
 
 	created := parse(t, `{"apiVersion": "api.practice.com/v1alpha1", "kind": "Task", "metadata": {"name": "created", "namespace": "`+namespace+`"}, `+broken+", "+status+"}")
 	if err := cluster.Create(t.Context(), created); err == nil || !strings.Contains(err.Error(), twice) {
@@ -434,7 +433,7 @@ func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 // A command that isn't UTF-8 never runs as something else: YAML that has such bytes is refused at once, and where the API server replaces
 // them, as it does in JSON, the Pod is refused.
 func TestNotUTF8(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	transport, err := rest.HTTPClientFor(environment.Config)
 	if err != nil {
 		t.Fatal(err)
@@ -454,7 +453,7 @@ func TestNotUTF8(t *testing.T) {
 		t.Fatal(err)
 	}
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "bytes", Namespace: namespace}}
-	status := awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
+	status := cluster.AwaitTask(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
 	want := `the container "a" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`
 	if got := status.Conditions[0]; got.Reason != v1alpha1.ReasonPodRefused || !strings.HasSuffix(got.Message, want) {
 		t.Errorf("the condition is %+v, and doesn't end in %q", got, want)
@@ -470,10 +469,8 @@ kind: Task
 metadata: {name: cancelled}
 spec: {cancel: true, steps: [{name: a, image: x, command: [x]}]}
 `)
-	task.SetNamespace(newNamespace(t))
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
+	task.SetNamespace(cluster.NewNamespace(t, "privileged"))
+	cluster.Make(t, task)
 	for name, patch := range map[string]string{
 		"false":    `{"spec":{"cancel":false}}`,
 		"left out": `{"spec":{"cancel":null}}`,
@@ -517,11 +514,11 @@ func TestKubectl(t *testing.T) {
 		}
 	}
 
-	namespace := newNamespace(t)
-	task := newTask(t, namespace, "shown", "a", "b")
+	namespace := cluster.NewNamespace(t, "privileged")
+	task := makeEchoTask(t, namespace, "shown", "a", "b")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, ended(0), running())
-	awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.Progress == "1/2" && s.Phase == v1alpha1.TaskRunning })
+	cluster.AwaitTask(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.Progress == "1/2" && s.Phase == v1alpha1.TaskRunning })
 	columns := func() string {
 		fields := strings.Fields(kubectl("get", "tf", "-n", namespace))
 		return strings.Join(fields[:len(fields)-1], " ") // without the age

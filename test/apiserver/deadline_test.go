@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -27,24 +28,20 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 	message := "DeadlineExceeded: the Task took longer than spec.timeout, which is 4s"
 	timedTask := func(t *testing.T, namespace string, timeout time.Duration) *v1alpha1.Task {
 		t.Helper()
-		task := taskOf(namespace, "made", "a", "b")
+		task := echoTask(namespace, "made", "a", "b")
 		task.Spec.Timeout, task.Spec.BackoffLimit = &metav1.Duration{Duration: timeout}, 3
-		if err := cluster.Create(t.Context(), task); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, task)
 		return task
 	}
 	skipped := []string{"a Skipped Skipped", "b Skipped Skipped"}
 	t.Run("a quota refuses the Pod", func(t *testing.T) {
 		t.Parallel()
-		namespace := newNamespace(t)
+		namespace := cluster.NewNamespace(t, "privileged")
 		quota := &corev1.ResourceQuota{
 			ObjectMeta: metav1.ObjectMeta{Name: "none", Namespace: namespace},
 			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}},
 		}
-		if err := cluster.Create(t.Context(), quota); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, quota)
 		quota.Status.Hard = quota.Spec.Hard // nobody counts here
 		quota.Status.Used = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
 		if err := cluster.Status().Update(t.Context(), quota); err != nil {
@@ -52,7 +49,7 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 		}
 		const timeout = 16 * time.Second // the back-off tries after 15 and 31 seconds
 		task := timedTask(t, namespace, timeout)
-		refused := awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
+		refused := cluster.AwaitTask(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
 			condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 			return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 		})
@@ -66,7 +63,7 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 	})
 	t.Run("no node takes the Pod", func(t *testing.T) {
 		t.Parallel()
-		task := timedTask(t, newNamespace(t), timeout)
+		task := timedTask(t, cluster.NewNamespace(t, "privileged"), timeout)
 		awaitPod(t, task)
 		assertOutcome(t, task, outcome{
 			Phase: v1alpha1.TaskFailed, Failed: message + `; the Pod "made" was deleted, because no node had taken it`, Steps: skipped,
@@ -75,7 +72,7 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 	})
 	t.Run("a step runs", func(t *testing.T) {
 		t.Parallel()
-		task := timedTask(t, newNamespace(t), timeout)
+		task := timedTask(t, cluster.NewNamespace(t, "privileged"), timeout)
 		pod := awaitPod(t, task)
 		bind(t, pod)
 		setStates(t, pod, corev1.PodRunning, running(), running())
@@ -96,7 +93,7 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 		}
 		setStates(t, pod, corev1.PodFailed, ended(143), ended(143))
 		writeStatus(t, pod, func(pod *corev1.Pod) { pod.Status.Reason = "DeadlineExceeded" })
-		status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+		status := cluster.AwaitTask(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 		failed := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
 		if failed == nil || failed.Reason+": "+failed.Message != message || len(status.Attempts) > 0 {
 			t.Errorf("the status at the end is %+v", status)
@@ -104,12 +101,10 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 	})
 	t.Run("it is suspended", func(t *testing.T) {
 		t.Parallel()
-		task := taskOf(newNamespace(t), "made", "a")
+		task := echoTask(cluster.NewNamespace(t, "privileged"), "made", "a")
 		task.Spec.Timeout, task.Spec.Suspend = &metav1.Duration{Duration: time.Second}, true
-		if err := cluster.Create(t.Context(), task); err != nil {
-			t.Fatal(err)
-		}
-		awaitStatus(t, task, "the suspension", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+		cluster.Make(t, task)
+		cluster.AwaitTask(t, task, "the suspension", harness.InPhase(v1alpha1.TaskSuspended))
 		wait.For(t, "its timeout to pass", func(ctx context.Context) error {
 			if time.Since(task.CreationTimestamp.Time) < 3*time.Second {
 				return errors.New("not yet")

@@ -40,11 +40,11 @@ func deliveryOf(pod *corev1.Pod) string {
 // With --agent-delivery=auto each new Pod gets the agent as all nodes can have it at that time: as a volume while all are able to mount
 // it, and else by an init container. What a Pod says itself comes before that.
 func TestAgentDelivery(t *testing.T) { // not parallel: all other tests are of a cluster without nodes
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	number := 0
 	dryRun := func(ctx context.Context, annotations map[string]string) (string, error) {
 		number++
-		pod := plainPod(namespace, fmt.Sprint("pod-", number), sequentialLabel(), echo("a"))
+		pod := podWithLabels(namespace, fmt.Sprint("pod-", number), sequentialLabel(), echo("a"))
 		pod.Annotations = annotations
 		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
 			return "", err
@@ -153,9 +153,7 @@ func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel: see above
 func join(t *testing.T, name, kubelet, runtime string) *corev1.Node {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if err := cluster.Create(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, node)
 	t.Cleanup(func() {
 		if err := cluster.Delete(context.WithoutCancel(t.Context()), node); client.IgnoreNotFound(err) != nil {
 			t.Error(err)
@@ -181,9 +179,7 @@ func TestAgentDeliveryKeepsClass(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "test-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}}
-	if err := cluster.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, namespace)
 	step := echo("a")
 	step.SecurityContext = &corev1.SecurityContext{
 		AllowPrivilegeEscalation: new(false),
@@ -196,9 +192,9 @@ func TestAgentDeliveryKeepsClass(t *testing.T) {
 		contract.DeliveryInit:  corev1.PodQOSBurstable,
 		contract.DeliveryImage: corev1.PodQOSGuaranteed,
 	} {
-		pod := plainPod(namespace.Name, "pod-"+delivery, sequentialLabel(), step)
+		pod := podWithLabels(namespace.Name, "pod-"+delivery, sequentialLabel(), step)
 		pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
-		createPod(t, pod)
+		cluster.Make(t, pod)
 		if diff := cmp.Diff(want, pod.Status.QOSClass); diff != "" {
 			t.Errorf("%s: the Pod's class (-want +got):\n%s", delivery, diff)
 		}

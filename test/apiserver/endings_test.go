@@ -18,6 +18,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -215,7 +216,7 @@ func TestEndings(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(t, newNamespace(t), "ends", "a", "b", "c")
+			task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "ends", "a", "b", "c")
 			pod := awaitPod(t, task)
 			bind(t, pod)
 			before := test.before
@@ -224,7 +225,7 @@ func TestEndings(t *testing.T) {
 			}
 			setStates(t, pod, corev1.PodRunning, before...)
 			awaitOrder(t, pod, "2")
-			awaitStatus(t, task, "step b's turn", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Order == 2 })
+			cluster.AwaitTask(t, task, "step b's turn", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Order == 2 })
 
 			for _, write := range test.status {
 				writeStatus(t, pod, write)
@@ -249,14 +250,14 @@ func TestNotAdmitted(t *testing.T) {
 			reject := func(pod *corev1.Pod) {
 				pod.Status.Phase, pod.Status.Reason, pod.Status.Message = corev1.PodFailed, reason, message
 			}
-			task := newTask(t, newNamespace(t), "rejected", "a", "b")
+			task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "rejected", "a", "b")
 			writeStatus(t, awaitPod(t, task), reject)
 			assertOutcome(t, task, outcome{
 				v1alpha1.TaskFailed, reason + ": the Pod failed: " + message, []string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
 			})
 			again := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 1 })
 			writeStatus(t, awaitPod(t, again), reject)
-			awaitStatus(t, again, "another attempt", func(s v1alpha1.TaskStatus) bool {
+			cluster.AwaitTask(t, again, "another attempt", func(s v1alpha1.TaskStatus) bool {
 				return len(s.Attempts) == 1 && s.Attempts[0].Reason == reason && s.CompletionTime == nil
 			})
 		})
@@ -266,12 +267,12 @@ func TestNotAdmitted(t *testing.T) {
 // assertOutcome waits for the Task's end, and proves that all tell the same of it: status, condition, event, the Pod's annotations.
 func assertOutcome(t *testing.T, task *v1alpha1.Task, want outcome) {
 	t.Helper()
-	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	status := cluster.AwaitTask(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 	condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
 	if condition == nil {
 		t.Fatalf("the Task has not failed: %+v", status)
 	}
-	got := outcome{Phase: status.Phase, Failed: condition.Reason + ": " + condition.Message, Steps: told(status.Steps)}
+	got := outcome{Phase: status.Phase, Failed: condition.Reason + ": " + condition.Message, Steps: harness.StepLines(status.Steps)}
 	var pod corev1.Pod
 	err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &pod)
 	if client.IgnoreNotFound(err) != nil {
@@ -285,22 +286,6 @@ func assertOutcome(t *testing.T, task *v1alpha1.Task, want outcome) {
 		t.Error("it is Complete, too")
 	}
 	assertEvent(t, task, corev1.EventTypeWarning, condition.Reason, condition.Message)
-}
-
-// told is what the steps' status says, one line each.
-func told(steps []v1alpha1.StepStatus) []string {
-	var all []string
-	for _, step := range steps {
-		line := fmt.Sprintf("%s %s %s", step.Name, step.State, step.Reason)
-		if step.ExitCode != nil {
-			line += fmt.Sprintf(" %d", *step.ExitCode)
-			if step.StartedAt == nil && step.FinishedAt != nil {
-				line += " never started"
-			}
-		}
-		all = append(all, line)
-	}
-	return all
 }
 
 func assertEvent(t *testing.T, task *v1alpha1.Task, kind, reason, note string) {

@@ -14,7 +14,7 @@ import (
 // BackoffLimitExceeded alone.
 func TestJobIsTold(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	job := &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "nightly", Namespace: namespace},
 		Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{
@@ -22,13 +22,11 @@ func TestJobIsTold(t *testing.T) {
 			Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{echo("a"), echo("b")}},
 		}},
 	}
-	if err := cluster.Create(t.Context(), job); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, job)
 	for _, name := range []string{"nightly-x", "nightly-y"} {
-		pod := plainPod(namespace, name, sequentialLabel(), echo("a"), echo("b"))
+		pod := podWithLabels(namespace, name, sequentialLabel(), echo("a"), echo("b"))
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: job.Name, UID: job.UID, Controller: new(true)}}
-		createPod(t, pod)
+		cluster.Make(t, pod)
 		setStates(t, pod, corev1.PodRunning, running(), running())
 		setStates(t, pod, corev1.PodRunning, ended(7), running())
 		setStates(t, pod, corev1.PodFailed, ended(7), ended(0))

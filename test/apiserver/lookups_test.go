@@ -41,7 +41,7 @@ func silentRegistry(t *testing.T) (host string) {
 
 // imageTask is a Task whose only step runs the image's command.
 func imageTask(namespace, name, image string) *v1alpha1.Task {
-	task := taskOf(namespace, name, "a")
+	task := echoTask(namespace, name, "a")
 	task.Spec.Steps[0].Container = corev1.Container{Name: "a", Image: image}
 	return task
 }
@@ -51,26 +51,22 @@ func imageTask(namespace, name, image string) *v1alpha1.Task {
 func TestSilentRegistriesDelayNobody(t *testing.T) {
 	const many = 100
 	_, host := serve(t, newRegistry(t))
-	quick, flood := newNamespace(t), newNamespace(t)
+	quick, flood := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "privileged")
 	// podAfter returns how long a new Task's Pod takes.
 	podAfter := func(task *v1alpha1.Task) time.Duration {
 		began := time.Now()
-		if err := cluster.Create(t.Context(), task); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, task)
 		awaitPod(t, task)
 		return time.Since(began)
 	}
 	alone := podAfter(imageTask(quick, "alone", host+"/app:v1"))
 
 	for i := range many {
-		if err := cluster.Create(t.Context(), imageTask(flood, fmt.Sprint("silent-", i), silentRegistry(t)+"/app:v1")); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, imageTask(flood, fmt.Sprint("silent-", i), silentRegistry(t)+"/app:v1"))
 	}
 	for name, task := range map[string]*v1alpha1.Task{
 		"an image's command": imageTask(quick, "image", host+"/app:v1"),
-		"its own command":    taskOf(quick, "command", "a"),
+		"its own command":    echoTask(quick, "command", "a"),
 	} {
 		// The Pod is looked for every 100 ms, and nothing is said of the time that this machine takes: eight workers that wait for registries
 		// let a Task wait for a minute.
@@ -81,7 +77,7 @@ func TestSilentRegistriesDelayNobody(t *testing.T) {
 		}
 	}
 	waiting := imageTask(flood, "silent-0", "")
-	awaitStatus(t, waiting, "what it waits for", func(s v1alpha1.TaskStatus) bool {
+	cluster.AwaitTask(t, waiting, "what it waits for", func(s v1alpha1.TaskStatus) bool {
 		progress := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 		return progress != nil && progress.Reason == v1alpha1.ReasonEntrypointUnresolved
 	})

@@ -18,8 +18,6 @@ import (
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -37,6 +35,7 @@ import (
 	"github.com/taskflow/taskflow-operator/controller"
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 	"github.com/taskflow/taskflow-operator/internal/podspec"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
@@ -44,7 +43,7 @@ import (
 const startGrace = 3 * time.Second
 
 var (
-	cluster     client.WithWatch
+	cluster     harness.Cluster
 	environment *envtest.Environment
 	// nodes are those that the webhook sees: none but in the tests of the agent's delivery. So it is by an init container in all others.
 	nodes *webhook.Nodes
@@ -91,7 +90,8 @@ func run(m *testing.M) (code int, err error) {
 			return 0, err
 		}
 	}
-	if cluster, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
+	cluster.Config = config
+	if cluster.WithWatch, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
 		return 0, err
 	}
 
@@ -169,13 +169,4 @@ func webhookConfiguration() (*admissionv1.MutatingWebhookConfiguration, error) {
 	}
 	var configuration admissionv1.MutatingWebhookConfiguration
 	return &configuration, yaml.UnmarshalStrict(content, &configuration)
-}
-
-func newNamespace(t *testing.T) string {
-	t.Helper()
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	if err := cluster.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
-	return namespace.Name
 }

@@ -78,9 +78,7 @@ func named(namespace string) *metav1.LabelSelector {
 // createWebhooks has the API server call webhooks until the test ends. It watches configurations, and uses a new one a moment later.
 func createWebhooks(t *testing.T, configuration *admissionv1.MutatingWebhookConfiguration) {
 	t.Helper()
-	if err := cluster.Create(t.Context(), configuration); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, configuration)
 	t.Cleanup(func() {
 		if err := cluster.Delete(context.WithoutCancel(t.Context()), configuration); err != nil {
 			t.Error(err)
@@ -108,7 +106,7 @@ func callOther(t *testing.T, namespace, name, path string) {
 		}},
 	})
 	wait.For(t, "the webhook "+path, func(ctx context.Context) error {
-		pod := plainPod(namespace, "probe", nil, echo("a"))
+		pod := podWithLabels(namespace, "probe", nil, echo("a"))
 		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
 			return err
 		}
@@ -129,14 +127,12 @@ func TestOtherWebhooks(t *testing.T) {
 	const before, after = "a", "z"
 	for _, order := range []struct{ container, env string }{{before, before}, {before, after}, {after, before}, {after, after}} {
 		t.Run(fmt.Sprintf("container %s, env %s", order.container, order.env), func(t *testing.T) {
-			namespace := newNamespace(t)
+			namespace := cluster.NewNamespace(t, "privileged")
 			callOther(t, namespace, order.container+"1", appendsContainer)
 			callOther(t, namespace, order.env+"2", addsEnv)
 			task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "template", Namespace: namespace}}
 			task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
-			if err := cluster.Create(t.Context(), task); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, task)
 			placeholder := corev1.Container{Name: "task", Image: "task"}
 			steps := map[string]string{contract.StepsAnnotation: "a,b"}
 			for name, c := range map[string]struct {
@@ -144,10 +140,10 @@ func TestOtherWebhooks(t *testing.T) {
 				annotations map[string]string
 				proxyIsStep bool
 			}{
-				"that names its steps": {pod: plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b")), annotations: steps},
-				"that names a Task":    {pod: plainPod(namespace, "x", taskLabel("template"), placeholder)},
+				"that names its steps": {pod: podWithLabels(namespace, "x", sequentialLabel(), echo("a"), echo("b")), annotations: steps},
+				"that names a Task":    {pod: podWithLabels(namespace, "x", taskLabel("template"), placeholder)},
 				// Nobody can tell a container that another webhook has put there before from one of the user's.
-				"whose containers are all steps": {pod: plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b")), proxyIsStep: order.container == before},
+				"whose containers are all steps": {pod: podWithLabels(namespace, "x", sequentialLabel(), echo("a"), echo("b")), proxyIsStep: order.container == before},
 			} {
 				for delivery, all := range map[string]string{
 					contract.DeliveryInit:  "a has it, b has it, proxy has it, taskflow-agent has it",
@@ -156,9 +152,7 @@ func TestOtherWebhooks(t *testing.T) {
 					pod := c.pod.DeepCopy()
 					pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
 					maps.Copy(pod.Annotations, c.annotations)
-					if err := cluster.Create(t.Context(), pod, client.DryRunAll); err != nil {
-						t.Fatal(err)
-					}
+					cluster.Make(t, pod, client.DryRunAll)
 					want := map[string]string{"a": "1 echo a", "b": "2 echo b"}
 					if c.proxyIsStep {
 						want["proxy"] = "3 proxy"

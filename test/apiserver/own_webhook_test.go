@@ -33,7 +33,7 @@ func TestOperatorsRightOnItsWebhook(t *testing.T) {
 		t.Fatal(err)
 	}
 	content = bytes.Replace(content, []byte("resourceNames: [taskflow]"), []byte("resourceNames: ["+name+"]"), 1)
-	operators := operatorsAccount(t)
+	operators := cluster.As(t, operator, "system:masters")
 	change := func(as client.Client, edit func(*admissionv1.MutatingWebhookConfiguration)) error {
 		var now admissionv1.MutatingWebhookConfiguration
 		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(configuration), &now); err != nil {

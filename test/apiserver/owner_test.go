@@ -10,36 +10,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
-
-// asUser returns a client of somebody who may do everything, and isn't the operator.
-func asUser(t *testing.T, name string, groups ...string) client.Client {
-	t.Helper()
-	config := rest.CopyConfig(environment.Config)
-	config.Impersonate = rest.ImpersonationConfig{UserName: name, Groups: append(groups, "system:masters")}
-	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return as
-}
 
 // TestForgedOwnership proves that nobody but the operator gets a Pod that counts as a Task's own: the webhook refuses it, and the policy alone
 // refuses it, too, when it is created and when it is updated; and that a Pod of the Task's stays editable.
 func TestForgedOwnership(t *testing.T) {
-	namespace := newNamespace(t)
-	task := taskOf(namespace, "served", "a", "b")
+	namespace := cluster.NewNamespace(t, "privileged")
+	task := echoTask(namespace, "served", "a", "b")
 	task.Spec.Suspend = true
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
-	user := asUser(t, "mallory")
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to be suspended", harness.InPhase(v1alpha1.TaskSuspended))
+	user := cluster.As(t, "mallory", "system:masters")
 	create := func(as client.Client, in string, edits ...func(*corev1.Pod)) error {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: in, Name: task.Name, Labels: map[string]string{contract.SequentialLabel: "true"}},
@@ -78,7 +64,7 @@ func TestForgedOwnership(t *testing.T) {
 	})
 	assertRefused(create(user, unseen), "")
 	assertRefused(create(user, unseen, own), owner)
-	assertRefused(create(operatorsAccount(t), unseen, own), "")
+	assertRefused(create(cluster.As(t, operator, "system:masters"), unseen, own), "")
 	assertRefused(create(user, unseen, own, func(pod *corev1.Pod) { pod.OwnerReferences[0].Controller = nil }), "")
 	assertRefused(create(user, unseen, own, func(pod *corev1.Pod) { pod.OwnerReferences[0].APIVersion = "example.com/v1" }), "")
 
@@ -102,7 +88,7 @@ func TestForgedOwnership(t *testing.T) {
 	}
 	assertRefused(update(user, own), owner)
 	assertRefused(update(user, relabel("1")), "")
-	assertRefused(update(operatorsAccount(t), own), "")
+	assertRefused(update(cluster.As(t, operator, "system:masters"), own), "")
 	assertRefused(update(user, relabel("2")), "")
 	assertRefused(update(user, func(pod *corev1.Pod) { pod.OwnerReferences[0].UID = "another" }), owner)
 	assertRefused(update(user, func(pod *corev1.Pod) { pod.OwnerReferences = nil }), "")

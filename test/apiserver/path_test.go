@@ -72,7 +72,7 @@ func TestPathIsToldToNobody(t *testing.T) {
 		"as it was, with the policy Fail": {address: closed, policy: admissionv1.Fail, told: true, text: "failed calling webhook"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			namespace := newNamespace(t)
+			namespace := cluster.NewNamespace(t, "privileged")
 			configuration, err := webhookConfiguration()
 			if err != nil {
 				t.Fatal(err)
@@ -102,7 +102,7 @@ func TestPathIsToldToNobody(t *testing.T) {
 			createWebhooks(t, configuration)
 			var refusal error
 			wait.For(t, "the refusal", func(ctx context.Context) error {
-				refusal = cluster.Create(ctx, plainPod(namespace, "pod", sequentialLabel(), echo("a")), client.DryRunAll)
+				refusal = cluster.Create(ctx, podWithLabels(namespace, "pod", sequentialLabel(), echo("a")), client.DryRunAll)
 				if refusal == nil {
 					return errNotYet
 				}
@@ -130,9 +130,7 @@ func TestWhoReadsThePath(t *testing.T) {
 					Group: admissionv1.GroupName, Resource: "mutatingwebhookconfigurations", Verb: verb, Name: "taskflow",
 				},
 			}}
-			if err := cluster.Create(t.Context(), review); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, review)
 			if review.Status.Allowed != want {
 				t.Errorf("the ClusterRole %s allows to %s it: %t, want %t", role, verb, review.Status.Allowed, want)
 			}
@@ -154,14 +152,10 @@ func bindRole(t *testing.T, user, role string) {
 	}
 	known := binding.DeepCopy()
 	for _, object := range []client.Object{binding, marker} {
-		if err := cluster.Create(t.Context(), object); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, object)
 	}
 	known.RoleRef.Name = marker.Name // created later, so that the API server knows both when it knows this one
-	if err := cluster.Create(t.Context(), known); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, known)
 	t.Cleanup(func() {
 		for _, object := range []client.Object{binding, known, marker} {
 			_ = cluster.Delete(context.WithoutCancel(t.Context()), object)

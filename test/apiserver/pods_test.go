@@ -21,31 +21,13 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
-
-// plainPod is a Pod of a user's with a label.
-func plainPod(namespace, name string, labels map[string]string, containers ...corev1.Container) *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: labels},
-		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers},
-	}
-}
 
 func sequentialLabel() map[string]string { return map[string]string{contract.SequentialLabel: "true"} }
 
 func taskLabel(name string) map[string]string { return map[string]string{contract.TaskLabel: name} }
-
-func echo(name string) corev1.Container {
-	return corev1.Container{Name: name, Image: "busybox", Command: []string{"echo"}, Args: []string{name}}
-}
-
-func createPod(t *testing.T, pod *corev1.Pod) {
-	t.Helper()
-	if err := cluster.Create(t.Context(), pod); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // agents are the commands behind the agents of a Pod, each with its number in the sequence.
 func agents(t *testing.T, pod *corev1.Pod) map[string]string {
@@ -99,9 +81,9 @@ func wantEvents(t *testing.T, object client.Object, want ...string) {
 // A Pod with the label needs no Task: its annotations and its events carry the progress, each turn once. The first step waits until
 // the helper is ready.
 func TestPlainPod(t *testing.T) {
-	pod := plainPod(newNamespace(t), "plain", sequentialLabel(), echo("a"), echo("helper"), echo("b"))
+	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "plain", sequentialLabel(), echo("a"), echo("helper"), echo("b"))
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "a,b"}
-	createPod(t, pod)
+	cluster.Make(t, pod)
 	if diff := cmp.Diff(map[string]string{"a": "1 echo a", "b": "2 echo b"}, agents(t, pod)); diff != "" {
 		t.Errorf("what the agents are told (-want +got):\n%s", diff)
 	}
@@ -136,22 +118,22 @@ func TestPlainPod(t *testing.T) {
 
 // The events of a Task name each of its steps: the API's rule is that events with the same reason about the same are one.
 func TestTaskEventsNameEachStep(t *testing.T) {
-	task := newTask(t, newNamespace(t), "told", "a", "b")
+	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "told", "a", "b")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, running(), running())
-	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "a" && s.Phase == v1alpha1.TaskRunning })
+	cluster.AwaitTask(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "a" && s.Phase == v1alpha1.TaskRunning })
 	setStates(t, pod, corev1.PodRunning, ended(0), running())
 	awaitOrder(t, pod, "2")
-	awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Order == 2 })
+	cluster.AwaitTask(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Order == 2 })
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
-	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 	wantEvents(t, task, `Normal PodCreated: created the Pod "told"`, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`,
 		`Normal StepStarted: step "b" has started`, `Normal StepSucceeded: step "b" has ended well`, "Normal Complete: all steps succeeded")
 }
 
 // A suspended Task serves as a template, also for a Pod of its own name, and is not touched by what becomes of that.
 func TestPodThatNamesATask(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "build", Namespace: namespace}}
 	task.Spec.Suspend = true
 	task.Spec.Steps = []v1alpha1.Step{
@@ -159,15 +141,13 @@ func TestPodThatNamesATask(t *testing.T) {
 		{Container: corev1.Container{Name: "compile", Image: "busybox", Args: []string{"all"}}, Script: "make $1"},
 	}
 	task.Spec.Sidecars = []corev1.Container{echo("db")}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	awaitStatus(t, task, "the suspension", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the suspension", harness.InPhase(v1alpha1.TaskSuspended))
 	version := task.ResourceVersion
 
 	fetch := corev1.Container{Name: "fetch", Image: "task", Env: []corev1.EnvVar{{Name: "A", Value: "b"}}}
-	pod := plainPod(namespace, "build", taskLabel("build"), fetch)
-	createPod(t, pod)
+	pod := podWithLabels(namespace, "build", taskLabel("build"), fetch)
+	cluster.Make(t, pod)
 	if diff := cmp.Diff(map[string]string{"fetch": "1 echo fetch", "compile": "2 /bin/sh /taskflow/scripts/2 all"}, agents(t, pod)); diff != "" {
 		t.Errorf("what the agents are told (-want +got):\n%s", diff)
 	}
@@ -191,13 +171,13 @@ func TestPodThatNamesATask(t *testing.T) {
 // Nobody but the Task controller makes the Pods of a Task: one that only names it, and has the name that the Task's own would have, is
 // not taken for it.
 func TestForgedPod(t *testing.T) {
-	namespace := newNamespace(t)
-	task := newTask(t, namespace, "real", "a")
+	namespace := cluster.NewNamespace(t, "privileged")
+	task := makeEchoTask(t, namespace, "real", "a")
 	awaitPod(t, task)
-	forged := plainPod(namespace, "real-retry-1", taskLabel("real"), corev1.Container{Name: "task", Image: "task"})
+	forged := podWithLabels(namespace, "real-retry-1", taskLabel("real"), corev1.Container{Name: "task", Image: "task"})
 	forged.OwnerReferences = []metav1.OwnerReference{{APIVersion: "api.practice.com/v1alpha1", Kind: "Task", Name: "real", UID: "11111111-1111-1111-1111-111111111111"}}
-	createPod(t, forged)
-	before := awaitStatus(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName == "real" })
+	cluster.Make(t, forged)
+	before := cluster.AwaitTask(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName == "real" })
 	setStates(t, forged, corev1.PodRunning, ended(1))
 	wait.For(t, "the halt of the forged Pod", func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(forged), forged); err != nil {
@@ -218,17 +198,15 @@ func TestForgedPod(t *testing.T) {
 
 // A Task and a Pod that names it may be created at the same time (PEERS row 25); one whose Task is missing is refused with a sentence.
 func TestTaskAndPodAtOnce(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	for i := range 20 {
 		name := fmt.Sprintf("at-once-%d", i)
 		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
 		task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}}
-		if err := cluster.Create(t.Context(), task); err != nil {
-			t.Fatal(err)
-		}
-		createPod(t, plainPod(namespace, name, taskLabel(name), corev1.Container{Name: "task", Image: "task"}))
+		cluster.Make(t, task)
+		cluster.Make(t, podWithLabels(namespace, name, taskLabel(name), corev1.Container{Name: "task", Image: "task"}))
 	}
-	err := cluster.Create(t.Context(), plainPod(namespace, "missing", taskLabel("missing"), corev1.Container{Name: "task", Image: "task"}))
+	err := cluster.Create(t.Context(), podWithLabels(namespace, "missing", taskLabel("missing"), corev1.Container{Name: "task", Image: "task"}))
 	want := fmt.Sprintf(`metadata.labels: taskflow.practice.com/task names the Task "missing", and the namespace %q has none of that name: create it, or correct the name`, namespace)
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("the error is %v, and not %q", err, want)
@@ -238,25 +216,25 @@ func TestTaskAndPodAtOnce(t *testing.T) {
 // What is odd or wrong is said to whoever creates the Pod; a Pod without a label, and one in a namespace of the cluster's own, is
 // none of taskflow's business (PEERS row 21).
 func TestPodsOfOthers(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	t.Run("refused", func(t *testing.T) {
-		pod := plainPod(namespace, "refused", map[string]string{contract.SequentialLabel: "True"}, echo("a"))
+		pod := podWithLabels(namespace, "refused", map[string]string{contract.SequentialLabel: "True"}, echo("a"))
 		err := cluster.Create(t.Context(), pod)
 		if want := `metadata.labels: taskflow.practice.com/sequential is "True": set it to "true", or remove it`; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, and not %q", err, want)
 		}
 	})
 	untouched := map[string]*corev1.Pod{
-		"no label":         plainPod(namespace, "unlabelled", nil, echo("a")),
-		"false":            plainPod(namespace, "false", map[string]string{contract.SequentialLabel: "false"}, echo("a")),
-		"in kube-system":   plainPod("kube-system", "labelled", sequentialLabel(), echo("a")),
-		"the steps' alone": plainPod(namespace, "annotated", nil, echo("a")),
+		"no label":         podWithLabels(namespace, "unlabelled", nil, echo("a")),
+		"false":            podWithLabels(namespace, "false", map[string]string{contract.SequentialLabel: "false"}, echo("a")),
+		"in kube-system":   podWithLabels("kube-system", "labelled", sequentialLabel(), echo("a")),
+		"the steps' alone": podWithLabels(namespace, "annotated", nil, echo("a")),
 	}
 	untouched["the steps' alone"].Annotations = map[string]string{contract.StepsAnnotation: "a"}
 	for name, pod := range untouched {
 		t.Run(name, func(t *testing.T) {
 			want := pod.DeepCopy()
-			createPod(t, pod)
+			cluster.Make(t, pod)
 			t.Cleanup(func() {
 				if err := cluster.Delete(context.WithoutCancel(t.Context()), pod, client.GracePeriodSeconds(0)); err != nil {
 					t.Error(err)
@@ -275,16 +253,14 @@ func TestPodsOfOthers(t *testing.T) {
 // The defaults of a namespace's LimitRange, which the API server has written into the Pod before the webhook sees it, change nothing
 // of what the Task says, and are there for what it doesn't.
 func TestLimitRange(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "defaults", Namespace: namespace}}
 	limits.Spec.Limits = []corev1.LimitRangeItem{{
 		Type:           corev1.LimitTypeContainer,
 		Default:        corev1.ResourceList{"cpu": resource.MustParse("100m"), "memory": resource.MustParse("64Mi")},
 		DefaultRequest: corev1.ResourceList{"cpu": resource.MustParse("50m")},
 	}}
-	if err := cluster.Create(t.Context(), limits); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, limits)
 	large := func(name string) v1alpha1.Step {
 		step := v1alpha1.Step{Container: echo(name)}
 		step.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("2")}
@@ -293,12 +269,10 @@ func TestLimitRange(t *testing.T) {
 	}
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "large", Namespace: namespace}}
 	task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{large("placed"), large("overridden"), large("added")}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	pod := plainPod(namespace, "x", taskLabel("large"), corev1.Container{Name: "task", Image: "task"}, corev1.Container{Name: "overridden", Image: "task"})
+	cluster.Make(t, task)
+	pod := podWithLabels(namespace, "x", taskLabel("large"), corev1.Container{Name: "task", Image: "task"}, corev1.Container{Name: "overridden", Image: "task"})
 	wait.For(t, "the LimitRange to count", func(ctx context.Context) error {
-		plain := plainPod(namespace, "plain", nil, echo("a"))
+		plain := podWithLabels(namespace, "plain", nil, echo("a"))
 		if err := cluster.Create(ctx, plain, client.DryRunAll); err != nil {
 			return err
 		}
@@ -307,7 +281,7 @@ func TestLimitRange(t *testing.T) {
 		}
 		return nil
 	})
-	createPod(t, pod)
+	cluster.Make(t, pod)
 	got := map[string]string{}
 	for _, container := range pod.Spec.Containers {
 		r := container.Resources
@@ -327,19 +301,17 @@ func TestTaskWithoutTheWebhook(t *testing.T) {
 			task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "kube-system"}}
 			task.Spec.Steps = []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
 			task.Spec.Suspend = left
-			if err := cluster.Create(t.Context(), task); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, task)
 			t.Cleanup(func() {
 				if err := cluster.Delete(context.WithoutCancel(t.Context()), task); err != nil {
 					t.Error(err)
 				}
 			})
 			if left {
-				pod := plainPod(task.Namespace, name, nil, echo("a"), echo("b"))
+				pod := podWithLabels(task.Namespace, name, nil, echo("a"), echo("b"))
 				pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
 				metav1.SetMetaDataAnnotation(&pod.ObjectMeta, contract.TaskUIDAnnotation, string(task.UID))
-				createPod(t, pod)
+				cluster.Make(t, pod)
 				patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":false}}`))
 				if err := cluster.Patch(t.Context(), task, patch); err != nil {
 					t.Fatal(err)
@@ -358,8 +330,8 @@ func TestTaskWithoutTheWebhook(t *testing.T) {
 
 // A debugger can be put into a Pod as ever: an ephemeral container is no step, and nobody waits for it.
 func TestEphemeralContainer(t *testing.T) {
-	pod := plainPod(newNamespace(t), "debugged", sequentialLabel(), echo("a"), echo("b"))
-	createPod(t, pod)
+	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "debugged", sequentialLabel(), echo("a"), echo("b"))
+	cluster.Make(t, pod)
 	debugger := corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debugger", Image: "busybox"}}
 	pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, debugger)
 	if err := cluster.SubResource("ephemeralcontainers").Update(t.Context(), pod); err != nil {
@@ -374,11 +346,9 @@ func TestEphemeralContainer(t *testing.T) {
 
 // A dry run shows what the Pod would be, and leaves nothing.
 func TestDryRun(t *testing.T) {
-	pod := plainPod(newNamespace(t), "", sequentialLabel(), echo("a"), echo("b"))
+	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "", sequentialLabel(), echo("a"), echo("b"))
 	pod.GenerateName = "dry-"
-	if err := cluster.Create(t.Context(), pod, client.DryRunAll); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, pod, client.DryRunAll)
 	if diff := cmp.Diff(map[string]string{"a": "1 echo a", "b": "2 echo b"}, agents(t, pod)); diff != "" {
 		t.Errorf("what the agents are told (-want +got):\n%s", diff)
 	}

@@ -38,7 +38,7 @@ func TestPolicyCost(t *testing.T) {
 		"a foreign Pod of the usual kind":    {ObjectMeta: metav1.ObjectMeta{Name: "usual-foreign"}},
 	}
 	cases["a sequential Pod with labels"].Labels[contract.SequentialLabel] = "true"
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	for name, pod := range cases {
 		pod.Namespace = namespace
 		pod.Spec = corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a", Command: []string{"a"}}}}

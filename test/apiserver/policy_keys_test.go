@@ -89,7 +89,7 @@ func filled(t *testing.T, as client.Client, namespace, manifest string, own, job
 // TestUnknownKeysAreWarnedOf proves that a label or an annotation of taskflow's that has no effect, because it is misspelt, in another place
 // than the Pod template, or without the label that it needs, is warned of when its object is created; and that no other object has a warning.
 func TestUnknownKeysAreWarnedOf(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	as, handler := warned(t)
 	const misspelt = `{labels: {taskflow.practice.com/sequentail: "true"}}`
 	installPolicy(t, "keys.yaml", namespace, func() error {
@@ -184,7 +184,7 @@ func TestUnknownKeysAreWarnedOf(t *testing.T) {
 // TestTemplatesAreRefused proves that a template whose Pods the webhook would refuse is refused when its object is created: a Job would
 // otherwise wait forever, and nothing but an event would say why.
 func TestTemplatesAreRefused(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	const sequential, odd = `{labels: {taskflow.practice.com/sequential: "true"}}`, `{labels: {taskflow.practice.com/sequential: "yes"}}`
 	const appSequential = `{labels: {app: a, taskflow.practice.com/sequential: "true"}}`
 	installPolicy(t, "templates.yaml", namespace, func() error { return filled(t, cluster, namespace, jobWith, "", "", odd) })
@@ -235,13 +235,11 @@ func TestTemplatesAreRefused(t *testing.T) {
 // TestOldTemplatesCanBeEdited proves that an object which was created before the policy can still be changed, as long as the keys that it
 // refuses stay as they are: else nobody could scale it down, or remove its finalizers.
 func TestOldTemplatesCanBeEdited(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	object := parse(t, strings.NewReplacer("KIND", "Deployment", "OWN", "{name: old}", "TEMPLATE",
 		`{labels: {app: a, taskflow.practice.com/sequential: "true"}}`).Replace(foreverWith))
 	object.SetNamespace(namespace)
-	if err := cluster.Create(t.Context(), object); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, object)
 	patch := func(patch string) error {
 		return cluster.Patch(t.Context(), object.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
 	}
@@ -262,15 +260,13 @@ func TestOldTemplatesCanBeEdited(t *testing.T) {
 // TestPriorityClassIsTheOperators proves that no Pod of another namespace may have the operator's PriorityClass, which evicts other Pods.
 func TestPriorityClassIsTheOperators(t *testing.T) {
 	class := parse(t, `{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: taskflow-operator}, value: 1000000000}`)
-	if err := cluster.Create(t.Context(), class); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, class)
 	t.Cleanup(func() {
 		if err := cluster.Delete(context.WithoutCancel(t.Context()), class); err != nil {
 			t.Error(err)
 		}
 	})
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	create := func(class string) error {
 		return cluster.Create(t.Context(), &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pod"},
@@ -292,7 +288,7 @@ func TestPriorityClassIsTheOperators(t *testing.T) {
 // TestUnwatchedNamespacesAreRefused proves that nothing waits forever in a namespace that the operator doesn't look after: a Task, and a Job or
 // CronJob with steps, are refused there, and others aren't.
 func TestUnwatchedNamespacesAreRefused(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	installPolicy(t, "../namespaced/unwatched.yaml", namespace, func() error { return filled(t, cluster, namespace, taskWith, "", "", "") })
 	const sequential, named = `{labels: {taskflow.practice.com/sequential: "true"}}`, `{labels: {taskflow.practice.com/task: t}}`
 	for name, c := range map[string]struct {

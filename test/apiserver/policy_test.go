@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -55,9 +54,7 @@ func installPolicyContent(t *testing.T, content []byte, namespace string, probe 
 				t.Fatal(err)
 			}
 		}
-		if err := cluster.Create(t.Context(), &object); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, &object)
 		t.Cleanup(func() {
 			if err := cluster.Delete(context.WithoutCancel(t.Context()), &object); err != nil {
 				t.Error(err)
@@ -76,24 +73,10 @@ func namespaceNamed(name string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
-// operatorsAccount is the API server's client for the operator's ServiceAccount.
-func operatorsAccount(t *testing.T) client.Client {
-	t.Helper()
-	config := rest.CopyConfig(environment.Config)
-	config.Impersonate = rest.ImpersonationConfig{
-		UserName: operator, Groups: []string{"system:masters"},
-	}
-	as, err := client.New(config, client.Options{Scheme: cluster.Scheme()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return as
-}
-
 // TestAnnotationsAreTaskflows proves that nobody but the operator changes taskflow's annotations and labels of a Pod, whichever way
 // there is to do it, and that all else goes on working.
 func TestAnnotationsAreTaskflows(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace, Name: "pod",
@@ -107,9 +90,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 			{Name: "a", Image: "a", Command: []string{"a"}}, {Name: "b", Image: "b", Command: []string{"b"}},
 		}},
 	}
-	if err := cluster.Create(t.Context(), pod); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, pod)
 	key := client.ObjectKeyFromObject(pod)
 	if diff := cmp.Diff("1", pod.Annotations[contract.OrderAnnotation]); diff != "" {
 		t.Fatalf("order (-want +got):\n%s", diff)
@@ -130,7 +111,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		probes++
 		return annotate(cluster, contract.OrderAnnotation, strconv.Quote(strconv.Itoa(probes)), "")
 	})
-	if err := annotate(operatorsAccount(t), contract.OrderAnnotation, `"1"`, ""); err != nil {
+	if err := annotate(cluster.As(t, operator, "system:masters"), contract.OrderAnnotation, `"1"`, ""); err != nil {
 		t.Fatal(err)
 	}
 
@@ -161,7 +142,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		return "metadata.labels: " + key + " is fixed when the Pod is created: leave it as it is, or create another Pod"
 	}
 	const script = contract.ScriptAnnotationPrefix + "2"
-	account := operatorsAccount(t)
+	account := cluster.As(t, operator, "system:masters")
 	for name, c := range map[string]struct {
 		do      func() error
 		refusal string
@@ -248,7 +229,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	create := func(labels, annotations map[string]string, edits ...func(*corev1.Pod)) error {
 		return createAs(cluster, labels, annotations, edits...)
 	}
-	kubelet, mirror := asUser(t, "system:node:a", "system:nodes"), map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+	kubelet, mirror := cluster.As(t, "system:node:a", "system:nodes", "system:masters"), map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 	onNode := func(pod *corev1.Pod) { pod.Spec.NodeName, pod.Spec.AutomountServiceAccountToken = "a", new(false) }
 	wrapped := func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{contract.AgentPath} }
 	inFront := func(pod *corev1.Pod) { // another webhook's program

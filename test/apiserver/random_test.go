@@ -35,7 +35,7 @@ const randomPods = 2000
 // (every eighth is compared).
 func TestRandomPods(t *testing.T) {
 	seed := randomSeed(t)
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	numbers := make(chan uint64)
 	var workers sync.WaitGroup
 	for range 8 {
@@ -64,7 +64,7 @@ func TestRandomPods(t *testing.T) {
 func TestRandomPodsOfTasks(t *testing.T) {
 	const pods = 200
 	seed := randomSeed(t)
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	for number := range uint64(pods) {
 		random := rand.New(rand.NewPCG(seed, number))
 		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("random-%d", number), Namespace: namespace}}

@@ -44,9 +44,7 @@ func applyRoles(t *testing.T, skip func(*unstructured.Unstructured) bool, files 
 			if object.GetKind() == "" || skip(object) {
 				continue
 			}
-			if err := cluster.Create(t.Context(), object); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, object)
 			t.Cleanup(func() {
 				if err := cluster.Delete(context.WithoutCancel(t.Context()), object); err != nil {
 					t.Error(err)
@@ -73,7 +71,7 @@ func allowed(ctx context.Context, user string, groups []string, a access) (bool,
 // TestOperatorsRights proves what the operator may do with the roles of config/, and what it may not: with a ClusterRoleBinding in all
 // namespaces, and with a RoleBinding in its place in one. PEERS row 23.
 func TestOperatorsRights(t *testing.T) {
-	one, other := newNamespace(t), newNamespace(t)
+	one, other := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "privileged")
 	err := cluster.Create(t.Context(), namespaceNamed("taskflow-system"))
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
@@ -146,9 +144,7 @@ func TestOperatorsRights(t *testing.T) {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "taskflow-operator"},
 			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "taskflow-system", Name: "taskflow-operator"}},
 		}
-		if err := cluster.Create(t.Context(), binding); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, binding)
 		want := map[access]bool{}
 		for a, yes := range everywhere {
 			want[a] = yes
@@ -165,7 +161,7 @@ func TestOperatorsRights(t *testing.T) {
 
 // TestUsersRights proves that who may view or edit in a namespace may do so with Tasks, and not with their status.
 func TestUsersRights(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	applyRoles(t, func(*unstructured.Unstructured) bool { return false }, "rbac/users.yaml")
 	for _, role := range []string{"view", "edit"} {
 		binding := &rbacv1.RoleBinding{
@@ -173,9 +169,7 @@ func TestUsersRights(t *testing.T) {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "taskflow-" + role},
 			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: role}},
 		}
-		if err := cluster.Create(t.Context(), binding); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, binding)
 		var clusterRole rbacv1.ClusterRole
 		if err := cluster.Get(t.Context(), client.ObjectKey{Name: "taskflow-" + role}, &clusterRole); err != nil {
 			t.Fatal(err)

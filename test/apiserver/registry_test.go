@@ -67,7 +67,7 @@ func newRegistry(t *testing.T) http.Handler {
 // wantRefused creates a labelled Pod of a step without a command, and wants to hear why that isn't known.
 func wantRefused(t *testing.T, image, why, remedy string) {
 	t.Helper()
-	pod := plainPod(newNamespace(t), "refused", sequentialLabel(), corev1.Container{Name: "a", Image: image})
+	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "refused", sequentialLabel(), corev1.Container{Name: "a", Image: image})
 	began := time.Now()
 	err := cluster.Create(t.Context(), pod)
 	took := time.Since(began)
@@ -111,12 +111,10 @@ func TestBusyRegistry(t *testing.T) {
 		}
 		behind.ServeHTTP(w, r)
 	}))
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "waiting", Namespace: newNamespace(t)}}
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "waiting", Namespace: cluster.NewNamespace(t, "privileged")}}
 	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{Name: "a", Image: host + "/app:v1"}}}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	status := awaitStatus(t, task, "the Task to wait", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to wait", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
 	want := fmt.Sprintf(`step "a": image "%[1]s/app:v1" cannot be resolved: %[1]s returned status 503; `+
 		`set command, or add the image to images.commands in the operator's configuration`, host)
 	got := status.Conditions[0]

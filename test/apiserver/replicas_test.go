@@ -50,20 +50,16 @@ func registerReplicas(server ctrlwebhook.Server, handler http.Handler) {
 // TestReplicas proves that the API server asks the first replica alone while that is alive, and the second one where it isn't; that no Pod
 // is taken for a sequential one that isn't; and that this is decided as the policy decides it that refuses unmutated Pods.
 func TestReplicas(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	configuration := callReplicas(t, namespace)
 	sameCondition(t, configuration)
-	sequential := func() *corev1.Pod { return plainPod(namespace, "x", sequentialLabel(), echo("a"), echo("b")) }
+	sequential := func() *corev1.Pod { return podWithLabels(namespace, "x", sequentialLabel(), echo("a"), echo("b")) }
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "template"}}
 	task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, task)
 	// A copy of one that has run: without the webhook all of its steps would start at once.
 	mutated := sequential()
-	if err := cluster.Create(t.Context(), mutated, client.DryRunAll); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, mutated, client.DryRunAll)
 	hasRun := func(key, value string) *corev1.Pod {
 		pod := mutated.DeepCopy()
 		pod.ObjectMeta = metav1.ObjectMeta{Name: "copy", Namespace: namespace, Labels: pod.Labels, Annotations: pod.Annotations}
@@ -79,20 +75,18 @@ func TestReplicas(t *testing.T) {
 	}{
 		"both are alive":                         {sequential(), alive, first},
 		"the first one is dead":                  {sequential(), dead, both},
-		"the first one is dead, a Task":          {plainPod(namespace, "x", taskLabel(task.Name), echo("a"), echo("b")), dead, both},
+		"the first one is dead, a Task":          {podWithLabels(namespace, "x", taskLabel(task.Name), echo("a"), echo("b")), dead, both},
 		"a copy, both are alive":                 {hasRun(contract.OrderAnnotation, "2"), alive, first},
 		"a copy, the first one is dead":          {hasRun(contract.OrderAnnotation, "2"), dead, both},
 		"a halted copy":                          {hasRun(contract.HaltAnnotation, "Cancelled"), dead, both},
 		"a copy of one that has not begun":       {hasRun(contract.OrderAnnotation, "1"), dead, first},
-		"without a label, the first one is dead": {plainPod(namespace, "x", nil, echo("a")), dead, ""},
+		"without a label, the first one is dead": {podWithLabels(namespace, "x", nil, echo("a")), dead, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			webhookReplicas[first].dead.Store(c.firstIsDead)
 			defer webhookReplicas[first].dead.Store(false)
 			before := replicaCalls()
-			if err := cluster.Create(t.Context(), c.pod, client.DryRunAll); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, c.pod, client.DryRunAll)
 			after := replicaCalls()
 			asked := strings.Repeat(first, int(after[first]-before[first])) + strings.Repeat(second, int(after[second]-before[second]))
 			if diff := cmp.Diff(c.asked, asked); diff != "" {
@@ -163,7 +157,7 @@ func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookCo
 	createWebhooks(t, configuration)
 	wait.For(t, "the replicas to be asked", func(ctx context.Context) error {
 		before := replicaCalls()["a"]
-		if err := cluster.Create(ctx, plainPod(namespace, "probe", sequentialLabel(), echo("a")), client.DryRunAll); err != nil {
+		if err := cluster.Create(ctx, podWithLabels(namespace, "probe", sequentialLabel(), echo("a")), client.DryRunAll); err != nil {
 			return err
 		}
 		if replicaCalls()["a"] == before {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -40,9 +41,7 @@ func report(t *testing.T, pod *corev1.Pod, reason, message string) {
 		FirstTimestamp: metav1.Now(), LastTimestamp: metav1.Now(), Count: 1,
 		Source: corev1.EventSource{Component: "kubelet", Host: "no-such-node"},
 	}
-	if err := cluster.Create(t.Context(), event); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, event)
 }
 
 // TestSlowStart proves that a Task says what its Pod waits for when the Pod doesn't start, although nothing of the Pod changes, and that a Task
@@ -116,7 +115,7 @@ func TestSlowStart(t *testing.T) {
 			if c.happens != nil {
 				c.happens(t, pod)
 			}
-			awaitStatus(t, task, "the cause", func(s v1alpha1.TaskStatus) bool {
+			cluster.AwaitTask(t, task, "the cause", func(s v1alpha1.TaskStatus) bool {
 				condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 				return condition != nil && fmt.Sprintf("%s %s: %s", condition.Status, condition.Reason, condition.Message) == c.waits
 			})
@@ -160,5 +159,5 @@ func TestCancelUnstarted(t *testing.T) {
 	writeStatus(t, pod, func(pod *corev1.Pod) { // as the kubelet does after the deadline
 		pod.Status.Phase, pod.Status.Reason = corev1.PodFailed, "DeadlineExceeded"
 	})
-	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskCancelled })
+	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskCancelled))
 }

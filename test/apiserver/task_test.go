@@ -20,29 +20,9 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
-
-// newTask creates a Task whose steps have a command.
-func newTask(t *testing.T, namespace, name string, steps ...string) *v1alpha1.Task {
-	t.Helper()
-	task := taskOf(namespace, name, steps...)
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	return task
-}
-
-// taskOf is a Task that is yet to be created.
-func taskOf(namespace, name string, steps ...string) *v1alpha1.Task {
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
-	for _, step := range steps {
-		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{
-			Name: step, Image: "busybox", Command: []string{"echo"}, Args: []string{step},
-		}})
-	}
-	return task
-}
 
 func awaitPod(t *testing.T, task *v1alpha1.Task) *corev1.Pod {
 	t.Helper()
@@ -53,14 +33,9 @@ func awaitPod(t *testing.T, task *v1alpha1.Task) *corev1.Pod {
 	return &pod
 }
 
-func awaitStatus(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
-	t.Helper()
-	return wait.ForTask(t, cluster, task, what, wanted)
-}
-
 func awaitFailed(t *testing.T, task *v1alpha1.Task) *metav1.Condition {
 	t.Helper()
-	status := awaitStatus(t, task, "the Task to fail", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskFailed })
+	status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 	return meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
 }
 
@@ -111,7 +86,7 @@ func ended(code int32) corev1.ContainerState {
 
 // A Task's Pod has the Task's name, belongs to it, and came through the webhook.
 func TestPodOfATask(t *testing.T) {
-	task := newTask(t, newNamespace(t), "made", "a", "b")
+	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "made", "a", "b")
 	pod := awaitPod(t, task)
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil || owner.UID != task.UID {
@@ -137,17 +112,17 @@ func TestPodOfATask(t *testing.T) {
 
 // The order follows the containers' ends, one by one, and the Task's status follows the Pod.
 func TestOrderFollowsTheSteps(t *testing.T) {
-	task := newTask(t, newNamespace(t), "ordered", "a", "b", "c")
+	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "ordered", "a", "b", "c")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, running(), running(), running())
-	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "a" && s.Progress == "0/3" })
+	cluster.AwaitTask(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "a" && s.Progress == "0/3" })
 	setStates(t, pod, corev1.PodRunning, ended(0), running(), running())
 	awaitOrder(t, pod, "2")
-	awaitStatus(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Progress == "1/3" && s.Order == 2 })
+	cluster.AwaitTask(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Progress == "1/3" && s.Order == 2 })
 	setStates(t, pod, corev1.PodRunning, ended(0), ended(0), running())
 	awaitOrder(t, pod, "3")
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0), ended(0))
-	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+	status := cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 	if status.CompletionTime == nil || status.StartTime == nil || status.Duration == "" || status.CurrentStep != "" {
 		t.Errorf("the status at the end is %+v", status)
 	}
@@ -167,7 +142,7 @@ func TestFailureHalts(t *testing.T) {
 		"odd reason":    {end: withReason(ended(2), "Completed"), want: `step "a" failed with exit code 2 (Completed)`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			task := newTask(t, newNamespace(t), "failing", "a", "b")
+			task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "failing", "a", "b")
 			pod := awaitPod(t, task)
 			setStates(t, pod, corev1.PodRunning, test.end, running())
 			failed := awaitFailed(t, task)
@@ -198,18 +173,16 @@ func withReason(state corev1.ContainerState, reason string) corev1.ContainerStat
 
 // Under OnFailure the kubelet starts a failed step again: that is no failure of the Task, and later steps go on waiting.
 func TestOnFailure(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "again", Namespace: namespace}}
 	for _, name := range []string{"a", "b"} {
 		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: name, Image: "x", Command: []string{"x"}}})
 	}
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyOnFailure}}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, task)
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, ended(1), running())
-	awaitStatus(t, task, "the reason of the first try", func(s v1alpha1.TaskStatus) bool {
+	cluster.AwaitTask(t, task, "the reason of the first try", func(s v1alpha1.TaskStatus) bool {
 		return len(s.Steps) == 2 && s.Steps[0].Reason == "Error" && s.Steps[0].State == v1alpha1.StepWaiting
 	})
 	setStates(t, pod, corev1.PodRunning, running(), running())
@@ -221,15 +194,13 @@ func TestOnFailure(t *testing.T) {
 
 // A Pod that is somebody else's is never touched.
 func TestPodNameConflict(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	other := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "taken", Namespace: namespace},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "x", Image: "x"}}},
 	}
-	if err := cluster.Create(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
-	failed := awaitFailed(t, newTask(t, namespace, "taken", "a"))
+	cluster.Make(t, other)
+	failed := awaitFailed(t, makeEchoTask(t, namespace, "taken", "a"))
 	want := []string{v1alpha1.ReasonPodNameConflict, `a Pod named "taken" exists and isn't this Task's: delete or rename it, then create the Task again`}
 	if diff := cmp.Diff(want, []string{failed.Reason, failed.Message}); diff != "" {
 		t.Errorf("condition (-want +got):\n%s", diff)
@@ -245,14 +216,14 @@ func TestPodNameConflict(t *testing.T) {
 
 // A Task that is created again right after it was deleted waits for its old Pod to go, and then runs.
 func TestCreatedAgain(t *testing.T) {
-	namespace := newNamespace(t)
-	first := newTask(t, namespace, "again", "a")
+	namespace := cluster.NewNamespace(t, "privileged")
+	first := makeEchoTask(t, namespace, "again", "a")
 	old := awaitPod(t, first)
 	if err := cluster.Delete(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	second := newTask(t, namespace, "again", "a")
-	awaitStatus(t, second, "the old Pod to be in the way", func(s v1alpha1.TaskStatus) bool {
+	second := makeEchoTask(t, namespace, "again", "a")
+	cluster.AwaitTask(t, second, "the old Pod to be in the way", func(s v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodNameConflict
 	})
@@ -274,13 +245,11 @@ func TestCreatedAgain(t *testing.T) {
 
 // A Pod that the API server finds invalid is the Task's failure, with the API server's words; there is none.
 func TestInvalidPod(t *testing.T) {
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "invalid", Namespace: newNamespace(t)}}
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "invalid", Namespace: cluster.NewNamespace(t, "privileged")}}
 	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{
 		Name: "a", Image: "x", Command: []string{"x"}, VolumeMounts: []corev1.VolumeMount{{Name: "missing", MountPath: "/x"}},
 	}}}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, task)
 	failed := awaitFailed(t, task)
 	if failed.Reason != v1alpha1.ReasonPodInvalid || !strings.Contains(failed.Message, `spec.containers[0].volumeMounts[0].name: Not found: "missing"`) {
 		t.Errorf("the condition is %+v", failed)
@@ -290,15 +259,13 @@ func TestInvalidPod(t *testing.T) {
 
 // The webhook's refusals reach the Task too, and can be mended without it: here by nobody, so it goes on waiting.
 func TestRefusedByTheWebhook(t *testing.T) {
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "refused", Namespace: newNamespace(t)}}
+	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "refused", Namespace: cluster.NewNamespace(t, "privileged")}}
 	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{
 		Name: "a", Image: "x", Command: []string{"x"}, VolumeMounts: []corev1.VolumeMount{{Name: "data", MountPath: "/taskflow"}},
 	}}}
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "data"}}}}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	status := awaitStatus(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 	})
@@ -312,16 +279,14 @@ func TestRefusedByTheWebhook(t *testing.T) {
 // A command that can't be looked up keeps the Task waiting, with the reason; where it never can be, the Task has failed.
 func TestUnresolvedCommand(t *testing.T) {
 	unresolved := func(t *testing.T, image string) *v1alpha1.Task {
-		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "unresolved", Namespace: newNamespace(t)}}
+		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "unresolved", Namespace: cluster.NewNamespace(t, "privileged")}}
 		task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{Name: "a", Image: image}}}
-		if err := cluster.Create(t.Context(), task); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, task)
 		return task
 	}
 	t.Run("its registry is down", func(t *testing.T) {
 		task := unresolved(t, "127.0.0.1:1/image:1")
-		status := awaitStatus(t, task, "the reason", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
+		status := cluster.AwaitTask(t, task, "the reason", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
 		got := status.Conditions[0]
 		want := []string{v1alpha1.ConditionProgressing, v1alpha1.ReasonEntrypointUnresolved, `step "a": image "127.0.0.1:1/image:1" cannot be resolved: 127.0.0.1:1 is unreachable, is not trusted, or does not answer in time; fix image, or set command; the operator's log has the cause`}
 		if diff := cmp.Diff(want, []string{got.Type, got.Reason, got.Message}); diff != "" {
@@ -349,16 +314,16 @@ func wantNoPod(t *testing.T, task *v1alpha1.Task) {
 
 // A status that has not changed is not written, and a change is one write: a watcher sees each state once.
 func TestOneWriteAChange(t *testing.T) {
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	watch, err := cluster.Watch(t.Context(), &v1alpha1.TaskList{}, client.InNamespace(namespace))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer watch.Stop()
-	task := newTask(t, namespace, "counted", "a", "b")
+	task := makeEchoTask(t, namespace, "counted", "a", "b")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, running(), running())
-	awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
+	cluster.AwaitTask(t, task, "step a", harness.InPhase(v1alpha1.TaskRunning))
 	// What changes nothing of the Task's is no reason to write.
 	ready := func(status corev1.ConditionStatus) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
@@ -368,7 +333,7 @@ func TestOneWriteAChange(t *testing.T) {
 	writeStatus(t, pod, ready(corev1.ConditionTrue))
 	writeStatus(t, pod, ready(corev1.ConditionFalse))
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
-	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 
 	// Created, Pod created, step a runs, all ended (and perhaps, in between, the order 2).
 	var versions []string
@@ -398,7 +363,7 @@ func TestOneWriteAChange(t *testing.T) {
 	if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}},"spec":{"backoffLimit":1}}`))); err != nil {
 		t.Fatal(err)
 	}
-	other := newTask(t, namespace, "other", "a") // made after it: when this one has its Pod, that one was seen
+	other := makeEchoTask(t, namespace, "other", "a") // made after it: when this one has its Pod, that one was seen
 	awaitPod(t, other)
 	var last v1alpha1.Task
 	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &last); err != nil {

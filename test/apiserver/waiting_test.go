@@ -27,6 +27,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -107,22 +108,20 @@ func TestStartGrace(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := taskOf(newNamespace(t), "waits", "a", "b")
+			task := echoTask(cluster.NewNamespace(t, "privileged"), "waits", "a", "b")
 			if test.delivery != "" {
 				task.Spec.Template = &v1alpha1.PodTemplate{Metadata: metav1.ObjectMeta{
 					Annotations: map[string]string{contract.DeliveryAnnotation: test.delivery},
 				}}
 			}
-			if err := cluster.Create(t.Context(), task); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, task)
 			pod := awaitPod(t, task)
 			setStates(t, pod, corev1.PodPending, test.before...)
 			awaitOrder(t, pod, test.want.Order)
 			began := time.Now()
 			for _, write := range test.status {
 				writeStatus(t, pod, write)
-				status := awaitStatus(t, task, "what it waits for", func(s v1alpha1.TaskStatus) bool {
+				status := cluster.AwaitTask(t, task, "what it waits for", func(s v1alpha1.TaskStatus) bool {
 					condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 					return condition != nil && condition.Reason+": "+condition.Message == test.waits
 				})
@@ -150,10 +149,10 @@ func TestStartGrace(t *testing.T) {
 // What was mended within the grace is forgotten.
 func TestStartGraceInTime(t *testing.T) {
 	t.Parallel()
-	task := newTask(t, newNamespace(t), "mended", "a")
+	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "mended", "a")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodPending, waiting("ImagePullBackOff", "back-off"))
-	waits := awaitStatus(t, task, "the reason", func(s v1alpha1.TaskStatus) bool {
+	waits := cluster.AwaitTask(t, task, "the reason", func(s v1alpha1.TaskStatus) bool {
 		return slices.ContainsFunc(s.Conditions, func(c metav1.Condition) bool { return c.Reason == v1alpha1.ReasonImagePullBackOff })
 	})
 	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonImagePullBackOff, `container "a" can't start: back-off`)
@@ -200,7 +199,7 @@ func TestCancel(t *testing.T) {
 	t.Run("while it is suspended", func(t *testing.T) {
 		t.Parallel()
 		task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Suspend = true })
-		awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSuspended })
+		cluster.AwaitTask(t, task, "the Task to be suspended", harness.InPhase(v1alpha1.TaskSuspended))
 		cancel(t, task)
 		assertOutcome(t, task, outcome{
 			Phase: v1alpha1.TaskCancelled, Failed: "Cancelled: spec.cancel is true", Steps: []string{"a Skipped Skipped", "b Skipped Skipped"},
@@ -245,10 +244,10 @@ func TestCancel(t *testing.T) {
 			})
 			pod := awaitPod(t, task)
 			setStates(t, pod, corev1.PodRunning, running(), running())
-			awaitStatus(t, task, "step a", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskRunning })
+			cluster.AwaitTask(t, task, "step a", harness.InPhase(v1alpha1.TaskRunning))
 			cancel(t, task)
 			assertHalted(t, pod)
-			awaitStatus(t, task, "the Task to say so", func(s v1alpha1.TaskStatus) bool {
+			cluster.AwaitTask(t, task, "the Task to say so", func(s v1alpha1.TaskStatus) bool {
 				condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 				return condition != nil && condition.Reason == v1alpha1.ReasonCancelled && s.CompletionTime == nil
 			})
@@ -265,10 +264,10 @@ func TestCancel(t *testing.T) {
 		task := makeTask(t)
 		pod := awaitPod(t, task)
 		setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
-		before := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+		before := cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 		cancel(t, task)
 		other := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Cancel = true }) // once this one has ended, that one was seen too
-		awaitStatus(t, other, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+		cluster.AwaitTask(t, other, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
 			t.Fatal(err)
 		}
@@ -278,29 +277,13 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// makeTask creates a Task with the steps a and b.
-func makeTask(t *testing.T, edits ...func(*v1alpha1.Task)) *v1alpha1.Task {
-	t.Helper()
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "made", Namespace: newNamespace(t)}}
-	for _, name := range []string{"a", "b"} {
-		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: corev1.Container{Name: name, Image: "x", Command: []string{"x"}}})
-	}
-	for _, edit := range edits {
-		edit(task)
-	}
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-	return task
-}
-
 // A failed Pod is followed by another, after a pause, as often as backoffLimit says; the earlier ones stay, and the status tells of them.
 func TestBackoffLimit(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 1 })
 	first := awaitPod(t, task)
 	setStates(t, first, corev1.PodRunning, ended(3), running())
-	retrying := awaitStatus(t, task, "the first failure", func(s v1alpha1.TaskStatus) bool { return len(s.Attempts) == 1 })
+	retrying := cluster.AwaitTask(t, task, "the first failure", func(s v1alpha1.TaskStatus) bool { return len(s.Attempts) == 1 })
 	const message = `step "a" failed with exit code 3`
 	failedAt := retrying.Attempts[0].CompletionTime
 	want := []v1alpha1.AttemptStatus{{PodName: "made", CompletionTime: failedAt, Reason: v1alpha1.ReasonStepFailed, Message: message}}
@@ -319,7 +302,7 @@ func TestBackoffLimit(t *testing.T) {
 	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonRetrying, progressing.Message)
 
 	const ending = `the next Pod is created when the failed Pod "made" has ended`
-	awaitStatus(t, task, "the first Pod to be waited for", func(s v1alpha1.TaskStatus) bool {
+	cluster.AwaitTask(t, task, "the first Pod to be waited for", func(s v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 		return condition.Reason == v1alpha1.ReasonPodTerminating && condition.Message == ending && condition.Status == metav1.ConditionTrue
 	})
@@ -342,7 +325,7 @@ func TestBackoffLimit(t *testing.T) {
 	setStates(t, &second, corev1.PodRunning, ended(0), running())
 	awaitOrder(t, &second, "2")
 	setStates(t, &second, corev1.PodRunning, ended(0), ended(4))
-	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	status := cluster.AwaitTask(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 	failed := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
 	if status.Phase != v1alpha1.TaskFailed || failed.Message != `step "b" failed with exit code 4` || status.Attempt != 2 || status.PodName != "made-retry-1" {
 		t.Errorf("the status at the end is %+v", status)
@@ -366,11 +349,11 @@ func TestCancelBetweenAttempts(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 5 })
 	setStates(t, awaitPod(t, task), corev1.PodFailed, ended(3), ended(0))
-	awaitStatus(t, task, "the first failure", func(s v1alpha1.TaskStatus) bool { return len(s.Attempts) == 1 })
+	cluster.AwaitTask(t, task, "the first failure", func(s v1alpha1.TaskStatus) bool { return len(s.Attempts) == 1 })
 	if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true}}`))); err != nil {
 		t.Fatal(err)
 	}
-	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	status := cluster.AwaitTask(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 	if status.Phase != v1alpha1.TaskCancelled || len(status.Attempts) != 1 {
 		t.Errorf("the status at the end is %+v", status)
 	}
@@ -403,7 +386,7 @@ func TestTTL(t *testing.T) {
 			if lived := time.Since(completed); ttl > 0 && (completed.IsZero() || lived < time.Duration(ttl)*time.Second) {
 				t.Errorf("it ended at %s and lived for %s after it, and was to live for %d s", completed, lived, ttl)
 			}
-			awaitStatus(t, keep, "the Task without one", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+			cluster.AwaitTask(t, keep, "the Task without one", harness.InPhase(v1alpha1.TaskSucceeded))
 		})
 	}
 }
@@ -412,9 +395,9 @@ func TestTTL(t *testing.T) {
 // does not keep the Task from being Complete (PEERS row 6).
 func TestInjectedContainer(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	injectProxies(t, namespace)
-	task := newTask(t, namespace, "injected", "a", "b")
+	task := makeEchoTask(t, namespace, "injected", "a", "b")
 	pod := awaitPod(t, task)
 
 	var commands [][]string
@@ -441,7 +424,7 @@ func TestInjectedContainer(t *testing.T) {
 		t.Errorf("the Pod was halted: %s", halt)
 	}
 	setStates(t, pod, corev1.PodRunning, running(), ended(0), ended(0))
-	status := awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
+	status := cluster.AwaitTask(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 	if !meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionComplete) || status.Progress != "2/2" || len(status.Steps) != 2 {
 		t.Errorf("the status is %+v", status)
 	}
@@ -450,9 +433,9 @@ func TestInjectedContainer(t *testing.T) {
 // A container that is no step may fail, too.
 func TestInjectedContainerFails(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "privileged")
 	injectProxies(t, namespace)
-	task := newTask(t, namespace, "injected", "a", "b")
+	task := makeEchoTask(t, namespace, "injected", "a", "b")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, ended(1), running(), running())
 	setStates(t, pod, corev1.PodRunning, ended(1), ended(0), running())
@@ -460,7 +443,7 @@ func TestInjectedContainerFails(t *testing.T) {
 		t.Errorf("the Pod was halted: %s", halt)
 	}
 	setStates(t, pod, corev1.PodFailed, ended(1), ended(0), ended(0))
-	awaitStatus(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.Phase == v1alpha1.TaskSucceeded })
+	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
 // injectProxies is another webhook: it puts a container before all others of the namespace's Pods. taskflow's is called again after it.
@@ -510,21 +493,21 @@ func injectProxies(t *testing.T, namespace string) {
 func TestObservedGeneration(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Suspend = true })
-	awaitStatus(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool {
+	cluster.AwaitTask(t, task, "the Task to be suspended", func(s v1alpha1.TaskStatus) bool {
 		return s.ObservedGeneration == 1 && s.Phase == v1alpha1.TaskSuspended
 	})
 	for number, patch := range []string{`{"spec":{"backoffLimit":1}}`, `{"spec":{"suspend":false}}`} {
 		if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 			t.Fatal(err)
 		}
-		status := awaitStatus(t, task, "the new generation", func(s v1alpha1.TaskStatus) bool { return s.ObservedGeneration == int64(2+number) })
+		status := cluster.AwaitTask(t, task, "the new generation", func(s v1alpha1.TaskStatus) bool { return s.ObservedGeneration == int64(2+number) })
 		for _, condition := range status.Conditions {
 			if condition.Status == metav1.ConditionTrue && condition.ObservedGeneration > status.ObservedGeneration {
 				t.Errorf("the condition is of a later generation than the status: %+v", condition)
 			}
 		}
 	}
-	status := awaitStatus(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
+	status := cluster.AwaitTask(t, task, "the Pod", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
 	if condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionSuspended); condition == nil || condition.Status != metav1.ConditionFalse {
 		t.Errorf("the condition Suspended is %+v", condition)
 	}

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // The attacker is a tenant who names addresses as images, so that the operator, which looks the images up, reaches what the tenant can't.
@@ -31,10 +33,10 @@ func TestRedirectToTheNode(t *testing.T) {
 			}
 		}
 	})
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	for i, target := range targets {
 		for _, way := range []string{"redirect", "token"} {
-			err := cluster.Create(t.Context(), labelledPod(namespace, "pod", lookedUp("only", fmt.Sprintf("%s/%s-%d/app:1", host, way, i))))
+			err := cluster.Create(t.Context(), harness.NewSequentialPod(namespace, "pod", lookedUp("only", fmt.Sprintf("%s/%s-%d/app:1", host, way, i))))
 			if err == nil {
 				t.Errorf("%s to %s: the Pod was admitted", way, target)
 			} else if strings.Contains(err.Error(), "ok") && strings.Contains(err.Error(), "root:") {
@@ -68,13 +70,13 @@ func TestPortScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = closed.Close()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	ports := map[string]string{"closed": closed.Addr().String(), "silent": newTarPit(t).address, "another language": banner.Addr().String()}
 	refusals, messages := map[string]string{}, map[string]string{}
 	for kind, address := range ports {
 		name := strings.ReplaceAll(kind, " ", "-")
-		create(t, newTask(namespace, name, lookedUp("only", address+"/app:1")))
-		err := cluster.Create(t.Context(), labelledPod(namespace, name, lookedUp("only", address+"/app:1")))
+		cluster.Make(t, harness.NewTask(namespace, name, lookedUp("only", address+"/app:1")))
+		err := cluster.Create(t.Context(), harness.NewSequentialPod(namespace, name, lookedUp("only", address+"/app:1")))
 		if err == nil {
 			t.Errorf("a Pod with an image at a port that is %s was admitted", kind)
 			continue
@@ -82,7 +84,7 @@ func TestPortScan(t *testing.T) {
 		refusals[kind] = strings.NewReplacer(address, "ADDRESS", name, "NAME").Replace(err.Error())
 	}
 	for kind, address := range ports {
-		messages[kind] = strings.ReplaceAll(unresolved(t, newTask(namespace, strings.ReplaceAll(kind, " ", "-"))), address, "ADDRESS")
+		messages[kind] = strings.ReplaceAll(unresolved(t, harness.NewTask(namespace, strings.ReplaceAll(kind, " ", "-"))), address, "ADDRESS")
 	}
 	for what, texts := range map[string]map[string]string{"refusal": refusals, "message": messages} {
 		for kind, text := range texts {

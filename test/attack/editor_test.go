@@ -21,7 +21,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/test/tenant"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -30,11 +30,11 @@ import (
 // TestEditorReadsNoPath has somebody with the role edit read what a webhook's caller must know. They can't.
 func TestEditorReadsNoPath(t *testing.T) {
 	t.Parallel()
-	user := tenant.WithClusterRole(t, cluster, newNamespace(t), "edit")
+	user := cluster.WithClusterRole(t, cluster.NewNamespace(t, "baseline"), "edit")
 	if err := user.Get(t.Context(), client.ObjectKey{Name: "taskflow"}, &admissionregistrationv1.MutatingWebhookConfiguration{}); err == nil {
 		t.Error("the webhook's configuration can be read")
 	}
-	if err := user.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-webhook-cert"}, &corev1.Secret{}); err == nil {
+	if err := user.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-webhook-cert"}, &corev1.Secret{}); err == nil {
 		t.Error("the webhook's certificate can be read")
 	}
 }
@@ -44,16 +44,16 @@ func TestEditorReadsNoPath(t *testing.T) {
 // changes.
 func TestEditorForgesAnnotations(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
-	user := tenant.WithRights(t, cluster, namespace, "pods", rbacv1.PolicyRule{
+	namespace := cluster.NewNamespace(t, "baseline")
+	user := cluster.WithRights(t, namespace, "pods", rbacv1.PolicyRule{
 		APIGroups: []string{""}, Verbs: []string{"*"},
 		Resources: []string{"pods", "pods/status", "pods/ephemeralcontainers", "pods/resize", "pods/binding", "bindings"},
 	})
 	newHeldPod := func(name string) *corev1.Pod {
-		pod := labelledPod(namespace, name, shell("first", "true"), shell("second", "true"))
+		pod := harness.NewSequentialPod(namespace, name, harness.Shell("first", "true"), harness.Shell("second", "true"))
 		pod.Spec.SchedulerName = "nobody" // so that it waits for a binding
 		pod.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
-		create(t, pod)
+		cluster.Make(t, pod)
 		return pod
 	}
 	pod := newHeldPod("held")
@@ -110,9 +110,9 @@ func TestEditorForgesAnnotations(t *testing.T) {
 		}
 	}
 	// A Pod of nobody's can't be made to look like one of taskflow's.
-	foreign := newPod(namespace, "foreign", shell("only", "true"))
+	foreign := harness.NewPod(namespace, "foreign", harness.Shell("only", "true"))
 	foreign.Spec.SchedulerName = "nobody"
-	create(t, foreign)
+	cluster.Make(t, foreign)
 	for _, labels := range []string{`{"` + contract.SequentialLabel + `":"true"}`, `{"` + contract.SequentialLabel + `":"true","` + contract.TaskLabel + `":"other"}`} {
 		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":`+labels+`}}`))
 		if err := user.Patch(t.Context(), foreign.DeepCopy(), patch); err == nil {
@@ -144,14 +144,14 @@ func metadata(t *testing.T, pod *corev1.Pod) string {
 func TestEditorSlowsForeignPods(t *testing.T) {
 	// Without the policies alone, the slowest update took up to thirteen times as long as the quickest one. An evaluated policy costs fifty times.
 	const annotations, rounds, each, bound = 40_000, 3, 4, 2
-	namespace := newNamespace(t)
-	pod := newPod(namespace, "foreign", shell("only", "true"))
+	namespace := cluster.NewNamespace(t, "baseline")
+	pod := harness.NewPod(namespace, "foreign", harness.Shell("only", "true"))
 	pod.Spec.SchedulerName = "nobody"
 	pod.Annotations = map[string]string{}
 	for i := range annotations {
 		pod.Annotations[fmt.Sprintf("a%d", i)] = ""
 	}
-	create(t, pod)
+	cluster.Make(t, pod)
 	updates := 0
 	update := func() time.Duration {
 		updates++
@@ -200,9 +200,9 @@ func unbindPolicies(t *testing.T, namespace string) (putBack func()) {
 	if len(removed) == 0 {
 		t.Fatal("no policy of taskflow's is in force")
 	}
-	witness := labelledPod(namespace, fmt.Sprintf("witness-%d", time.Now().UnixNano()), shell("only", "true"))
+	witness := harness.NewSequentialPod(namespace, fmt.Sprintf("witness-%d", time.Now().UnixNano()), harness.Shell("only", "true"))
 	witness.Spec.SchedulerName = "nobody"
-	create(t, witness)
+	cluster.Make(t, witness)
 	inForce := func(ctx context.Context, want bool) error {
 		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+contract.OrderAnnotation+`":"2"}}}`))
 		if refused := cluster.Patch(ctx, witness.DeepCopy(), patch, client.DryRunAll) != nil; refused != want {
@@ -243,7 +243,7 @@ func TestEditorFloodsWithPods(t *testing.T) {
 	for i := range many {
 		containers = append(containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: "a", Command: []string{"a"}})
 	}
-	mounting := []corev1.Container{shell("first", "true"), shell("second", "true")}
+	mounting := []corev1.Container{harness.Shell("first", "true"), harness.Shell("second", "true")}
 	for i := range mounting {
 		for n := range many {
 			mounting[i].VolumeMounts = append(mounting[i].VolumeMounts, corev1.VolumeMount{Name: "v", MountPath: fmt.Sprintf("/%d", n)})
@@ -252,9 +252,9 @@ func TestEditorFloodsWithPods(t *testing.T) {
 	for name, containers := range map[string][]corev1.Container{"containers": containers, "mounts": mounting} {
 		t.Run(name, func(t *testing.T) {
 			before := replicas(t)
-			namespace := newNamespace(t)
-			user := tenant.WithClusterRole(t, cluster, namespace, "edit")
-			huge := labelledPod(namespace, "huge", containers...)
+			namespace := cluster.NewNamespace(t, "baseline")
+			user := cluster.WithClusterRole(t, namespace, "edit")
+			huge := harness.NewSequentialPod(namespace, "huge", containers...)
 			huge.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 			attack := make(chan error, clients)
 			for range clients {
@@ -281,16 +281,16 @@ func TestEditorFloodsWithEvents(t *testing.T) {
 	const events, size, clients = 150, 1 << 20, 4
 	before := replicas(t)
 	waiting := func(namespace string) *v1alpha1.Task {
-		task := newTask(namespace, "waits", shell("only", "true"))
+		task := harness.NewTask(namespace, "waits", harness.Shell("only", "true"))
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: []corev1.Volume{{
 			Name: "missing", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "missing"}},
 		}}}}
 		task.Spec.Steps[0].VolumeMounts = []corev1.VolumeMount{{Name: "missing", MountPath: "/missing"}}
-		create(t, task)
+		cluster.Make(t, task)
 		return task
 	}
-	namespace := newNamespace(t)
-	user := tenant.WithClusterRole(t, cluster, namespace, "edit")
+	namespace := cluster.NewNamespace(t, "baseline")
+	user := cluster.WithClusterRole(t, namespace, "edit")
 	attacker := waiting(namespace)
 	var pod corev1.Pod
 	wait.For(t, "the attacker's Pod", func(ctx context.Context) error {
@@ -310,7 +310,7 @@ func TestEditorFloodsWithEvents(t *testing.T) {
 	if err := flood.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	awaitTask(t, waiting(newNamespace(t)), "another tenant's Task to say what it waits for", func(status v1alpha1.TaskStatus) bool {
+	cluster.AwaitTask(t, waiting(cluster.NewNamespace(t, "baseline")), "another tenant's Task to say what it waits for", func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == "FailedMount"
 	})

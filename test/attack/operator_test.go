@@ -21,8 +21,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/node"
-	"github.com/taskflow/taskflow-operator/test/tenant"
 )
 
 // replica is one of the operator's processes.
@@ -38,7 +38,7 @@ type replica struct {
 func replicas(t *testing.T) []replica {
 	t.Helper()
 	var pods corev1.PodList
-	if err := cluster.List(t.Context(), &pods, client.InNamespace(operatorNamespace)); err != nil {
+	if err := cluster.List(t.Context(), &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 		t.Fatal(err)
 	}
 	var found []replica
@@ -92,7 +92,7 @@ func wantUnharmed(t *testing.T, replicas []replica) (computed time.Duration) {
 func serviceAddresses(t *testing.T, prefix string) []string {
 	t.Helper()
 	var services corev1.ServiceList
-	if err := cluster.List(t.Context(), &services, client.InNamespace(operatorNamespace)); err != nil {
+	if err := cluster.List(t.Context(), &services, client.InNamespace(harness.OperatorNamespace)); err != nil {
 		t.Fatal(err)
 	}
 	var addresses []string
@@ -111,7 +111,7 @@ func serviceAddresses(t *testing.T, prefix string) []string {
 func podAddresses(t *testing.T, port string) []string {
 	t.Helper()
 	var pods corev1.PodList
-	if err := cluster.List(t.Context(), &pods, client.InNamespace(operatorNamespace)); err != nil {
+	if err := cluster.List(t.Context(), &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 		t.Fatal(err)
 	}
 	var addresses []string
@@ -128,9 +128,9 @@ func podAddresses(t *testing.T, port string) []string {
 // scraper returns a function that reads the metrics of one replica, as Prometheus would with a right to, and says how long that took.
 func scraper(t *testing.T) func() (metrics string, took time.Duration, err error) {
 	t.Helper()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "prometheus"}}
-	create(t, account)
+	cluster.Make(t, account)
 	token := &authenticationv1.TokenRequest{}
 	if err := cluster.SubResource("token").Create(t.Context(), account, token); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func scraper(t *testing.T) func() (metrics string, took time.Duration, err error
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "taskflow-metrics-reader"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account.Name}},
 	}
-	create(t, binding)
+	cluster.Make(t, binding)
 	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), binding) })
 	address := "https://" + podAddresses(t, "metrics")[0] + "/metrics"
 	return func() (string, time.Duration, error) {
@@ -171,7 +171,7 @@ func scraper(t *testing.T) func() (metrics string, took time.Duration, err error
 // objects, namespaces or addresses, or to let Pods pass unchanged. Nothing can be changed but the authority of the certificate and the path.
 func TestOperatorIsTakenOver(t *testing.T) {
 	t.Parallel()
-	operator := tenant.As(t, cluster, "system:serviceaccount:"+operatorNamespace+":taskflow-operator", "system:serviceaccounts", "system:serviceaccounts:"+operatorNamespace)
+	operator := cluster.AsOperator(t)
 	type configuration = admissionregistrationv1.MutatingWebhookConfiguration
 	for name, c := range map[string]struct {
 		change  func(*configuration)

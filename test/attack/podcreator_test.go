@@ -17,7 +17,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/test/tenant"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // The attacker may create and read Pods in a namespace, and nothing else: no Tasks, no Secrets. CI systems and workflow engines often have
@@ -25,31 +25,31 @@ import (
 
 func podCreator(t *testing.T, namespace string) client.Client {
 	t.Helper()
-	return tenant.WithRights(t, cluster, namespace, "pod-creator", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "delete"}})
+	return cluster.WithRights(t, namespace, "pod-creator", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "delete"}})
 }
 
 // TestPodCreatorForgesOwnership has somebody create a Pod that says it was made for another's suspended Task. The Pod is refused; or else the
 // Task stays as it is.
 func TestPodCreatorForgesOwnership(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	user := podCreator(t, namespace)
-	task := newTask(namespace, "deploy", shell("check", "false"), shell("deploy", "false"))
+	task := harness.NewTask(namespace, "deploy", harness.Shell("check", "false"), harness.Shell("deploy", "false"))
 	task.Spec.Suspend = true
-	create(t, task)
-	awaitTask(t, task, "the Task to be suspended", inPhase(v1alpha1.TaskSuspended))
-	pod := labelledPod(namespace, task.Name, shell("check", "true"), shell("deploy", "true"))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to be suspended", harness.InPhase(v1alpha1.TaskSuspended))
+	pod := harness.NewSequentialPod(namespace, task.Name, harness.Shell("check", "true"), harness.Shell("deploy", "true"))
 	pod.Labels[contract.TaskLabel] = task.Name
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "check,deploy", contract.OptionsAnnotation: `{"check":{"continueOnError":true}}`}
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
 	if err := user.Create(t.Context(), pod); err != nil {
 		t.Logf("the Pod was refused: %v", err)
 	} else {
-		awaitEnd(t, pod)
+		cluster.AwaitPod(t, pod, corev1.PodSucceeded, corev1.PodFailed)
 	}
-	later := newTask(namespace, "later", shell("only", "true"))
-	create(t, later)
-	awaitTask(t, later, "a later Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	later := harness.NewTask(namespace, "later", harness.Shell("only", "true"))
+	cluster.Make(t, later)
+	cluster.AwaitTask(t, later, "a later Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
 		t.Fatal(err)
 	}
@@ -62,16 +62,16 @@ func TestPodCreatorForgesOwnership(t *testing.T) {
 // create Pods there may run the Task, too (docs/security.md). It isn't in another one, however the name is written.
 func TestPodCreatorReadsTasks(t *testing.T) {
 	t.Parallel()
-	namespace, elsewhere := newNamespace(t), newNamespace(t)
+	namespace, elsewhere := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	user := podCreator(t, namespace)
 	for _, in := range []string{namespace, elsewhere} {
-		task := newTask(in, "backup-of-"+in, shell("dump", "true"))
+		task := harness.NewTask(in, "backup-of-"+in, harness.Shell("dump", "true"))
 		task.Spec.Steps[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: password}}
 		task.Spec.Suspend = true
-		create(t, task)
+		cluster.Make(t, task)
 	}
 	reads := func(name string) bool {
-		pod := newPod(namespace, "reader", corev1.Container{Name: "task", Image: "task"})
+		pod := harness.NewPod(namespace, "reader", corev1.Container{Name: "task", Image: "task"})
 		pod.Labels = map[string]string{contract.TaskLabel: name}
 		err := user.Create(t.Context(), pod, client.DryRunAll)
 		return err == nil && slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
@@ -92,8 +92,8 @@ func TestPodCreatorReadsTasks(t *testing.T) {
 // refused.
 func TestPodCreatorTakesThePriority(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
-	pod := newPod(namespace, "important", shell("only", "true"))
+	namespace := cluster.NewNamespace(t, "baseline")
+	pod := harness.NewPod(namespace, "important", harness.Shell("only", "true"))
 	pod.Spec.PriorityClassName = "taskflow-operator"
 	if err := podCreator(t, namespace).Create(t.Context(), pod, client.DryRunAll); err == nil {
 		t.Errorf("the Pod was admitted with priority %d", *pod.Spec.Priority)
@@ -104,11 +104,11 @@ func TestPodCreatorTakesThePriority(t *testing.T) {
 // agent. It is refused.
 func TestPodCreatorFakesTheAgent(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	user := podCreator(t, namespace)
 	for _, delivery := range []string{contract.DeliveryInit, contract.DeliveryImage} {
 		t.Run(delivery, func(t *testing.T) {
-			pod := labelledPod(namespace, "fake", shell("first", "true"), shell("second", "true"))
+			pod := harness.NewSequentialPod(namespace, "fake", harness.Shell("first", "true"), harness.Shell("second", "true"))
 			pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
 			if err := user.Create(t.Context(), pod, client.DryRunAll); err != nil {
 				t.Fatal(err)
@@ -142,14 +142,14 @@ func TestPodCreatorFakesTheAgent(t *testing.T) {
 // Secret of another namespace. Each is refused without a word of what is there.
 func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
 	t.Parallel()
-	namespace, elsewhere := newNamespace(t), newNamespace(t)
+	namespace, elsewhere := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	user := podCreator(t, namespace)
-	create(t, &corev1.Secret{
+	cluster.Make(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: elsewhere, Name: "pull"}, Type: corev1.SecretTypeDockerConfigJson,
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths": {"` + clusterRegistry + `": {"username": "robot", "password": "` + password + `"}}}`)},
 	})
 	refusal := func(secret string) string {
-		pod := labelledPod(namespace, "pod", corev1.Container{Name: "only", Image: clusterRegistry + "/attack/nothing:1"})
+		pod := harness.NewSequentialPod(namespace, "pod", corev1.Container{Name: "only", Image: clusterRegistry + "/attack/nothing:1"})
 		pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: secret}}
 		err := user.Create(t.Context(), pod, client.DryRunAll)
 		if err == nil {
@@ -173,8 +173,8 @@ func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
 // with annotations of hundreds of kilobytes that the operator would keep and take apart. They are refused.
 func TestPodCreatorForgesAStaticPod(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
-	pod := labelledPod(namespace, "static", shell("a", "true"))
+	namespace := cluster.NewNamespace(t, "baseline")
+	pod := harness.NewSequentialPod(namespace, "static", harness.Shell("a", "true"))
 	pod.Annotations = map[string]string{
 		corev1.MirrorPodAnnotationKey: "x",
 		contract.OrderAnnotation:      "1",
@@ -191,12 +191,12 @@ func TestPodCreatorForgesAStaticPod(t *testing.T) {
 func TestPodCreatorNamesALargeTask(t *testing.T) {
 	const steps, variables, clients = 100, 900, 25
 	before := replicas(t)
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	user := podCreator(t, namespace)
-	task := newTask(namespace, "large")
+	task := harness.NewTask(namespace, "large")
 	var containers []corev1.Container
 	for i := range steps {
-		step := shell(fmt.Sprintf("s%d", i), "true")
+		step := harness.Shell(fmt.Sprintf("s%d", i), "true")
 		for n := range variables {
 			step.Env = append(step.Env, corev1.EnvVar{Name: fmt.Sprintf("e%d", n)})
 		}
@@ -204,8 +204,8 @@ func TestPodCreatorNamesALargeTask(t *testing.T) {
 		containers = append(containers, corev1.Container{Name: step.Name, Image: "task"})
 	}
 	task.Spec.Suspend = true
-	create(t, task)
-	pod := newPod(namespace, "small", append(containers, corev1.Container{Name: "wrong", Image: "task"})...)
+	cluster.Make(t, task)
+	pod := harness.NewPod(namespace, "small", append(containers, corev1.Container{Name: "wrong", Image: "task"})...)
 	pod.Labels = map[string]string{contract.TaskLabel: task.Name}
 	var attack sync.WaitGroup
 	for range clients {

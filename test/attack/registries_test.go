@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -89,16 +90,16 @@ func TestSilentRegistries(t *testing.T) {
 	const attackers, rounds, bound = 100, 3, 1.5
 	before := replicas(t)
 	pit := newTarPit(t)
-	attacker, victim := newNamespace(t), newNamespace(t)
+	attacker, victim := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	steps := map[string]corev1.Container{
-		"with a command": shell("only", "true"),
+		"with a command": harness.Shell("only", "true"),
 		"looked up":      lookedUp("only", "devopscube/kubernetes-job-demo:latest"),
 	}
 	took := map[string][2][]time.Duration{}
 	measure := func(beside int) {
 		for kind, step := range steps {
 			times := took[kind]
-			times[beside] = append(times[beside], duration(t, newTask(victim, fmt.Sprintf("task-%d", len(times[0])+len(times[1])), step)))
+			times[beside] = append(times[beside], duration(t, harness.NewTask(victim, fmt.Sprintf("task-%d", len(times[0])+len(times[1])), step)))
 			took[kind] = times
 			if err := cluster.DeleteAllOf(t.Context(), &v1alpha1.Task{}, client.InNamespace(victim)); err != nil {
 				t.Fatal(err)
@@ -111,7 +112,7 @@ func TestSilentRegistries(t *testing.T) {
 	for round := range rounds {
 		measure(0)
 		for i := range attackers {
-			create(t, newTask(attacker, fmt.Sprintf("silent-%d-%d", round, i), lookedUp("only", fmt.Sprintf("%s/app/%d:%d", pit.address, i, round))))
+			cluster.Make(t, harness.NewTask(attacker, fmt.Sprintf("silent-%d-%d", round, i), lookedUp("only", fmt.Sprintf("%s/app/%d:%d", pit.address, i, round))))
 		}
 		wait.For(t, "the registry to be asked", func(context.Context) error {
 			if pit.open.Load() == 0 {
@@ -145,7 +146,7 @@ func TestSilentRegistries(t *testing.T) {
 // duration creates a Task, and returns how long it took until the Task had succeeded.
 func duration(t *testing.T, task *v1alpha1.Task) time.Duration {
 	t.Helper()
-	create(t, task)
+	cluster.Make(t, task)
 	return waited(t, 5*time.Minute, "end of the Task", func(ctx context.Context) (bool, error) {
 		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task)
 		return task.Status.Phase == v1alpha1.TaskSucceeded, err
@@ -231,13 +232,13 @@ func TestHostileRegistries(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			before := replicas(t)
 			host := serveHTTP(t, plainRegistry(i), hostileRegistries[kind])
-			namespace := newNamespace(t)
+			namespace := cluster.NewNamespace(t, "baseline")
 			var admissions sync.WaitGroup
 			for n := range images {
 				image := fmt.Sprintf("%s/app/%d:1", host, n)
-				create(t, newTask(namespace, fmt.Sprintf("task-%d", n), lookedUp("only", image)))
+				cluster.Make(t, harness.NewTask(namespace, fmt.Sprintf("task-%d", n), lookedUp("only", image)))
 				admissions.Go(func() {
-					if err := cluster.Create(t.Context(), labelledPod(namespace, fmt.Sprintf("pod-%d", n), lookedUp("only", image))); err == nil {
+					if err := cluster.Create(t.Context(), harness.NewSequentialPod(namespace, fmt.Sprintf("pod-%d", n), lookedUp("only", image))); err == nil {
 						t.Errorf("a Pod with the image %s was admitted", image)
 					} else if len(err.Error()) > 1024 || strings.Contains(err.Error(), "aaaa") || strings.Contains(err.Error(), "secret of") {
 						t.Errorf("the refusal has %d bytes: %.400s", len(err.Error()), err)
@@ -247,7 +248,7 @@ func TestHostileRegistries(t *testing.T) {
 			admitPods(t, 20, 5*time.Second)
 			admissions.Wait()
 			for n := range images {
-				message := unresolved(t, newTask(namespace, fmt.Sprintf("task-%d", n)))
+				message := unresolved(t, harness.NewTask(namespace, fmt.Sprintf("task-%d", n)))
 				if len(message) > 1024 || strings.Contains(message, "aaaa") || strings.Contains(message, "secret of") {
 					t.Errorf("the message has %d bytes: %.400s", len(message), message)
 				}
@@ -260,7 +261,7 @@ func TestHostileRegistries(t *testing.T) {
 // unresolved waits until a Task says why it has no Pod, and returns that.
 func unresolved(t *testing.T, task *v1alpha1.Task) string {
 	t.Helper()
-	status := awaitTask(t, task, "the Task to say why it has no Pod", func(status v1alpha1.TaskStatus) bool {
+	status := cluster.AwaitTask(t, task, "the Task to say why it has no Pod", func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonEntrypointUnresolved && condition.Message != ""
 	})
@@ -278,9 +279,9 @@ func TestHangingImage(t *testing.T) {
 		}
 		behind.ServeHTTP(w, r)
 	})
-	attacker, victim := newNamespace(t), newNamespace(t)
+	attacker, victim := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	create := func(namespace string, n int, image string) error {
-		pod := labelledPod(namespace, fmt.Sprintf("pod-%d", n), lookedUp("only", host+image))
+		pod := harness.NewSequentialPod(namespace, fmt.Sprintf("pod-%d", n), lookedUp("only", host+image))
 		return cluster.Create(t.Context(), pod, client.DryRunAll)
 	}
 	if err := create(victim, 0, "/others/app:1"); err != nil {

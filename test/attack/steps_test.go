@@ -21,6 +21,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -40,12 +41,12 @@ func TestStepForgesASkip(t *testing.T) {
 	t.Parallel()
 	script := strings.Replace(forge, "RECORD", `\"reason\":\"Skipped\",\"message\":\"mine\",`, 1)
 	steps := func() []corev1.Container {
-		return []corev1.Container{shell("forger", script), shell("second", "echo ran"), shell("third", "echo ran")}
+		return []corev1.Container{harness.Shell("forger", script), harness.Shell("second", "echo ran"), harness.Shell("third", "echo ran")}
 	}
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	t.Run("Job", func(t *testing.T) {
 		t.Parallel()
-		pod := labelledPod(namespace, "", steps()...)
+		pod := harness.NewSequentialPod(namespace, "", steps()...)
 		job := &batchv1.Job{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "job"},
 			Spec: batchv1.JobSpec{
@@ -53,7 +54,7 @@ func TestStepForgesASkip(t *testing.T) {
 				Template:     corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels}, Spec: pod.Spec},
 			},
 		}
-		create(t, job)
+		cluster.Make(t, job)
 		isComplete := false
 		waited(t, 4*time.Minute, "end of the Job", func(ctx context.Context) (bool, error) {
 			err := cluster.Get(ctx, client.ObjectKeyFromObject(job), job)
@@ -75,11 +76,11 @@ func TestStepForgesASkip(t *testing.T) {
 	})
 	t.Run("Task", func(t *testing.T) {
 		t.Parallel()
-		task := newTask(namespace, "task", steps()...)
-		create(t, task)
+		task := harness.NewTask(namespace, "task", steps()...)
+		cluster.Make(t, task)
 		waited(t, 4*time.Minute, "end of the Task", func(ctx context.Context) (bool, error) {
 			err := cluster.Get(ctx, client.ObjectKeyFromObject(task), task)
-			return inPhase(v1alpha1.TaskSucceeded, v1alpha1.TaskFailed)(task.Status), err
+			return harness.InPhase(v1alpha1.TaskSucceeded, v1alpha1.TaskFailed)(task.Status), err
 		})
 		wantCompleteOnlyAfter(t, task.Status.Phase == v1alpha1.TaskSucceeded, namespace, task.Name)
 	})
@@ -88,7 +89,7 @@ func TestStepForgesASkip(t *testing.T) {
 func wantCompleteOnlyAfter(t *testing.T, isComplete bool, namespace, pod string) {
 	t.Helper()
 	for _, step := range []string{"second", "third"} {
-		if ran := logs(t, namespace, pod, step) == "ran\n"; isComplete && !ran {
+		if ran := cluster.Log(t, namespace, pod, step) == "ran\n"; isComplete && !ran {
 			t.Errorf("it is complete, and the step %q never ran", step)
 		}
 	}
@@ -98,14 +99,14 @@ func wantCompleteOnlyAfter(t *testing.T, isComplete bool, namespace, pod string)
 // and its status says of each step whether it ran, and when.
 func TestStepForgesItsEnd(t *testing.T) {
 	t.Parallel()
-	task := newTask(newNamespace(t), "task", shell("forger", strings.Replace(forge, "RECORD", "", 1)+"exit 3"), shell("second", "echo ran"), shell("third", "echo ran"))
-	create(t, task)
-	status := awaitTask(t, task, "the Task to end", inPhase(v1alpha1.TaskSucceeded, v1alpha1.TaskFailed))
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "task", harness.Shell("forger", strings.Replace(forge, "RECORD", "", 1)+"exit 3"), harness.Shell("second", "echo ran"), harness.Shell("third", "echo ran"))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to end", harness.InPhase(v1alpha1.TaskSucceeded, v1alpha1.TaskFailed))
 	if status.Phase != v1alpha1.TaskFailed {
 		t.Errorf("the Task is %s although a step failed", status.Phase)
 	}
 	for _, step := range status.Steps[1:] {
-		ran := logs(t, task.Namespace, task.Name, step.Name) == "ran\n"
+		ran := cluster.Log(t, task.Namespace, task.Name, step.Name) == "ran\n"
 		saysSo := step.State != v1alpha1.StepSkipped && step.StartedAt != nil && step.FinishedAt != nil
 		if ran != saysSo {
 			t.Errorf("the step %q ran: %t, and the status says %+v", step.Name, ran, step)
@@ -134,10 +135,10 @@ func TestStepForgesTimes(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				task := newTask(newNamespace(t), name, shell("forger", script), shell("second", script))
+				task := harness.NewTask(cluster.NewNamespace(t, "baseline"), name, harness.Shell("forger", script), harness.Shell("second", script))
 				task.Spec.TTLSecondsAfterFinished = new(int32(600))
-				create(t, task)
-				awaitTask(t, task, "the Task to end", inPhase(v1alpha1.TaskSucceeded, v1alpha1.TaskFailed))
+				cluster.Make(t, task)
+				cluster.AwaitTask(t, task, "the Task to end", harness.InPhase(v1alpha1.TaskSucceeded, v1alpha1.TaskFailed))
 				created, now := task.CreationTimestamp.Time, time.Now().Add(2*time.Second)
 				within := func(what string, value time.Time) {
 					if value.Before(created.Add(-time.Second)) || value.After(now) {
@@ -163,9 +164,9 @@ func TestStepForgesTimes(t *testing.T) {
 					}
 				}
 				// The ttl isn't over, and a Task that came later has been through the controller.
-				later := newTask(task.Namespace, "later", shell("only", "true"))
-				create(t, later)
-				awaitTask(t, later, "a later Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+				later := harness.NewTask(task.Namespace, "later", harness.Shell("only", "true"))
+				cluster.Make(t, later)
+				cluster.AwaitTask(t, later, "a later Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 				if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
 					t.Errorf("the Task is gone before its ttl: %v", err)
 				}
@@ -196,9 +197,9 @@ func TestStepForgesTexts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(newNamespace(t), name, shell("forger", script), shell("second", "true"))
-			create(t, task)
-			awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+			task := harness.NewTask(cluster.NewNamespace(t, "baseline"), name, harness.Shell("forger", script), harness.Shell("second", "true"))
+			cluster.Make(t, task)
+			cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 			texts := map[string]string{}
 			for _, step := range task.Status.Steps {
 				texts["the reason of "+step.Name], texts["the message of "+step.Name] = step.Reason, step.Message
@@ -241,10 +242,10 @@ func TestStepForgesOtherSteps(t *testing.T) {
 done
 for n in 1 3; do if mount -o remount,rw /taskflow/run/$n 2>/dev/null; then echo "mounted $n"; fi; done
 echo tried`
-	task := newTask(newNamespace(t), "task", shell("first", "true"), shell("forger", script), shell("third", "true"))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	if got := logs(t, task.Namespace, task.Name, "forger"); got != "tried\n" {
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "task", harness.Shell("first", "true"), harness.Shell("forger", script), harness.Shell("third", "true"))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
+	if got := cluster.Log(t, task.Namespace, task.Name, "forger"); got != "tried\n" {
 		t.Errorf("a step could do this to others: %s", got)
 	}
 	var pod corev1.Pod

@@ -25,6 +25,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/oci"
 	"github.com/taskflow/taskflow-operator/test/attack/ask"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // The attacker is a Pod of some tenant's, without a token. It reaches every Service and every Pod, as it does where no NetworkPolicy is in force.
@@ -39,11 +40,11 @@ const openPath = "/unmutated"
 // tells a Task that exists from one that doesn't.
 func TestStrangerReadsNoTask(t *testing.T) {
 	t.Parallel()
-	victim := newNamespace(t)
-	task := newTask(victim, "backup", shell("dump", "pg_dump"))
+	victim := cluster.NewNamespace(t, "baseline")
+	task := harness.NewTask(victim, "backup", harness.Shell("dump", "pg_dump"))
 	task.Spec.Steps[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: password}}
 	task.Spec.Suspend = true
-	create(t, task)
+	cluster.Make(t, task)
 	var requests []ask.Request
 	for _, host := range slices.Concat(serviceAddresses(t, "taskflow-webhook"), podAddresses(t, "webhook")) {
 		for _, name := range []string{"backup", "nothing"} {
@@ -81,8 +82,8 @@ func TestStrangerUsesNoPullSecret(t *testing.T) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="mine"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	})
-	victim := newNamespace(t)
-	create(t, &corev1.Secret{
+	victim := cluster.NewNamespace(t, "baseline")
+	cluster.Make(t, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: victim, Name: "pull"},
 		Type:       corev1.SecretTypeDockerConfigJson,
 		Data:       map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil, `{"auths": {%q: {"username": "robot", "password": %q}}}`, host, password)},
@@ -163,11 +164,11 @@ func TestStrangerStarvesMetrics(t *testing.T) {
 // admitPods creates labelled Pods, one after the other and without letting them run, and checks how long the slowest took.
 func admitPods(t *testing.T, count int, bound time.Duration) {
 	t.Helper()
-	namespace := newNamespace(t)
+	namespace := cluster.NewNamespace(t, "baseline")
 	var slowest time.Duration
 	for i := range count {
 		began := time.Now()
-		pod := labelledPod(namespace, fmt.Sprintf("pod-%d", i), shell("only", "true"))
+		pod := harness.NewSequentialPod(namespace, fmt.Sprintf("pod-%d", i), harness.Shell("only", "true"))
 		if err := cluster.Create(t.Context(), pod, client.DryRunAll); err != nil {
 			t.Errorf("a tenant's Pod, after %s: %v", time.Since(began).Round(time.Millisecond), err)
 		}
@@ -245,11 +246,11 @@ func startStranger(t *testing.T, requests []ask.Request) *corev1.Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod := newPod(newNamespace(t), "stranger", corev1.Container{
+	pod := harness.NewPod(cluster.NewNamespace(t, "baseline"), "stranger", corev1.Container{
 		Name: "stranger", Image: clusterRegistry + "/attack/stranger:latest", Args: []string{string(argument)},
 	})
 	pod.Spec.AutomountServiceAccountToken = new(false)
-	create(t, pod)
+	cluster.Make(t, pod)
 	waited(t, time.Minute, "stranger", func(ctx context.Context) (bool, error) {
 		err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
 		return pod.Status.Phase != corev1.PodPending, err
@@ -259,8 +260,8 @@ func startStranger(t *testing.T, requests []ask.Request) *corev1.Pod {
 
 func heardBy(t *testing.T, pod *corev1.Pod) []ask.Answer {
 	t.Helper()
-	awaitEnd(t, pod)
-	said := logs(t, pod.Namespace, pod.Name, "stranger")
+	cluster.AwaitPod(t, pod, corev1.PodSucceeded, corev1.PodFailed)
+	said := cluster.Log(t, pod.Namespace, pod.Name, "stranger")
 	if pod.Status.Phase != corev1.PodSucceeded {
 		t.Fatalf("the stranger failed: %s", said)
 	}

@@ -16,8 +16,8 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/node"
-	"github.com/taskflow/taskflow-operator/test/tenant"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -27,9 +27,9 @@ import (
 // refused.
 func TestTaskEditorWritesNoStatus(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
-	user := tenant.WithClusterRole(t, cluster, namespace, "taskflow-edit")
-	task := newTask(namespace, "task", shell("only", "true"))
+	namespace := cluster.NewNamespace(t, "baseline")
+	user := cluster.WithClusterRole(t, namespace, "taskflow-edit")
+	task := harness.NewTask(namespace, "task", harness.Shell("only", "true"))
 	task.Spec.Suspend = true
 	if err := user.Create(t.Context(), task); err != nil {
 		t.Fatal(err)
@@ -39,10 +39,10 @@ func TestTaskEditorWritesNoStatus(t *testing.T) {
 		t.Error("the status was written")
 	}
 	if err := user.Patch(t.Context(), task.DeepCopy(), done); err == nil { // ignored: the status is a subresource
-		awaitTask(t, task, "the Task to be suspended", inPhase(v1alpha1.TaskSuspended))
+		cluster.AwaitTask(t, task, "the Task to be suspended", harness.InPhase(v1alpha1.TaskSuspended))
 	}
 	for key := range map[string]bool{contract.OrderAnnotation: true, contract.HaltAnnotation: true, contract.StepsAnnotation: true, contract.OptionsAnnotation: true} {
-		forged := newTask(namespace, "forged", shell("only", "true"))
+		forged := harness.NewTask(namespace, "forged", harness.Shell("only", "true"))
 		forged.Spec.Template = &v1alpha1.PodTemplate{}
 		forged.Spec.Template.Metadata.Annotations = map[string]string{key: "1"}
 		if err := user.Create(t.Context(), forged, client.DryRunAll); err == nil {
@@ -50,7 +50,7 @@ func TestTaskEditorWritesNoStatus(t *testing.T) {
 		}
 	}
 	for _, label := range []string{contract.SequentialLabel, contract.TaskLabel} {
-		forged := newTask(namespace, "forged", shell("only", "true"))
+		forged := harness.NewTask(namespace, "forged", harness.Shell("only", "true"))
 		forged.Spec.Template = &v1alpha1.PodTemplate{}
 		forged.Spec.Template.Metadata.Labels = map[string]string{label: "false"}
 		if err := user.Create(t.Context(), forged, client.DryRunAll); err == nil {
@@ -63,8 +63,8 @@ func TestTaskEditorWritesNoStatus(t *testing.T) {
 // Pods, and PodSecurity refuses them as it would those of the user.
 func TestTaskEditorBreaksOut(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t)
-	user := tenant.WithClusterRole(t, cluster, namespace, "taskflow-edit")
+	namespace := cluster.NewNamespace(t, "baseline")
+	user := cluster.WithClusterRole(t, namespace, "taskflow-edit")
 	for name, change := range map[string]func(*v1alpha1.Task){
 		"privileged": func(task *v1alpha1.Task) {
 			task.Spec.Steps[0].SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
@@ -83,13 +83,13 @@ func TestTaskEditorBreaksOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(namespace, name, shell("only", "true"))
+			task := harness.NewTask(namespace, name, harness.Shell("only", "true"))
 			change(task)
 			if err := user.Create(t.Context(), task); err != nil {
 				t.Logf("the Task was refused: %v", err)
 				return
 			}
-			awaitTask(t, task, "the Pod to be refused", func(status v1alpha1.TaskStatus) bool {
+			cluster.AwaitTask(t, task, "the Pod to be refused", func(status v1alpha1.TaskStatus) bool {
 				condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 				return condition != nil && (condition.Reason == v1alpha1.ReasonPodRefused || condition.Reason == v1alpha1.ReasonPodInvalid) ||
 					meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionFailed)
@@ -114,12 +114,12 @@ func TestTaskEditorFillsTheMemory(t *testing.T) {
 		}
 		start[r.pid] = peak
 	}
-	namespace := newNamespace(t)
-	user := tenant.WithClusterRole(t, cluster, namespace, "taskflow-edit")
+	namespace := cluster.NewNamespace(t, "baseline")
+	user := cluster.WithClusterRole(t, namespace, "taskflow-edit")
 	refused, slowest := 0, time.Duration(0)
 	for i := range tasks {
 		began := time.Now()
-		task := newTask(namespace, fmt.Sprintf("big-%d", i), shell("only", "true"))
+		task := harness.NewTask(namespace, fmt.Sprintf("big-%d", i), harness.Shell("only", "true"))
 		task.Spec.Suspend = true
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Tolerations: make([]corev1.Toleration, tolerations)}}
 		if err := user.Create(t.Context(), task); err != nil {
@@ -130,9 +130,9 @@ func TestTaskEditorFillsTheMemory(t *testing.T) {
 		}
 		slowest = max(slowest, time.Since(began))
 	}
-	later := newTask(namespace, "later", shell("only", "true"))
-	create(t, later)
-	awaitTask(t, later, "a later Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	later := harness.NewTask(namespace, "later", harness.Shell("only", "true"))
+	cluster.Make(t, later)
+	cluster.AwaitTask(t, later, "a later Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	t.Logf("%d of %d Tasks were refused, each within %s", refused, tasks, slowest.Round(time.Millisecond))
 	for _, r := range before {
 		peak, err := node.PeakMemory(r.pid)
@@ -171,9 +171,9 @@ func TestTaskEditorSilencesTheController(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			namespace := newNamespace(t)
-			user := tenant.WithClusterRole(t, cluster, namespace, "taskflow-edit")
-			task := newTask(namespace, name, shell("only", "true"))
+			namespace := cluster.NewNamespace(t, "baseline")
+			user := cluster.WithClusterRole(t, namespace, "taskflow-edit")
+			task := harness.NewTask(namespace, name, harness.Shell("only", "true"))
 			change(task)
 			if err := user.Create(t.Context(), task); err != nil {
 				t.Logf("the Task was refused: %.200s", err)

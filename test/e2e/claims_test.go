@@ -10,6 +10,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // leaves is a script that leaves a record in the place of the first step's, which its agent can't replace by the true one.
@@ -26,14 +27,14 @@ func TestForgedEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			namespace := newNamespace(t, "baseline")
+			namespace := cluster.NewNamespace(t, "baseline")
 			job := newJob(namespace, contract.SequentialLabel, "true",
-				shell("a", leaves(record)+"sleep 2"), shell("b", "echo b has run"), shell("c", "echo c has run"))
-			createJob(t, job)
+				harness.Shell("a", leaves(record)+"sleep 2"), harness.Shell("b", "echo b has run"), harness.Shell("c", "echo c has run"))
+			cluster.Make(t, job)
 			awaitJob(t, job, "the Job to complete", func() error { return jobIs(job, batchv1.JobComplete) })
 			pod := podsOf(t, job)[0]
 			for _, step := range []string{"b", "c"} {
-				if diff := cmp.Diff(step+" has run\n", logs(t, namespace, pod.Name, step)); diff != "" {
+				if diff := cmp.Diff(step+" has run\n", cluster.Log(t, namespace, pod.Name, step)); diff != "" {
 					t.Errorf("log (-want +got):\n%s", diff)
 				}
 			}
@@ -44,11 +45,11 @@ func TestForgedEnd(t *testing.T) {
 // A step that releases the next one and fails then doesn't hide what ran: the status has it, with its times.
 func TestForgedSuccess(t *testing.T) {
 	t.Parallel()
-	task, _ := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task, _ := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 	task.Spec.Steps[0] = recordingStep(0, leaves(`"exitCode":0`)+"while ! test -e /journal/second; do sleep 0.1; done; sleep 2; exit 3")
 	task.Spec.Steps[1] = recordingStep(1, "echo >/journal/second")
-	create(t, task)
-	status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 	states := []v1alpha1.StepState{status.Steps[0].State, status.Steps[1].State}
 	if diff := cmp.Diff([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepSucceeded}, states); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -22,26 +23,26 @@ func TestAgentCannotBePulled(t *testing.T) {
 		setFlag(operator, "--agent-image", "nobody/has-this-agent:1")
 		setFlag(operator, "--start-grace-period", "5s")
 	})
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	tasks := map[*v1alpha1.Task]string{}
 	for delivery, says := range map[string]string{
 		"init":  `container "taskflow-agent" can't start: `,
 		"image": `the image of taskflow's agent can't be mounted: `,
 	} {
-		task := newTask(namespace, "no-agent-"+delivery, shell("first", "true"), shell("second", "true"))
+		task := harness.NewTask(namespace, "no-agent-"+delivery, harness.Shell("first", "true"), harness.Shell("second", "true"))
 		deliver(task, delivery)
-		create(t, task)
+		cluster.Make(t, task)
 		tasks[task] = says
 	}
 	for task, says := range tasks {
-		status := awaitTask(t, task, "the reason", func(status v1alpha1.TaskStatus) bool {
+		status := cluster.AwaitTask(t, task, "the reason", func(status v1alpha1.TaskStatus) bool {
 			return len(status.Conditions) > 0 && status.Conditions[0].Reason == v1alpha1.ReasonImagePullBackOff
 		})
 		wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonImagePullBackOff, says)
 		wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonImagePullBackOff, "nobody/has-this-agent:1")
 	}
 	for task, says := range tasks {
-		status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+		status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 		wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonImagePullBackOff, says)
 		for _, step := range status.Steps {
 			if step.State != v1alpha1.StepSkipped {
@@ -64,11 +65,11 @@ func TestAgentCannotBePulled(t *testing.T) {
 // With --agent-delivery=auto a real node is found to be able, and Pods have no container but their own.
 func TestAgentDeliveryAuto(t *testing.T) {
 	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-delivery", "auto") })
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	number := 0
 	wait.For(t, "the operator to know its nodes", func(ctx context.Context) error {
 		number++
-		pod := sequentialPod(namespace, fmt.Sprint("pod-", number), shell("a", "true"))
+		pod := harness.NewSequentialPod(namespace, fmt.Sprint("pod-", number), harness.Shell("a", "true"))
 		if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
 			return err
 		}
@@ -77,9 +78,9 @@ func TestAgentDeliveryAuto(t *testing.T) {
 		}
 		return nil
 	})
-	pod := sequentialPod(namespace, "in-order", shell("a", "true"), shell("b", "true"))
-	createPod(t, pod)
-	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	pod := harness.NewSequentialPod(namespace, "in-order", harness.Shell("a", "true"), harness.Shell("b", "true"))
+	cluster.Make(t, pod)
+	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
 	if len(pod.Spec.InitContainers) > 0 {
 		t.Errorf("the Pod has the init containers %+v", pod.Spec.InitContainers)
 	}

@@ -15,20 +15,20 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/test/tenant"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // editor is the cluster as somebody sees it who has the ClusterRole edit in a namespace.
 func editor(t *testing.T, namespace string) client.Client {
 	t.Helper()
-	return tenant.WithClusterRole(t, cluster, namespace, "edit")
+	return cluster.WithClusterRole(t, namespace, "edit")
 }
 
 // TestEditorCannotReleaseSteps proves that somebody who may edit all in a namespace can't change what releases the steps of a Pod there,
 // neither when it is created nor afterwards: no step runs before its turn.
 func TestEditorCannotReleaseSteps(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "privileged")
+	namespace := cluster.NewNamespace(t, "privileged")
 	user := editor(t, namespace)
 	task, journal := pausingTask(t, namespace, "held", 2)
 	task.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
@@ -82,7 +82,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 			return user.Create(t.Context(), pod)
 		}(), contract.OrderAnnotation + " is set by taskflow alone: remove it"},
 		"a Task that is created so": {func() error {
-			preset := newTask(namespace, "preset", shell("first", "true"))
+			preset := harness.NewTask(namespace, "preset", harness.Shell("first", "true"))
 			preset.Spec.Template = &v1alpha1.PodTemplate{Metadata: metav1.ObjectMeta{Annotations: map[string]string{contract.OrderAnnotation: "2"}}}
 			return user.Create(t.Context(), preset)
 		}(), "template.metadata.annotations: " + contract.OrderAnnotation + " is set by taskflow: remove it"},
@@ -100,7 +100,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 		t.Errorf("the second step has begun: %v", spans)
 	}
 	resume(t, journal)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 2); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}
@@ -110,7 +110,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 // however the address is written, and by a Task or by a Pod.
 func TestEditorCannotReachTheNode(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	user := editor(t, namespace)
 	const blocked = "has a loopback, link-local or metadata address"
 	for image, want := range map[string]string{
@@ -133,11 +133,11 @@ func TestEditorCannotReachTheNode(t *testing.T) {
 			t.Errorf("a Pod with the image %s: %v, want a refusal with %q", image, err, want)
 		}
 	}
-	task := newTask(namespace, "reaches-out", corev1.Container{Name: "only", Image: "169.254.169.254/latest/meta-data:v1"})
+	task := harness.NewTask(namespace, "reaches-out", corev1.Container{Name: "only", Image: "169.254.169.254/latest/meta-data:v1"})
 	if err := user.Create(t.Context(), task); err != nil {
 		t.Fatal(err)
 	}
-	status := awaitTask(t, task, "the Task to wait", func(status v1alpha1.TaskStatus) bool {
+	status := cluster.AwaitTask(t, task, "the Task to wait", func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonEntrypointUnresolved
 	})

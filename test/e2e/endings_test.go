@@ -26,6 +26,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/node"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
@@ -44,7 +45,7 @@ const lostByKubelet = "The container could not be located when the pod was termi
 // it is said soon (PEERS rows 1, 2, 17 and 18).
 func TestEndings(t *testing.T) {
 	t.Parallel()
-	type outcome struct {
+	type ending struct {
 		Phase    v1alpha1.TaskPhase
 		Failed   string // reason of the condition
 		State    v1alpha1.StepState
@@ -57,7 +58,7 @@ func TestEndings(t *testing.T) {
 		edit func(*v1alpha1.Task)
 		// meanwhile is done once the step runs.
 		meanwhile func(*testing.T, *v1alpha1.Task)
-		want      outcome
+		want      ending
 		message   string // or a part of it
 		logs      string // a part of what can still be read of the step
 		podGoes   bool
@@ -67,46 +68,46 @@ func TestEndings(t *testing.T) {
 		slow bool
 	}{
 		"exit code": {
-			step:    shell("ends", "exit 42"),
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 42},
+			step:    harness.Shell("ends", "exit 42"),
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 42},
 			message: `step "ends" failed with exit code 42`,
 			both:    true,
 		},
 		"killed by a signal": {
-			step:    shell("ends", "kill -9 $$$$"), // the kubelet makes one $ of two
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
+			step:    harness.Shell("ends", "kill -9 $$$$"), // the kubelet makes one $ of two
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
 			message: `step "ends" failed with exit code 137`,
 		},
 		"out of memory": {
-			step: withMemory(shell("ends", "tail /dev/zero"), "24Mi"),
-			want: outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "OOMKilled", 137},
+			step: withMemory(harness.Shell("ends", "tail /dev/zero"), "24Mi"),
+			want: ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "OOMKilled", 137},
 			both: true,
 		},
 		"killed with its agent": {
-			step:      shell("ends", "sleep 1000"),
+			step:      harness.Shell("ends", "sleep 1000"),
 			meanwhile: killAgent,
-			want:      outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
+			want:      ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
 			both:      true,
 		},
 		"command not found": {
 			step:    corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"no-such-command"}},
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 127},
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 127},
 			message: `step "ends" failed with exit code 127 (StartError): starting "no-such-command": not found in PATH`,
 			both:    true,
 		},
 		"command not executable": {
 			step:    corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"/etc/passwd"}},
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 126},
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 126},
 			message: `permission denied`,
 		},
 		"image with an invalid name": {
 			step:    corev1.Container{Name: "ends", Image: "Not:A:Name", Command: []string{"true"}},
-			want:    outcome{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepFailed, "InvalidImageName", none},
+			want:    ending{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepFailed, "InvalidImageName", none},
 			message: `container "ends" can't start`,
 		},
 		"image that can't be pulled": { // PEERS row 14
 			step:    corev1.Container{Name: "ends", Image: "nobody/has-this:1", Command: []string{"true"}},
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
 			message: `container "ends" can't start`,
 			both:    true,
 			slow:    true,
@@ -115,81 +116,81 @@ func TestEndings(t *testing.T) {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, EnvFrom: []corev1.EnvFromSource{{
 				ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}},
 			}}},
-			want:    outcome{v1alpha1.TaskFailed, "CreateContainerConfigError", v1alpha1.StepFailed, "CreateContainerConfigError", none},
+			want:    ending{v1alpha1.TaskFailed, "CreateContainerConfigError", v1alpha1.StepFailed, "CreateContainerConfigError", none},
 			message: `configmap "missing" not found`,
 			slow:    true,
 		},
 		"container that can't be started": {
 			step: corev1.Container{Name: "ends", Image: "busybox:1.28", Command: []string{"true"}, WorkingDir: "/etc/passwd/below"},
-			want: outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 128},
+			want: ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "StartError", 128},
 			both: true,
 		},
 		"timeout of the step": {
-			step: shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait"),
+			step: harness.Shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait"),
 			edit: func(task *v1alpha1.Task) {
 				task.Spec.Steps[0].Timeout = &metav1.Duration{Duration: time.Second}
 			},
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "TimedOut", 124},
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "TimedOut", 124},
 			message: `took longer than its timeout of 1s`,
 		},
 		"timeout of the Task": {
-			step: shell("ends", "sleep 1000"),
+			step: harness.Shell("ends", "sleep 1000"),
 			edit: func(task *v1alpha1.Task) {
 				task.Spec.Timeout = &metav1.Duration{Duration: beginLimit}
 			},
-			want: outcome{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", 143},
+			want: ending{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", 143},
 			slow: true,
 		},
 		"cancelled": { // PEERS row 5
-			step:      shell("ends", "echo at work; sleep 1000"),
+			step:      harness.Shell("ends", "echo at work; sleep 1000"),
 			meanwhile: cancelTask,
-			want:      outcome{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 143},
+			want:      ending{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 143},
 			message:   "spec.cancel is true",
 			logs:      "at work",
 		},
 		"cancelled, and deaf to SIGTERM": {
-			step:      shell("ends", "trap '' TERM; while :; do sleep 0.1; done"),
+			step:      harness.Shell("ends", "trap '' TERM; while :; do sleep 0.1; done"),
 			meanwhile: cancelTask,
-			want:      outcome{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 137},
+			want:      ending{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 137},
 		},
 		"evicted through the API": {
-			step: shell("ends", "sleep 1000"),
+			step: harness.Shell("ends", "sleep 1000"),
 			meanwhile: func(t *testing.T, task *v1alpha1.Task) {
 				eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}
-				if err := clientset.CoreV1().Pods(task.Namespace).EvictV1(t.Context(), eviction); err != nil {
+				if err := cluster.Clientset.CoreV1().Pods(task.Namespace).EvictV1(t.Context(), eviction); err != nil {
 					t.Fatal(err)
 				}
 			},
-			want:    outcome{v1alpha1.TaskFailed, "EvictionByEvictionAPI", v1alpha1.StepFailed, "EvictionByEvictionAPI", none},
+			want:    ending{v1alpha1.TaskFailed, "EvictionByEvictionAPI", v1alpha1.StepFailed, "EvictionByEvictionAPI", none},
 			message: "was deleted: Eviction API: evicting",
 			podGoes: true,
 		},
 		"evicted by the kubelet": { // PEERS row 15
-			step: shell("ends", "head -c 20000000 /dev/zero >/tmp/too-much; sleep 1000"),
+			step: harness.Shell("ends", "head -c 20000000 /dev/zero >/tmp/too-much; sleep 1000"),
 			edit: func(task *v1alpha1.Task) { // more than the copy of the agent takes, which counts, too
 				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("8Mi")}
 			},
-			want:    outcome{v1alpha1.TaskFailed, "Evicted", v1alpha1.StepFailed, "Evicted", 143},
+			want:    ending{v1alpha1.TaskFailed, "Evicted", v1alpha1.StepFailed, "Evicted", 143},
 			message: "the Pod failed: Pod ephemeral local storage usage exceeds the total limit of containers 8Mi",
 		},
 		"preempted by another Pod": { // PEERS row 15
-			step: shell("ends", "sleep 1000"),
+			step: harness.Shell("ends", "sleep 1000"),
 			edit: func(task *v1alpha1.Task) {
 				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{slot: resource.MustParse("1")}
 			},
 			meanwhile: preempt,
-			want:      outcome{v1alpha1.TaskFailed, "PreemptionByScheduler", v1alpha1.StepFailed, "PreemptionByScheduler", none},
+			want:      ending{v1alpha1.TaskFailed, "PreemptionByScheduler", v1alpha1.StepFailed, "PreemptionByScheduler", none},
 			message:   "was deleted: default-scheduler: preempting to accommodate a higher priority pod",
 			podGoes:   true,
 		},
 		"deleted by hand": {
-			step: shell("ends", "sleep 1000"),
+			step: harness.Shell("ends", "sleep 1000"),
 			meanwhile: func(t *testing.T, task *v1alpha1.Task) {
 				if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}); err != nil {
 					t.Fatal(err)
 				}
 			},
-			want:    outcome{v1alpha1.TaskFailed, v1alpha1.ReasonPodDeleted, v1alpha1.StepFailed, v1alpha1.ReasonPodDeleted, none},
+			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonPodDeleted, v1alpha1.StepFailed, v1alpha1.ReasonPodDeleted, none},
 			message: "was deleted before all steps had ended",
 			podGoes: true,
 		},
@@ -200,7 +201,7 @@ func TestEndings(t *testing.T) {
 		test := tests[name]
 		t.Run(name+", "+delivery, func(t *testing.T) {
 			t.Parallel()
-			task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 			deliver(task, delivery)
 			task.Spec.Steps[0] = v1alpha1.Step{Container: test.step}
 			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(2))
@@ -208,19 +209,19 @@ func TestEndings(t *testing.T) {
 				test.edit(task)
 			}
 			settled := watchSettling(t, task)
-			create(t, task)
+			cluster.Make(t, task)
 			if test.meanwhile != nil {
-				awaitTask(t, task, "the step to run", func(status v1alpha1.TaskStatus) bool {
+				cluster.AwaitTask(t, task, "the step to run", func(status v1alpha1.TaskStatus) bool {
 					return len(status.Steps) > 0 && status.Steps[0].State == v1alpha1.StepRunning
 				})
 				test.meanwhile(t, task)
 			}
-			status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
+			status := cluster.AwaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
 			failed := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
 			if failed == nil {
 				t.Fatalf("the Task has not failed: %+v", status)
 			}
-			got := outcome{status.Phase, failed.Reason, status.Steps[0].State, status.Steps[0].Reason, ptr.Deref(status.Steps[0].ExitCode, -1)}
+			got := ending{status.Phase, failed.Reason, status.Steps[0].State, status.Steps[0].Reason, ptr.Deref(status.Steps[0].ExitCode, -1)}
 			if test.podGoes { // it is chance whether the end of the container is seen before
 				got.ExitCode = none
 			}
@@ -229,7 +230,7 @@ func TestEndings(t *testing.T) {
 				want.ExitCode = 137
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("outcome (-want +got):\n%s\n%+v", diff, status)
+				t.Errorf("ending (-want +got):\n%s\n%+v", diff, status)
 			}
 			if !strings.Contains(failed.Message, test.message) {
 				t.Errorf("the condition says %q, and not %q", failed.Message, test.message)
@@ -254,7 +255,7 @@ func TestEndings(t *testing.T) {
 				})
 			}
 			if test.logs != "" {
-				log, err := clientset.CoreV1().Pods(task.Namespace).GetLogs(task.Name, &corev1.PodLogOptions{Container: "ends"}).DoRaw(t.Context())
+				log, err := cluster.Clientset.CoreV1().Pods(task.Namespace).GetLogs(task.Name, &corev1.PodLogOptions{Container: "ends"}).DoRaw(t.Context())
 				if err != nil || !strings.Contains(string(log), test.logs) {
 					t.Errorf("the step's log is %q, and not %q (%v)", log, test.logs, err)
 				}
@@ -285,15 +286,15 @@ func TestStoppedStepReleasesNobody(t *testing.T) {
 	for name, stepsAfter := range map[string]int{"one follows": 1, "it is the last": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task, journal := recordingTask(t, newNamespace(t, "privileged"), 1+stepsAfter)
-			task.Spec.Steps[0] = v1alpha1.Step{Container: shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait")}
+			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 1+stepsAfter)
+			task.Spec.Steps[0] = v1alpha1.Step{Container: harness.Shell("ends", "trap 'exit 0' TERM; sleep 1000 & wait")}
 			for i := range task.Spec.Steps[1:] {
 				task.Spec.Steps[1+i].Lifecycle = hold
 			}
 			task.Spec.Timeout = &metav1.Duration{Duration: beginLimit}
 			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(8))
-			create(t, task)
-			status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
+			cluster.Make(t, task)
+			status := cluster.AwaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
 			got := []string{string(status.Phase), string(status.Steps[0].State), status.Steps[0].Reason}
 			if diff := cmp.Diff([]string{"Failed", "Failed", "DeadlineExceeded"}, got); diff != "" && stepsAfter == 0 {
 				t.Errorf("the Task, its step, and why (-want +got):\n%s\n%+v", diff, status)
@@ -309,11 +310,11 @@ func TestStoppedStepReleasesNobody(t *testing.T) {
 // A step whose container can't be started has failed when its turn comes: those before it run to their end.
 func TestLaterStepCantStart(t *testing.T) {
 	t.Parallel()
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 4)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 4)
 	task.Spec.Steps[0] = recordingStep(0, "sleep 5")
 	task.Spec.Steps[2].WorkingDir = "/etc/passwd/below"
-	create(t, task)
-	status := awaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the end", func(status v1alpha1.TaskStatus) bool { return status.CompletionTime != nil })
 	got := []v1alpha1.StepState{}
 	for _, step := range status.Steps {
 		got = append(got, step.State)
@@ -358,15 +359,13 @@ func addSlot(t *testing.T) {
 func preempt(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}, Value: 1000}
-	if err := cluster.Create(t.Context(), class); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, class)
 	t.Cleanup(func() {
 		if err := cluster.Delete(context.WithoutCancel(t.Context()), class); err != nil {
 			t.Errorf("deleting the priority class: %v", err)
 		}
 	})
-	container := shell("first", "true")
+	container := harness.Shell("first", "true")
 	container.Resources.Limits = corev1.ResourceList{slot: resource.MustParse("1")}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "goes-first", Namespace: task.Namespace},
@@ -481,22 +480,20 @@ func watchSettling(t *testing.T, task *v1alpha1.Task) func() (time.Duration, boo
 // A container that can't be made yet keeps the Task waiting, with the reason, and goes on once that is mended.
 func TestMissingConfigMap(t *testing.T) {
 	t.Parallel()
-	step := shell("only", "echo $GREETING")
+	step := harness.Shell("only", "echo $GREETING")
 	step.Env = []corev1.EnvVar{{Name: "GREETING", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
 		LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}, Key: "greeting",
 	}}}}
-	task := newTask(newNamespace(t, "baseline"), "waits", step)
-	create(t, task)
-	status := awaitTask(t, task, "the reason", func(status v1alpha1.TaskStatus) bool {
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "waits", step)
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the reason", func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == "CreateContainerConfigError"
 	})
 	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, "CreateContainerConfigError", `configmap "missing" not found`)
 	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "missing", Namespace: task.Namespace}, Data: map[string]string{"greeting": "hello"}}
-	if err := cluster.Create(t.Context(), configMap); err != nil {
-		t.Fatal(err)
-	}
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, configMap)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
 // The kubelet and the container runtime may be restarted while a step runs: the step goes on, each step runs once, in order
@@ -504,14 +501,14 @@ func TestMissingConfigMap(t *testing.T) {
 func TestNodeComponentsAreRestarted(t *testing.T) {
 	for _, component := range []string{"kubelet", "containerd"} {
 		t.Run(component, func(t *testing.T) {
-			task, journal := recordingTask(t, newNamespace(t, "privileged"), 3)
+			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
 			task.Spec.Steps[0] = recordingStep(0, "sleep 4")
-			create(t, task)
-			awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+			cluster.Make(t, task)
+			cluster.AwaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
 				return len(status.Steps) == 3 && status.Steps[0].State == v1alpha1.StepRunning
 			})
 			restart(t, component)
-			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 			if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
 				t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 			}

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -32,7 +33,7 @@ func TestScripts(t *testing.T) {
 		"interpreter": {"#!/bin/busybox sh\necho \"$2\"", "b c\n"},
 		"awk":         {"#! /bin/awk -f\nBEGIN { print ARGV[1] \"-\" ARGV[2] }", "a-b c\n"},
 	}
-	task := newTask(newNamespace(t, "baseline"), "scripts")
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "scripts")
 	var names []string
 	for name, test := range tests {
 		names = append(names, name)
@@ -40,11 +41,11 @@ func TestScripts(t *testing.T) {
 			Container: corev1.Container{Name: name, Image: "busybox:1.28", Args: []string{"a", "b c"}}, Script: test.script,
 		})
 	}
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	for i, name := range names {
 		want := strings.ReplaceAll(tests[name].want, "%d", strconv.Itoa(i+1))
-		if diff := cmp.Diff(want, logs(t, task.Namespace, task.Name, name)); diff != "" {
+		if diff := cmp.Diff(want, cluster.Log(t, task.Namespace, task.Name, name)); diff != "" {
 			t.Errorf("log of %s (-want +got):\n%s", name, diff)
 		}
 	}
@@ -53,26 +54,17 @@ func TestScripts(t *testing.T) {
 // onError: Continue goes on after a failure, and says so; retries run the command again in the same container (PEERS row 26).
 func TestContinueAndRetries(t *testing.T) {
 	t.Parallel()
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 3)
-	task.Spec.Steps[0] = v1alpha1.Step{Container: shell("fails", "exit 7"), OnError: v1alpha1.OnErrorContinue}
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
+	task.Spec.Steps[0] = v1alpha1.Step{Container: harness.Shell("fails", "exit 7"), OnError: v1alpha1.OnErrorContinue}
 	again := recordingStep(1, "")
 	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 3"}
 	again.Retries = 5
 	task.Spec.Steps[1] = again
-	create(t, task)
-	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	wantCondition(t, status, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, `step "fails" failed with exit code 7, which does not fail the Task (onError: Continue)`)
-	type outcome struct {
-		State    v1alpha1.StepState
-		ExitCode int32
-		Retries  int32
-	}
-	var got []outcome
-	for _, step := range status.Steps {
-		got = append(got, outcome{step.State, *step.ExitCode, step.Retries})
-	}
-	want := []outcome{{v1alpha1.StepFailed, 7, 0}, {v1alpha1.StepSucceeded, 0, 2}, {v1alpha1.StepSucceeded, 0, 0}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	want := []string{"fails Failed Error 7", "step-2 Succeeded Completed 0, 2 retries", "step-3 Succeeded Completed 0"}
+	if diff := cmp.Diff(want, harness.StepLines(status.Steps)); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 	if spans := readJournal(t, journal); len(spans) != 1 || spans[3].end == 0 {
@@ -83,13 +75,13 @@ func TestContinueAndRetries(t *testing.T) {
 // Under OnFailure the kubelet runs a failed step again in its place, while later steps go on waiting.
 func TestRestartPolicyOnFailure(t *testing.T) {
 	t.Parallel()
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 	task.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 	again := recordingStep(0, "")
 	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 2"}
 	task.Spec.Steps[0] = again
-	create(t, task)
-	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	tries, err := os.ReadFile(filepath.Join(filepath.Dir(journal), "tries"))
 	if err != nil {
 		t.Fatal(err)
@@ -105,13 +97,13 @@ func TestRestartPolicyOnFailure(t *testing.T) {
 // A failed Pod is followed by a new one, from the first step on; the status has the history, and both Pods stay.
 func TestBackoffLimit(t *testing.T) {
 	t.Parallel()
-	task, _ := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task, _ := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 	task.Spec.BackoffLimit = 2
 	again := recordingStep(1, "")
 	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 2"}
-	task.Spec.Steps[0], task.Spec.Steps[1] = v1alpha1.Step{Container: shell("first", "echo first")}, again
-	create(t, task)
-	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	task.Spec.Steps[0], task.Spec.Steps[1] = v1alpha1.Step{Container: harness.Shell("first", "echo first")}, again
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if status.Attempt != 2 || status.PodName != task.Name+"-retry-1" || len(status.Attempts) != 1 {
 		t.Fatalf("the status is %+v", status)
 	}
@@ -122,7 +114,7 @@ func TestBackoffLimit(t *testing.T) {
 		t.Errorf("history (-want +got):\n%s", diff)
 	}
 	for _, pod := range []string{task.Name, status.PodName} {
-		if diff := cmp.Diff("first\n", logs(t, task.Namespace, pod, "first")); diff != "" {
+		if diff := cmp.Diff("first\n", cluster.Log(t, task.Namespace, pod, "first")); diff != "" {
 			t.Errorf("log of %s (-want +got):\n%s", pod, diff)
 		}
 	}
@@ -132,7 +124,7 @@ func TestBackoffLimit(t *testing.T) {
 // (PEERS row 6).
 func TestSidecars(t *testing.T) {
 	t.Parallel()
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 	sidecar := recordingStep(8, `touch /journal/ready; trap 'touch /journal/stopped; exit 3' TERM; while :; do sleep 0.1; done`).Container
 	sidecar.Name = "helper"
 	sidecar.StartupProbe = &corev1.Probe{
@@ -140,12 +132,12 @@ func TestSidecars(t *testing.T) {
 		PeriodSeconds: 1,
 	}
 	task.Spec.Sidecars = []corev1.Container{sidecar}
-	first := shell("first", "test -e /journal/ready && test ! -e /journal/stopped")
+	first := harness.Shell("first", "test -e /journal/ready && test ! -e /journal/stopped")
 	first.VolumeMounts = sidecar.VolumeMounts
 	task.Spec.Steps[0] = v1alpha1.Step{Container: first}
 	task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(10))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	wait.For(t, "the sidecar to be ended, with SIGTERM", func(ctx context.Context) error {
 		var pod corev1.Pod
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
@@ -168,21 +160,21 @@ func TestProbes(t *testing.T) {
 		TimeoutSeconds:   10, // a busy machine takes long to start a process in a container
 		FailureThreshold: 1,
 	}
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 0)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 0)
 	seen := filepath.Join(filepath.Dir(journal), "seen")
-	second := shell("second", "touch /tmp/alive; until test -e /journal/seen; do sleep 0.1; done")
+	second := harness.Shell("second", "touch /tmp/alive; until test -e /journal/seen; do sleep 0.1; done")
 	second.LivenessProbe, second.ReadinessProbe = probe, probe
 	second.VolumeMounts = recordingStep(1, "").VolumeMounts
-	third := shell("third", "sleep 1; touch /tmp/alive; sleep 3")
+	third := harness.Shell("third", "sleep 1; touch /tmp/alive; sleep 3")
 	third.StartupProbe = probe.DeepCopy()
 	third.LivenessProbe = probe
-	delayed := shell("delayed", "sleep 2; touch /tmp/alive; sleep 4")
+	delayed := harness.Shell("delayed", "sleep 2; touch /tmp/alive; sleep 4")
 	delayed.LivenessProbe = probe.DeepCopy()
 	delayed.LivenessProbe.InitialDelaySeconds = 4
-	for _, step := range []corev1.Container{shell("first", "sleep 5"), second, third, delayed} {
+	for _, step := range []corev1.Container{harness.Shell("first", "sleep 5"), second, third, delayed} {
 		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
 	}
-	create(t, task)
+	cluster.Make(t, task)
 	wait.For(t, "the second step to be ready", func(ctx context.Context) error {
 		var pod corev1.Pod
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
@@ -193,18 +185,18 @@ func TestProbes(t *testing.T) {
 		}
 		return os.WriteFile(seen, nil, 0o600)
 	})
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
 // What a step leaves running is ended before the next one begins, also where the Pod's containers share their processes.
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
-	task := newTask(newNamespace(t, "baseline"), "leftovers",
-		shell("leaves", "sleep 12345 & (setsid sleep 12345 &) ; exit 0"),
-		shell("looks", "! ps | grep -v grep | grep 'sleep 12345'"))
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "leftovers",
+		harness.Shell("leaves", "sleep 12345 & (setsid sleep 12345 &) ; exit 0"),
+		harness.Shell("looks", "! ps | grep -v grep | grep 'sleep 12345'"))
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{ShareProcessNamespace: new(true)}}
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
 // A Task that has ended is deleted after its time, which counts from the end of its last step: a busy kubelet may report that so late that
@@ -212,14 +204,14 @@ func TestLeftovers(t *testing.T) {
 func TestTTL(t *testing.T) {
 	t.Parallel()
 	const ttl = 3
-	task := newTask(newNamespace(t, "baseline"), "expires", shell("only", "true"))
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "expires", harness.Shell("only", "true"))
 	task.Spec.TTLSecondsAfterFinished = new(int32(ttl))
 	tasks, err := cluster.Watch(t.Context(), &v1alpha1.TaskList{}, client.InNamespace(task.Namespace))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tasks.Stop()
-	create(t, task)
+	cluster.Make(t, task)
 	wait.For(t, "the Task to be deleted", func(ctx context.Context) error {
 		for {
 			select {
@@ -269,23 +261,21 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 	for name, container := range map[string]corev1.Container{"without a terminal": container, "with a terminal": withTerminal} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			namespace := newNamespace(t, "baseline")
+			namespace := cluster.NewNamespace(t, "baseline")
 			security := &corev1.PodSecurityContext{RunAsUser: new(int64(1234)), RunAsGroup: new(int64(2345)), SupplementalGroups: []int64{77, 88}}
 			var tasks []*v1alpha1.Task
 			for _, delivery := range deliveries {
-				task := newTask(namespace, "wrapped-"+delivery, container)
+				task := harness.NewTask(namespace, "wrapped-"+delivery, container)
 				task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
 				deliver(task, delivery)
-				create(t, task)
+				cluster.Make(t, task)
 				tasks = append(tasks, task)
 			}
 			plain := &corev1.Pod{
 				ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
 				Spec:       corev1.PodSpec{Containers: []corev1.Container{container}, SecurityContext: security, RestartPolicy: corev1.RestartPolicyNever},
 			}
-			if err := cluster.Create(t.Context(), plain); err != nil {
-				t.Fatal(err)
-			}
+			cluster.Make(t, plain)
 			wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
 				if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
 					return err
@@ -295,13 +285,13 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 				}
 				return nil
 			})
-			want := logs(t, namespace, "plain", "only")
+			want := cluster.Log(t, namespace, "plain", "only")
 			if !strings.Contains(want, "arg 1=[hello]") || !strings.Contains(want, "uid=1234") || strings.Contains(want, "/dev/pts") != container.TTY {
 				t.Fatalf("the report is %q", want)
 			}
 			for _, task := range tasks {
-				awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-				if diff := cmp.Diff(want, logs(t, namespace, task.Name, "only")); diff != "" {
+				cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
+				if diff := cmp.Diff(want, cluster.Log(t, namespace, task.Name, "only")); diff != "" {
 					t.Errorf("what the command finds (-plain +%s):\n%s", task.Name, diff)
 				}
 			}

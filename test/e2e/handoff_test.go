@@ -21,6 +21,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/inotify"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
@@ -28,13 +29,13 @@ import (
 // A Pod's steps hand over to each other: with the operator away they all run, in order (PEERS row 3). Those of a Pod that asks for the
 // controller wait until it is back.
 func TestStepsRunWithoutTheOperator(t *testing.T) {
-	namespace := newNamespace(t, "privileged")
+	namespace := cluster.NewNamespace(t, "privileged")
 	const steps = 4
 	local, localJournal := pausingTask(t, namespace, "local", steps)
 	remote, remoteJournal := pausingTask(t, namespace, "remote", steps)
 	remote.Spec.Template.Metadata.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
 	for _, task := range []*v1alpha1.Task{local, remote} {
-		create(t, task)
+		cluster.Make(t, task)
 		awaitFirstStep(t, task)
 	}
 
@@ -64,7 +65,7 @@ func TestStepsRunWithoutTheOperator(t *testing.T) {
 
 	start()
 	for task, journal := range map[*v1alpha1.Task]string{local: localJournal, remote: remoteJournal} {
-		status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+		status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 		if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
 			t.Errorf("the steps of %s ran out of order:\n%s", task.Name, strings.Join(wrong, "\n"))
 		}
@@ -92,7 +93,7 @@ func resume(t *testing.T, journal string) {
 
 func awaitFirstStep(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
-	awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+	cluster.AwaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
 		return len(status.Steps) > 0 && status.Steps[0].State == v1alpha1.StepRunning
 	})
 }
@@ -104,7 +105,7 @@ func stopOperator(t *testing.T) (start func()) {
 		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas))
 		var failed []error
 		for _, name := range operatorDeployments {
-			deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: name}}
+			deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: harness.OperatorNamespace, Name: name}}
 			failed = append(failed, cluster.Patch(ctx, deployment, patch))
 		}
 		return errors.Join(failed...)
@@ -121,7 +122,7 @@ func stopOperator(t *testing.T) (start func()) {
 	})
 	wait.For(t, "the operator to be gone", func(ctx context.Context) error {
 		var pods corev1.PodList
-		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+		if err := cluster.List(ctx, &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 			return err
 		}
 		if len(pods.Items) > 0 {
@@ -153,14 +154,14 @@ for directory in /taskflow/run/1 /taskflow/run/3 /taskflow/run/4; do
 done
 if mkdir /taskflow/run/9 2>/dev/null; then echo "made a directory"; fi
 echo tried; sleep 1`
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 4)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 4)
 	task.Spec.Steps[2] = recordingStep(2, forge)
-	create(t, task)
-	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 4); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}
-	if diff := cmp.Diff("tried\n", logs(t, task.Namespace, status.PodName, "step-3")); diff != "" {
+	if diff := cmp.Diff("tried\n", cluster.Log(t, task.Namespace, status.PodName, "step-3")); diff != "" {
 		t.Errorf("what a step could do to the others (-want +got):\n%s", diff)
 	}
 }
@@ -171,17 +172,17 @@ echo tried; sleep 1`
 func TestEndedStepIsNotRunAgain(t *testing.T) {
 	t.Parallel()
 	const leaveRecord = `echo '{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z","exitCode":0}}' >/taskflow/run/1/record; echo >/journal/left; sleep 1000`
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 	task.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 	task.Spec.Steps[0] = recordingStep(0, leaveRecord)
 	task.Spec.Steps[1] = recordingStep(1, "")
-	create(t, task)
+	cluster.Make(t, task)
 	wait.For(t, "the record", func(context.Context) error {
 		_, err := os.Stat(filepath.Join(filepath.Dir(journal), "left"))
 		return err
 	})
 	killAgent(t, task)
-	status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if diff := cmp.Diff(new(int32(0)), status.Steps[0].ExitCode); diff != "" {
 		t.Errorf("exit code of the first step (-want +got):\n%s", diff)
 	}
@@ -198,7 +199,7 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 			t.Errorf("the container was started again %d times, and not once", container.RestartCount)
 		}
 	}
-	if got := logs(t, task.Namespace, status.PodName, "step-1"); !strings.Contains(got, "and is not run again") {
+	if got := cluster.Log(t, task.Namespace, status.PodName, "step-1"); !strings.Contains(got, "and is not run again") {
 		t.Errorf("the log says %q", got)
 	}
 }
@@ -212,10 +213,10 @@ func TestInotifyIsExhausted(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(release)
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 5)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 5)
 	task.Spec.Template.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To(int64(uid)), RunAsGroup: ptr.To(int64(uid))}
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 5); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -38,25 +39,25 @@ func TestHelm(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	before, usual, values := manifests(t, "default"), chartValues(t, shutdownDelay), chartValues(t, "")
 	t.Cleanup(func() { // as it was, for the tests that follow
-		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", operatorNamespace, "--ignore-not-found").Run()
+		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", harness.OperatorNamespace, "--ignore-not-found").Run()
 		kubectl(t, before, "apply", "-f", "-")
-		kubectl(t, nil, "-n", operatorNamespace, "rollout", "status", "--timeout=90s", "deployment")
+		kubectl(t, nil, "-n", harness.OperatorNamespace, "rollout", "status", "--timeout=90s", "deployment")
 	})
 	undeploy(t, "remove")
-	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--create-namespace", "--values"}
+	install := []string{"install", "taskflow", "charts/taskflow", "--namespace", harness.OperatorNamespace, "--create-namespace", "--values"}
 
 	helm(t, slices.Concat(install, []string{usual, "--wait"})...)
 	t.Run("upgrade", func(t *testing.T) {
-		namespace := newNamespace(t, "baseline")
+		namespace := cluster.NewNamespace(t, "baseline")
 		wait.For(t, "the node to know the new Services", func(ctx context.Context) error {
 			return cluster.Create(ctx, labelledPod(namespace), client.DryRunAll)
 		})
 		load := createPods(t, namespace)
-		helm(t, "upgrade", "taskflow", "charts/taskflow", "--namespace", operatorNamespace, "--wait", "--values", values)
+		helm(t, "upgrade", "taskflow", "charts/taskflow", "--namespace", harness.OperatorNamespace, "--wait", "--values", values)
 		wait.For(t, "the operator to be upgraded", rolledOut)
 		load.stop(t)
 		var releases corev1.SecretList
-		if err := cluster.List(t.Context(), &releases, client.InNamespace(operatorNamespace), client.MatchingLabels{"owner": "helm"}); err != nil {
+		if err := cluster.List(t.Context(), &releases, client.InNamespace(harness.OperatorNamespace), client.MatchingLabels{"owner": "helm"}); err != nil {
 			t.Fatal(err)
 		}
 		if len(releases.Items) != 2 {
@@ -72,26 +73,26 @@ func TestHelm(t *testing.T) {
 
 	sample := runSample(t)
 	t.Run("uninstall", func(t *testing.T) {
-		manifest := helm(t, "get", "manifest", "taskflow", "--namespace", operatorNamespace)
-		checked := askForPods(t, newNamespace(t, "baseline"))
-		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
+		manifest := helm(t, "get", "manifest", "taskflow", "--namespace", harness.OperatorNamespace)
+		checked := askForPods(t, cluster.NewNamespace(t, "baseline"))
+		helm(t, "uninstall", "taskflow", "--namespace", harness.OperatorNamespace, "--wait")
 		checked()
 		leftovers(t, manifest, "CustomResourceDefinition")
-		wait.For(t, "the namespace to be all that is left", onlyLeft("Namespace "+operatorNamespace))
+		wait.For(t, "the namespace to be all that is left", onlyLeft("Namespace "+harness.OperatorNamespace))
 		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(sample), sample); err != nil {
 			t.Errorf("the Task is gone: %v", err)
 		}
 	})
 
 	uninstall := func() {
-		helm(t, "uninstall", "taskflow", "--namespace", operatorNamespace, "--wait")
+		helm(t, "uninstall", "taskflow", "--namespace", harness.OperatorNamespace, "--wait")
 		kubectl(t, nil, "delete", "crd", "tasks.api.practice.com")
 	}
 	startCertManager(t)
 	helm(t, slices.Concat(install, []string{values, "--wait", "--set", "certificates=certManager"})...)
 	runSample(t)
 	uninstall()
-	kubectl(t, nil, "delete", "namespace", operatorNamespace) // with the Secrets that cert-manager leaves
+	kubectl(t, nil, "delete", "namespace", harness.OperatorNamespace) // with the Secrets that cert-manager leaves
 	leftovers(t, before, "")
 	wait.For(t, "nothing to be left", onlyLeft())
 
@@ -104,7 +105,7 @@ func TestHelm(t *testing.T) {
 func chartValues(t *testing.T, but string) string {
 	t.Helper()
 	var file corev1.ConfigMap
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-config"}, &file); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-config"}, &file); err != nil {
 		t.Fatal(err)
 	}
 	var config map[string]any

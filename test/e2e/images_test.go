@@ -37,6 +37,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/oci"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -92,7 +93,7 @@ func TestImageCommands(t *testing.T) {
 			entry(platform, image(both))), args},
 	}
 
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	var containers []corev1.Container
 	for _, row := range slices.Sorted(maps.Keys(rows)) {
 		containers = append(containers, corev1.Container{
@@ -109,15 +110,13 @@ func TestImageCommands(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "plain", Namespace: namespace},
 		Spec:       corev1.PodSpec{Containers: containers, RestartPolicy: corev1.RestartPolicyNever},
 	}
-	if err := cluster.Create(t.Context(), plain); err != nil {
-		t.Fatal(err)
-	}
-	task := newTask(namespace, "wrapped", containers...)
+	cluster.Make(t, plain)
+	task := harness.NewTask(namespace, "wrapped", containers...)
 	for i := range task.Spec.Steps {
 		task.Spec.Steps[i].OnError = v1alpha1.OnErrorContinue // each row counts
 	}
-	create(t, task)
-	awaitTask(t, task, "the Task to end", inPhase(v1alpha1.TaskSucceeded))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to end", harness.InPhase(v1alpha1.TaskSucceeded))
 	wait.For(t, "the plain Pod to succeed", func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(plain), plain); err != nil {
 			return err
@@ -128,11 +127,11 @@ func TestImageCommands(t *testing.T) {
 		return nil
 	})
 	for _, container := range containers {
-		want := logs(t, namespace, "plain", container.Name)
+		want := cluster.Log(t, namespace, "plain", container.Name)
 		if !strings.Contains(want, "/argv\"\n") && !strings.Contains(want, "0 \"argv\"") {
 			t.Errorf("%s without taskflow: %q", container.Name, want)
 		}
-		if diff := cmp.Diff(want, logs(t, namespace, "wrapped", container.Name)); diff != "" {
+		if diff := cmp.Diff(want, cluster.Log(t, namespace, "wrapped", container.Name)); diff != "" {
 			t.Errorf("%s (-without +with taskflow):\n%s", container.Name, diff)
 		}
 	}
@@ -146,7 +145,7 @@ func TestPrivateRegistry(t *testing.T) {
 	t.Parallel()
 	began := metav1.Now()
 	const username, password, guess, plaintext = "robot", "correct-horse-battery", "guess-horse-battery", "plain:horse:battery"
-	namespace, elsewhere := newNamespace(t, "baseline"), newNamespace(t, "baseline")
+	namespace, elsewhere := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	pullSecret(t, elsewhere, "right-elsewhere", username, password)
 	config := v1.Config{Entrypoint: []string{"/opt/argv", "private"}}
 	image := argvImage(t, oci.HostPlatform(), config)
@@ -157,20 +156,16 @@ func TestPrivateRegistry(t *testing.T) {
 		Type:       corev1.SecretTypeDockerConfigJson,
 		Data:       map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil, `{"auths": {%q: {"auth": %q}}}`, hostRegistry, plaintext)},
 	}
-	if err := cluster.Create(t.Context(), malformed); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, malformed)
 	account := &corev1.ServiceAccount{
 		ObjectMeta:       metav1.ObjectMeta{Name: "puller", Namespace: namespace},
 		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}},
 	}
-	if err := cluster.Create(t.Context(), account); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, account)
 	private := func(t *testing.T, name string, spec corev1.PodSpec) *v1alpha1.Task {
-		task := newTask(namespace, name, corev1.Container{Name: "only", Image: hostRegistry + "/private/" + name + ":v1"})
+		task := harness.NewTask(namespace, name, corev1.Container{Name: "only", Image: hostRegistry + "/private/" + name + ":v1"})
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: spec}
-		create(t, task)
+		cluster.Make(t, task)
 		return task
 	}
 
@@ -186,8 +181,8 @@ func TestPrivateRegistry(t *testing.T) {
 					name := scheme + "-" + secret
 					push(t, hostRegistry+"/private/"+name+":v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))
 					task := private(t, name, spec)
-					awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-					if got := logs(t, namespace, name, "only"); !strings.HasPrefix(got, "0 \"/opt/argv\"\n1 \"private\"\n") {
+					cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
+					if got := cluster.Log(t, namespace, name, "only"); !strings.HasPrefix(got, "0 \"/opt/argv\"\n1 \"private\"\n") {
 						t.Errorf("the log is %q", got)
 					}
 				})
@@ -205,9 +200,7 @@ func TestPrivateRegistry(t *testing.T) {
 				Containers:         []corev1.Container{{Name: "first", Image: ref}, {Name: "second", Image: ref, Args: []string{"again"}}},
 			},
 		}
-		if err := cluster.Create(t.Context(), pod); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, pod)
 		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
 			err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
 			if err == nil && pod.Status.Phase != corev1.PodSucceeded {
@@ -216,7 +209,7 @@ func TestPrivateRegistry(t *testing.T) {
 			return err
 		})
 		for container, want := range map[string]string{"first": "0 \"/opt/argv\"\n1 \"private\"\nin ", "second": "0 \"/opt/argv\"\n1 \"private\"\n2 \"again\"\nin "} {
-			if got := logs(t, namespace, pod.Name, container); !strings.HasPrefix(got, want) {
+			if got := cluster.Log(t, namespace, pod.Name, container); !strings.HasPrefix(got, want) {
 				t.Errorf("the log of %s is %q", container, got)
 			}
 		}
@@ -259,7 +252,7 @@ func TestPrivateRegistry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			task := private(t, name, c.spec)
-			status := awaitTask(t, task, "the Task to wait", func(status v1alpha1.TaskStatus) bool {
+			status := cluster.AwaitTask(t, task, "the Task to wait", func(status v1alpha1.TaskStatus) bool {
 				return slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool { return c.Reason == v1alpha1.ReasonEntrypointUnresolved })
 			})
 			wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonEntrypointUnresolved, c.want)
@@ -276,12 +269,12 @@ func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...st
 	t.Helper()
 	told := map[string]string{}
 	var pods corev1.PodList
-	if err := cluster.List(t.Context(), &pods, client.InNamespace(operatorNamespace)); err != nil {
+	if err := cluster.List(t.Context(), &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 		t.Fatal(err)
 	}
 	var log strings.Builder
 	for _, pod := range pods.Items {
-		content, err := clientset.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{SinceTime: &since}).DoRaw(t.Context())
+		content, err := cluster.Clientset.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{SinceTime: &since}).DoRaw(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -368,9 +361,7 @@ func pullSecret(t *testing.T, namespace, name, username, password string) {
 		Type:       corev1.SecretTypeDockerConfigJson,
 		Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(config)},
 	}
-	if err := cluster.Create(t.Context(), secret); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, secret)
 }
 
 // argvImage is busybox with the program argv in /opt.

@@ -44,6 +44,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -57,7 +58,7 @@ const podsPerSecond = 20
 // one of the test cluster. PEERS row 22.
 func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 	putBack := changeOperator(t, func(operator *corev1.Container) { operator.Args = withoutFlag(operator.Args, shutdownDelay) })
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	t.Run("the leader is drained", func(t *testing.T) {
 		load := createPods(t, namespace)
 		before, other := leaderAndOther(t)
@@ -111,7 +112,7 @@ func leaderAndOther(t *testing.T) (first, other string) {
 	wait.For(t, "a leader and another replica", func(ctx context.Context) error {
 		first = leader(t)
 		var pods corev1.PodList
-		if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+		if err := cluster.List(ctx, &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 			return err
 		}
 		names := map[string]bool{}
@@ -132,13 +133,13 @@ func leaderAndOther(t *testing.T) (first, other string) {
 // evict is what draining a node does with a Pod.
 func evict(t *testing.T, name string) error {
 	t.Helper()
-	return clientset.CoreV1().Pods(operatorNamespace).EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: operatorNamespace}})
+	return cluster.Clientset.CoreV1().Pods(harness.OperatorNamespace).EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: harness.OperatorNamespace}})
 }
 
 // watchReleased waits until the leader gives its Lease back.
 func watchReleased(t *testing.T) func() {
 	t.Helper()
-	leases, err := cluster.Watch(t.Context(), &coordinationv1.LeaseList{}, client.InNamespace(operatorNamespace))
+	leases, err := cluster.Watch(t.Context(), &coordinationv1.LeaseList{}, client.InNamespace(harness.OperatorNamespace))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +167,7 @@ func killReplica(t *testing.T, name string) {
 	}
 	left := watchLeaving(t, name)
 	killed := time.Now()
-	killProcess(t, client.ObjectKey{Namespace: operatorNamespace, Name: name}, "--agent-image=")
+	killProcess(t, client.ObjectKey{Namespace: harness.OperatorNamespace, Name: name}, "--agent-image=")
 	t.Logf("the address left the Service after %s", left().Sub(killed).Round(time.Millisecond))
 	wait.For(t, "the operator to be available", rolledOut)
 	wait.For(t, "another leader", func(context.Context) error { // the other replica, or the process that comes after this one
@@ -180,7 +181,7 @@ func killReplica(t *testing.T, name string) {
 // watchLeaving waits until the webhook's Services have the address of a Pod no longer, and says when that was.
 func watchLeaving(t *testing.T, pod string) (left func() time.Time) {
 	t.Helper()
-	endpoints, err := cluster.Watch(t.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace(operatorNamespace))
+	endpoints, err := cluster.Watch(t.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace(harness.OperatorNamespace))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func watchLeaving(t *testing.T, pod string) (left func() time.Time) {
 // the webhook yet; that none is refused as soon as it says that it is ready; and that the operator goes on by itself.
 func TestAPIServerIsRestarted(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	load := createPods(t, namespace)
 	killed := time.Now()
 	ready := watchReady(t)
@@ -215,9 +216,9 @@ func TestAPIServerIsRestarted(t *testing.T) {
 	load.more(t)
 	wait.For(t, "the operator to be available", rolledOut)
 	load.stopBut(t, func(f failure) bool { return f.ended.After(killed) && f.began.Before(since) })
-	task := newTask(namespace, "afterwards", shell("only", "true"))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	task := harness.NewTask(namespace, "afterwards", harness.Shell("only", "true"))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
 // watchReady tells when the API server is ready again, after a time when it is not.
@@ -228,7 +229,7 @@ func watchReady(t *testing.T) <-chan time.Time {
 		ticker := time.NewTicker(20 * time.Millisecond)
 		defer ticker.Stop()
 		for wasReady := true; t.Context().Err() == nil; <-ticker.C {
-			err := clientset.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Timeout(time.Second).Do(t.Context()).Error()
+			err := cluster.Clientset.RESTClient().Get().AbsPath("/readyz").MaxRetries(0).Timeout(time.Second).Do(t.Context()).Error()
 			if err == nil && !wasReady {
 				again <- time.Now()
 				return
@@ -255,7 +256,7 @@ func TestInstallAndRemove(t *testing.T) {
 	})
 
 	kept := runSample(t)
-	checked := askForPods(t, newNamespace(t, "baseline"))
+	checked := askForPods(t, cluster.NewNamespace(t, "baseline"))
 	undeploy(t, "keep")
 	checked()
 	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(kept), kept); err != nil {
@@ -270,7 +271,7 @@ func TestInstallAndRemove(t *testing.T) {
 	startCertManager(t)
 	deploy(t, flags, "certmanager", "")
 	runSample(t)
-	one, two := newNamespace(t, "baseline"), newNamespace(t, "baseline")
+	one, two := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	t.Run("renewals", func(t *testing.T) {
 		load := createPods(t, one)
 		for _, name := range []string{"taskflow-webhook", "taskflow-webhook", "taskflow-ca", "taskflow-webhook"} {
@@ -282,15 +283,15 @@ func TestInstallAndRemove(t *testing.T) {
 
 	deploy(t, flags, "default", "")
 	awaitOwnCertificate(t)
-	task := newTask(one, "own", shell("only", "true"))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	task := harness.NewTask(one, "own", harness.Shell("only", "true"))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	deploy(t, flags, "certmanager", one+","+two)
-	task = newTask(two, "watched", shell("only", "true"))
-	create(t, task)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	task = harness.NewTask(two, "watched", harness.Shell("only", "true"))
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	var role rbacv1.Role
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-operator-certificates"}, &role); !apierrors.IsNotFound(err) {
 		t.Errorf("the operator may still write the certificate that cert-manager keeps: %v", err)
 	}
 
@@ -306,10 +307,10 @@ func runSample(t *testing.T) *v1alpha1.Task {
 	run := func() {
 		kubectl(t, nil, "delete", "--ignore-not-found", "--cascade=foreground", "-f", samples+"/task.yaml")
 		kubectl(t, nil, "apply", "-f", samples+"/task.yaml")
-		awaitTask(t, sample, "the sample Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+		cluster.AwaitTask(t, sample, "the sample Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	}
 	run()
-	kubectl(t, nil, "-n", operatorNamespace, "delete", "pods", "--all") // and waits until they are gone
+	kubectl(t, nil, "-n", harness.OperatorNamespace, "delete", "pods", "--all") // and waits until they are gone
 	wait.For(t, "the operator to be back", rolledOut)
 	run()
 	return sample
@@ -343,7 +344,7 @@ func manifests(t *testing.T, overlay string) []byte {
 	t.Helper()
 	operator := installedOperator(t)
 	var config corev1.ConfigMap
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-config"}, &config); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-config"}, &config); err != nil {
 		t.Fatal(err)
 	}
 	var content bytes.Buffer
@@ -443,7 +444,7 @@ func leftovers(t *testing.T, manifests []byte, but string) {
 // namespace's. It is an error unless it is what is wanted.
 func onlyLeft(want ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		groups, err := clientset.Discovery().ServerPreferredResources()
+		groups, err := cluster.Clientset.Discovery().ServerPreferredResources()
 		if err != nil {
 			return err
 		}
@@ -464,7 +465,7 @@ func onlyLeft(want ...string) func(context.Context) error {
 				}
 				for _, object := range list.Items {
 					everyNamespaces := resource.Kind == "ServiceAccount" && object.Name == "default" || resource.Kind == "ConfigMap" && object.Name == "kube-root-ca.crt"
-					if strings.HasPrefix(object.Name, "taskflow") || object.Namespace == operatorNamespace && !everyNamespaces {
+					if strings.HasPrefix(object.Name, "taskflow") || object.Namespace == harness.OperatorNamespace && !everyNamespaces {
 						left = append(left, strings.TrimSpace(resource.Kind+" "+object.Name+" "+object.Namespace))
 					}
 				}
@@ -517,7 +518,7 @@ func renew(t *testing.T, name string) {
 	t.Helper()
 	certificate := &unstructured.Unstructured{}
 	certificate.SetGroupVersionKind(certificateKind)
-	key := client.ObjectKey{Namespace: operatorNamespace, Name: name}
+	key := client.ObjectKey{Namespace: harness.OperatorNamespace, Name: name}
 	if err := cluster.Get(t.Context(), key, certificate); err != nil {
 		t.Fatal(err)
 	}
@@ -556,7 +557,7 @@ func leader(t *testing.T) string {
 func leaderIdentity(t *testing.T) string {
 	t.Helper()
 	var lease coordinationv1.Lease
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-operator"}, &lease); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-operator"}, &lease); err != nil {
 		t.Fatal(err)
 	}
 	return ptr.Deref(lease.Spec.HolderIdentity, "")
@@ -565,7 +566,7 @@ func leaderIdentity(t *testing.T) string {
 // losePods deletes all Pods of the operator at once.
 func losePods(t *testing.T) {
 	t.Helper()
-	if err := cluster.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(operatorNamespace), client.GracePeriodSeconds(0)); err != nil {
+	if err := cluster.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(harness.OperatorNamespace), client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -676,7 +677,7 @@ func (l *load) stopBut(t *testing.T, excused func(failure) bool) {
 const clock = "15:04:05.000"
 
 // certificateSecret is where the webhook's certificate is, whoever keeps it.
-var certificateSecret = client.ObjectKey{Namespace: operatorNamespace, Name: "taskflow-webhook-cert"}
+var certificateSecret = client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-webhook-cert"}
 
 // awaitServed waits until both replicas serve the certificate of the Secret.
 func awaitServed(t *testing.T) {
@@ -697,7 +698,7 @@ func servedByAll(ctx context.Context, certificate []byte) error {
 		return errors.New("there is no certificate")
 	}
 	var pods corev1.PodList
-	if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+	if err := cluster.List(ctx, &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 		return err
 	}
 	for _, pod := range pods.Items {
@@ -722,12 +723,10 @@ func servedByAll(ctx context.Context, certificate []byte) error {
 // ServiceMonitor says gets them, the bound among them that the operator has found for its memory.
 func TestMetricsAreGuarded(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	token := func(account string) string {
 		object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}
-		if err := cluster.Create(t.Context(), object); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, object)
 		request := &authenticationv1.TokenRequest{}
 		if err := cluster.SubResource("token").Create(t.Context(), object, request); err != nil {
 			t.Fatal(err)
@@ -739,9 +738,7 @@ func TestMetricsAreGuarded(t *testing.T) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "taskflow-metrics-reader"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "prometheus"}},
 	}
-	if err := cluster.Create(t.Context(), binding); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, binding)
 	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), binding) })
 
 	scraper, address := scraperOf(t)
@@ -807,7 +804,7 @@ func scraperOf(t *testing.T) (scraper *http.Client, address string) {
 	}
 	endpoint := monitor.Spec.Endpoints[0]
 	var services corev1.ServiceList
-	if err := cluster.List(t.Context(), &services, client.InNamespace(operatorNamespace), client.MatchingLabels(monitor.Spec.Selector.MatchLabels)); err != nil {
+	if err := cluster.List(t.Context(), &services, client.InNamespace(harness.OperatorNamespace), client.MatchingLabels(monitor.Spec.Selector.MatchLabels)); err != nil {
 		t.Fatal(err)
 	}
 	for _, service := range services.Items {
@@ -822,7 +819,7 @@ func scraperOf(t *testing.T) (scraper *http.Client, address string) {
 	}
 	var secret corev1.Secret
 	ca := endpoint.TLSConfig.CA.Secret
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: ca.Name}, &secret); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: ca.Name}, &secret); err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()

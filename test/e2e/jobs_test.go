@@ -22,6 +22,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -61,13 +62,6 @@ func awaitJob(t *testing.T, job *batchv1.Job, what string, check func() error) {
 	})
 }
 
-func createJob(t *testing.T, job *batchv1.Job) {
-	t.Helper()
-	if err := cluster.Create(t.Context(), job); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // podsOf are the Pods of a Job, the oldest first.
 func podsOf(t *testing.T, job *batchv1.Job) []corev1.Pod {
 	t.Helper()
@@ -96,7 +90,7 @@ func exitCodes(pod corev1.Pod) string {
 // tried again. The steps that were skipped are no failures.
 func TestPodFailurePolicy(t *testing.T) {
 	t.Parallel()
-	job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("a", "true"), shell("b", "exit 42"), shell("c", "exit 43"))
+	job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("a", "true"), harness.Shell("b", "exit 42"), harness.Shell("c", "exit 43"))
 	job.Spec.BackoffLimit = new(int32(3))
 	job.Spec.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{
 		Action: batchv1.PodFailurePolicyActionFailJob,
@@ -104,7 +98,7 @@ func TestPodFailurePolicy(t *testing.T) {
 			ContainerName: new("b"), Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{42},
 		},
 	}}}
-	createJob(t, job)
+	cluster.Make(t, job)
 	awaitJob(t, job, "the Job to fail", func() error { return jobIs(job, batchv1.JobFailed) })
 	for _, condition := range job.Status.Conditions {
 		if condition.Type == batchv1.JobFailed && condition.Reason != batchv1.JobReasonPodFailurePolicy {
@@ -128,14 +122,14 @@ func TestJobBackoffLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	mounts := []corev1.VolumeMount{{Name: "journal", MountPath: journalDir}}
-	first := shell("a", "echo a >>/journal/runs")
-	second := shell("b", "echo b >>/journal/runs; test $(grep -c b /journal/runs) = 3")
-	third := shell("c", "echo c >>/journal/runs")
+	first := harness.Shell("a", "echo a >>/journal/runs")
+	second := harness.Shell("b", "echo b >>/journal/runs; test $(grep -c b /journal/runs) = 3")
+	third := harness.Shell("c", "echo c >>/journal/runs")
 	first.VolumeMounts, second.VolumeMounts, third.VolumeMounts = mounts, mounts, mounts
-	job := newJob(newNamespace(t, "privileged"), contract.SequentialLabel, "true", first, second, third)
+	job := newJob(cluster.NewNamespace(t, "privileged"), contract.SequentialLabel, "true", first, second, third)
 	job.Spec.BackoffLimit = new(int32(3))
 	job.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "journal", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}}}
-	createJob(t, job)
+	cluster.Make(t, job)
 	awaitJob(t, job, "the Job to complete", func() error { return jobIs(job, batchv1.JobComplete) })
 	runs, err := os.ReadFile(filepath.Join(dir, "runs"))
 	if err != nil {
@@ -161,9 +155,9 @@ func TestJobLifecycle(t *testing.T) {
 	t.Parallel()
 	t.Run("activeDeadlineSeconds", func(t *testing.T) {
 		t.Parallel()
-		job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("a", "true"), shell("b", "sleep 3600"), shell("c", "true"))
+		job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("a", "true"), harness.Shell("b", "sleep 3600"), harness.Shell("c", "true"))
 		job.Spec.ActiveDeadlineSeconds = new(int64(8))
-		createJob(t, job)
+		cluster.Make(t, job)
 		awaitJob(t, job, "the Job to fail", func() error { return jobIs(job, batchv1.JobFailed) })
 		for _, condition := range job.Status.Conditions {
 			if condition.Type == batchv1.JobFailed && condition.Reason != batchv1.JobReasonDeadlineExceeded {
@@ -173,8 +167,8 @@ func TestJobLifecycle(t *testing.T) {
 	})
 	t.Run("suspend", func(t *testing.T) {
 		t.Parallel()
-		job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("a", "sleep 3"), shell("b", "true"))
-		createJob(t, job)
+		job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("a", "sleep 3"), harness.Shell("b", "true"))
+		cluster.Make(t, job)
 		suspend := func(yes bool) {
 			patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"suspend":%t}}`, yes))
 			if err := cluster.Patch(t.Context(), job, patch); err != nil {
@@ -199,9 +193,9 @@ func TestJobLifecycle(t *testing.T) {
 	})
 	t.Run("ttlSecondsAfterFinished", func(t *testing.T) {
 		t.Parallel()
-		job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("a", "true"), shell("b", "true"))
+		job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("a", "true"), harness.Shell("b", "true"))
 		job.Spec.TTLSecondsAfterFinished = new(int32(1))
-		createJob(t, job)
+		cluster.Make(t, job)
 		wait.For(t, "the Job to go", func(ctx context.Context) error {
 			err := cluster.Get(ctx, client.ObjectKeyFromObject(job), job)
 			if apierrors.IsNotFound(err) {
@@ -215,9 +209,9 @@ func TestJobLifecycle(t *testing.T) {
 // A Job may name a Task that is not there yet: it goes on trying, and runs when the Task is created (PEERS row 25).
 func TestJobBeforeItsTask(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	job := newJob(namespace, contract.TaskLabel, "later", corev1.Container{Name: "task", Image: "task"})
-	createJob(t, job)
+	cluster.Make(t, job)
 	wait.For(t, "the refusal", func(ctx context.Context) error {
 		var events corev1.EventList
 		if err := cluster.List(ctx, &events, client.InNamespace(namespace)); err != nil {
@@ -230,9 +224,9 @@ func TestJobBeforeItsTask(t *testing.T) {
 		}
 		return errors.New("no event has it")
 	})
-	task := newTask(namespace, "later", shell("a", "echo a"), shell("b", "echo b"))
+	task := harness.NewTask(namespace, "later", harness.Shell("a", "echo a"), harness.Shell("b", "echo b"))
 	task.Spec.Suspend = true
-	create(t, task)
+	cluster.Make(t, task)
 	awaitJob(t, job, "the Job to complete", func() error { return jobIs(job, batchv1.JobComplete) })
 	if diff := cmp.Diff("a\nb\n", output(t, namespace, "job-", "a", "b")); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)
@@ -243,7 +237,7 @@ func TestJobBeforeItsTask(t *testing.T) {
 			t.Errorf("the step %s has no token: %+v", container.Name, container.VolumeMounts)
 		}
 	}
-	status := awaitTask(t, task, "the Task to be suspended still", inPhase(v1alpha1.TaskSuspended))
+	status := cluster.AwaitTask(t, task, "the Task to be suspended still", harness.InPhase(v1alpha1.TaskSuspended))
 	if status.PodName != "" || len(status.Steps) > 0 {
 		t.Errorf("the Task was touched: %+v", status)
 	}

@@ -14,57 +14,21 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	logf "sigs.k8s.io/controller-runtime/pkg/log"
-
-	"github.com/go-logr/logr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/test/kube"
-	"github.com/taskflow/taskflow-operator/test/tenant"
-	"github.com/taskflow/taskflow-operator/test/wait"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
-
-const operatorNamespace = "taskflow-system"
 
 // operatorDeployments are config/manager's, one for each replica.
 var operatorDeployments = []string{"taskflow-operator-a", "taskflow-operator-b"}
 
-var (
-	cluster   client.WithWatch
-	clientset *kubernetes.Clientset // for logs
-)
+var cluster harness.Cluster
 
 func TestMain(m *testing.M) {
-	logf.SetLogger(logr.Discard())
-	var err error
-	if cluster, clientset, err = kube.ConnectToTestCluster(); err != nil {
-		fmt.Fprintf(os.Stderr, "connecting to the test cluster (`make test` does it all): %v\n", err)
-		os.Exit(1)
-	}
+	cluster = harness.Connect()
 	os.Exit(m.Run())
-}
-
-// newNamespace makes a namespace that goes when the test ends, and has its ServiceAccount. The level is of PodSecurity.
-func newNamespace(t *testing.T, level string) string {
-	t.Helper()
-	return tenant.Namespace(t, cluster, "e2e-", level)
-}
-
-// create makes the Task.
-func create(t *testing.T, task *v1alpha1.Task) {
-	t.Helper()
-	if err := cluster.Create(t.Context(), task); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// awaitTask waits until the Task is as wanted, and returns it. When the test fails, the Task's status is in its output.
-func awaitTask(t *testing.T, task *v1alpha1.Task, what string, wanted func(v1alpha1.TaskStatus) bool) v1alpha1.TaskStatus {
-	t.Helper()
-	return wait.ForTask(t, cluster, task, what, wanted)
 }
 
 // deliveries are the ways in which the agent gets into a Pod. The operator of `make deploy-local` uses the first, unless the Pod says more.
@@ -78,24 +42,11 @@ func deliver(task *v1alpha1.Task, delivery string) {
 	metav1.SetMetaDataAnnotation(&task.Spec.Template.Metadata, contract.DeliveryAnnotation, delivery)
 }
 
-func inPhase(phase v1alpha1.TaskPhase) func(v1alpha1.TaskStatus) bool {
-	return func(status v1alpha1.TaskStatus) bool { return status.Phase == phase }
-}
-
-func logs(t *testing.T, namespace, pod, container string) string {
-	t.Helper()
-	content, err := clientset.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(t.Context())
-	if err != nil {
-		t.Fatalf("reading the log of %s: %v", container, err)
-	}
-	return string(content)
-}
-
 // installedOperator is the operator's container, which is the same in all of its Deployments.
 func installedOperator(t *testing.T) corev1.Container {
 	t.Helper()
 	var deployment appsv1.Deployment
-	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorDeployments[0]}, &deployment); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: operatorDeployments[0]}, &deployment); err != nil {
 		t.Fatal(err)
 	}
 	return deployment.Spec.Template.Spec.Containers[0]
@@ -106,7 +57,7 @@ func installedOperator(t *testing.T) corev1.Container {
 func rolledOut(ctx context.Context) error {
 	for _, name := range operatorDeployments {
 		var deployment appsv1.Deployment
-		if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: name}, &deployment); err != nil {
+		if err := cluster.Get(ctx, client.ObjectKey{Namespace: harness.OperatorNamespace, Name: name}, &deployment); err != nil {
 			return err
 		}
 		status := deployment.Status
@@ -115,7 +66,7 @@ func rolledOut(ctx context.Context) error {
 		}
 	}
 	var pods corev1.PodList
-	if err := cluster.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+	if err := cluster.List(ctx, &pods, client.InNamespace(harness.OperatorNamespace)); err != nil {
 		return err
 	}
 	if len(pods.Items) != len(operatorDeployments) {

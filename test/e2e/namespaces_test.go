@@ -20,6 +20,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -29,7 +30,7 @@ import (
 func TestSomeNamespaces(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	flags := operatorFlags(t)
-	one, two, other := newNamespace(t, "baseline"), newNamespace(t, "baseline"), newNamespace(t, "baseline")
+	one, two, other := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
 	t.Cleanup(func() {
 		deploy(t, flags, "default", "")
 		if diff := cmp.Diff(rights{true, true, true}, operatorsRights(t, other)); diff != "" {
@@ -44,17 +45,15 @@ func TestSomeNamespaces(t *testing.T) {
 	}
 	deploy(t, flags, "default", one+", "+two)
 	// The replicas may have begun while they had all rights.
-	kubectl(t, nil, "-n", operatorNamespace, "rollout", "restart", "deployment")
+	kubectl(t, nil, "-n", harness.OperatorNamespace, "rollout", "restart", "deployment")
 	wait.For(t, "the operator to be restarted", rolledOut)
 
 	for _, namespace := range []string{one, two} {
-		task := newTask(namespace, "watched", shell("only", "true"))
-		create(t, task)
-		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded)) // so the node has found the new replicas, too
+		task := harness.NewTask(namespace, "watched", harness.Shell("only", "true"))
+		cluster.Make(t, task)
+		cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded)) // so the node has found the new replicas, too
 		pod := labelledPod(namespace)
-		if err := cluster.Create(t.Context(), pod); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, pod)
 		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
 			err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod)
 			if err == nil && pod.Status.Phase != corev1.PodSucceeded {
@@ -64,7 +63,7 @@ func TestSomeNamespaces(t *testing.T) {
 		})
 	}
 
-	err := cluster.Create(t.Context(), newTask(other, "unwatched", shell("only", "true")))
+	err := cluster.Create(t.Context(), harness.NewTask(other, "unwatched", harness.Shell("only", "true")))
 	if want := "taskflow was installed for some namespaces, and " + other + " is not one of them"; !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("a Task in another namespace: %v, want a refusal with %q", err, want)
 	}
@@ -90,7 +89,7 @@ func labelledPod(namespace string) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "labelled", Labels: map[string]string{contract.SequentialLabel: "true"}},
 		Spec: corev1.PodSpec{
 			RestartPolicy: corev1.RestartPolicyNever,
-			Containers:    []corev1.Container{shell("first", "true"), shell("second", "true")},
+			Containers:    []corev1.Container{harness.Shell("first", "true"), harness.Shell("second", "true")},
 		},
 	}
 }
@@ -103,9 +102,9 @@ func operatorsRights(t *testing.T, namespace string) rights {
 	t.Helper()
 	may := func(group, resource string) bool {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: "system:serviceaccount:" + operatorNamespace + ":taskflow-operator",
+			User: "system:serviceaccount:" + harness.OperatorNamespace + ":taskflow-operator",
 			Groups: []string{
-				"system:serviceaccounts", "system:serviceaccounts:" + operatorNamespace, "system:authenticated",
+				"system:serviceaccounts", "system:serviceaccounts:" + harness.OperatorNamespace, "system:authenticated",
 			},
 			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "get", Group: group, Resource: resource},
 		}}

@@ -17,10 +17,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -115,10 +115,10 @@ func TestStepsRunOneAfterAnother(t *testing.T) {
 	test := func(steps int, delivery string) {
 		t.Run(fmt.Sprint(delivery, " ", steps), func(t *testing.T) {
 			t.Parallel()
-			task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
+			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), steps)
 			deliver(task, delivery)
-			create(t, task)
-			status := awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			cluster.Make(t, task)
+			status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 			if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
 				t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 			}
@@ -148,12 +148,12 @@ func TestBrokenGateIsSeen(t *testing.T) {
 	}
 	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
 	for _, steps := range []int{3, 20} {
-		task, journal := recordingTask(t, newNamespace(t, "privileged"), steps)
+		task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), steps)
 		for i := range task.Spec.Steps { // long enough to overlap on a busy machine, whose kubelet starts one container after another
 			task.Spec.Steps[i] = recordingStep(i, "sleep 3")
 		}
-		create(t, task)
-		awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+		cluster.Make(t, task)
+		cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 		if wrong := disorder(readJournal(t, journal), steps); len(wrong) == 0 {
 			t.Errorf("%d steps behind a gate that is always open were found to be in order", steps)
 		}
@@ -176,7 +176,7 @@ func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putB
 	set := func(ctx context.Context, container corev1.Container) error {
 		for _, name := range operatorDeployments {
 			var deployment appsv1.Deployment
-			if err := cluster.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: name}, &deployment); err != nil {
+			if err := cluster.Get(ctx, client.ObjectKey{Namespace: harness.OperatorNamespace, Name: name}, &deployment); err != nil {
 				return err
 			}
 			before := deployment.DeepCopy()
@@ -215,25 +215,17 @@ func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putB
 // Pod stays with its logs.
 func TestFailingStep(t *testing.T) {
 	t.Parallel()
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 4)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 4)
 	task.Spec.Steps[1] = recordingStep(1, "echo found a bug; exit 42")
-	create(t, task)
-	status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 
 	spans := readJournal(t, journal)
 	if len(spans) != 2 || spans[1].end == 0 || spans[2].end != 0 {
 		t.Errorf("the journal has %v, and not step 1 whole and step 2 up to its exit", spans)
 	}
-	type outcome struct {
-		State    v1alpha1.StepState
-		ExitCode int32
-	}
-	var got []outcome
-	for _, step := range status.Steps {
-		got = append(got, outcome{step.State, ptr.Deref(step.ExitCode, -1)})
-	}
-	want := []outcome{{v1alpha1.StepSucceeded, 0}, {v1alpha1.StepFailed, 42}, {v1alpha1.StepSkipped, -1}, {v1alpha1.StepSkipped, -1}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	want := []string{"step-1 Succeeded Completed 0", "step-2 Failed Error 42", "step-3 Skipped Skipped", "step-4 Skipped Skipped"}
+	if diff := cmp.Diff(want, harness.StepLines(status.Steps)); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonStepFailed, `step "step-2" failed with exit code 42`)
@@ -254,7 +246,7 @@ func TestFailingStep(t *testing.T) {
 		}
 		return nil
 	})
-	if diff := cmp.Diff("found a bug\n", logs(t, task.Namespace, status.PodName, "step-2")); diff != "" {
+	if diff := cmp.Diff("found a bug\n", cluster.Log(t, task.Namespace, status.PodName, "step-2")); diff != "" {
 		t.Errorf("log of the failed step (-want +got):\n%s", diff)
 	}
 	if got := len(readJournal(t, journal)); got != 2 {

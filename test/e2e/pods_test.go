@@ -22,49 +22,22 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
-
-// sequentialPod has the label.
-func sequentialPod(namespace, name string, containers ...corev1.Container) *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{contract.SequentialLabel: "true"}},
-		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers, TerminationGracePeriodSeconds: new(int64(2))},
-	}
-}
-
-func createPod(t *testing.T, pod *corev1.Pod) {
-	t.Helper()
-	if err := cluster.Create(t.Context(), pod); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func awaitPodPhase(t *testing.T, pod *corev1.Pod, phase corev1.PodPhase) {
-	t.Helper()
-	wait.For(t, fmt.Sprintf("the Pod %s to be %s", pod.Name, phase), func(ctx context.Context) error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-			return err
-		}
-		if pod.Status.Phase != phase {
-			return fmt.Errorf("it is %s: %+v", pod.Status.Phase, pod.Status.ContainerStatuses)
-		}
-		return nil
-	})
-}
 
 // The containers of a labelled Pod run one after another, and `kubectl describe pod` tells how.
 func TestSequentialPod(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "privileged")
+	namespace := cluster.NewNamespace(t, "privileged")
 	task, journal := recordingTask(t, namespace, 3)
-	pod := sequentialPod(namespace, "in-order")
+	pod := harness.NewSequentialPod(namespace, "in-order")
 	pod.Spec.Volumes = task.Spec.Template.Spec.Volumes
 	for _, step := range task.Spec.Steps {
 		pod.Spec.Containers = append(pod.Spec.Containers, step.Container)
 	}
-	createPod(t, pod)
-	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	cluster.Make(t, pod)
+	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
 	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}
@@ -93,19 +66,19 @@ func TestSequentialPod(t *testing.T) {
 func TestHelper(t *testing.T) {
 	t.Parallel()
 	ask := "wget -q -O - http://127.0.0.1:8000/index.html"
-	server := shell("server", "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; sleep 4; httpd -p 8000 -h /tmp/www; sleep 20; exit 0")
+	server := harness.Shell("server", "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; sleep 4; httpd -p 8000 -h /tmp/www; sleep 20; exit 0")
 	server.ReadinessProbe = &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8000)}}, PeriodSeconds: 1,
 	}
-	pod := sequentialPod(newNamespace(t, "baseline"), "helped", shell("second", ask), server, shell("first", ask))
+	pod := harness.NewSequentialPod(cluster.NewNamespace(t, "baseline"), "helped", harness.Shell("second", ask), server, harness.Shell("first", ask))
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "first,second"}
-	createPod(t, pod)
+	cluster.Make(t, pod)
 	if got := pod.Annotations[contract.OrderAnnotation]; got != "0" {
 		t.Errorf("the order at the beginning is %q, and not 0", got)
 	}
-	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
 	for _, step := range []string{"first", "second"} {
-		if diff := cmp.Diff("hello\n", logs(t, pod.Namespace, pod.Name, step)); diff != "" {
+		if diff := cmp.Diff("hello\n", cluster.Log(t, pod.Namespace, pod.Name, step)); diff != "" {
 			t.Errorf("what %s got of the helper (-want +got):\n%s", step, diff)
 		}
 	}
@@ -115,7 +88,7 @@ func TestHelper(t *testing.T) {
 // mounts at taskflow's paths, whichever way the agent is delivered (PEERS row 27).
 func TestOddPods(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "privileged")
+	namespace := cluster.NewNamespace(t, "privileged")
 	report := corev1.Container{Name: "a", Image: "busybox:1.28", Command: []string{"sh", "-c", "echo a"}}
 	tests := map[string]func(*corev1.Pod){
 		"host-network": func(pod *corev1.Pod) { pod.Spec.HostNetwork = true },
@@ -143,7 +116,7 @@ func TestOddPods(t *testing.T) {
 			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "c", Image: "devopscube/kubernetes-job-demo:latest", Args: []string{"3"}})
 		},
 		"init-and-sidecar": func(pod *corev1.Pod) {
-			init, sidecar := *report.DeepCopy(), shell("sidecar", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+			init, sidecar := *report.DeepCopy(), harness.Shell("sidecar", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
 			init.Name, sidecar.RestartPolicy = "init", new(corev1.ContainerRestartPolicyAlways)
 			pod.Spec.InitContainers = []corev1.Container{init, sidecar}
 		},
@@ -158,12 +131,12 @@ func TestOddPods(t *testing.T) {
 				t.Parallel()
 				second := *report.DeepCopy()
 				second.Name, second.Command[2] = "b", "echo b"
-				pod := sequentialPod(namespace, name+"-"+delivery, *report.DeepCopy(), second)
+				pod := harness.NewSequentialPod(namespace, name+"-"+delivery, *report.DeepCopy(), second)
 				pod.Annotations = map[string]string{contract.DeliveryAnnotation: delivery}
 				edit(pod)
-				createPod(t, pod)
-				awaitPodPhase(t, pod, corev1.PodSucceeded)
-				if diff := cmp.Diff("a\nb\n", logs(t, namespace, pod.Name, "a")+logs(t, namespace, pod.Name, "b")); diff != "" {
+				cluster.Make(t, pod)
+				cluster.AwaitPod(t, pod, corev1.PodSucceeded)
+				if diff := cmp.Diff("a\nb\n", cluster.Log(t, namespace, pod.Name, "a")+cluster.Log(t, namespace, pod.Name, "b")); diff != "" {
 					t.Errorf("output (-want +got):\n%s", diff)
 				}
 			})
@@ -174,13 +147,13 @@ func TestOddPods(t *testing.T) {
 // A Deployment whose Pods are labelled is refused; a Pod that would be restarted forever is not, and its user is warned.
 func TestStartedForEver(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	labels := map[string]string{"app": "web", contract.SequentialLabel: "true"}
 	deployment := &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: namespace},
 		Spec: appsv1.DeploymentSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{shell("a", "true")}}},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{harness.Shell("a", "true")}}},
 		},
 	}
 	const want = "spec.template.metadata.labels: a Deployment restarts its Pods forever, and steps end: use a Job"
@@ -198,7 +171,7 @@ func TestStartedForEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod := sequentialPod(namespace, "always", shell("a", "true"))
+	pod := harness.NewSequentialPod(namespace, "always", harness.Shell("a", "true"))
 	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	if err := warnedClient.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
@@ -206,7 +179,7 @@ func TestStartedForEver(t *testing.T) {
 	if diff := cmp.Diff(warnings{"spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure"}, warned); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
-	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
 }
 
 // warnings are what the API server warns of.
@@ -219,18 +192,18 @@ func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = appe
 // While the operator is away, a Pod without a label is created at once, and one with a label is refused by the API server, which says what is
 // down (PEERS row 21). It can't run beside other tests.
 func TestWebhookDown(t *testing.T) {
-	namespace := newNamespace(t, "baseline")
+	namespace := cluster.NewNamespace(t, "baseline")
 	start := stopOperator(t)
 
 	began := time.Now()
-	plain := sequentialPod(namespace, "plain", shell("a", "true"))
+	plain := harness.NewSequentialPod(namespace, "plain", harness.Shell("a", "true"))
 	plain.Labels = nil
-	createPod(t, plain)
+	cluster.Make(t, plain)
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("creating a Pod without a label took %s", took)
 	}
 	for _, labels := range []map[string]string{{contract.SequentialLabel: "true"}, {contract.TaskLabel: "x"}} {
-		pod := sequentialPod(namespace, "labelled", shell("a", "true"))
+		pod := harness.NewSequentialPod(namespace, "labelled", harness.Shell("a", "true"))
 		pod.Labels = labels
 		wait.For(t, "the refusal", func(ctx context.Context) error {
 			err := cluster.Create(ctx, pod, client.DryRunAll)
@@ -247,7 +220,7 @@ func TestWebhookDown(t *testing.T) {
 	}
 
 	start()
-	pod := sequentialPod(namespace, "labelled", shell("a", "true"), shell("b", "true"))
+	pod := harness.NewSequentialPod(namespace, "labelled", harness.Shell("a", "true"), harness.Shell("b", "true"))
 	wait.For(t, "a labelled Pod to be taken", func(ctx context.Context) error { return cluster.Create(ctx, pod) })
-	awaitPodPhase(t, pod, corev1.PodSucceeded)
+	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
 }

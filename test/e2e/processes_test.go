@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // A step that ends processes by their words ends no agent: not its own, and none of a later step whose command has the same words.
@@ -24,13 +26,13 @@ exec sh /tmp/script`
 	for name, shared := range map[string]bool{"own-processes": false, "shared-processes": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a, b := shell("a", script), shell("b", "echo b has run")
+			a, b := harness.Shell("a", script), harness.Shell("b", "echo b has run")
 			a.Command, b.Command = append(a.Command, "worker"), append(b.Command, "worker")
-			pod := sequentialPod(newNamespace(t, "baseline"), name, a, b)
+			pod := harness.NewSequentialPod(cluster.NewNamespace(t, "baseline"), name, a, b)
 			pod.Spec.ShareProcessNamespace = new(shared)
-			createPod(t, pod)
-			awaitPodPhase(t, pod, corev1.PodSucceeded)
-			got := logs(t, pod.Namespace, pod.Name, "a") + logs(t, pod.Namespace, pod.Name, "b")
+			cluster.Make(t, pod)
+			cluster.AwaitPod(t, pod, corev1.PodSucceeded)
+			got := cluster.Log(t, pod.Namespace, pod.Name, "a") + cluster.Log(t, pod.Namespace, pod.Name, "b")
 			if diff := cmp.Diff("survived\nb has run\n", got); diff != "" {
 				t.Errorf("the logs (-want +got):\n%s", diff)
 			}

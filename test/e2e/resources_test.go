@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -30,7 +31,7 @@ func TestQuota(t *testing.T) {
 	list := func(cpu, memory string) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 	}
-	namespace := newNamespace(t, "privileged")
+	namespace := cluster.NewNamespace(t, "privileged")
 	quota := &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "quota"},
 		Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{
@@ -46,9 +47,7 @@ func TestQuota(t *testing.T) {
 		}}},
 	}
 	for _, object := range []client.Object{quota, limits} {
-		if err := cluster.Create(t.Context(), object); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, object)
 	}
 	wait.For(t, "the quota to count", func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(quota), quota); err != nil {
@@ -60,25 +59,25 @@ func TestQuota(t *testing.T) {
 		return nil
 	})
 
-	sum := newTask(namespace, "sum", shell("one", "true"), shell("two", "true"), shell("three", "true"))
-	create(t, sum)
-	status := awaitTask(t, sum, "the quota to refuse the Pod", func(status v1alpha1.TaskStatus) bool {
+	sum := harness.NewTask(namespace, "sum", harness.Shell("one", "true"), harness.Shell("two", "true"), harness.Shell("three", "true"))
+	cluster.Make(t, sum)
+	status := cluster.AwaitTask(t, sum, "the quota to refuse the Pod", func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 	})
 	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonPodRefused,
 		"exceeded quota: quota, requested: requests.cpu=120m, used: requests.cpu=0, limited: requests.cpu=100m")
 
-	defaults := newTask(namespace, "defaults", shell("one", "true"), shell("two", "true"))
-	create(t, defaults)
-	awaitTask(t, defaults, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	defaults := harness.NewTask(namespace, "defaults", harness.Shell("one", "true"), harness.Shell("two", "true"))
+	cluster.Make(t, defaults)
+	cluster.AwaitTask(t, defaults, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 
 	most, journal := pausingTask(t, namespace, "most", 3)
 	for i := range most.Spec.Steps {
 		most.Spec.Steps[i].Resources.Requests = list("5m", "8Mi") // else the LimitRange's own would be summed
 	}
 	most.Spec.Template.Spec.Resources = &corev1.ResourceRequirements{Requests: list("100m", "64Mi"), Limits: list("500m", "96Mi")}
-	create(t, most)
+	cluster.Make(t, most)
 	awaitFirstStep(t, most)
 	wait.For(t, "the quota to be used", func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(quota), quota); err != nil {
@@ -101,7 +100,7 @@ func TestQuota(t *testing.T) {
 		t.Errorf("memory limit of the Pod on the node (-want +got):\n%s", diff)
 	}
 	resume(t, journal)
-	awaitTask(t, most, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.AwaitTask(t, most, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}

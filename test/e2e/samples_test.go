@@ -44,9 +44,7 @@ func apply(t *testing.T, namespace, sample string) {
 			t.Fatal(err)
 		}
 		object.SetNamespace(namespace)
-		if err := cluster.Create(t.Context(), &object); err != nil {
-			t.Fatal(err)
-		}
+		cluster.Make(t, &object)
 	}
 }
 
@@ -64,7 +62,7 @@ func output(t *testing.T, namespace, prefix string, steps ...string) string {
 		}
 		var text strings.Builder
 		for _, step := range steps {
-			text.WriteString(logs(t, namespace, pod.Name, step))
+			text.WriteString(cluster.Log(t, namespace, pod.Name, step))
 		}
 		all = append(all, text.String())
 	}
@@ -147,7 +145,7 @@ func TestSamples(t *testing.T) {
 			if !known {
 				t.Fatal("nobody says what this sample does: add it here")
 			}
-			namespace := newNamespace(t, "baseline")
+			namespace := cluster.NewNamespace(t, "baseline")
 			apply(t, namespace, sample)
 			wait.For(t, "the end of "+sample, func(ctx context.Context) error { return c.ended(ctx, namespace) })
 			if got := output(t, namespace, c.prefix, c.steps...); !regexp.MustCompile("^" + c.want + "$").MatchString(got) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -26,9 +27,9 @@ import (
 func TestRunsWhileALaterImageIsMissing(t *testing.T) {
 	t.Parallel()
 	last := corev1.Container{Name: "last", Image: "docker.io/taskflow/nowhere:1", Command: []string{"x"}}
-	task := newTask(newNamespace(t, "baseline"), "later", shell("first", "true"), shell("second", "sleep 300"), last)
-	create(t, task)
-	status := awaitTask(t, task, "the second step to run", func(s v1alpha1.TaskStatus) bool {
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "later", harness.Shell("first", "true"), harness.Shell("second", "sleep 300"), last)
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the second step to run", func(s v1alpha1.TaskStatus) bool {
 		return len(s.Steps) == 3 && s.Steps[1].State == v1alpha1.StepRunning
 	})
 	if diff := cmp.Diff(v1alpha1.TaskRunning, status.Phase); diff != "" {
@@ -55,7 +56,7 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 	claim := corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "nowhere"},
 	}}
-	slow := shell("db", "sleep 300")
+	slow := harness.Shell("db", "sleep 300")
 	slow.StartupProbe = &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}, PeriodSeconds: 1, FailureThreshold: 300,
 	}
@@ -82,7 +83,7 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 		},
 		"an init container": {
 			func(spec *v1alpha1.TaskSpec) {
-				spec.Template.Spec.InitContainers = []corev1.Container{shell("prepare", "sleep 300")}
+				spec.Template.Spec.InitContainers = []corev1.Container{harness.Shell("prepare", "sleep 300")}
 			},
 			metav1.ConditionTrue, v1alpha1.ReasonInitContainerRunning, `init container "prepare" runs`, false,
 		},
@@ -94,11 +95,11 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(newNamespace(t, "baseline"), "waits", shell("only", "true"))
+			task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "waits", harness.Shell("only", "true"))
 			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64(1))}}
 			c.edit(&task.Spec)
-			create(t, task)
-			status := awaitTask(t, task, "the cause", func(s v1alpha1.TaskStatus) bool {
+			cluster.Make(t, task)
+			status := cluster.AwaitTask(t, task, "the cause", func(s v1alpha1.TaskStatus) bool {
 				condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 				return condition != nil && condition.Reason == c.reason
 			})
@@ -106,7 +107,7 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 			if !c.fails {
 				return
 			}
-			status = awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+			status = cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 			wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, c.reason, c.text)
 			// The kubelet ends it when it has given up to mount the volume for this time: up to two minutes later.
 			wait.For(t, "the Pod to be told to end", func(ctx context.Context) error {
@@ -127,8 +128,8 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 // story of its Pod in order.
 func TestJobSaysWhichStepFailed(t *testing.T) {
 	t.Parallel()
-	job := newJob(newNamespace(t, "baseline"), contract.SequentialLabel, "true", shell("build", "true"), shell("check", "exit 7"), shell("ship", "true"))
-	createJob(t, job)
+	job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("build", "true"), harness.Shell("check", "exit 7"), harness.Shell("ship", "true"))
+	cluster.Make(t, job)
 	awaitJob(t, job, "the Job to fail", func() error { return jobIs(job, batchv1.JobFailed) })
 	pod := podsOf(t, job)[0].Name
 	wait.For(t, "the Job's event", func(context.Context) error {

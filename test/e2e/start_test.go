@@ -20,6 +20,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -46,53 +47,53 @@ var startCases = map[string]startCase{
 	// A subPath that an earlier step replaces. The second is how build tools do it, the third how deployments do.
 	"subpath": {
 		steps: []corev1.Container{
-			shell("build", "rm -rf /s/dist; mkdir /s/dist; echo js >/s/dist/app.js"),
-			subPath("dist", "/dist", shell("upload", "ls /dist")),
+			harness.Shell("build", "rm -rf /s/dist; mkdir /s/dist; echo js >/s/dist/app.js"),
+			subPath("dist", "/dist", harness.Shell("upload", "ls /dist")),
 		},
 		log: "app.js\n", fails: replaced,
 	},
 	"subpath-renamed": {
 		steps: []corev1.Container{
-			shell("build", "mkdir /s/new; echo js >/s/new/app.js; [ ! -e /s/dist ] || mv /s/dist /s/old; mv /s/new /s/dist"),
-			subPath("dist", "/dist", shell("upload", "ls /dist")),
+			harness.Shell("build", "mkdir /s/new; echo js >/s/new/app.js; [ ! -e /s/dist ] || mv /s/dist /s/old; mv /s/new /s/dist"),
+			subPath("dist", "/dist", harness.Shell("upload", "ls /dist")),
 		},
 		log: "app.js\n", fails: replaced,
 	},
 	"subpath-filled": {
 		steps: []corev1.Container{
-			shell("build", "mkdir -p /s/dist; rm -rf /s/dist/*; echo js >/s/dist/app.js"),
-			subPath("dist", "/dist", shell("upload", "ls /dist")),
+			harness.Shell("build", "mkdir -p /s/dist; rm -rf /s/dist/*; echo js >/s/dist/app.js"),
+			subPath("dist", "/dist", harness.Shell("upload", "ls /dist")),
 		},
 		log: "app.js\n",
 	},
 	// A working directory that an earlier step replaces.
 	"workdir-replaced": {
 		steps: []corev1.Container{
-			shell("old", "mkdir -p /s/src"),
-			shell("clone", "rm -rf /s/src; mkdir /s/src; echo x >/s/src/f"),
-			in("/s/src", shell("build", "pwd; cat f")),
+			harness.Shell("old", "mkdir -p /s/src"),
+			harness.Shell("clone", "rm -rf /s/src; mkdir /s/src; echo x >/s/src/f"),
+			in("/s/src", harness.Shell("build", "pwd; cat f")),
 		},
 		log: "/s/src\nx\n",
 	},
 	"workdir-of-probes": {
 		steps: []corev1.Container{
-			shell("clone", "rm -rf /s/src; mkdir /s/src; echo x >/s/src/f"),
-			in("/s/src", probed(shell("build", "pwd; sleep 3; cat f"), "test", "-e", "f")),
+			harness.Shell("clone", "rm -rf /s/src; mkdir /s/src; echo x >/s/src/f"),
+			in("/s/src", probed(harness.Shell("build", "pwd; sleep 3; cat f"), "test", "-e", "f")),
 		},
 		log: "/s/src\nx\n",
 	},
 	// An earlier step that wants the place to be free.
 	"workdir-cloned": {
 		steps: []corev1.Container{
-			shell("clone", `[ -z "$(ls -A /s/src)" ] || exit 128; mkdir -p /s/src/app; echo x >/s/src/app/f`),
-			in("/s/src/app", shell("build", "pwd; cat f")),
+			harness.Shell("clone", `[ -z "$(ls -A /s/src)" ] || exit 128; mkdir -p /s/src/app; echo x >/s/src/app/f`),
+			in("/s/src/app", harness.Shell("build", "pwd; cat f")),
 		},
 		log: "/s/src/app\nx\n",
 	},
 	"mount-in-mount": {
 		steps: []corev1.Container{
-			shell("clone", "rm -rf /s/src; mkdir /s/src; echo x >/s/src/f"),
-			mounting("cache", "/s/src/node_modules", shell("build", "cat /s/src/f")),
+			harness.Shell("clone", "rm -rf /s/src; mkdir /s/src; echo x >/s/src/f"),
+			mounting("cache", "/s/src/node_modules", harness.Shell("build", "cat /s/src/f")),
 		},
 		log: "x\n", fails: vanished,
 	},
@@ -100,52 +101,52 @@ var startCases = map[string]startCase{
 	"workdir-of-user": {
 		user: 1000,
 		steps: []corev1.Container{
-			shell("clone", "mkdir -p /s/src; echo x >/s/src/f"),
-			in("/s/src", shell("build", "pwd; cat f; touch g; stat -c %u .")),
+			harness.Shell("clone", "mkdir -p /s/src; echo x >/s/src/f"),
+			in("/s/src", harness.Shell("build", "pwd; cat f; touch g; stat -c %u .")),
 		},
 		log: "/s/src\nx\n1000\n",
 	},
 	"workdir-made": {
 		user:  1000,
-		steps: []corev1.Container{in("/s/a/b", shell("first", "touch f")), in("/s/a/b", shell("second", "pwd; ls; stat -c %u . .."))},
+		steps: []corev1.Container{in("/s/a/b", harness.Shell("first", "touch f")), in("/s/a/b", harness.Shell("second", "pwd; ls; stat -c %u . .."))},
 		log:   "/s/a/b\nf\n1000\n1000\n",
 	},
 	// Earlier steps that test for a directory, or link it.
 	"workdir-linked": {
 		steps: []corev1.Container{
-			shell("sync", "if [ -d /s/src ]; then echo pulled; else mkdir /s/src; echo cloned; fi >/s/how; mkdir -p /s/releases/7; ln -sfn releases/7 /s/current"),
-			in("/s/src/app", shell("build", "cat /s/how")),
-			in("/s/current", shell("run", "cat /s/how; pwd -P")),
+			harness.Shell("sync", "if [ -d /s/src ]; then echo pulled; else mkdir /s/src; echo cloned; fi >/s/how; mkdir -p /s/releases/7; ln -sfn releases/7 /s/current"),
+			in("/s/src/app", harness.Shell("build", "cat /s/how")),
+			in("/s/current", harness.Shell("run", "cat /s/how; pwd -P")),
 		},
 		log: "cloned\n/s/releases/7\n",
 	},
 	"workdir-linked-anew": {
 		steps: []corev1.Container{
-			shell("first", "mkdir -p /s/releases/7; ln -sfn releases/7 /s/current"),
-			in("/s/current", shell("second", "pwd -P; mkdir /s/releases/8; ln -sfn releases/8 /s/current")),
-			in("/s/current", shell("third", "pwd -P")),
+			harness.Shell("first", "mkdir -p /s/releases/7; ln -sfn releases/7 /s/current"),
+			in("/s/current", harness.Shell("second", "pwd -P; mkdir /s/releases/8; ln -sfn releases/8 /s/current")),
+			in("/s/current", harness.Shell("third", "pwd -P")),
 		},
 		log: "/s/releases/8\n",
 	},
 	// A file that an earlier step writes.
 	"file": {
 		steps: []corev1.Container{
-			shell("render", "echo a >/s/app.conf"),
-			subPath("app.conf", "/etc/app.conf", shell("run", "cat /etc/app.conf")),
+			harness.Shell("render", "echo a >/s/app.conf"),
+			subPath("app.conf", "/etc/app.conf", harness.Shell("run", "cat /etc/app.conf")),
 		},
 		refused: `the step "run" mounts subPath app.conf of the volume "s", which is made as a directory before the first step runs`,
 	},
 	"file-linked": {
 		steps: []corev1.Container{
-			shell("render", "echo a >/s/app.conf"),
-			shell("run", "ln -s /s/app.conf /etc/app.conf; cat /etc/app.conf"),
+			harness.Shell("render", "echo a >/s/app.conf"),
+			harness.Shell("run", "ln -s /s/app.conf /etc/app.conf; cat /etc/app.conf"),
 		},
 		log: "a\n",
 	},
 	"directory-like-a-file": {
 		steps: []corev1.Container{
-			shell("render", "mkdir -p /s/v1.json; echo a >/s/v1.json/f"),
-			subPath("v1.json/", "/etc/v1.json", shell("run", "cat /etc/v1.json/f")),
+			harness.Shell("render", "mkdir -p /s/v1.json; echo a >/s/v1.json/f"),
+			subPath("v1.json/", "/etc/v1.json", harness.Shell("run", "cat /etc/v1.json/f")),
 		},
 		log: "a\n",
 	},
@@ -156,7 +157,7 @@ var startCases = map[string]startCase{
 // all containers have started, which is what a "sleep 20" is for, and takes no longer than need be. `make repeat` runs it 20 times.
 func TestSettledAtTheStart(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "privileged")
+	namespace := cluster.NewNamespace(t, "privileged")
 	for name, c := range startCases {
 		for _, delivery := range deliveries {
 			for _, slow := range []bool{true, false} {
@@ -204,7 +205,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 
 	var object client.Object
 	if asTask {
-		task := newTask(namespace, name, steps...)
+		task := harness.NewTask(namespace, name, steps...)
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: spec}
 		deliver(task, delivery)
 		object = task
@@ -216,9 +217,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 		job.Spec.Template.Spec = spec
 		object = job
 	}
-	if err := cluster.Create(t.Context(), object); err != nil {
-		t.Fatal(err)
-	}
+	cluster.Make(t, object)
 	if c.refused != "" {
 		awaitRefusal(t, object, c.refused)
 		return
@@ -268,7 +267,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 	end := pod.Status.ContainerStatuses[i].State.Terminated
 	const noDirectory = 128 // the runtime's own, when an earlier step removes a directory that it is about to mount
 	fails := c.fails
-	switch log, succeeded := logs(t, namespace, pod.Name, last), pod.Status.Phase == corev1.PodSucceeded; {
+	switch log, succeeded := cluster.Log(t, namespace, pod.Name, last), pod.Status.Phase == corev1.PodSucceeded; {
 	case succeeded && log == c.log && (c.fails == "" || !slow):
 	case !succeeded && c.fails != "" && end != nil && end.ExitCode == contract.ExitNotExecutable && strings.Contains(log, c.fails):
 		if record, _ := contract.ParseRecord(end.Message); record.Reason != contract.ReasonStartError || record.Message != c.fails {
@@ -280,7 +279,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 		t.Errorf("the Pod's phase is %s; the step %q ended with %+v and the log %q; want the log %q, or a failure with %q", pod.Status.Phase, last, end, log, c.log, c.fails)
 	}
 	if task, ok := object.(*v1alpha1.Task); ok && pod.Status.Phase == corev1.PodFailed {
-		status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+		status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 		if got := status.Steps[len(steps)-1]; got.Reason != contract.ReasonStartError || !strings.Contains(got.Message, fails) {
 			t.Errorf("the status of the step is %+v, want the message %q", got, fails)
 		}
@@ -291,7 +290,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 func awaitRefusal(t *testing.T, object client.Object, why string) {
 	t.Helper()
 	if task, ok := object.(*v1alpha1.Task); ok {
-		awaitTask(t, task, "the refusal", func(status v1alpha1.TaskStatus) bool {
+		cluster.AwaitTask(t, task, "the refusal", func(status v1alpha1.TaskStatus) bool {
 			return slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool { return strings.Contains(c.Message, why) })
 		})
 		return
@@ -315,10 +314,10 @@ func awaitRefusal(t *testing.T, object client.Object, why string) {
 func TestValuesOfEarlierSteps(t *testing.T) {
 	t.Parallel()
 	const longerThanTheGrace = 35 * time.Second // deploy-local has --start-grace-period=30s
-	namespace := newNamespace(t, "baseline")
-	task := newTask(namespace, "values",
-		shell("make", fmt.Sprintf("sleep %d; echo \"NAME='x'\" >/s/new; mv /s/new /s/env", int(longerThanTheGrace.Seconds()))),
-		shell("use", `echo "$NAME $OTHER"`))
+	namespace := cluster.NewNamespace(t, "baseline")
+	task := harness.NewTask(namespace, "values",
+		harness.Shell("make", fmt.Sprintf("sleep %d; echo \"NAME='x'\" >/s/new; mv /s/new /s/env", int(longerThanTheGrace.Seconds()))),
+		harness.Shell("use", `echo "$NAME $OTHER"`))
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: []corev1.Volume{
 		{Name: "s", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 	}}}
@@ -329,17 +328,15 @@ func TestValuesOfEarlierSteps(t *testing.T) {
 			LocalObjectReference: corev1.LocalObjectReference{Name: "made-later"}, Key: "other",
 		}}},
 	}
-	create(t, task)
-	awaitTask(t, task, "the first step to end", func(status v1alpha1.TaskStatus) bool {
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the first step to end", func(status v1alpha1.TaskStatus) bool {
 		return len(status.Steps) > 0 && status.Steps[0].State == v1alpha1.StepSucceeded
 	})
 	// A step would do this with kubectl.
 	made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "made-later", Namespace: namespace}, Data: map[string]string{"other": "y"}}
-	if err := cluster.Create(t.Context(), made); err != nil {
-		t.Fatal(err)
-	}
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-	if got := logs(t, namespace, task.Name, "use"); got != "x y\n" {
+	cluster.Make(t, made)
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
+	if got := cluster.Log(t, namespace, task.Name, "use"); got != "x y\n" {
 		t.Errorf("the log is %q", got)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/oci"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -31,14 +32,14 @@ func TestImageStopSignal(t *testing.T) {
 			t.Parallel()
 			short := strings.TrimPrefix(signal, "SIG")
 			image := push(t, clusterRegistry+"/stops:"+strings.ToLower(short), argvImage(t, oci.HostPlatform(), v1.Config{StopSignal: signal}))
-			task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 			task.Spec.Template.Spec.TerminationGracePeriodSeconds = new(int64(10))
 			task.Spec.Steps[0] = recordingStep(0, "trap 'exit 0' "+short+"; echo >/journal/ready; while :; do sleep 0.1; done")
 			task.Spec.Steps[0].Image, task.Spec.Steps[1].Image = image, image
 			task.Spec.Steps[1].Lifecycle = &corev1.Lifecycle{
 				PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sleep", "3"}}},
 			}
-			create(t, task)
+			cluster.Make(t, task)
 			awaitFirstStep(t, task)
 			wait.For(t, "the first step to be ready", func(context.Context) error {
 				_, err := os.Stat(filepath.Join(filepath.Dir(journal), "ready"))
@@ -57,7 +58,7 @@ func TestImageStopSignal(t *testing.T) {
 			if got := len(readJournal(t, journal)); got != 1 {
 				t.Errorf("%d steps have begun, want 1", got)
 			}
-			status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+			status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 			states := []v1alpha1.StepState{status.Steps[0].State, status.Steps[1].State}
 			if diff := cmp.Diff([]v1alpha1.StepState{v1alpha1.StepFailed, v1alpha1.StepSkipped}, states); diff != "" {
 				t.Errorf("states (-want +got):\n%s\n%+v", diff, status)

@@ -25,20 +25,9 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/oci"
+	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
-
-func newTask(namespace, name string, steps ...corev1.Container) *v1alpha1.Task {
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
-	for _, step := range steps {
-		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
-	}
-	return task
-}
-
-func shell(name, script string) corev1.Container {
-	return corev1.Container{Name: name, Image: "busybox:1.28", Command: []string{"sh", "-c", script}}
-}
 
 // wantCondition checks one condition; the message need only contain the text.
 func wantCondition(t *testing.T, status v1alpha1.TaskStatus, kind string, want metav1.ConditionStatus, reason, text string) {
@@ -83,9 +72,9 @@ func TestREADMETask(t *testing.T) {
 	if err := yaml.UnmarshalStrict(content, &task); err != nil {
 		t.Fatal(err)
 	}
-	task.Namespace = newNamespace(t, "baseline")
-	create(t, &task)
-	status := awaitTask(t, &task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	task.Namespace = cluster.NewNamespace(t, "baseline")
+	cluster.Make(t, &task)
+	status := cluster.AwaitTask(t, &task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 
 	wantCondition(t, status, v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, "all steps")
 	var count strings.Builder
@@ -93,7 +82,7 @@ func TestREADMETask(t *testing.T) {
 		fmt.Fprintf(&count, "This is demo job number %d\n", i+1)
 	}
 	for step, want := range map[string]string{"step1": "step1\n", "step2": "step2\n", "step3": count.String()} {
-		if diff := cmp.Diff(want, logs(t, task.Namespace, task.Name, step)); diff != "" {
+		if diff := cmp.Diff(want, cluster.Log(t, task.Namespace, task.Name, step)); diff != "" {
 			t.Errorf("log of %s (-want +got):\n%s", step, diff)
 		}
 	}
@@ -105,7 +94,7 @@ func TestREADMETask(t *testing.T) {
 // may run, so may the Task, also those from an image that has nothing but a program (PEERS row 12).
 func TestRestrictedNamespace(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "restricted")
+	namespace := cluster.NewNamespace(t, "restricted")
 	program, err := argvProgram()
 	if err != nil {
 		t.Fatal(err)
@@ -119,13 +108,13 @@ func TestRestrictedNamespace(t *testing.T) {
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		ReadOnlyRootFilesystem:   new(true),
 	}
-	shell := shell("shell", "id -u")
+	shell := harness.Shell("shell", "id -u")
 	noShell := corev1.Container{Name: "no-shell", Image: push(t, clusterRegistry+"/e2e/bare:1", bare), Command: []string{"/argv"}}
 	shell.SecurityContext, noShell.SecurityContext = security, security
 	for _, delivery := range deliveries {
 		t.Run(delivery, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(namespace, "restricted-"+delivery, shell, noShell)
+			task := harness.NewTask(namespace, "restricted-"+delivery, shell, noShell)
 			task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot:   new(true),
 				RunAsUser:      new(int64(12345)),
@@ -133,12 +122,12 @@ func TestRestrictedNamespace(t *testing.T) {
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			}}}
 			deliver(task, delivery)
-			create(t, task)
-			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
-			if diff := cmp.Diff("12345\n", logs(t, namespace, task.Name, "shell")); diff != "" {
+			cluster.Make(t, task)
+			cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
+			if diff := cmp.Diff("12345\n", cluster.Log(t, namespace, task.Name, "shell")); diff != "" {
 				t.Errorf("the step's user (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff("0 \"/argv\"\nin / as 12345:0, GREETING=\"\"\n", logs(t, namespace, task.Name, "no-shell")); diff != "" {
+			if diff := cmp.Diff("0 \"/argv\"\nin / as 12345:0, GREETING=\"\"\n", cluster.Log(t, namespace, task.Name, "no-shell")); diff != "" {
 				t.Errorf("what the program without a shell prints (-want +got):\n%s", diff)
 			}
 		})
@@ -148,14 +137,14 @@ func TestRestrictedNamespace(t *testing.T) {
 // A Pod that PodSecurity refuses is no Pod at all, and the Task says why; once the reason is gone, it runs.
 func TestRefusedPod(t *testing.T) {
 	t.Parallel()
-	namespace := newNamespace(t, "restricted")
-	task := newTask(namespace, "refused", shell("only", "true"))
-	create(t, task)
+	namespace := cluster.NewNamespace(t, "restricted")
+	task := harness.NewTask(namespace, "refused", harness.Shell("only", "true"))
+	cluster.Make(t, task)
 	refused := func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 	}
-	status := awaitTask(t, task, "the refusal", refused)
+	status := cluster.AwaitTask(t, task, "the refusal", refused)
 	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonPodRefused, "violates PodSecurity")
 	wantEvent(t, task, v1alpha1.ReasonPodRefused, "violates PodSecurity")
 	wantNoPod(t, task)
@@ -164,7 +153,7 @@ func TestRefusedPod(t *testing.T) {
 	if err := cluster.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, patch); err != nil {
 		t.Fatal(err)
 	}
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
 func wantNoPod(t *testing.T, task *v1alpha1.Task) {
@@ -207,9 +196,9 @@ func TestWaitingTasks(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			task := newTask(newNamespace(t, "baseline"), "waiting", test.step)
-			create(t, task)
-			status := awaitTask(t, task, "the reason "+test.reason, func(status v1alpha1.TaskStatus) bool {
+			task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "waiting", test.step)
+			cluster.Make(t, task)
+			status := cluster.AwaitTask(t, task, "the reason "+test.reason, func(status v1alpha1.TaskStatus) bool {
 				condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 				return condition != nil && condition.Reason == test.reason && condition.Status == metav1.ConditionFalse
 			})
@@ -227,15 +216,15 @@ func TestWaitingTasks(t *testing.T) {
 
 // The operator's Pod may go at any time: the step that runs goes on, and the next ones run when it is back.
 func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 3)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
 	task.Spec.Steps[0] = recordingStep(0, "sleep 3")
-	create(t, task)
-	awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
 		return len(status.Steps) == 3 && status.Steps[0].State == v1alpha1.StepRunning
 	})
 
 	losePods(t)
-	awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
 		t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
 	}
@@ -246,7 +235,7 @@ func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
 // root file system.
 func TestOperatorIsConfined(t *testing.T) {
 	var namespace corev1.Namespace
-	if err := cluster.Get(t.Context(), client.ObjectKey{Name: operatorNamespace}, &namespace); err != nil {
+	if err := cluster.Get(t.Context(), client.ObjectKey{Name: harness.OperatorNamespace}, &namespace); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff("restricted", namespace.Labels["pod-security.kubernetes.io/enforce"]); diff != "" {
@@ -261,10 +250,10 @@ func TestOperatorIsConfined(t *testing.T) {
 // A Task that is suspended makes no Pod until it is resumed, and its Pod goes with it.
 func TestSuspendResumeDelete(t *testing.T) {
 	t.Parallel()
-	task := newTask(newNamespace(t, "baseline"), "suspended", shell("only", "true"))
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "suspended", harness.Shell("only", "true"))
 	task.Spec.Suspend = true
-	create(t, task)
-	status := awaitTask(t, task, "the Task to be suspended", inPhase(v1alpha1.TaskSuspended))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the Task to be suspended", harness.InPhase(v1alpha1.TaskSuspended))
 	wantCondition(t, status, v1alpha1.ConditionSuspended, metav1.ConditionTrue, v1alpha1.ReasonSuspended, "spec.suspend")
 	wantNoPod(t, task)
 
@@ -273,7 +262,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	if err := cluster.Patch(t.Context(), task, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
-	status = awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	status = cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	wantCondition(t, status, v1alpha1.ConditionSuspended, metav1.ConditionFalse, v1alpha1.ReasonResumed, "spec.suspend")
 
 	if err := cluster.Delete(t.Context(), task); err != nil {
@@ -291,16 +280,16 @@ func TestSuspendResumeDelete(t *testing.T) {
 // Somebody deletes the Pod in the middle: the Task has failed, and no second Pod runs the first steps again.
 func TestPodIsDeletedInTheMiddle(t *testing.T) {
 	t.Parallel()
-	task, journal := recordingTask(t, newNamespace(t, "privileged"), 2)
+	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
 	task.Spec.Steps[0] = recordingStep(0, "sleep 60")
-	create(t, task)
-	awaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
+	cluster.Make(t, task)
+	cluster.AwaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
 		return len(status.Steps) == 2 && status.Steps[0].State == v1alpha1.StepRunning
 	})
 	if err := cluster.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}); err != nil {
 		t.Fatal(err)
 	}
-	status := awaitTask(t, task, "the Task to fail", inPhase(v1alpha1.TaskFailed))
+	status := cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonPodDeleted, "was deleted before all steps had ended")
 	wait.For(t, "the Pod to be gone", func(ctx context.Context) error {
 		err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &corev1.Pod{})

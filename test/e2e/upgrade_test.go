@@ -19,6 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/oci"
+	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 // TestUpgrade proves that a Pod which one version of the operator has made ends well under another, in order, whoever releases its
@@ -26,7 +27,7 @@ import (
 // LimitRange refuses those that are the default takes these.
 func TestUpgrade(t *testing.T) {
 	const steps = 3
-	namespace, strict := newNamespace(t, "privileged"), newNamespace(t, "baseline")
+	namespace, strict := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "baseline")
 	small := resource.MustParse("20m")
 	limits := &corev1.LimitRange{
 		ObjectMeta: metav1.ObjectMeta{Namespace: strict, Name: "strict"},
@@ -36,14 +37,12 @@ func TestUpgrade(t *testing.T) {
 			MaxLimitRequestRatio: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")},
 		}}},
 	}
-	if err := cluster.Create(t.Context(), limits); err != nil {
-		t.Fatal(err)
-	}
-	step := shell("only", "true")
+	cluster.Make(t, limits)
+	step := harness.Shell("only", "true")
 	step.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: small}
-	limited := newTask(strict, "limited", step)
-	create(t, limited)
-	status := awaitTask(t, limited, "the LimitRange to refuse the Pod", func(status v1alpha1.TaskStatus) bool {
+	limited := harness.NewTask(strict, "limited", step)
+	cluster.Make(t, limited)
+	status := cluster.AwaitTask(t, limited, "the LimitRange to refuse the Pod", func(status v1alpha1.TaskStatus) bool {
 		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 	})
@@ -58,7 +57,7 @@ func TestUpgrade(t *testing.T) {
 		} {
 			task, journal := pausingTask(t, namespace, name+"-"+version, steps)
 			task.Spec.Template.Metadata.Annotations = annotations
-			create(t, task)
+			cluster.Make(t, task)
 			journals[task] = journal
 		}
 		for task := range journals {
@@ -70,7 +69,7 @@ func TestUpgrade(t *testing.T) {
 		t.Helper()
 		for task, journal := range journals {
 			resume(t, journal)
-			awaitTask(t, task, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+			cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 			if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
 				t.Errorf("the steps of %s ran out of order:\n%s", task.Name, strings.Join(wrong, "\n"))
 			}
@@ -98,7 +97,7 @@ func TestUpgrade(t *testing.T) {
 		setFlag(operator, "--agent-limits", "cpu=40m,memory=32Mi")
 	})
 	end(t, before, oldAgent)
-	awaitTask(t, limited, "the Task to succeed", inPhase(v1alpha1.TaskSucceeded))
+	cluster.AwaitTask(t, limited, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	after := begin(t, "after")
 	putBack()
 	end(t, after, newAgent)
