@@ -16,14 +16,13 @@ import (
 )
 
 const (
-	// pollInterval is how often the files are read where they can't be watched.
+	// pollInterval is how often the agent reads the files if it can't watch them.
 	pollInterval = 150 * time.Millisecond
-	// recheckInterval is how often they are read although they are watched. Some sandboxes accept a
-	// watch and never report what the host writes: google/gvisor issue 8089, and virtio-fs in
-	// kata-containers/runtime issue 1505.
+	// recheckInterval is how often the agent reads the files that it watches. Some sandboxes accept a watch and never report what the host
+	// writes: google/gvisor issue 8089, and virtio-fs in kata-containers/runtime issue 1505.
 	recheckInterval = 5 * time.Second
-	// haltLimit is how long a step waits for the halt when the record of the step before says that the sequence has ended. A halt
-	// normally comes within a second or two; it may take longer while the operator elects a new leader.
+	// haltLimit bounds the wait for the halt after the record of the step before ended the sequence. A halt normally comes within two
+	// seconds; it takes longer while the operator elects a new leader.
 	haltLimit = time.Minute
 )
 
@@ -57,7 +56,7 @@ type verdict struct {
 // isDecided reports whether the controller, or a predecessor that passed, has decided.
 func (v verdict) isDecided() bool { return v.released || v.halt != "" || v.final }
 
-// gateOf is the gate of a step.
+// gateOf returns the gate of a step.
 func gateOf(flags contract.AgentFlags) gate {
 	g := gate{orderFile: flags.Wait, haltFile: flags.Halt, number: flags.WaitContent}
 	if flags.Run != "" && !flags.ControllerOnly && flags.WaitContent > 1 {
@@ -66,13 +65,13 @@ func gateOf(flags contract.AgentFlags) gate {
 	return g
 }
 
-// wait blocks until the gate opens or closes, or until a claim has not been confirmed for the given time. A file that is missing,
+// wait blocks until the gate opens or closes, or until limit has passed without a halt that confirms a claim. A file that is missing,
 // unreadable or malformed means "not yet": the kubelet may be about to write it.
 func (g gate) wait(w *watcher, limit time.Duration, log logger) verdict {
 	var deadline time.Time
 	for {
-		// The watch is in place before the files are read, so that no change falls in between. It is renewed each time round, which
-		// costs one system call and copes with a replaced directory.
+		// The watch begins before the files are read, so no change is lost in between. Renewing it in each round costs one system call and
+		// copes with a replaced directory.
 		watched := w.watch(g.watches())
 		seen := g.read()
 		pause := recheckInterval
@@ -98,8 +97,8 @@ func (g gate) wait(w *watcher, limit time.Duration, log logger) verdict {
 	}
 }
 
-// watches are what to watch. The projected files are links into a directory that the kubelet replaces
-// (pkg/volume/util/atomic_writer.go): all that changes is the link "..data" beside them.
+// watches returns what to watch. The projected files are links into a directory that the kubelet replaces as a whole
+// (pkg/volume/util/atomic_writer.go): only the link "..data" beside them changes.
 func (g gate) watches() []watch {
 	watches := []watch{{dir: filepath.Dir(g.orderFile), events: projected}}
 	if g.haltFile != "" && filepath.Dir(g.haltFile) != watches[0].dir {
@@ -138,15 +137,15 @@ func (g gate) read() verdict {
 	}
 }
 
-// content is the file's text without white space around it, "" where there is none to be had.
+// content returns the text of the file without white space around it, or "" if it can't be read.
 func content(path string) string {
 	const limit = 1 << 20 // more than all annotations of a Pod can have
 	text, _ := read(path, 0, limit)
 	return strings.TrimSpace(string(text))
 }
 
-// read reads a regular file, the first limit bytes of it. It calls the kernel itself: package os would start Go's poller in each agent
-// that waits, and ask it about each file.
+// read returns the first limit bytes of a regular file. It calls the kernel itself, because package os would start Go's poller in every
+// waiting agent and register each file with it.
 func read(path string, flags, limit int) (content []byte, ok bool) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|flags, 0)
 	if err != nil {

@@ -12,26 +12,23 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
-// The run directory hands a step over to the next one within the Pod, in a fraction of the second that the way through the API
-// server takes. Each step has a directory there that it alone may write to, and others only read: so no step can make up the
-// end of another.
+// The run directory carries the hand-off between the steps of a Pod, in milliseconds instead of the second that the API server takes. Each step
+// has a directory there, which it alone can write to and the others can only read. So no step can forge the end of another.
 //
-// What a step can make up is its own end. Its command runs as the same user as its agent and sees the same mounts, so nothing
-// in the container is the agent's alone: a command that writes a record releases the next step before it has ended itself. That
-// is no more than it could have by ending early, and reaches nobody but its own Pod's author; the Pod's status, which is the
-// API's truth, shows how its container has really ended. A record can't make a later step end with 0 without having run: that takes
-// the controller's halt. Where a Pod's containers share their processes (shareProcessNamespace) or
-// are privileged, they can reach into each other anyhow, and so into these directories.
+// A step can forge its own end. Its command runs as the same user as its agent and sees the same mounts, so it can write a record and release
+// the next step before it ends itself. It could do the same by ending early, and only the author of its own Pod is affected. The Pod's status
+// still shows how the container ended. A forged record can't make a later step exit with 0 without running: that takes the controller's halt.
+// Containers that share their processes (shareProcessNamespace) or are privileged can reach into each other, and so into these directories.
 
-// predecessor is the step before one that waits. The zero value is none.
+// predecessor is the step before a waiting step. The zero value means that there is none.
 type predecessor struct {
 	runDir       string
 	number       int
 	afterFailure string
 }
 
-// watches are what changes when the record comes: the step's directory, and until there is one, the directory around it. The
-// kubelet makes a step's directory just before its container.
+// watches returns what changes when the record arrives: the step's directory and, until it exists, the directory around it. The kubelet makes
+// a step's directory just before its container.
 func (p predecessor) watches() []watch {
 	if p.number == 0 {
 		return nil
@@ -66,8 +63,8 @@ func (p predecessor) read() (contract.Record, sequence.State) {
 func (p predecessor) state(record contract.Record) sequence.State {
 	switch record.Reason {
 	case contract.ReasonStopped, contract.ReasonTerminated, contract.ReasonSignaled:
-		// The whole Pod may be terminating, so that the next step is about to be told, too. If it was only a process in the container, the
-		// controller decides.
+		// The Pod may be terminating, so the next step is about to be told, too. If the signal came from inside the container, the controller
+		// decides.
 		return sequence.Running
 	case contract.ReasonSkipped:
 		if record.ExitCode == 0 {
@@ -99,7 +96,7 @@ func (p predecessor) claim(record contract.Record) verdict {
 	}
 }
 
-// readRecord reads the record of step n. It takes what it finds for any user's work: a link, a FIFO or an endless file is no record.
+// readRecord reads the record of step n. It trusts nothing that it finds: a link, a FIFO or an endless file is no record.
 func readRecord(runDir string, n int) (contract.Record, bool) {
 	content, ok := read(filepath.Join(contract.StepDir(runDir, n), contract.RecordFile), unix.O_NOFOLLOW, maxRecord+1)
 	if !ok || len(content) > maxRecord {
@@ -108,15 +105,14 @@ func readRecord(runDir string, n int) (contract.Record, bool) {
 	return contract.ParseRecord(string(content))
 }
 
-// publish makes the record that of step n, in one rename: whoever looks sees the whole of it, or none. It returns what is to be synced,
-// later, since the next step need not wait for the disk. The next step waits for each of the calls below: package os would start Go's
-// poller first, as in read.
+// publish stores the record of step n by one rename, so that a reader sees all of it or nothing. It returns what is to be synced later, because
+// the next step need not wait for the disk. It does wait for each call below, so publish calls the kernel itself, as read does.
 func publish(runDir string, n int, record contract.Record) (unsynced, error) {
 	dir := contract.StepDir(runDir, n)
 	temp, path := filepath.Join(dir, ".record"), filepath.Join(dir, contract.RecordFile)
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC
 	file, err := unix.Open(temp, flags, 0)
-	if err == unix.EEXIST && unix.Unlink(temp) == nil { // of a container that was killed in here
+	if err == unix.EEXIST && unix.Unlink(temp) == nil { // a container was killed at this point
 		file, err = unix.Open(temp, flags, 0)
 	}
 	if err != nil {
@@ -148,9 +144,9 @@ type unsynced struct {
 	dir  string
 }
 
-// sync brings the record to the disk, so that a step which has ended is not run again after the node has crashed.
+// sync writes the record to the disk, so that a step that ended does not run again after a crash of the node.
 func (u unsynced) sync() {
-	// A disk that can't do this has failed the step's data before; there is nobody to tell.
+	// Errors are ignored: a disk that can't do this has lost the step's own data as well.
 	_ = unix.Fsync(u.file)
 	_ = unix.Close(u.file)
 	if dir, err := unix.Open(u.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {

@@ -34,7 +34,7 @@ type observation struct {
 // controllers missed before.
 func observe(pod *corev1.Pod) observation {
 	o := observation{failed: sequence.None, halt: pod.Annotations[contract.HaltAnnotation], order: released(pod)}
-	ready, helperFailed := helpers(pod)
+	ready, helperFailed := helperState(pod)
 	if o.halt == "" {
 		o.halt = helperFailed
 	}
@@ -166,9 +166,9 @@ func (o *observation) reached() int {
 	return o.done + 1
 }
 
-// helpers says whether the containers that are no steps let the first step begin: each is ready, or has ended; a Pod that no kubelet
-// has looked at yet has none that are. One that has failed before it, and isn't started again, ends the sequence.
-func helpers(pod *corev1.Pod) (ready bool, failed string) {
+// helperState reports whether the helpers let the first step start: each is ready or has succeeded. Before the kubelet reports on the Pod, none
+// is ready. A helper that failed before the first step, and that the kubelet does not restart, ends the sequence; failed is the sentence.
+func helperState(pod *corev1.Pod) (ready bool, failed string) {
 	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
 	ready = len(pod.Status.ContainerStatuses) > 0
 	for _, container := range pod.Status.ContainerStatuses {
@@ -187,7 +187,7 @@ func helpers(pod *corev1.Pod) (ready bool, failed string) {
 	return ready, ""
 }
 
-// isTerminal says whether a Pod is over: nothing of it runs, or will.
+// isTerminal reports whether the phase is final: no container runs, and none will.
 func isTerminal(phase corev1.PodPhase) bool {
 	return phase == corev1.PodFailed || phase == corev1.PodSucceeded
 }
@@ -197,12 +197,12 @@ func isTerminating(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Reason != "" || disruption(pod) != nil
 }
 
-// hasEnded says whether the step has run, well or not.
+// hasEnded reports whether the step succeeded or failed.
 func hasEnded(step v1alpha1.StepStatus) bool {
 	return step.State == v1alpha1.StepSucceeded || step.State == v1alpha1.StepFailed
 }
 
-// released is the order that the Pod's annotation says: 0 where there is none.
+// released returns the order in the Pod's annotation, or 0 if there is none.
 func released(pod *corev1.Pod) int {
 	order, err := strconv.Atoi(pod.Annotations[contract.OrderAnnotation])
 	if err != nil {

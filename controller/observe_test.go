@@ -4,17 +4,15 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestObserve proves what is released next, and when the sequence ends, for the states that a Pod of three steps goes through.
+// TestObserve proves the next order and halt for each state that a Pod of three steps goes through.
 func TestObserve(t *testing.T) {
 	type seen struct {
 		States            string
@@ -62,7 +60,7 @@ func TestObserve(t *testing.T) {
 			sequential(order("0"), containers(running("a"), failedWith("helper", 3), running("b"), running("c"))),
 			seen{"Skipped Skipped Skipped", 0, -1, 0, `the container "helper" failed with exit code 3 before the first step`},
 		},
-		"a helper fails before the first step, and is started again": {
+		"a helper fails before the first step, and is restarted": {
 			sequential(order("0"), restartPolicy(corev1.RestartPolicyOnFailure), containers(running("a"), failedWith("helper", 3), running("b"), running("c"))),
 			seen{"Waiting Waiting Waiting", 0, -1, 0, ""},
 		},
@@ -70,7 +68,7 @@ func TestObserve(t *testing.T) {
 			sequential(containers(running("a"), running("helper"), running("b"), running("c"))),
 			seen{"Running Waiting Waiting", 0, -1, 1, ""},
 		},
-		"a helper fails while the steps run: the kubelet ends the Pod as failed, and the steps go on": {
+		"a helper fails while the steps run: the Pod will fail, and the steps go on": {
 			sequential(containers(succeeded("a"), failedWith("helper", 3), running("b"), running("c"))),
 			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
@@ -110,7 +108,7 @@ func TestObserve(t *testing.T) {
 			sequential(order("2"), containers(succeeded("a"), running("b"), running("c"))),
 			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},
-		"two have ended before anybody looked": {
+		"two steps ended before the first look": {
 			sequential(containers(succeeded("a"), succeeded("b"), running("c"))),
 			seen{"Succeeded Succeeded Running", 2, -1, 3, ""},
 		},
@@ -189,7 +187,7 @@ func TestObserve(t *testing.T) {
 			sequential(order("2"), containers(succeeded("a"), failedWith("b", 3), exited("c", 0, "Completed", `{"taskflow":{"finish`))),
 			seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 3`},
 		},
-		"a step has ended well in a Pod that is being deleted": {
+		"a step succeeded in a Pod that is being deleted": {
 			sequential(order("1"), deleted, containers(succeeded("a"), running("b"), running("c"))),
 			seen{"Succeeded Running Waiting", 1, -1, 1, ""},
 		},
@@ -201,7 +199,7 @@ func TestObserve(t *testing.T) {
 			sequential(containers(succeeded("a"), failedWith("b", 3), skipped("c"))),
 			seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 3`},
 		},
-		"the agents were ahead of the annotation, which the Task has halted": {
+		"the agents were ahead of the annotation, and the Task halted it": {
 			sequential(halt("mine"), containers(succeeded("a"), succeeded("b"), skipped("c"))),
 			seen{"Succeeded Succeeded Skipped", 2, -1, 2, "mine"},
 		},
@@ -268,7 +266,7 @@ func TestObserve(t *testing.T) {
 			sequential(halt("somebody's reason"), containers(running("a"), running("b"), running("c"))),
 			seen{"Running Skipped Skipped", 0, -1, 1, "somebody's reason"},
 		},
-		"halt is set, and the step that ran ends well": {
+		"halt is set, and the running step succeeds": {
 			sequential(halt("somebody's reason"), containers(succeeded("a"), running("b"), running("c"))),
 			seen{"Succeeded Running Skipped", 1, -1, 1, "somebody's reason"},
 		},
@@ -316,96 +314,7 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-// TestObserveStep proves what is said of one step, above all what the agent's record adds to what the kubelet says: when the
-// command itself ran, and why it didn't.
-func TestObserveStep(t *testing.T) {
-	micro := func(at time.Time) *metav1.MicroTime { return &metav1.MicroTime{Time: at} }
-	start, end := started.Add(123456*time.Microsecond), ended.Add(-time.Microsecond)
-	record := func(exitCode int, reason, message string) string {
-		r := contract.Record{StartedAt: &start, FinishedAt: end, ExitCode: exitCode, Reason: reason, Message: message}
-		if reason != "" {
-			r.StartedAt = nil
-		}
-		return r.Marshal()
-	}
-	step := func(state v1alpha1.StepState, reason, message string) v1alpha1.StepStatus {
-		return v1alpha1.StepStatus{Name: "a", State: state, Reason: reason, Message: message}
-	}
-	// by the kubelet's times, by those of the record, and by those of a record of a command that didn't run
-	kubelet := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
-		s.ExitCode, s.StartedAt, s.FinishedAt, s.Duration = &code, micro(created), micro(ended), "65s"
-		return s
-	}
-	recorded := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
-		s.ExitCode, s.StartedAt, s.FinishedAt, s.Duration = &code, micro(start), micro(end), "62s"
-		return s
-	}
-	notStarted := func(code int32, s v1alpha1.StepStatus) v1alpha1.StepStatus {
-		s.ExitCode, s.FinishedAt = &code, micro(end)
-		return s
-	}
-
-	skipped := func(s v1alpha1.StepStatus) v1alpha1.StepStatus {
-		s.FinishedAt = micro(end)
-		return s
-	}
-
-	cases := map[string]struct {
-		container corev1.ContainerStatus
-		want      v1alpha1.StepStatus
-	}{
-		"no status yet":           {corev1.ContainerStatus{}, step("Waiting", "", "")},
-		"waits for init":          {waiting("a", "PodInitializing", ""), step("Waiting", "", "")},
-		"waits for its image":     {waiting("a", "ImagePullBackOff", "Back-off pulling"), step("Waiting", "ImagePullBackOff", "Back-off pulling")},
-		"runs":                    {running("a"), v1alpha1.StepStatus{Name: "a", State: "Running", StartedAt: micro(created)}},
-		"the image":               {corev1.ContainerStatus{Name: "a", ImageID: "sha256:0"}, v1alpha1.StepStatus{Name: "a", State: "Waiting", ImageID: "sha256:0"}},
-		"no record":               {exited("a", 0, "Completed", ""), kubelet(0, step("Succeeded", "Completed", ""))},
-		"failed without a record": {exited("a", 2, "Error", ""), kubelet(2, step("Failed", "Error", ""))},
-		"no times": {
-			corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}},
-			v1alpha1.StepStatus{Name: "a", State: "Failed", ExitCode: new(int32(137))},
-		},
-		"the user's message":             {exited("a", 0, "Completed", "42 tests"), kubelet(0, step("Succeeded", "Completed", "42 tests"))},
-		"the user's message is JSON":     {exited("a", 0, "Completed", `{"exitCode":3}`), kubelet(0, step("Succeeded", "Completed", `{"exitCode":3}`))},
-		"the user's message is like one": {exited("a", 0, "Completed", `{"taskflow":{}}`), kubelet(0, step("Succeeded", "Completed", `{"taskflow":{}}`))},
-		"a record":                       {exited("a", 0, "Completed", record(0, "", "")), recorded(0, step("Succeeded", "Completed", ""))},
-		"a record of a failure":          {exited("a", 2, "Error", record(2, "", "")), recorded(2, step("Failed", "Error", ""))},
-		"a record of a start error": {
-			exited("a", 127, "Error", record(127, contract.ReasonStartError, "not found")),
-			notStarted(127, step("Failed", "StartError", "not found")),
-		},
-		"a record of a step told to stop": {
-			exited("a", 143, "Error", record(143, contract.ReasonTerminated, "told to stop")),
-			notStarted(143, step("Failed", "Terminated", "told to stop")),
-		},
-		"a record of the agent's own failure": {
-			exited("a", 125, "Error", record(125, contract.ReasonAgentError, "no order file")),
-			notStarted(125, step("Failed", "AgentError", "no order file")),
-		},
-		"a record of a skipped step": {
-			exited("a", 0, "Completed", record(0, contract.ReasonSkipped, "halted")),
-			skipped(step("Skipped", "Skipped", "halted")),
-		},
-		// Killed after it had left its record: the kubelet knows better how it ended.
-		"killed after a record":         {exited("a", 137, "OOMKilled", record(0, "", "")), recorded(137, step("Failed", "OOMKilled", ""))},
-		"killed after it was skipped":   {exited("a", 137, "OOMKilled", record(0, contract.ReasonSkipped, "halted")), notStarted(137, step("Failed", "OOMKilled", "halted"))},
-		"skipped, with another's code":  {exited("a", 0, "Completed", record(1, contract.ReasonSkipped, "halted")), skipped(step("Skipped", "Completed", "halted"))},
-		"a record and the image's name": {withImage(exited("a", 0, "Completed", record(0, "", "")), "sha256:0"), withImageID(recorded(0, step("Succeeded", "Completed", "")), "sha256:0")},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			pod := sequential(annotated(contract.StepsAnnotation, "a"), containers(c.container))
-			if c.want.State == v1alpha1.StepSkipped {
-				halt("halted")(pod)
-			}
-			if diff := cmp.Diff([]v1alpha1.StepStatus{c.want}, observe(pod).steps); diff != "" {
-				t.Errorf("the step (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-// TestObserveContinue proves that a step with onError Continue holds nobody up when it fails, and that being told to stop is no such failure.
+// TestObserveContinue proves that the failure of a step with onError: Continue releases the next step, and that its interruption does not.
 func TestObserveContinue(t *testing.T) {
 	may := annotated(contract.OptionsAnnotation, `{"b":{"continueOnError":true}}`)
 	record := func(reason string) string {
@@ -440,18 +349,8 @@ func TestObserveContinue(t *testing.T) {
 	}
 }
 
-func withImage(status corev1.ContainerStatus, id string) corev1.ContainerStatus {
-	status.ImageID = id
-	return status
-}
-
-func withImageID(step v1alpha1.StepStatus, id string) v1alpha1.StepStatus {
-	step.ImageID = id
-	return step
-}
-
-// TestObserveRandomPods proves what must hold for any Pod: nothing is taken back, no step is released before those ahead of it have
-// ended well, after a halt the order follows only to steps that have ended, and what observe wants it wants no more once it is written.
+// TestObserveRandomPods proves what must hold for any Pod: the order and the halt are never taken back, no step is released before its
+// predecessors succeeded, after a halt the order follows only to steps that ended, and observe wants no further change once its wish is written.
 func TestObserveRandomPods(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 7))
 	for number := range 5000 {
@@ -467,8 +366,8 @@ func TestObserveRandomPods(t *testing.T) {
 		}
 		for i := max(before, 0); i < s.order; i++ {
 			for _, name := range steps[:i] {
-				if !endedWell(pod, name) {
-					t.Errorf("step %q is released before %q has ended well", steps[i], name)
+				if !hasRunWell(pod, name) {
+					t.Errorf("step %q is released before %q succeeded", steps[i], name)
 				}
 			}
 		}
@@ -486,16 +385,16 @@ func TestObserveRandomPods(t *testing.T) {
 		halt(s.halt)(written)
 		again := observe(written)
 		if diff := cmp.Diff([]any{s.order, s.halt, s.done, s.failed}, []any{again.order, again.halt, again.done, again.failed}); diff != "" {
-			t.Errorf("observe, once its wish is written (-first +second):\n%s", diff)
+			t.Errorf("observe changes its mind after its wish is written (-first +second):\n%s", diff)
 		}
 		if t.Failed() {
-			t.Fatalf("the above is of Pod %d: %s", number, pod)
+			t.Fatalf("the errors above are about Pod %d: %s", number, pod)
 		}
 	}
 }
 
-// endedWell says whether the command of a container has run and ended with 0.
-func endedWell(pod *corev1.Pod, name string) bool {
+// hasRunWell reports whether the command of a container ran and exited with 0.
+func hasRunWell(pod *corev1.Pod, name string) bool {
 	for _, status := range pod.Status.ContainerStatuses {
 		if end := status.State.Terminated; status.Name == name && end != nil {
 			record, ok := contract.ParseRecord(end.Message)

@@ -25,15 +25,15 @@ import (
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
 
-// OrderReconciler releases the steps of sequential Pods, one after another, and tells of them in events on the Pods that have no Task to
-// do so.
+// OrderReconciler releases the steps of gated Pods and halts their sequences. It emits the events about steps, except for the Pods of Tasks,
+// about which the Task controller does.
 type OrderReconciler struct {
 	client client.Client
 	events events.EventRecorder
 	told   history
 }
 
-// NewOrderReconciler returns one that has told nothing yet.
+// NewOrderReconciler returns a reconciler that has emitted no events yet.
 func NewOrderReconciler(c client.Client, recorder events.EventRecorder) *OrderReconciler {
 	return &OrderReconciler{client: c, events: recorder, told: history{steps: map[types.NamespacedName]told{}}}
 }
@@ -47,7 +47,7 @@ func (r *OrderReconciler) SetupWithManager(manager ctrl.Manager) error {
 		Complete(r)
 }
 
-// Reconcile writes the Pod's order and halt annotations, where they aren't what they should be.
+// Reconcile patches the Pod's order and halt annotations if they differ from what the Pod's status calls for.
 func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var pod corev1.Pod
 	err := r.client.Get(ctx, request.NamespacedName, &pod)
@@ -61,14 +61,14 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 		return ctrl.Result{}, nil
 	}
 	seen := observe(&pod)
-	if podspec.OwnerTask(&pod) == "" { // the Task controller reports the steps of a Task's Pod
+	if podspec.OwnerTask(&pod) == "" { // the Task controller emits the events of a Task's Pod
 		for _, e := range stepEvents(r.told.next(&pod, seen), seen.steps) {
 			record(r.events, &pod, &pod, e)
 		}
 	}
 	if isTerminal(pod.Status.Phase) {
 		if seen.failed < 0 {
-			return ctrl.Result{}, nil // nothing reads the order of a Pod that has succeeded
+			return ctrl.Result{}, nil // no agent reads the order of a Pod that succeeded
 		}
 		seen.end = false
 	}
@@ -80,7 +80,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	if err := patchPod(ctx, r.client, &pod, patch); err != nil {
 		return retryStale(err)
 	}
-	if halts && !isTerminal(pod.Status.Phase) { // else its end is told
+	if halts && !isTerminal(pod.Status.Phase) { // a terminal Pod has an event about its end
 		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step is started: " + seen.halt})
 		if owner := ownerOf(&pod); owner != nil {
 			record(r.events, owner, &pod, ownerEvent(&pod, seen))
@@ -90,12 +90,12 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	return ctrl.Result{}, nil
 }
 
-// endNow is the Pod's activeDeadlineSeconds that ends it: a Pod that was halted, and has a container that can't be started, would
-// otherwise try to start it for ever. The Pod stays, with the logs of what has run.
+// endNow is the activeDeadlineSeconds that ends a halted Pod with a container that can't start: without it, the kubelet would retry the start
+// until somebody deletes the Pod. The Pod stays, with the logs of the steps that ran.
 const endNow = 1
 
-// orderPatch returns the patch that brings the Pod to what is wanted; it is empty if nothing is to be done. It tests the values that it was
-// made from, so it fails on another Pod of the same name, and on one whose order or halt somebody else has written meanwhile.
+// orderPatch returns the patch that brings the Pod's annotations to what is wanted, or nil if they are. It tests the values that it was made
+// from, so it fails on another Pod of the same name, and on a Pod whose order or halt has changed since.
 func orderPatch(pod *corev1.Pod, want observation) jsonpatch.Patch {
 	order, old := strconv.Itoa(want.order), pod.Annotations[contract.OrderAnnotation]
 	halts := want.halt != pod.Annotations[contract.HaltAnnotation]
@@ -119,15 +119,15 @@ func orderPatch(pod *corev1.Pod, want observation) jsonpatch.Patch {
 	return patch
 }
 
-// metadata names an object for a patch, and takes the answer. The API server would encode all of the object, and client-go decode it, for
-// nobody: the watch brings it, too.
+// metadata returns the object as a patch needs it, and receives the answer. With the full type, the API server would encode the whole object
+// and client-go decode it, although the watch brings it as well.
 func metadata(object client.Object, kind schema.GroupVersionKind) *metav1.PartialObjectMetadata {
 	m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: object.GetNamespace(), Name: object.GetName()}}
 	m.SetGroupVersionKind(kind)
 	return m
 }
 
-// patchPod sends a patch. A Pod that is gone needs none.
+// patchPod sends a patch. It ignores a Pod that is gone, and returns errStale if a test of the patch fails.
 func patchPod(ctx context.Context, c client.Client, pod *corev1.Pod, patch jsonpatch.Patch) error {
 	content, err := patch.Marshal()
 	if err != nil {

@@ -12,13 +12,14 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// observeStep also says whether the step has left a record.
+// observeStep returns the status of a step from the status of its container, and whether the step left a record. A container that runs is a
+// running step only if isReleased; otherwise its agent waits.
 func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) (step v1alpha1.StepStatus, recorded bool) {
 	step = v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
 	terminated := container.State.Terminated
 	switch {
 	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
-		step.Reason = terminated.Reason // the kubelet is about to start it again
+		step.Reason = terminated.Reason // the kubelet is about to restart it
 	case terminated != nil:
 		step, recorded = observeEnd(step, *terminated, earliest(pod, container))
 		if step.Reason == contract.ReasonStartError {
@@ -34,8 +35,9 @@ func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod
 	return step, false
 }
 
-// observeEnd returns how a step has ended by what the kubelet says of its container. The record is the step's own word: it counts only within
-// that, and its times not before the earliest one; the zero time stands for the start of the container.
+// observeEnd returns how a step ended, as the kubelet reports its container. The step can forge its record, so the record only adds detail: it
+// can't contradict the kubelet, and its times count only between earliest and the end of the container. If earliest is zero, the start of the
+// container takes its place.
 func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, earliest time.Time) (ended v1alpha1.StepStatus, recorded bool) {
 	step.ExitCode = new(end.ExitCode)
 	step.Reason = end.Reason
@@ -48,7 +50,7 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, e
 
 	record, ok := contract.ParseRecord(end.Message)
 	if !ok {
-		step.Message = end.Message // the command's own
+		step.Message = end.Message // the command wrote it
 		return step, false
 	}
 	step.Message = record.Message
@@ -65,12 +67,12 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, e
 	case isWithin(*record.StartedAt, earliest, end.FinishedAt.Time):
 		step.StartedAt = exactTime(*record.StartedAt)
 	}
-	// Exit codes are the kubelet's to report: a record that says otherwise was left before the container was killed.
+	// If the exit codes differ, the container was killed after its agent left the record.
 	if record.ExitCode == int(end.ExitCode) {
 		step.Reason = cleanReason(record.Reason, step.Reason)
 	}
 	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
-		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // the command has none
+		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // no command ran, so there is no exit code
 	}
 	return step, true
 }
@@ -78,15 +80,14 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, e
 // maxRetries is the most that a Task may ask for.
 const maxRetries = 100
 
-// restarts says whether the kubelet starts a container of the Pod again that has failed, and its command will run again: after a halt it
-// won't.
+// restarts reports whether the kubelet restarts a failed container of the Pod and its command runs again. After a halt, no command runs again.
 func restarts(pod *corev1.Pod) bool {
 	over := isTerminal(pod.Status.Phase)
 	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] == ""
 }
 
-// withRemedy puts in front of a container runtime's message what helps if the runtime can't run the agent from the agent's image, or if an
-// earlier step has removed the directory of a subPath between the kubelet's and the runtime's part in mounting it.
+// withRemedy adds the remedy to two messages of container runtimes: the runtime can't run the agent from its image volume, and an earlier step
+// removed the directory of a subPath after the kubelet prepared the mount and before the runtime made it.
 func withRemedy(pod *corev1.Pod, message string) string {
 	switch {
 	case podspec.AgentVolume(pod) != nil && strings.Contains(message, contract.AgentPath):
@@ -99,7 +100,7 @@ func withRemedy(pod *corev1.Pod, message string) string {
 	return message
 }
 
-// failure is one sentence about a step that has failed.
+// failure returns one sentence about a failed step: the halt, and the message of conditions and events.
 func failure(step v1alpha1.StepStatus) string {
 	if step.Reason == contract.ReasonTerminated {
 		return fmt.Sprintf("step %q was told to stop before its turn", step.Name)

@@ -13,7 +13,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// lastHelperStart returns when the last of the containers that are not steps started, or nil. The first step waits for all of them.
+// lastHelperStart returns when the last running helper started, or nil if none runs. The first step waits for all of them.
 func lastHelperStart(pod *corev1.Pod) *metav1.MicroTime {
 	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
 	var last *metav1.MicroTime
@@ -27,7 +27,7 @@ func lastHelperStart(pod *corev1.Pod) *metav1.MicroTime {
 	return last
 }
 
-// stepDuration returns how long the command of a step ran, for people. It is empty unless both of the step's times are known.
+// stepDuration returns how long the command of a step ran, in human-readable form. It is empty unless both times of the step are known.
 func stepDuration(step v1alpha1.StepStatus) string {
 	if !hasEnded(step) || step.StartedAt == nil || step.FinishedAt == nil {
 		return ""
@@ -42,7 +42,7 @@ func stepDuration(step v1alpha1.StepStatus) string {
 	}
 }
 
-// finishedAt returns when the controllers saw the end of a Task. Its completion time is by the clocks of nodes.
+// finishedAt returns when the controller saw the end of a Task, by the operator's clock. The Task's completion time is by the clocks of nodes.
 func finishedAt(status *v1alpha1.TaskStatus) time.Time {
 	var at time.Time
 	for _, kind := range []string{v1alpha1.ConditionComplete, v1alpha1.ConditionFailed} {
@@ -53,7 +53,7 @@ func finishedAt(status *v1alpha1.TaskStatus) time.Time {
 	return at
 }
 
-// earlier returns the earlier one of two times.
+// earlier returns the earlier of two times.
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
@@ -61,7 +61,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// microTime is nil for a time that isn't known. For a container that was never started, the kubelet says 1970.
+// microTime returns nil for an unknown time. For a container that never started, the kubelet reports 1970.
 func microTime(t metav1.Time) *metav1.MicroTime {
 	if t.Unix() <= 0 {
 		return nil
@@ -69,13 +69,13 @@ func microTime(t metav1.Time) *metav1.MicroTime {
 	return &metav1.MicroTime{Time: t.Time}
 }
 
-// exactTime is as exact as a status keeps it: else each look would find that it has changed.
+// exactTime cuts a time to microseconds, which is what a status keeps: otherwise every reconcile would find a change.
 func exactTime(t time.Time) *metav1.MicroTime {
 	return &metav1.MicroTime{Time: t.Truncate(time.Microsecond)}
 }
 
-// later is the start of a step that has started, which is not before the end of the step before: where there is no record, all that is
-// known is since when its container has been waiting.
+// later returns the start of a step, but no time before the end of its predecessor. Without a record, only the start of the container is known,
+// and the agent has waited in it since.
 func later(startedAt, before *metav1.MicroTime) *metav1.MicroTime {
 	if startedAt == nil || before == nil || startedAt.After(before.Time) {
 		return startedAt
@@ -83,7 +83,7 @@ func later(startedAt, before *metav1.MicroTime) *metav1.MicroTime {
 	return before
 }
 
-// notBefore returns the end of a step, which isn't before its start.
+// notBefore returns the end of a step, but no time before its start.
 func notBefore(finishedAt, startedAt *metav1.MicroTime) *metav1.MicroTime {
 	if finishedAt == nil || startedAt == nil || !finishedAt.Before(startedAt) {
 		return finishedAt
@@ -91,13 +91,13 @@ func notBefore(finishedAt, startedAt *metav1.MicroTime) *metav1.MicroTime {
 	return startedAt
 }
 
-// isWithin reports whether a time is between two of the kubelet's, which are cut to whole seconds.
+// isWithin reports whether a time lies between two times of the kubelet, which have whole seconds.
 func isWithin(t, first, last time.Time) bool {
 	return !t.Before(first) && t.Before(last.Add(time.Second))
 }
 
-// earliest returns when the container of a step may have started first, by the kubelet: one that was started again may have left its
-// record before.
+// earliest returns the earliest time that the kubelet knows for a step's container. A container that was restarted may have left its record
+// before its last start, so its Pod's start counts. Zero: the start of the container.
 func earliest(pod *corev1.Pod, container *corev1.ContainerStatus) time.Time {
 	if container.RestartCount > 0 && pod.Status.StartTime != nil {
 		return pod.Status.StartTime.Time
