@@ -39,13 +39,14 @@
 //
 // # To add a field to a step
 //
-//   - api/v1alpha1/task_types.go: the field of Step, with unit, default and validation; `make generate` writes the rest of the API.
+//   - api/v1alpha1/task_types.go: the field of Step, with its unit and default. Then run make generate, which writes the CRD.
+//   - hack/crd/rules.go: the CEL rule that validates the field, if a bound isn't enough.
 //   - internal/contract/options.go: the field of StepOptions, unless the field only changes the container.
 //   - internal/podspec/pod.go: from the Task's step to the annotation with the options.
 //   - internal/podspec/merge.go: how a Pod that names the Task overrides the field.
 //   - internal/podspec/gate.go: from the options to the agent's flags.
 //   - internal/contract/agentflags.go: the flag of the agent, and its validation.
-//   - agent/step.go: what the agent does.
+//   - agent/step.go: what the agent does with it.
 //   - docs/tasks.md and docs/tasks.zh-CN.md: the row of the table.
 //   - config/samples: an example, if the field deserves one; test/e2e/samples_test.go runs it.
 //
@@ -55,8 +56,8 @@
 //   - config/policy/annotations.yaml and config/policy/keys.yaml: who may write it. A test fails if a key is missing there.
 //   - config/policy/templates.yaml: which values of a template are refused early, if users may write it.
 //   - internal/podspec/validate.go: which values are refused at admission.
-//   - api/v1alpha1/task_types.go: the rule of PodTemplate.Metadata, if the template of a Task may have it.
-//   - controller/setup.go: the list of the annotations that the cache keeps. Others are dropped.
+//   - hack/crd/rules.go: the rules for the metadata of a template, if the template of a Task may have it.
+//   - controller/cache.go: the list of annotations that the cache keeps, if a controller reads it.
 //   - docs/pods.md and docs/pods.zh-CN.md: the row of the table.
 //
 // # To add a reason
