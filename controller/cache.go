@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"context"
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -15,22 +17,16 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// CacheOptions are what the controllers keep in memory: Tasks, and of Pods those that the webhook has been at, without what no
-// controller reads.
+// CacheOptions returns what the controllers keep in memory: Tasks, and the Pods that the webhook has mutated, without what no controller reads.
 func CacheOptions() cache.Options {
-	return cache.Options{
-		ByObject: map[client.Object]cache.ByObject{
-			&v1alpha1.Task{}: {Transform: stripTask},
-			&corev1.Pod{}: {
-				Label:     labels.SelectorFromSet(labels.Set{contract.SequentialLabel: "true"}),
-				Transform: stripPod,
-			},
-		},
-	}
+	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&v1alpha1.Task{}: {Transform: stripTask},
+		&corev1.Pod{}:    {Transform: stripPod, Label: labels.SelectorFromSet(labels.Set{contract.SequentialLabel: "true"})},
+	}}
 }
 
-// stripTask drops what no controller reads of a Task: its metadata for others, and of its spec what only makes a Pod, if there is a Pod, if the
-// Task has ended, or if it is large.
+// stripTask drops what no controller reads of a Task: most of its metadata, and the part of its spec that only the Pod is built from. It keeps the
+// spec while the Pod does not exist, unless the spec is large.
 func stripTask(object any) (any, error) {
 	task, ok := object.(*v1alpha1.Task)
 	if !ok {
@@ -44,68 +40,75 @@ func stripTask(object any) (any, error) {
 	return task, nil
 }
 
-// stepNames are those of a Task's steps.
+// needsSpec reports whether the next status depends on what the cache dropped. It does if the steps have to be named, or a Pod has to be created.
+func needsSpec(task *v1alpha1.Task, pod *corev1.Pod) bool {
+	isKnown := task.Status.PodName != "" && len(task.Status.Steps) > 0
+	staysSuspended := pod == nil && task.Spec.Suspend && !task.Spec.Cancel && task.Status.PodName == ""
+	return !podspec.IsWhole(task) && !isKnown && !staysSuspended
+}
+
+// readWhole replaces a Task from the cache with the whole one.
+func (r *TaskReconciler) readWhole(ctx context.Context, task *v1alpha1.Task) error {
+	var whole v1alpha1.Task
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(task), &whole); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading the whole Task: %w", err)
+	}
+	if whole.UID != task.UID || whole.ResourceVersion != task.ResourceVersion {
+		return fmt.Errorf("reading the whole Task: %w", errStale) // the cache follows
+	}
+	*task = whole
+	return nil
+}
+
+// stepNames returns the names of a Task's steps.
 func stepNames(task *v1alpha1.Task) []string {
 	var names []string
+	for _, step := range task.Spec.Steps {
+		names = append(names, step.Name)
+	}
 	if !podspec.IsWhole(task) {
 		for _, step := range task.Status.Steps {
 			names = append(names, step.Name)
 		}
-		return names
-	}
-	for _, step := range task.Spec.Steps {
-		names = append(names, step.Name)
 	}
 	return names
 }
 
-// stripPod keeps of a Pod what observe and the reconcilers read.
+// stripPod keeps what observe and the reconcilers read of a Pod.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return object, nil // a tombstone
 	}
+	meta, spec, status := &pod.ObjectMeta, &pod.Spec, &pod.Status
 	stripped := &corev1.Pod{
 		TypeMeta: pod.TypeMeta,
 		ObjectMeta: metav1.ObjectMeta{
-			Name:              pod.Name,
-			Namespace:         pod.Namespace,
-			UID:               pod.UID,
-			ResourceVersion:   pod.ResourceVersion,
-			CreationTimestamp: pod.CreationTimestamp,
-			DeletionTimestamp: pod.DeletionTimestamp,
-			OwnerReferences:   pod.OwnerReferences,
-			Annotations:       taskflowAnnotations(pod),
+			Name: meta.Name, Namespace: meta.Namespace, UID: meta.UID, ResourceVersion: meta.ResourceVersion,
+			CreationTimestamp: meta.CreationTimestamp, DeletionTimestamp: meta.DeletionTimestamp,
+			OwnerReferences: meta.OwnerReferences, Annotations: taskflowAnnotations(pod),
 		},
-		Spec: corev1.PodSpec{
-			NodeName:              pod.Spec.NodeName,
-			RestartPolicy:         pod.Spec.RestartPolicy,
-			ActiveDeadlineSeconds: pod.Spec.ActiveDeadlineSeconds,
-		},
+		Spec: corev1.PodSpec{NodeName: spec.NodeName, RestartPolicy: spec.RestartPolicy, ActiveDeadlineSeconds: spec.ActiveDeadlineSeconds},
 		Status: corev1.PodStatus{
-			Phase:                 pod.Status.Phase,
-			StartTime:             pod.Status.StartTime,
-			Reason:                pod.Status.Reason,
-			Message:               pod.Status.Message,
-			Conditions:            stripConditions(pod),
-			InitContainerStatuses: stripContainers(slices.DeleteFunc(slices.Clone(pod.Status.InitContainerStatuses), hasSucceeded)),
-			ContainerStatuses:     stripContainers(pod.Status.ContainerStatuses),
+			Phase: status.Phase, StartTime: status.StartTime, Reason: status.Reason, Message: status.Message, Conditions: stripConditions(pod),
+			InitContainerStatuses: stripContainers(slices.DeleteFunc(slices.Clone(status.InitContainerStatuses), hasSucceeded)),
+			ContainerStatuses:     stripContainers(status.ContainerStatuses),
 		},
 	}
 	if volume := podspec.AgentVolume(pod); volume != nil {
 		stripped.Spec.Volumes = []corev1.Volume{*volume}
 	}
-	if isStarting(pod) { // what it may wait for
-		stripped.Spec.SchedulingGates = pod.Spec.SchedulingGates
-		if pod.Spec.NodeName == "" {
-			stripped.Spec.SchedulerName = pod.Spec.SchedulerName
+	if isStarting(pod) { // what the Pod may wait for
+		stripped.Spec.SchedulingGates = spec.SchedulingGates
+		if spec.NodeName == "" {
+			stripped.Spec.SchedulerName = spec.SchedulerName
 		}
-		stripped.Spec.InitContainers = stripSidecars(pod.Spec.InitContainers)
+		stripped.Spec.InitContainers = stripSidecars(spec.InitContainers)
 	}
 	return stripped, nil
 }
 
-// stripSidecars keeps the names of native sidecars, and whether each has a startupProbe.
+// stripSidecars keeps the names of the sidecars, and whether each has a startupProbe.
 func stripSidecars(all []corev1.Container) []corev1.Container {
 	var kept []corev1.Container
 	for _, container := range all {
@@ -121,7 +124,7 @@ func stripSidecars(all []corev1.Container) []corev1.Container {
 	return kept
 }
 
-// stripConditions keeps those that say why a Pod doesn't run.
+// stripConditions keeps the conditions that say why a Pod does not run.
 func stripConditions(pod *corev1.Pod) []corev1.PodCondition {
 	var kept []corev1.PodCondition
 	var unstarted *corev1.PodCondition
@@ -136,13 +139,13 @@ func stripConditions(pod *corev1.Pod) []corev1.PodCondition {
 	return kept
 }
 
-// hasSucceeded is for an init container that nobody asks about any more.
+// hasSucceeded reports whether a container ended with exit code 0. No controller reads more about an init container that did.
 func hasSucceeded(container corev1.ContainerStatus) bool {
 	end := container.State.Terminated
 	return end != nil && end.ExitCode == 0
 }
 
-// stripContainers drops most of all: a kubelet tells of each container its resources, and each of its mounts.
+// stripContainers drops the most: a kubelet reports the resources of each container, and each of its mounts.
 func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 	kept := make([]corev1.ContainerStatus, len(all))
 	for i, container := range all {
@@ -167,7 +170,7 @@ func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 
 func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 	if _, isMirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; isMirror {
-		return nil // the webhook doesn't mutate the static Pods that a kubelet reports
+		return nil // the webhook does not mutate the static Pods that a kubelet reports
 	}
 	kept := map[string]string{}
 	for _, key := range []string{
@@ -181,16 +184,14 @@ func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 	return kept
 }
 
-// maxCachedSpec is how large the spec of a Task may be in memory to be cached: some forty ordinary steps. Of larger ones, of which a tenant
-// may have many, every replica would keep megabytes that the controllers need once, when they create the Pod: they read those then.
+// maxCachedSpec bounds the memory that the spec of a cached Task may take: some forty ordinary steps. A tenant may have many larger ones, of which
+// every replica would keep megabytes. The controllers read those when they need them: once, to create the Pod.
 const maxCachedSpec = 64 << 10
 
-// isLarger reports whether the values that v refers to take more bytes of memory than a bound, about. It looks at no more than that.
-func isLarger(v any, bound int) bool {
-	return heap(reflect.ValueOf(v), &bound)
-}
+// isLarger reports whether the values that v refers to take more than about bound bytes of memory. It stops there.
+func isLarger(v any, bound int) bool { return heap(reflect.ValueOf(v), &bound) }
 
-// heap takes off left what a value has on the heap, and reports whether it is used up.
+// heap subtracts what a value has on the heap from left, and reports whether nothing is left.
 func heap(v reflect.Value, left *int) bool {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:

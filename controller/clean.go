@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// What comes from outside (a step's termination message, the words of a kubelet, a scheduler, a registry or a policy) gets into statuses, events
-// and annotations through clean and cleanReason alone: people read it in a terminal, and the API server refuses what is too long.
+// Texts from outside (a step's termination message, a message from a kubelet, a scheduler, a registry or a policy) pass through clean and
+// cleanReason into statuses, events and annotations: users read them in a terminal, and the API server rejects what is too long.
 
 // Bounds in bytes, below those of the API server: 32,768 for the message of a condition, and 1,024 for the note of an event.
 const (
@@ -18,11 +18,11 @@ const (
 	maxReason      = 128
 )
 
-// terminalSequence is what a terminal takes for a command: ECMA-48, 5.4 (CSI), 5.6 (strings such as OSC), and two-byte sequences.
+// terminalSequence matches the control sequences of terminals: ECMA-48, 5.4 (CSI), 5.6 (strings such as OSC), and two-byte sequences.
 var terminalSequence = regexp.MustCompile("(?s)(?:\x1b\\[|\u009b)[0-?]*[ -/]*[@-~]?|(?:\x1b[\\]PX^_]|[\u009d\u0090\u0098\u009e\u009f]).*?(?:\x07|\x1b\\\\|\u009c|$)|\x1b[ -/]*[0-~]?")
 
-// clean returns the text on one line, without control characters, terminal sequences and invalid UTF-8, and at most so many bytes long. A
-// clean text stays as it is.
+// clean returns the text on one line, without control characters, terminal sequences and invalid UTF-8, and with at most most bytes. A clean
+// text stays unchanged.
 func clean(text string, most int) string {
 	if isPlain(text) {
 		return cut(text, most)
@@ -36,7 +36,7 @@ func clean(text string, most int) string {
 		case r == '\n', r == '\r', r == '\t', r == '\v', r == '\f', r == '\u0085', unicode.In(r, unicode.Zl, unicode.Zp):
 			space = true
 			continue
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs): // Cf has the marks that turn the direction of the text
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs): // Cf contains the marks that change the direction of text
 			continue
 		}
 		if space && kept.Len() > 0 && r != ' ' {
@@ -48,7 +48,7 @@ func clean(text string, most int) string {
 	return cut(strings.TrimSpace(kept.String()), most)
 }
 
-// isPlain reports whether the text is of printable ASCII characters alone, as most are.
+// isPlain reports whether the text consists of printable ASCII characters, as most texts do.
 func isPlain(text string) bool {
 	for i := range len(text) {
 		if text[i] < ' ' || text[i] > '~' {
@@ -71,10 +71,10 @@ func cut(text string, most int) string {
 	return text[:end] + mark
 }
 
-// reasonPattern is that of a condition's reason.
+// reasonPattern is the API's pattern for the reason of a condition.
 var reasonPattern = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$`)
 
-// cleanReason returns the reason, or the alternative if it is no word, or too long.
+// cleanReason returns the reason, or the alternative if the reason is not a word, or is too long.
 func cleanReason(reason, alternative string) string {
 	if len(reason) > maxReason || !reasonPattern.MatchString(reason) {
 		return alternative

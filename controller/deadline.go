@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -10,10 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
 // spec.timeout counts from the Task's start, as activeDeadlineSeconds of a Job does: also while there is no Pod yet, while the Pod is
@@ -90,15 +87,4 @@ func (n *next) limit(pod *corev1.Pod) {
 		seconds := math.Ceil((left - time.Second).Seconds())
 		pod.Spec.ActiveDeadlineSeconds = new(max(1, int64(seconds)))
 	}
-}
-
-// expirePod makes the kubelet end the Pod now.
-func (r *TaskReconciler) expirePod(ctx context.Context, pod *corev1.Pod) error {
-	if ptr.Deref(pod.Spec.ActiveDeadlineSeconds, 0) == endNow || pod.DeletionTimestamp != nil || isTerminal(pod.Status.Phase) {
-		return nil
-	}
-	var patch jsonpatch.Patch
-	patch.Test(string(pod.UID), "metadata", "uid")
-	patch.Set(endNow, "spec", "activeDeadlineSeconds")
-	return patchPod(ctx, r.Client, pod, patch)
 }

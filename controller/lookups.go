@@ -22,62 +22,55 @@ import (
 )
 
 const (
-	// parallelLookups and namespaceLookups bound the Tasks whose commands are being resolved, in total and of one namespace.
+	// parallelLookups and namespaceLookups bound the Tasks whose commands are being resolved, in total and in one namespace.
 	parallelLookups, namespaceLookups = 32, 4
 	// lookupTimeout bounds the look-ups of one Task, all steps together.
 	lookupTimeout = 20 * time.Second
-	// keepResult is how long commands are kept for the worker that makes the Pod.
+	// keepResult is how long commands are kept for the worker that creates the Pod.
 	keepResult = 10 * time.Second
 	// noteLookup is how long a look-up may take before the status mentions it. Most take less, and cost no status write.
 	noteLookup = time.Second
-	// forgetLookup is how long a failure is kept of a Task that nobody asks about any more. It is longer than any back-off.
-	forgetLookup = 15 * time.Minute
 )
 
-// CommandResolver finds out which command an image runs (entrypoint.Resolver).
+// CommandResolver resolves the command that an image runs (entrypoint.Resolver).
 type CommandResolver interface {
 	Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error)
 }
 
-// lookups resolves the commands of Tasks' images aside from the controller's workers: a worker asks, goes on with other Tasks, and gets the
-// Task again when the answer is there. So a registry that is slow, or never answers, delays only the Tasks that need it: namespaces
-// take turns, and each has a bounded share.
+// lookups resolves the commands of Tasks' images outside of the controller's workers. A worker asks, goes on with other Tasks, and gets the Task
+// again when the answer is there. So a slow registry delays only the Tasks that need it. Namespaces take turns, and each has a bounded share.
 type lookups struct {
 	commands CommandResolver
 	// live reads ServiceAccounts from the API server.
 	live    client.Reader
 	now     func() time.Time
 	limiter *fair.Limiter
-	// timeout is lookupTimeout.
-	timeout time.Duration
+	timeout time.Duration // lookupTimeout, but in tests
 	// requeue gives a Task to a worker. It must not block.
 	requeue func(reconcile.Request)
 
 	mutex sync.Mutex
 	known map[types.NamespacedName]*lookup
-	swept time.Time
 }
 
-// lookup is what is known of one Task's commands.
+// lookup is what is known about the commands of one Task.
 type lookup struct {
 	of lookupVersion
-	// asked is when the Task's controller asked last.
-	asked time.Time
-	// since is when the look-up began that is in flight; zero if none is.
+	// since is when the look-up in flight began; zero if there is none.
 	since time.Time
-	// cancel ends the look-up, and drops its result.
+	// cancel ends the look-up and drops its result.
 	cancel context.CancelFunc
 	// commands are the result, by the steps' names; nil unless all are known.
 	commands map[string]entrypoint.Command
-	// err is why the last look-up failed, failures how many have in a row, and retry when the next one is due.
+	// err is why the last look-up failed, failures is how many failed in a row, and retry is when the next one is due.
 	err      error
 	failures int
 	retry    time.Time
-	// refused is since when all look-ups have failed as entrypoint.Error.IsRefusal says, and zero if the last one has not.
+	// refused is since when each look-up was refused (entrypoint.Error.IsRefusal); zero if the last one was not.
 	refused time.Time
 }
 
-// lookupVersion is what a result is good for: one Pod of one version of a Task.
+// lookupVersion is what a result is valid for: one Pod of one version of a Task.
 type lookupVersion struct {
 	uid        types.UID
 	generation int64
@@ -96,7 +89,7 @@ func newLookups(commands CommandResolver, live client.Reader, now func() time.Ti
 	}
 }
 
-// start is a source of the Task controller.
+// start makes lookups a source of the Task controller.
 func (l *lookups) start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -104,21 +97,21 @@ func (l *lookups) start(_ context.Context, queue workqueue.TypedRateLimitingInte
 	return nil
 }
 
-// unresolved says why the commands of a Task are not known.
+// unresolved is why the commands of a Task are not known.
 type unresolved struct {
 	// err is why the last look-up failed; nil if there was none.
 	err error
-	// pending is how long the look-up in flight has taken; 0 if none is.
+	// pending is how long the look-up in flight has taken; 0 if there is none.
 	pending time.Duration
 	// again is when to ask again, although no look-up has ended; 0 is never.
 	again time.Duration
-	// refused is for how long the answer has been that there is no such image for the Task; 0 if that is not the answer. An operator that
-	// takes over counts anew.
+	// refused is how long the answer has been that the Task can't have the image; 0 if that is not the answer. An operator that takes over
+	// counts from 0.
 	refused time.Duration
 }
 
-// of returns the commands of the steps that have none, by the steps' names, and takes them out; or why they are not known. It never waits: if it
-// has to look them up, the Task is requeued when that has ended.
+// of returns the commands of the steps that set none, by the steps' names, and drops them; or why they are not known. It never waits: if a look-up
+// is needed, the Task is requeued when that has ended.
 func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entrypoint.Command, *unresolved) {
 	asked := questionsOf(task)
 	if len(asked.steps) == 0 {
@@ -127,7 +120,6 @@ func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entry
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	key, now := client.ObjectKeyFromObject(task), l.now()
-	l.sweep(now)
 	version := lookupVersion{task.UID, task.Generation, task.Status.Attempt}
 	known := l.known[key]
 	if known != nil && known.of != version {
@@ -138,7 +130,6 @@ func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entry
 		known = &lookup{of: version}
 		l.known[key] = known
 	}
-	known.asked = now
 	if known.commands != nil {
 		l.drop(key)
 		return known.commands, nil
@@ -181,7 +172,7 @@ func (n *next) failUnresolved() {
 	n.failed(v1alpha1.ReasonEntrypointUnresolved, n.unresolved.err.Error(), n.now)
 }
 
-// forget drops what is known of a Task, and ends its look-up.
+// forget drops what is known about a Task, and ends its look-up.
 func (l *lookups) forget(key types.NamespacedName) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -197,24 +188,11 @@ func (l *lookups) drop(key types.NamespacedName) {
 	}
 }
 
-// sweep drops what nobody has asked for in a long time.
-func (l *lookups) sweep(now time.Time) {
-	if now.Sub(l.swept) < time.Minute {
-		return
-	}
-	l.swept = now
-	for key, known := range l.known {
-		if now.Sub(known.asked) > forgetLookup {
-			l.drop(key)
-		}
-	}
-}
-
-// run resolves the commands of a Task when its namespace has its turn. It keeps the slot until a worker has taken the result: so the results
-// that are kept are bounded, too.
+// run resolves the commands of a Task when its namespace has its turn. It keeps the slot until a worker has taken the result, which bounds the
+// kept results as well.
 func (l *lookups) run(ctx context.Context, key types.NamespacedName, known *lookup, asked questions) {
 	if l.limiter.Acquire(ctx, key.Namespace) != nil {
-		return // nobody wants it any more
+		return // forgotten
 	}
 	defer l.limiter.Release(key.Namespace)
 	commands, err := l.resolve(ctx, asked)
@@ -233,7 +211,7 @@ func (l *lookups) run(ctx context.Context, key types.NamespacedName, known *look
 	}
 }
 
-// end keeps the result of a look-up, and reports whether there is one that a worker has yet to take.
+// end keeps the result of a look-up, and reports whether a worker has yet to take it.
 func (l *lookups) end(ctx context.Context, key types.NamespacedName, known *lookup, commands map[string]entrypoint.Command, err error) bool {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -257,7 +235,7 @@ func (l *lookups) end(ctx context.Context, key types.NamespacedName, known *look
 	return err == nil
 }
 
-// retryAfter is as long as the registry asks for, or longer with each failure.
+// retryAfter returns the pause before the next look-up: what the registry asks for, or longer with each failure.
 func retryAfter(err error, failures int) time.Duration {
 	if known, ok := errors.AsType[*entrypoint.Error](err); ok && known.RetryAfter > 0 {
 		return known.RetryAfter
@@ -267,9 +245,9 @@ func retryAfter(err error, failures int) time.Duration {
 
 func needsCommand(step *v1alpha1.Step) bool { return len(step.Command) == 0 && step.Script == "" }
 
-// questions are what to resolve for a Task, without the rest of it.
+// questions are what to resolve for a Task.
 type questions struct {
-	// account is the ServiceAccount whose pull secrets count; empty if the template has its own.
+	// account is the ServiceAccount whose pull secrets apply; empty if the template has its own.
 	account  client.ObjectKey
 	steps    []string
 	requests []entrypoint.Request
@@ -294,8 +272,7 @@ func questionsOf(task *v1alpha1.Task) questions {
 	return q
 }
 
-// resolve returns the commands by the steps' names, or one error: that of the first step whose failure no retry mends, or else that of the
-// first step that failed.
+// resolve returns the commands by the steps' names, or one error: the first one that no retry fixes, or else the first one.
 func (l *lookups) resolve(ctx context.Context, q questions) (map[string]entrypoint.Command, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
@@ -312,7 +289,7 @@ func (l *lookups) resolve(ctx context.Context, q questions) (map[string]entrypoi
 		}
 		err := fmt.Errorf("step %q: %w", step, failed[i])
 		if errors.Is(failed[i], context.DeadlineExceeded) {
-			err = fmt.Errorf("step %q: the registry did not tell the command of image %q in time: set command", step, q.requests[i].Image)
+			err = fmt.Errorf("step %q: resolving the command of image %q timed out; set command to need no registry", step, q.requests[i].Image)
 		}
 		if isPermanent(err) {
 			return nil, err
@@ -338,15 +315,14 @@ func filledCommands(task *v1alpha1.Task, found map[string]entrypoint.Command) ma
 	return commands
 }
 
-// isPermanent reports whether no retry helps.
+// isPermanent reports whether no retry fixes the error.
 func isPermanent(err error) bool {
 	known, ok := errors.AsType[*entrypoint.Error](err)
 	return ok && known.Permanent
 }
 
 // addSecrets adds the pull secrets that the API server will give the Task's Pod: those of its ServiceAccount, if the template sets none
-// (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount). A ServiceAccount that doesn't exist has none; the API server
-// will refuse the Pod for it.
+// (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount). If the ServiceAccount does not exist, the API server will reject the Pod.
 func (l *lookups) addSecrets(ctx context.Context, q questions) error {
 	if q.account.Name == "" {
 		return nil

@@ -145,15 +145,6 @@ func TestLookupRetries(t *testing.T) {
 	if _, unresolved := l.of(t.Context(), task); unresolved != nil {
 		t.Errorf("the new version: %+v", unresolved)
 	}
-	// What nobody asks about any more is dropped in the end.
-	task.Spec.Steps[0].Image = "bad"
-	_, _ = l.of(t.Context(), task)
-	await(t, requeued, "default/task")
-	now = now.Add(forgetLookup + time.Minute)
-	_, _ = l.of(t.Context(), lookupTask("default", "another", "quick"))
-	if _, kept := l.known[types.NamespacedName{Namespace: "default", Name: "task"}]; kept {
-		t.Error("an old failure is kept for ever")
-	}
 }
 
 // TestRetryAfter proves that the wish of a registry goes before the pause.

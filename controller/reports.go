@@ -25,12 +25,12 @@ const (
 	reportInterval = 200 * time.Millisecond
 	// reportTimeout bounds one read of events, for which a worker waits.
 	reportTimeout = 2 * time.Second
-	// reportPause is how long no events of a namespace are read after a read of them has failed: whoever may create events there can make
-	// each read slow, or too large.
+	// reportPause is how long no events of a namespace are read after a read of them has failed: a tenant who may create events there can
+	// make each read slow, or too large.
 	reportPause = time.Minute
 	// maxReports is how many events of one Pod are read. A Pod that can't start has about ten.
 	maxReports = 100
-	// maxReportBytes bounds what is read of them. An event may have 1.5 MB, and its author need not be the kubelet.
+	// maxReportBytes bounds what is read of them. An event can have 1.5 MB, and its author need not be the kubelet.
 	maxReportBytes = 1 << 20
 )
 
@@ -131,8 +131,8 @@ func eventTime(event eventsv1.Event) time.Time {
 	return at
 }
 
-// BoundEvents returns a transport to the API server that reads no more than maxReportBytes of a list of events. The list comes from the
-// namespace of a tenant, who may create events, and would be decoded as a whole.
+// BoundEvents returns a transport to the API server that reads at most maxReportBytes of a list of events. A tenant may have created them, and
+// client-go decodes a list as a whole.
 func BoundEvents(transport http.RoundTripper) http.RoundTripper { return boundedEvents{transport} }
 
 type boundedEvents struct{ http.RoundTripper }
@@ -147,7 +147,7 @@ func (b boundedEvents) RoundTrip(request *http.Request) (*http.Response, error) 
 	return response, err
 }
 
-// boundedBody fails instead of ending: half a list must not be taken for all of it.
+// boundedBody fails instead of ending, because half a list must not count as all of it.
 type boundedBody struct {
 	io.ReadCloser
 	left int

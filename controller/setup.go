@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// workers of each controller. None of them waits for anything but the API server.
+	// workers is the number of workers of each controller. They wait for nothing but the API server.
 	workers = 8
 	// firstRetry and lastRetry bound the exponential back-off after an error.
 	firstRetry = time.Second
@@ -41,7 +41,7 @@ func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace ti
 func options() controller.Options {
 	return controller.Options{
 		MaxConcurrentReconciles: workers,
-		// A replica that isn't the leader reads all the same: it goes on at once when it becomes that.
+		// A replica that is not the leader reads, too, so that it can take over at once.
 		EnableWarmup: new(true),
 		RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 	}

@@ -17,22 +17,22 @@ import (
 )
 
 const (
-	// startPatience is how long a Pod may take to start before its Task says what the Pod waits for. Most Pods take less, and cost no
+	// startPatience is how long a Pod may take to start before the status says what the Pod waits for. Most Pods take less, and cost no
 	// further status write.
 	startPatience = 10 * time.Second
 	// startCheck is how soon a Pod that is still starting is checked again. Its events change while the Pod itself does not.
 	startCheck = 15 * time.Second
 )
 
-// startWait is what a Pod waits for while it starts.
+// startWait is what a Pod waits for while it starts: the content of the condition Progressing.
 type startWait struct {
 	status          metav1.ConditionStatus
 	reason, message string
-	// isMistake reports whether somebody must fix it. Such a wait is bounded by the start grace.
+	// isMistake reports whether a user must fix it. The start grace period bounds such a wait.
 	isMistake bool
 }
 
-// startFailures are the reasons of the events that say why a kubelet can't start a Pod, and what each means.
+// startFailures are the reasons of events with which a kubelet says why a Pod can't start, and what each means.
 var startFailures = map[string]string{
 	"FailedMount":                   "a volume can't be mounted",
 	"FailedMapVolume":               "a volume can't be mounted",
@@ -43,7 +43,7 @@ var startFailures = map[string]string{
 	"NetworkNotReady":               "the node's network isn't ready",
 }
 
-// startSteps are the reasons of the events that say that a Pod's start makes progress. A failure before one of them is over.
+// startSteps are the reasons of events that tell progress of a Pod's start. A failure before one of them is over.
 var startSteps = []string{"SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started"}
 
 func isStartStep(reason string) bool { return slices.Contains(startSteps, reason) }
@@ -63,7 +63,7 @@ func isStarting(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodPending || pod.Status.Phase == ""
 }
 
-// isUnstarted reports whether nothing of the Pod has started on its node: the kubelet prepares volumes and network first.
+// isUnstarted reports whether no container of the Pod has started on its node: the kubelet prepares volumes and network first.
 func isUnstarted(pod *corev1.Pod) bool {
 	return isStarting(pod) && findCondition(pod, corev1.PodReadyToStartContainers, corev1.ConditionFalse) != nil
 }
@@ -71,14 +71,10 @@ func isUnstarted(pod *corev1.Pod) bool {
 // isOverdue reports whether the Pod has been starting for so long that the Task says what the Pod waits for. It depends on the condition
 // Progressing as it was last written.
 func isOverdue(progress *metav1.Condition, now time.Time) bool {
-	switch {
-	case progress == nil:
-		return false
-	case progress.Reason == v1alpha1.ReasonPodCreated, progress.Reason == v1alpha1.ReasonStepWaiting:
+	if progress != nil && (progress.Reason == v1alpha1.ReasonPodCreated || progress.Reason == v1alpha1.ReasonStepWaiting) {
 		return now.Sub(progress.LastTransitionTime.Time) >= startPatience
-	default:
-		return isStartReason(progress.Reason)
 	}
+	return progress != nil && isStartReason(progress.Reason)
 }
 
 // needsReports reports whether the Pod's events would say more than its status about what it waits for.
@@ -88,12 +84,10 @@ func (f facts) needsReports() bool {
 		f.pod.Spec.NodeName != "" && len(f.pod.Status.ContainerStatuses) > 0
 }
 
-// starting sets the condition Progressing while no step runs: to the reason and message at first, and to what the Pod waits for if that takes long.
-func (n *next) starting(reason, message string) {
-	wait := &startWait{status: metav1.ConditionTrue, reason: reason, message: message}
+// starting sets the condition Progressing while no step runs: to the usual wait at first, and to what the Pod waits for if that takes long.
+func (n *next) starting(wait *startWait) {
 	if isOverdue(n.progress(), n.now) {
-		found := findStartWait(n.pod, n.reports)
-		switch {
+		switch found := findStartWait(n.pod, n.reports); {
 		case found != nil:
 			wait = found
 		case n.reports == nil && isStartReason(n.progress().Reason) && n.pod.Spec.NodeName != "": // the events could not be read this time
@@ -107,31 +101,34 @@ func (n *next) starting(reason, message string) {
 	if waited < startPatience {
 		n.again = startPatience - max(0, waited)
 	}
-	if !wait.isMistake {
-		return
-	}
-	left := n.startGrace - waited
-	if left <= 0 {
+	switch left := n.startGrace - waited; {
+	case !wait.isMistake:
+	case left > 0:
+		n.again = min(n.again, left)
+	default:
 		n.halts(wait.message)
 		n.startFailed(wait.reason, wait.message, true)
-		return
 	}
-	n.again = min(n.again, left)
+}
+
+// waits returns a wait in which nothing goes on, and works one in which something does.
+func waits(reason, format string, args ...any) *startWait {
+	return &startWait{status: metav1.ConditionFalse, reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+func works(reason, format string, args ...any) *startWait {
+	return &startWait{status: metav1.ConditionTrue, reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
 // findStartWait returns what the Pod waits for, or nil if that is unknown. The reports are from the Pod's events.
 func findStartWait(pod *corev1.Pod, reports []startReport) *startWait {
 	switch {
 	case pod.Spec.NodeName == "" && isStarting(pod):
-		return &startWait{
-			status: metav1.ConditionFalse, reason: v1alpha1.ReasonNoScheduler,
-			message: fmt.Sprintf("no scheduler has handled the Pod: check spec.template.spec.schedulerName, and that a scheduler named %q runs", pod.Spec.SchedulerName),
-		}
+		return waits(v1alpha1.ReasonNoScheduler,
+			"no scheduler has handled the Pod: check spec.template.spec.schedulerName, and that a scheduler named %q runs", pod.Spec.SchedulerName)
 	case len(pod.Status.ContainerStatuses) == 0:
-		return &startWait{
-			status: metav1.ConditionFalse, reason: v1alpha1.ReasonNodeNotResponding,
-			message: fmt.Sprintf("the kubelet of node %q has not reported on the Pod: check that the node exists and is ready", pod.Spec.NodeName),
-		}
+		return waits(v1alpha1.ReasonNodeNotResponding,
+			"the kubelet of node %q has not reported on the Pod: check that the node exists and is ready", pod.Spec.NodeName)
 	}
 	if wait := initWait(pod); wait != nil {
 		return wait
@@ -153,19 +150,13 @@ func initWait(pod *corev1.Pod) *startWait {
 		case container.State.Running == nil:
 			return nil // the events say why
 		case sidecar < 0:
-			return &startWait{
-				status: metav1.ConditionTrue, reason: v1alpha1.ReasonInitContainerRunning,
-				message: fmt.Sprintf("init container %q runs, and the steps wait for its end", container.Name),
-			}
+			return works(v1alpha1.ReasonInitContainerRunning, "init container %q is running, and the steps wait for its end", container.Name)
 		case !ptr.Deref(container.Started, false):
-			what := "lifecycle.postStart hook has not ended"
+			what := "lifecycle.postStart hook has not finished"
 			if pod.Spec.InitContainers[sidecar].StartupProbe != nil {
 				what = "startupProbe has not succeeded"
 			}
-			return &startWait{
-				status: metav1.ConditionFalse, reason: v1alpha1.ReasonSidecarNotStarted,
-				message: fmt.Sprintf("sidecar %q has not started: its %s", container.Name, what),
-			}
+			return waits(v1alpha1.ReasonSidecarNotStarted, "sidecar %q has not started: its %s", container.Name, what)
 		}
 	}
 	return nil
@@ -176,7 +167,7 @@ func isSidecar(container corev1.Container) bool {
 	return ptr.Deref(container.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways
 }
 
-// helperWait returns the containers that the first step waits for, if there are any: those that are not steps and not ready.
+// helperWait returns the helpers that the first step waits for because they are not ready, if there are any.
 func helperWait(pod *corev1.Pod) *startWait {
 	if released(pod) > 0 {
 		return nil
@@ -192,10 +183,7 @@ func helperWait(pod *corev1.Pod) *startWait {
 		return nil
 	}
 	slices.Sort(names)
-	return &startWait{
-		status: metav1.ConditionFalse, reason: v1alpha1.ReasonContainersNotReady,
-		message: "the first step waits for containers that are not ready: " + strings.Join(names, ", "),
-	}
+	return waits(v1alpha1.ReasonContainersNotReady, "the first step waits for containers that are not ready: %s", strings.Join(names, ", "))
 }
 
 // startReport is what an event says about the start of a Pod.
@@ -214,22 +202,21 @@ func reportWait(pod *corev1.Pod, reports []startReport) *startWait {
 	what, fails := startFailures[newest.reason]
 	switch {
 	case fails:
-		return &startWait{
-			status: metav1.ConditionFalse, reason: newest.reason, message: what + ": " + newest.note,
-			isMistake: strings.HasPrefix(newest.reason, "FailedM") && isMissing(newest.note),
-		}
-	case newest.reason == "Pulling":
-		message := "the node is pulling an image for the Pod: " + newest.note
-		all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
-		if i := slices.IndexFunc(all, func(c corev1.ContainerStatus) bool { return c.Name == newest.container }); i >= 0 {
-			if all[i].State.Waiting == nil {
-				return nil // the event that says so may be lost
-			}
-			message = fmt.Sprintf("the node is pulling the image %q of container %q", all[i].Image, newest.container)
-		}
-		return &startWait{status: metav1.ConditionTrue, reason: v1alpha1.ReasonPullingImage, message: message}
+		wait := waits(newest.reason, "%s: %s", what, newest.note)
+		wait.isMistake = strings.HasPrefix(newest.reason, "FailedM") && isMissing(newest.note)
+		return wait
+	case newest.reason != "Pulling":
+		return nil
 	}
-	return nil
+	all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+	i := slices.IndexFunc(all, func(c corev1.ContainerStatus) bool { return c.Name == newest.container })
+	switch {
+	case i < 0:
+		return works(v1alpha1.ReasonPullingImage, "the node is pulling an image for the Pod: %s", newest.note)
+	case all[i].State.Waiting == nil: // pulled, although no event says so
+		return nil
+	}
+	return works(v1alpha1.ReasonPullingImage, "the node is pulling the image %q of container %q", all[i].Image, newest.container)
 }
 
 // compareReports orders reports by their time. Of two failures to mount, the kubelet's summary ("Unable to attach or mount volumes: ...")
@@ -247,8 +234,8 @@ func compareReports(a, b startReport) int {
 	return cmp.Or(a.at.Compare(b.at), slices.Index(startSteps, a.reason)-slices.Index(startSteps, b.reason))
 }
 
-// isMissing reports whether a kubelet's message about a volume says that somebody must create or fix something: a Secret, a ConfigMap, a key
-// or a directory of the node. Other failures, such as a file server that is away, may pass.
+// isMissing reports whether a kubelet's message about a volume says that a user must create or fix something: a Secret, a ConfigMap, a key or a
+// directory on the node. Other failures, such as an unreachable file server, may pass.
 func isMissing(note string) bool {
 	for _, sign := range []string{"not found", "non-existent", "hostPath type check failed"} {
 		if strings.Contains(note, sign) {

@@ -125,7 +125,7 @@ func TestFindStartWait(t *testing.T) {
 		},
 		"an init container runs": {
 			sequential(bound, creating, initStatus(succeeded("taskflow-agent")), initStatus(running("prepare"))), nil,
-			`True InitContainerRunning: init container "prepare" runs, and the steps wait for its end`,
+			`True InitContainerRunning: init container "prepare" is running, and the steps wait for its end`,
 		},
 		"an init container has yet to start": {
 			sequential(bound, creating, initStatus(ofImage(waiting("prepare", "PodInitializing", ""), "big:1"))),
@@ -138,7 +138,7 @@ func TestFindStartWait(t *testing.T) {
 		},
 		"a sidecar has a hook": {
 			sequential(bound, creating, sidecar("db", false, false)), nil,
-			`False SidecarNotStarted: sidecar "db" has not started: its lifecycle.postStart hook has not ended`,
+			`False SidecarNotStarted: sidecar "db" has not started: its lifecycle.postStart hook has not finished`,
 		},
 		"helpers that are not ready": {
 			sequential(order("0"), containers(running("a"), running("y"), isReady(running("z")), running("x"), succeeded("w"), running("b"), running("c"))), nil,

@@ -257,3 +257,83 @@ func (n *next) podEnded() {
 	n.markInterrupted(reason)
 	n.podFailed(reason, message, at)
 }
+
+// The methods below set the condition Progressing of a Task whose Pod is not at its end.
+
+func (n *next) cancelling() {
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonCancelled, "spec.cancel is true: the running containers are being terminated")
+}
+
+func (n *next) gated() {
+	var names []string
+	for _, gate := range n.pod.Spec.SchedulingGates {
+		names = append(names, gate.Name)
+	}
+	n.progressing(metav1.ConditionFalse, corev1.PodReasonSchedulingGated, "the Pod is not scheduled before its scheduling gates are removed: "+strings.Join(names, ", "))
+}
+
+func (n *next) unschedulable() {
+	condition := unscheduled(n.pod)
+	n.progressing(metav1.ConditionFalse, condition.Reason, "the Pod is unschedulable: "+condition.Message)
+}
+
+func (n *next) stepRunning() {
+	message := fmt.Sprintf("step %q is running", n.current.Name)
+	if containers := stuck(n.pod); len(containers) > 0 {
+		message += "; " + cause(n.pod, containers[0])
+	}
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
+}
+
+func (n *next) waitForHelpers() {
+	n.starting(works(v1alpha1.ReasonStepWaiting, "step %q waits until the helper containers are ready", n.current.Name))
+}
+
+func (n *next) betweenSteps() {
+	n.starting(works(v1alpha1.ReasonStepWaiting, "step %q is next", n.current.Name))
+}
+
+func (n *next) podStarting() {
+	n.starting(works(v1alpha1.ReasonPodCreated, "the Pod %q is starting", n.PodName))
+}
+
+// containerStuck: a container can't start, and the current step waits for it. Most causes pass, or a user fixes them, so there is a grace period.
+func (n *next) containerStuck() {
+	container := blocking(n.pod, n.current.Name)[0]
+	reason, message := container.State.Waiting.Reason, cause(n.pod, container)
+	if reason == "ErrImagePull" {
+		reason = v1alpha1.ReasonImagePullBackOff // the two alternate
+	}
+	if old := n.progress(); old.Reason == reason && container.State.Waiting.Reason == v1alpha1.ReasonImagePullBackOff {
+		message = old.Message // of ErrImagePull, which names the cause
+	}
+	n.progressing(metav1.ConditionFalse, reason, message)
+	switch left := n.startGrace - n.now.Sub(n.progress().LastTransitionTime.Time); {
+	case reason == reasonCrashLoop: // it has started, and will again
+	case reason == "InvalidImageName" || left <= 0:
+		n.halts(message)
+		for i := range n.Steps {
+			if step := &n.Steps[i]; step.Name == container.Name && !lacksAgent(n.pod, container) {
+				step.State, step.Reason, step.Message = v1alpha1.StepFailed, cleanReason(reason, v1alpha1.ReasonPodFailed), clean(message, maxStepMessage)
+			}
+		}
+		n.startFailed(reason, message, left <= 0)
+	default:
+		n.again = left
+	}
+}
+
+// startFailed ends the attempt because its Pod can't start.
+func (n *next) startFailed(reason, message string, isGraceOver bool) {
+	outcome := ""
+	if isGraceOver {
+		outcome = fmt.Sprintf("; this lasted %s (--start-grace-period)", n.startGrace)
+	}
+	if n.isLastAttempt() {
+		outcome += "; the Task has failed: fix the cause, then create the Task again"
+	}
+	if !strings.HasSuffix(message, outcome) {
+		message = clean(message, maxNote-len(outcome)) + outcome
+	}
+	n.podFailed(reason, message, n.now)
+}

@@ -154,6 +154,10 @@ func (r *TaskReconciler) read(ctx context.Context, task *v1alpha1.Task, m *memor
 	return f, err
 }
 
+// settleTimeout bounds how long the kubelet may take to report final container states after the Pod is terminal: on a busy node it was seen to
+// take longer than one second.
+const settleTimeout = 3 * time.Second
+
 // settleTime returns how long to wait until the Pod may be judged.
 func (m *memory) settleTime(f facts) time.Duration {
 	if f.pod == nil || !isUnsettled(f.pod) {

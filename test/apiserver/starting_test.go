@@ -90,7 +90,7 @@ func TestSlowStart(t *testing.T) {
 					pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "prepare", State: running()}}
 				})
 			},
-			waits: `True InitContainerRunning: init container "prepare" runs, and the steps wait for its end`,
+			waits: `True InitContainerRunning: init container "prepare" is running, and the steps wait for its end`,
 		},
 		"a sidecar isn't started": {
 			template: corev1.PodSpec{InitContainers: []corev1.Container{{

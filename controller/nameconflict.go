@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
@@ -67,4 +68,40 @@ func (n *next) waitForName() {
 func (n *next) failNameConflict() {
 	n.failed(v1alpha1.ReasonPodNameConflict,
 		fmt.Sprintf("a Pod named %q exists and isn't this Task's: delete or rename it, then create the Task again", n.foreign.Name), n.now)
+}
+
+// A user who may create Pods can give one an owner reference to a Task. Such a Pod does not belong to the Task: its end would be the Task's.
+
+// markOwner marks a Pod as created by the operator for the Task. The webhook rejects the mark from other users, and a ValidatingAdmissionPolicy
+// keeps it from being added later.
+func markOwner(pod *corev1.Pod, task *v1alpha1.Task) {
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, contract.TaskUIDAnnotation, string(task.UID))
+}
+
+// isOwn reports whether the operator created the Pod for the Task: the Task's status has the Pod's UID. If that write was lost, the Pod has the
+// mark. An earlier release wrote neither, but the Pod's name.
+func isOwn(pod *corev1.Pod, task *v1alpha1.Task) bool {
+	switch status := &task.Status; {
+	case !metav1.IsControlledBy(pod, task):
+		return false
+	case status.PodName == pod.Name && status.PodUID != "":
+		return status.PodUID == pod.UID
+	case isMarked(pod, task):
+		return true
+	default:
+		return status.PodName == pod.Name
+	}
+}
+
+// isMarked reports whether the Pod has the Task's mark.
+func isMarked(pod *corev1.Pod, task *v1alpha1.Task) bool {
+	return metav1.IsControlledBy(pod, task) && pod.Annotations[contract.TaskUIDAnnotation] == string(task.UID)
+}
+
+// distrust removes the mark from a Pod without the label that the webhook selects Pods by, because the webhook has not checked it. The cache
+// selects Pods by that label.
+func distrust(pod *corev1.Pod) {
+	if pod.Labels[contract.SequentialLabel] != "true" {
+		delete(pod.Annotations, contract.TaskUIDAnnotation)
+	}
 }

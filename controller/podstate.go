@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -9,13 +11,10 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// A kubelet reports the end of a Pod in several writes. The functions below tell what has ended, and whether another write is due.
-
-// settleTimeout bounds how long the kubelet may take to report final container states after the Pod is terminal: on a busy node it was seen to
-// take longer than one second.
-const settleTimeout = 3 * time.Second
+// What a Pod's status says beyond its steps: what can't start, and what has ended.
 
 // isOver reports whether no step of the Pod runs, and none will: all have ended, or can't start.
 func isOver(pod *corev1.Pod) bool {
@@ -96,4 +95,67 @@ func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.
 		return nil
 	}
 	return &pod.Status.Conditions[i]
+}
+
+// blocking returns the containers that can't start and that the current step waits for. It leaves out those of later steps: the kubelet goes on
+// trying, and an earlier step may push their images.
+func blocking(pod *corev1.Pod, current string) []corev1.ContainerStatus {
+	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	later := steps[slices.Index(steps, current)+1:]
+	return slices.DeleteFunc(stuck(pod), func(container corev1.ContainerStatus) bool {
+		return slices.Contains(later, container.Name) && !lacksAgent(pod, container)
+	})
+}
+
+// unscheduled returns the scheduler's condition of a Pod that has no node, or nil.
+func unscheduled(pod *corev1.Pod) *corev1.PodCondition {
+	return findCondition(pod, corev1.PodScheduled, corev1.ConditionFalse)
+}
+
+// stuck returns the containers that the kubelet can't start.
+func stuck(pod *corev1.Pod) []corev1.ContainerStatus {
+	all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+	return slices.DeleteFunc(all, func(container corev1.ContainerStatus) bool { return !cantStart(container) })
+}
+
+func cantStart(container corev1.ContainerStatus) bool {
+	waiting := container.State.Waiting
+	return waiting != nil && waiting.Reason != "" && waiting.Reason != "PodInitializing" && waiting.Reason != "ContainerCreating"
+}
+
+// lacksAgent reports whether a container can't start because the agent's image can't be pulled, which is not the fault of its step. The kubelet's
+// message tells it: it names one of the two images.
+func lacksAgent(pod *corev1.Pod, container corev1.ContainerStatus) bool {
+	names := func(image string) bool { return strings.Contains(container.State.Waiting.Message, image) }
+	agent := podspec.AgentVolume(pod)
+	return agent != nil && names(agent.Image.Reference) && !names(container.Image)
+}
+
+// cause returns why a container can't start, in the kubelet's words.
+func cause(pod *corev1.Pod, container corev1.ContainerStatus) string {
+	if lacksAgent(pod, container) {
+		return "the image of taskflow's agent can't be mounted: " + container.State.Waiting.Message
+	}
+	if container.State.Waiting.Reason == reasonCrashLoop {
+		return crash(pod, container)
+	}
+	return fmt.Sprintf("container %q can't start: %s", container.Name, withRemedy(pod, container.State.Waiting.Message))
+}
+
+// reasonCrashLoop is the reason of a container that ran, ended, and waits until the kubelet restarts it.
+const reasonCrashLoop = "CrashLoopBackOff"
+
+// crash returns how a container ended that the kubelet restarts.
+func crash(pod *corev1.Pod, container corev1.ContainerStatus) string {
+	kind, ended := "container", "failed"
+	if slices.Contains(contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]), container.Name) {
+		kind = "step"
+	}
+	if end := container.LastTerminationState.Terminated; end != nil {
+		if end.ExitCode == 0 { // a sidecar
+			ended = "ended"
+		}
+		ended += fmt.Sprintf(" with exit code %d", end.ExitCode)
+	}
+	return fmt.Sprintf("%s %q %s, and the kubelet restarts it: %s", kind, container.Name, ended, container.State.Waiting.Message)
 }
