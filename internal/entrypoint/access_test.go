@@ -25,14 +25,14 @@ const (
 	s3cret = "s3cret"
 )
 
-// private is a registry whose repositories below "private/" only the robot may see, and all others everybody; with basic
-// authentication, or with tokens.
+// private is a registry with basic authentication or tokens. Only the robot account may read repositories below "private/"; all others are
+// public.
 type private struct {
 	tokens bool
 	behind http.Handler
 
 	mutex sync.Mutex
-	asked []string // method and path, and with which right
+	asked []string // method, path, and the credential
 }
 
 func (p *private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,7 +46,7 @@ func (p *private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else if username, password, ok := r.BasicAuth(); ok {
 		token = "Bearer " + username + ":" + password
 	}
-	who := "nobody"
+	who := "anonymous"
 	switch token {
 	case "Bearer " + robot + ":" + s3cret:
 		who = "robot"
@@ -57,7 +57,7 @@ func (p *private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mutex.Lock()
 	p.asked = append(p.asked, fmt.Sprintf("%s %s as %s", r.Method, r.URL.Path, who))
 	p.mutex.Unlock()
-	challenged := r.URL.Path == "/v2/" && (token == "" || !p.tokens && who == "nobody")
+	challenged := r.URL.Path == "/v2/" && (token == "" || !p.tokens && who == "anonymous")
 	if challenged || strings.HasPrefix(r.URL.Path, "/v2/private/") && who != "robot" || who == "stranger" {
 		challenge := `Basic realm="x"`
 		if p.tokens {
@@ -79,7 +79,7 @@ func (p *private) serveToken(w http.ResponseWriter, r *http.Request) {
 	content("application/json", fmt.Sprintf(`{"token": "%s:%s"}`, username, password))(w, r)
 }
 
-// requests are those since the last call.
+// requests returns the requests since the last call.
 func (p *private) requests() []string {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
@@ -110,7 +110,7 @@ func dockerConfig(host, username, password string) *corev1.Secret {
 	}
 }
 
-// TestResolveCredentials proves which credentials are shown to a registry (PEERS rows 7 and 24), and what is said where none helps.
+// TestResolveCredentials proves which credentials a registry gets, as the kubelet would show them, and the error if none helps.
 func TestResolveCredentials(t *testing.T) {
 	for _, scheme := range []string{"basic", "tokens"} {
 		t.Run(scheme, func(t *testing.T) {
@@ -141,7 +141,7 @@ func TestResolveCredentials(t *testing.T) {
 			cases := map[string]struct {
 				secrets []string
 				image   string
-				want    string // why it isn't resolved
+				want    string // why it is not resolved
 			}{
 				"none":                          {nil, "private/app:v1", none},
 				"the right one":                 {[]string{"right"}, "private/app:v1", ""},
@@ -164,7 +164,7 @@ func TestResolveCredentials(t *testing.T) {
 					image := host + "/" + c.image
 					want := outcome{Command: appCommand}
 					if c.want != "" {
-						want = outcome{Sentence: unasked(image, host, c.want)}
+						want = outcome{Sentence: unresolved(image, host, c.want)}
 					}
 					request := entrypoint.Request{Namespace: "default", Image: image, PullSecrets: c.secrets}
 					if diff := cmp.Diff(want, resolve(t, resolver, request)); diff != "" {
@@ -176,8 +176,8 @@ func TestResolveCredentials(t *testing.T) {
 	}
 }
 
-// TestResolveSecretFailure proves what is said of a pull secret that can't be used, and one that the API server doesn't give; never what
-// is in it.
+// TestResolveSecretFailure proves the errors for a pull secret that is unusable, and for one that the API server does not return. They
+// never contain the secret's values.
 func TestResolveSecretFailure(t *testing.T) {
 	host := serve(t, &private{behind: newRegistry()})
 	image := host + "/private/app:v1"
@@ -200,10 +200,10 @@ func TestResolveSecretFailure(t *testing.T) {
 	}
 }
 
-// TestNobodyProfits proves that who may not read an image doesn't learn its command from the cache that somebody else's right has
-// filled: not without credentials, not with wrong ones, not in another namespace, not by digest, and not through a registry of his own
-// that says it has what has this digest.
-func TestNobodyProfits(t *testing.T) {
+// TestCacheKeepsAccess proves that the cache gives no other credential access to an image: a command that one credential has brought into the cache
+// stays hidden without credentials, with wrong ones, from another namespace, by digest, and through a registry of the attacker's that
+// claims to have the digest.
+func TestCacheKeepsAccess(t *testing.T) {
 	registry := &private{behind: newRegistry()}
 	host := serve(t, registry)
 	digest := push(t, serve(t, registry.behind)+"/private/app:v1", dockerImage(t, "linux/amd64", app))
@@ -250,7 +250,7 @@ func TestNobodyProfits(t *testing.T) {
 	}
 }
 
-// TestResolveMirrorCredentials proves that a mirror is shown what the registry would be, as containerd does it.
+// TestResolveMirrorCredentials proves that a mirror gets the same credentials as the registry itself, as with containerd.
 func TestResolveMirrorCredentials(t *testing.T) {
 	registry := &private{behind: newRegistry()}
 	mirror := serve(t, registry)

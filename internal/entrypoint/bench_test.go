@@ -11,13 +11,13 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// mostCached is what a look-up of what is known may cost, beside the reading of pull secrets; and no request to the registry.
+// mostCached bounds the time of a cached look-up, without reading pull secrets. It must send no request.
 const mostCached = 20 * time.Microsecond
 
-// batch is how many look-ups in a row are held against mostCached. The best of them counts: others run on this machine, too.
+// batch is how many look-ups are compared with mostCached at a time. The best batch counts, because other programs share the machine.
 const batch = 1000
 
-// BenchmarkCached is a second container of an image, without a pull secret and with one, which is read and decoded each time.
+// BenchmarkCached looks up a second container with the same image, without a pull secret and with one, which is read and decoded each time.
 func BenchmarkCached(b *testing.B) {
 	for name, pullSecrets := range map[string][]string{"anonymous": nil, "secret": {"right"}} {
 		b.Run(name, func(b *testing.B) {
@@ -47,7 +47,7 @@ func BenchmarkCached(b *testing.B) {
 			if pullSecrets == nil && n >= batch && best > mostCached {
 				b.Errorf("a look-up takes %s in the best %d, want at most %s", best, batch, mostCached)
 			}
-			// An entry lives for half a minute: a run that takes longer asks once more.
+			// An entry expires after half a minute, so a longer run asks again.
 			if requests.Load() > int64(b.Elapsed()/entrypoint.DefaultTagTTL) {
 				b.Errorf("the registry was asked %d times, want none", requests.Load())
 			}
@@ -55,7 +55,8 @@ func BenchmarkCached(b *testing.B) {
 	}
 }
 
-// BenchmarkFirst is 1,000 containers of an image that nobody knows, at once: one request for its manifest, one for its configuration.
+// BenchmarkFirst looks up one unknown image for 1,000 containers at once: it must send one request for its manifest and one for its
+// configuration.
 func BenchmarkFirst(b *testing.B) {
 	const many = 1000
 	behind := newRegistry()

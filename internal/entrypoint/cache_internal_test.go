@@ -10,8 +10,8 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 )
 
-// TestExpiring proves that a cache holds no more entries and bytes than it may, drops what was used the longest ago, and that what is over
-// its time leaves it though nobody asks for it.
+// TestExpiring proves that a cache respects its bounds of entries and bytes, drops the least recently used entry first, and drops expired
+// entries without being asked for them.
 func TestExpiring(t *testing.T) {
 	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
 	c := newExpiring[string, int](clock, 3, 100)

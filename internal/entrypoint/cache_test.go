@@ -2,12 +2,10 @@ package entrypoint_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +18,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// recorder notes what a registry is asked for, but for the ping.
+// recorder is a registry that records its requests, except for the ping.
 type recorder struct {
 	behind http.Handler
 	mutex  sync.Mutex
@@ -37,7 +35,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.behind.ServeHTTP(w, request)
 }
 
-// requests are those since the last call.
+// requests returns the requests since the last call.
 func (r *recorder) requests() []string {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -47,13 +45,13 @@ func (r *recorder) requests() []string {
 }
 
 var (
-	// all is what an image costs that isn't known, known what one costs whose digest may have changed.
+	// all is what an unknown image costs, known what a known one costs if its digest may have changed.
 	all   = []string{"HEAD manifests", "GET manifests", "GET blobs"}
 	known = []string{"HEAD manifests"}
 )
 
-// TestCache proves what each look-up costs (PEERS row 9): a tag one HEAD once it is known, nothing for a while, one HEAD each time
-// under Always; and that a tag that has moved is seen.
+// TestCache proves the requests of each look-up, so that registries with rate limits are not exhausted: one HEAD for a known tag, none
+// within its TTL, one HEAD each time with imagePullPolicy Always. A tag that moved is noticed.
 func TestCache(t *testing.T) {
 	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
 	registry := &recorder{behind: newRegistry()}
@@ -106,7 +104,7 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// TestCacheSize proves that the cache is bounded: of more images than fit, the one that wasn't asked for the longest goes.
+// TestCacheSize proves that the cache is bounded: the least recently used image goes first.
 func TestCacheSize(t *testing.T) {
 	registry := &recorder{behind: newRegistry()}
 	host, open := serve(t, registry), serve(t, registry.behind)
@@ -126,14 +124,14 @@ func TestCacheSize(t *testing.T) {
 	}
 }
 
-// TestFailureCache proves that a failure is the answer for a short time, and never under Always.
+// TestFailureCache proves that a failure is cached for a short time, but not with imagePullPolicy Always.
 func TestFailureCache(t *testing.T) {
 	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
 	registry := &recorder{behind: newRegistry()}
 	host, open := serve(t, registry), serve(t, registry.behind)
 	resolver := newResolver(t, entrypoint.Options{Clock: clock})
 	image := host + "/app:v1"
-	missing := outcome{Sentence: unasked(image, host, "not found in HOST")}
+	missing := outcome{Sentence: unresolved(image, host, "not found in HOST")}
 
 	for _, step := range []struct {
 		name   string
@@ -162,248 +160,7 @@ func TestFailureCache(t *testing.T) {
 	}
 }
 
-// TestRateLimit proves that a registry that wants to be left alone is left alone for as long as it says, for all of its images and
-// also under Always, but not for those who have other credentials (PEERS row 9).
-func TestRateLimit(t *testing.T) {
-	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
-	behind := newRegistry()
-	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
-	var limited, asked bool
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked = true
-		_, _, authorised := r.BasicAuth()
-		switch {
-		case r.URL.Path == "/v2/" && !authorised:
-			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-			status(http.StatusUnauthorized)(w, r)
-		case limited && !authorised:
-			w.Header().Set("Retry-After", "30")
-			status(http.StatusTooManyRequests)(w, r)
-		default:
-			behind.ServeHTTP(w, r)
-		}
-	}))
-	resolver := newResolver(t, entrypoint.Options{Clock: clock, Secrets: secrets{"right": dockerConfig(host, robot, s3cret)}.read})
-	ask := func(tag string, pullSecrets ...string) (err error) {
-		asked = false
-		_, err = resolver.Resolve(t.Context(), entrypoint.Request{
-			Namespace: "default", Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways, PullSecrets: pullSecrets,
-		})
-		return err
-	}
-
-	limited = true
-	want := &entrypoint.Error{
-		Image:      host + "/app:v1",
-		Reason:     entrypoint.ReasonRateLimited,
-		Cause:      fmt.Sprintf("cannot be resolved: %s limits the request rate", host),
-		Remedy:     setCommand,
-		RetryAfter: 30 * time.Second,
-	}
-	if diff := cmp.Diff(error(want), ask("v1")); diff != "" || !asked {
-		t.Errorf("the first error (-want +got):\n%s", diff)
-	}
-	limited = false
-	clock.SetTime(clock.Now().Add(30 * time.Second))
-	for _, tag := range []string{"v1", "v2"} {
-		if err := ask(tag); err == nil || asked {
-			t.Errorf("before the time has come, the registry is asked for %s: %t, %v", tag, asked, err)
-		}
-	}
-	if err := ask("v1", "right"); err != nil || !asked {
-		t.Errorf("with credentials: asked %t, %v", asked, err)
-	}
-	clock.SetTime(clock.Now().Add(time.Second))
-	if err := ask("v1"); err != nil || !asked {
-		t.Errorf("after that time: asked %t, %v", asked, err)
-	}
-}
-
-// TestRateLimitUnsaid proves that a registry that doesn't say how long is left alone for a while, and that those who wait are told no time:
-// they back off more and more.
-func TestRateLimitUnsaid(t *testing.T) {
-	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
-	var asked atomic.Int32
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		status(http.StatusTooManyRequests)(w, r)
-	}))
-	resolver := newResolver(t, entrypoint.Options{Clock: clock})
-	want := &entrypoint.Error{
-		Image:  host + "/app:v1",
-		Reason: entrypoint.ReasonRateLimited,
-		Cause:  fmt.Sprintf("cannot be resolved: %s limits the request rate", host),
-		Remedy: setCommand,
-	}
-	for _, step := range []struct {
-		name  string
-		later time.Duration
-		asked bool
-	}{{"first", 0, true}, {"again", 10 * time.Second, false}, {"later", time.Second, true}} {
-		clock.SetTime(clock.Now().Add(step.later))
-		_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:v1"})
-		if diff := cmp.Diff(error(want), err); diff != "" {
-			t.Errorf("%s: the error (-want +got):\n%s", step.name, diff)
-		}
-		if isAsked := asked.Swap(0) > 0; isAsked != step.asked {
-			t.Errorf("%s: the registry is asked: %t", step.name, isAsked)
-		}
-	}
-}
-
-// TestRateLimitLeft proves that the time that is left is told, that images that are known stay so while their registry wants to be left
-// alone, and that one that can't be read until then isn't asked for.
-func TestRateLimitLeft(t *testing.T) {
-	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
-	behind := newRegistry()
-	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
-	push(t, serve(t, behind)+"/app:v2", dockerImage(t, "linux/amd64", other))
-	var limited string
-	var asked int
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked++
-		if limited != "" && strings.Contains(r.URL.Path, limited) {
-			w.Header().Set("Retry-After", "600")
-			status(http.StatusTooManyRequests)(w, r)
-			return
-		}
-		behind.ServeHTTP(w, r)
-	}))
-	resolver := newResolver(t, entrypoint.Options{Clock: clock, TagTTL: metav1.Duration{Duration: 10 * time.Minute}})
-	busy := fmt.Sprintf("cannot be resolved: %s limits the request rate", host)
-	refused := func(tag string, left time.Duration) error {
-		return &entrypoint.Error{Image: host + "/app:" + tag, Reason: entrypoint.ReasonRateLimited, Cause: busy, Remedy: setCommand, RetryAfter: left}
-	}
-	for _, step := range []struct {
-		name    string
-		limited string
-		later   time.Duration
-		tag     string
-		asked   bool
-		want    error
-	}{
-		{name: "before", tag: "v1", asked: true},
-		{name: "its digest is known, its content is limited", limited: "/blobs/", tag: "v2", asked: true, want: refused("v2", 10*time.Minute)},
-		{name: "its content isn't asked for", tag: "v2", want: refused("v2", 10*time.Minute)},
-		{name: "another one isn't either", tag: "v3", want: refused("v3", 10*time.Minute)},
-		{name: "one that is known", tag: "v1"},
-		{name: "a second before the end", later: 599 * time.Second, tag: "v3", want: refused("v3", time.Second)},
-		{name: "afterwards", later: 2 * time.Second, tag: "v2", asked: true},
-	} {
-		clock.SetTime(clock.Now().Add(step.later))
-		limited, asked = step.limited, 0
-		_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: host + "/app:" + step.tag})
-		if diff := cmp.Diff(step.want, err); diff != "" {
-			t.Errorf("%s: the error (-want +got):\n%s", step.name, diff)
-		}
-		if asked > 0 != step.asked {
-			t.Errorf("%s: the registry is asked %d times", step.name, asked)
-		}
-	}
-}
-
-// TestRateLimitOfMirror proves that a mirror's wish to be left alone keeps nobody from the registry itself.
-func TestRateLimitOfMirror(t *testing.T) {
-	mirror := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Retry-After", "600")
-		status(http.StatusTooManyRequests)(w, r)
-	}))
-	origin := serve(t, newRegistry())
-	resolver := newResolver(t, entrypoint.Options{Mirrors: map[string][]string{origin: {"http://" + mirror}}})
-	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: origin + "/app:v1"})
-	want := &entrypoint.Error{
-		Image: origin + "/app:v1", Reason: entrypoint.ReasonNotFound, Remedy: "fix image, or set command, which is required if an earlier step pushes the image",
-		Cause: fmt.Sprintf("cannot be resolved: %s limits the request rate, and not found in %s", mirror, origin),
-	}
-	if diff := cmp.Diff(error(want), err); diff != "" {
-		t.Errorf("the error (-want +got):\n%s", diff)
-	}
-}
-
-// TestOutage proves that a registry that is out costs the first who asks the time that a look-up may take, and nobody else any,
-// for whichever of its images and also under Always; that later one asks again, while the others still don't wait; and that it is
-// asked as ever once it answers, whatever it says.
-func TestOutage(t *testing.T) {
-	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
-	behind := newRegistry()
-	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
-	var dead atomic.Bool
-	var thinking sync.RWMutex // locked while the registry is
-	arrived := make(chan struct{}, 100)
-	host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/v2/" {
-			arrived <- struct{}{}
-		}
-		if dead.Load() && r.URL.Path == "/v2/" {
-			thinking.RLock()
-			defer thinking.RUnlock()
-			panic(http.ErrAbortHandler) // closes the connection
-		}
-		behind.ServeHTTP(w, r)
-	}))
-	resolver := newResolver(t, entrypoint.Options{Clock: clock})
-	ask := func(tag string) outcome {
-		return resolve(t, resolver, entrypoint.Request{Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways})
-	}
-	out := func(tag string) outcome {
-		return outcome{Sentence: unasked(host+"/app:"+tag, host, unreachable)}
-	}
-	check := func(what string, asked bool, want, got outcome) {
-		t.Helper()
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s: Resolve (-want +got):\n%s", what, diff)
-		}
-		if len(arrived) > 0 != asked {
-			t.Errorf("%s: the registry is asked %d times", what, len(arrived))
-		}
-		for len(arrived) > 0 {
-			<-arrived
-		}
-	}
-	dead.Store(true)
-	check("the first", true, out("v1"), ask("v1"))
-	check("again", false, out("v1"), ask("v1"))
-	check("another image", false, out("v2"), ask("v2"))
-
-	clock.SetTime(clock.Now().Add(entrypoint.DefaultFailureTTL + time.Second))
-	one := make(chan outcome, 1)
-	thinking.Lock()
-	go func() { one <- ask("v1") }()
-	await(t, arrived, "the one request")
-	check("while one asks", false, out("v2"), ask("v2"))
-	thinking.Unlock()
-	if diff := cmp.Diff(out("v1"), await(t, one, "the end of its look-up")); diff != "" {
-		t.Errorf("the one who asks: Resolve (-want +got):\n%s", diff)
-	}
-
-	dead.Store(false)
-	clock.SetTime(clock.Now().Add(entrypoint.DefaultFailureTTL + time.Second))
-	check("one that it hasn't", true, outcome{Sentence: unasked(host+"/app:v2", host, "not found in HOST")}, ask("v2"))
-	check("back again", true, outcome{Command: appCommand}, ask("v1"))
-}
-
-// TestOutageWithoutTLS proves that a registry that may be spoken to without TLS is out where it closes the connections, though it says to the
-// try with TLS that it speaks none.
-func TestOutageWithoutTLS(t *testing.T) {
-	var asked atomic.Int32
-	host := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		asked.Add(1)
-		panic(http.ErrAbortHandler) // closes the connection
-	}))
-	resolver := newResolver(t, entrypoint.Options{})
-	for _, tag := range []string{"v1", "v2"} {
-		want := outcome{Sentence: unasked(host+"/app:"+tag, host, unreachable)}
-		got := resolve(t, resolver, entrypoint.Request{Image: host + "/app:" + tag, PullPolicy: corev1.PullAlways})
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s: Resolve (-want +got):\n%s", tag, diff)
-		}
-		if isAsked := asked.Swap(0) > 0; isAsked != (tag == "v1") {
-			t.Errorf("%s: the registry is asked: %t", tag, isAsked)
-		}
-	}
-}
-
-// TestHeadless proves that a registry that knows no HEAD, or answers it without a digest, is asked all the same.
+// TestHeadless proves that the look-up works with a registry that does not support HEAD, or answers it without a digest.
 func TestHeadless(t *testing.T) {
 	behind := newRegistry()
 	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
@@ -432,8 +189,8 @@ func TestHeadless(t *testing.T) {
 	}
 }
 
-// TestOneFlight proves that many who ask at the same time cause one request of each kind, and that who has gone takes nobody's answer
-// with him: the first of them goes while the registry is thinking.
+// TestOneFlight proves that concurrent look-ups of one image share one request of each kind, and that the others still get the answer if
+// the first caller leaves.
 func TestOneFlight(t *testing.T) {
 	const many = 100
 	registry := &recorder{behind: newRegistry()}

@@ -10,8 +10,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// TestFill proves that a filled-in container runs what the container runtime would have run: the image's parts escaped, the user's
-// own args untouched.
+// TestFill proves that a filled container runs what the container runtime would have run: the image's words are escaped, the container's
+// own args are not.
 func TestFill(t *testing.T) {
 	type result struct {
 		Command, Args []string
@@ -82,8 +82,8 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// TestFillSurvivesExpansion proves, for every text of up to six of the characters that matter to the kubelet's expansion, that a
-// process gets the image's text as it is, whatever variables the container has.
+// TestFillSurvivesExpansion proves, for every text of up to six of the characters that matter to the kubelet's expansion, that a process
+// gets the image's words unchanged, whatever variables the container has.
 func TestFillSurvivesExpansion(t *testing.T) {
 	const longest = 6
 	alphabet := []string{"$", "(", ")", "A", "é"}
@@ -113,7 +113,7 @@ func TestFillSurvivesExpansion(t *testing.T) {
 	}
 }
 
-// TestExpand proves that the reference below is the kubelet's expansion, with cases of its own test,
+// TestExpand checks the reference implementation below with cases of the kubelet's own test,
 // k8s.io/kubernetes/third_party/forked/golang/expansion/expand_test.go.
 func TestExpand(t *testing.T) {
 	variables := map[string]string{"VAR_A": "A", "VAR_B": "B", "VAR_C": "C", "VAR_REF": "$(VAR_A)", "VAR_EMPTY": ""}
@@ -145,7 +145,7 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-// expand is what the kubelet does with each word of a container's command and args, after
+// expand does what the kubelet does with each word of a container's command and args, after
 // k8s.io/kubernetes/third_party/forked/golang/expansion/expand.go.
 func expand(input string, variables map[string]string) string {
 	var expanded strings.Builder

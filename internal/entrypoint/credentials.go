@@ -39,8 +39,8 @@ type keychain struct {
 	namespace string
 }
 
-// fingerprint identifies the credentials in a cache, without keeping them. A cryptographic hash, so that nobody can construct a keychain
-// that shares another one's entries.
+// fingerprint identifies the credentials in a cache, without keeping them. It is a cryptographic hash, so that no Pod can forge another
+// one's.
 func (k keychain) fingerprint() [sha256.Size]byte {
 	hash := sha256.New()
 	for _, c := range k.credentials {

@@ -10,12 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestMatching proves which entries of pull secrets are shown for an image, and in which order: those that the kubelet would show
-// (k8s.io/kubernetes/pkg/credentialprovider, keyring_test.go; PEERS row 7).
+// TestMatching proves which entries of pull secrets are used for an image, and in which order: those that the kubelet would use
+// (k8s.io/kubernetes/pkg/credentialprovider, keyring_test.go).
 func TestMatching(t *testing.T) {
 	cases := map[string]struct {
 		keys  []string
-		image string // as kubeletName has it
+		image string // as kubeletName returns it
 		want  []string
 	}{
 		"host":                              {[]string{"ghcr.io"}, "ghcr.io/me/app", []string{"ghcr.io"}},
@@ -27,7 +27,7 @@ func TestMatching(t *testing.T) {
 		"another port":                      {[]string{"registry:5000"}, "registry:5001/app", nil},
 		"no port":                           {[]string{"registry"}, "registry:5000/app", nil},
 		"path":                              {[]string{"ghcr.io/me"}, "ghcr.io/me/app", []string{"ghcr.io/me"}},
-		"path of a name alike":              {[]string{"ghcr.io/me"}, "ghcr.io/meme/app", []string{"ghcr.io/me"}}, // the kubelet's doing
+		"path of a name alike":              {[]string{"ghcr.io/me"}, "ghcr.io/meme/app", []string{"ghcr.io/me"}}, // as in the kubelet
 		"another path":                      {[]string{"ghcr.io/you"}, "ghcr.io/me/app", nil},
 		"longer path first":                 {[]string{"ghcr.io", "ghcr.io/me/app", "ghcr.io/me"}, "ghcr.io/me/app", []string{"ghcr.io/me/app", "ghcr.io/me", "ghcr.io"}},
 		"wildcard":                          {[]string{"*.example.com"}, "a.example.com/app", []string{"*.example.com"}},
@@ -69,7 +69,7 @@ func TestMatching(t *testing.T) {
 	}
 }
 
-// TestParseSecret proves which forms of pull secrets there are, and that what is malformed in one leaves the rest of it.
+// TestParseSecret proves which forms of pull secrets are read, and that a malformed entry does not affect the others.
 func TestParseSecret(t *testing.T) {
 	auth := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 	const notJSON = "its content is not valid JSON for its type"
@@ -130,7 +130,7 @@ func TestParseSecret(t *testing.T) {
 	}
 }
 
-// TestFingerprint proves that what is shown to a registry is never taken for something else that is shown.
+// TestFingerprint proves that different credentials never have the same fingerprint.
 func TestFingerprint(t *testing.T) {
 	seen := map[[32]byte]keychain{}
 	for _, k := range []keychain{

@@ -19,7 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// serveAt serves at one of this machine's loopback addresses.
+// serveAt serves at a given loopback address.
 func serveAt(t *testing.T, address string, handler http.Handler) (port string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address+":0")
@@ -38,9 +38,9 @@ func serveAt(t *testing.T, address string, handler http.Handler) (port string) {
 	return port
 }
 
-// TestBlockedAddress proves that nobody can point the operator at an address of its own machine: not by the image's name, in numbers or
-// as a name that DNS answers so; not by a redirect; not by where a registry says tokens are to be had. Nothing arrives there. The
-// one address that is allowed here, 127.0.0.2, plays the part of the outside.
+// TestBlockedAddress proves that an image cannot make the operator connect to an address of its own machine: not by its name, in numbers or
+// by DNS, not by a redirect, and not by the registry's token service. Nothing arrives there. 127.0.0.2, the one allowed address, stands for
+// the outside.
 func TestBlockedAddress(t *testing.T) {
 	var arrived atomic.Int32
 	port := serveAt(t, "127.0.0.1", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -88,7 +88,7 @@ func TestBlockedAddress(t *testing.T) {
 	for name, host := range hosts {
 		t.Run(name, func(t *testing.T) {
 			image := host + "/app:v1"
-			want := outcome{Sentence: unasked(image, host, "has a loopback, link-local or metadata address")}
+			want := outcome{Sentence: unresolved(image, host, "has a loopback, link-local or metadata address")}
 			resolver := newResolver(t, entrypoint.Options{AllowedAddresses: []string{"127.0.0.2"}, PlainHTTP: plain})
 			if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve(%q) (-want +got):\n%s", image, diff)
@@ -100,8 +100,8 @@ func TestBlockedAddress(t *testing.T) {
 	}
 }
 
-// TestTokensElsewhere proves what is said of a registry that has its tokens where nobody is to send credentials to: at another address that
-// is private, though it may be spoken to, or without TLS. Nothing arrives there.
+// TestTokensElsewhere proves the error if a registry's token service is at another private address, even an allowed one, or has no TLS. No
+// credential arrives there.
 func TestTokensElsewhere(t *testing.T) {
 	var arrived atomic.Int32
 	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived.Add(1) }))
@@ -122,7 +122,7 @@ func TestTokensElsewhere(t *testing.T) {
 	} {
 		realm = c.realm
 		image := c.host + "/" + strings.Map(toTag, strings.ToLower(name)) + ":v1"
-		want := outcome{Sentence: unasked(image, c.host, "issues its tokens at a private address without a DNS name, or without TLS")}
+		want := outcome{Sentence: unresolved(image, c.host, "issues its tokens at a private address without a DNS name, or without TLS")}
 		if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 			t.Errorf("%s: Resolve (-want +got):\n%s", name, diff)
 		}
@@ -132,7 +132,7 @@ func TestTokensElsewhere(t *testing.T) {
 	}
 }
 
-// TestPlainRedirect proves that a registry can't lead away from TLS, and so to where a token would be read on the way.
+// TestPlainRedirect proves that a registry cannot redirect to plain HTTP, where a token could be read on the way.
 func TestPlainRedirect(t *testing.T) {
 	var arrived atomic.Int32
 	elsewhere := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived.Add(1) }))
@@ -140,7 +140,7 @@ func TestPlainRedirect(t *testing.T) {
 		http.Redirect(w, r, "http://"+elsewhere+r.URL.Path, http.StatusTemporaryRedirect)
 	}))
 	image := host + "/app:v1"
-	want := outcome{Sentence: unasked(image, host, unreachable)}
+	want := outcome{Sentence: unresolved(image, host, unreachable)}
 	resolver := newResolver(t, entrypoint.Options{PlainHTTP: []string{host}})
 	if diff := cmp.Diff(want, resolve(t, resolver, entrypoint.Request{Image: image})); diff != "" {
 		t.Errorf("Resolve (-want +got):\n%s", diff)
@@ -150,19 +150,19 @@ func TestPlainRedirect(t *testing.T) {
 	}
 }
 
-// TestRedirects proves that a registry may keep its content elsewhere, and that one that redirects for ever is left.
+// TestRedirects proves that a registry may redirect to its storage, and that a redirect loop ends.
 func TestRedirects(t *testing.T) {
 	behind := newRegistry()
 	elsewhere := serve(t, behind)
 	push(t, elsewhere+"/app:v1", dockerImage(t, "linux/amd64", app))
 	var redirects atomic.Int32
 	for name, c := range map[string]struct {
-		to   string // empty: to itself
+		to   string // empty for itself
 		want string
 		most int32
 	}{
 		"elsewhere": {to: elsewhere, most: 1},
-		"for ever":  {want: "redirects too often", most: 6},
+		"endlessly": {want: "redirects too often", most: 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			redirects.Store(0)
@@ -181,7 +181,7 @@ func TestRedirects(t *testing.T) {
 			image := host + "/app:v1"
 			want := outcome{Command: appCommand}
 			if c.want != "" {
-				want = outcome{Sentence: unasked(image, host, c.want)}
+				want = outcome{Sentence: unresolved(image, host, c.want)}
 			}
 			if diff := cmp.Diff(want, resolve(t, newResolver(t, entrypoint.Options{}), entrypoint.Request{Image: image})); diff != "" {
 				t.Errorf("Resolve (-want +got):\n%s", diff)
@@ -193,7 +193,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// TestCABundle proves that a registry with a private authority is trusted where the configuration has that authority (PEERS row 8).
+// TestCABundle proves that a registry with a private CA is trusted if the configuration has the CA.
 func TestCABundle(t *testing.T) {
 	behind := newRegistry()
 	push(t, serve(t, behind)+"/app:v1", dockerImage(t, "linux/amd64", app))
@@ -208,8 +208,7 @@ func TestCABundle(t *testing.T) {
 	}
 }
 
-// TestAuthorities proves that the operator trusts public authorities although its image has none: it runs this test again where the
-// system has none.
+// TestAuthorities proves that the operator trusts public CAs although its image has none. It runs itself again where the system has none.
 func TestAuthorities(t *testing.T) {
 	const again = "TASKFLOW_TEST_AGAIN"
 	if os.Getenv(again) == "" {

@@ -17,7 +17,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/fair"
 )
 
-// bodies is a transport whose responses count how many of them are being read, after the part that every document may have.
+// bodies is a transport that counts the responses that are being read beyond smallDocument.
 type bodies struct {
 	now, most atomic.Int32
 	text      string
@@ -45,7 +45,7 @@ func (b *body) Read(p []byte) (int, error) {
 		for most := b.of.most.Load(); now > most && !b.of.most.CompareAndSwap(most, now); most = b.of.most.Load() {
 		}
 	})
-	runtime.Gosched() // others may begin meanwhile
+	runtime.Gosched() // others may start now
 	n, err := b.Reader.Read(p[:1])
 	if errors.Is(err, io.EOF) {
 		b.of.now.Add(-1)
@@ -55,8 +55,8 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) Close() error { return nil }
 
-// TestReadTakesTurns proves that no more documents are being read at a time than there are places, that those who wait for one get it,
-// and that nobody waits longer than its context.
+// TestReadTakesTurns proves that the number of long documents read at a time is bounded, that waiting readers get their turn, and that a
+// reader waits no longer than its context.
 func TestReadTakesTurns(t *testing.T) {
 	const places, many = 2, 50
 	repository, err := name.NewRepository("registry.example.com/app")
@@ -92,7 +92,7 @@ func TestReadTakesTurns(t *testing.T) {
 	if _, _, err := s.read(ctx, "blobs", digest); !errors.Is(err, context.Canceled) {
 		t.Errorf("read without a place: %v, want %v", err, context.Canceled)
 	}
-	// A short one needs none: those that send a long one as slowly as they can keep nobody else waiting.
+	// A short document needs no turn: registries that send long ones slowly do not delay it.
 	served.text = "short"
 	short, _, err := v1.SHA256(strings.NewReader(served.text))
 	if err != nil {

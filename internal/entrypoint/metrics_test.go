@@ -10,7 +10,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// TestMetrics proves what look-ups are counted as: each by its result and its time, and the questions to the caches.
+// TestMetrics proves that each look-up is counted by its result and duration, and each cache request by its outcome.
 func TestMetrics(t *testing.T) {
 	host := serve(t, newRegistry())
 	push(t, host+"/app:v1", dockerImage(t, "linux/amd64", app))

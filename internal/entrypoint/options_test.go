@@ -14,8 +14,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// TestNewRefuses proves the sentence that somebody reads who has made a mistake in the configuration; TestNewMirrors has those of
-// mirrors.
+// TestNewRefuses proves the error for each mistake in the configuration. TestNewMirrors has those of mirrors.
 func TestNewRefuses(t *testing.T) {
 	seconds := func(n int) metav1.Duration { return metav1.Duration{Duration: time.Duration(n) * time.Second} }
 	cases := map[string]struct {
@@ -54,7 +53,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestStaticCommands proves that a known image isn't asked for, in whichever spelling a container names it (PEERS row 8).
+// TestStaticCommands proves that a configured command needs no registry, however a container spells the image.
 func TestStaticCommands(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0", 64)
 	resolver := newResolver(t, entrypoint.Options{Commands: []entrypoint.StaticCommand{
@@ -76,7 +75,7 @@ func TestStaticCommands(t *testing.T) {
 	}
 }
 
-// TestAllowedRegistries proves that no other registry is asked, nor its mirror.
+// TestAllowedRegistries proves that no other registry is asked, nor a mirror of it.
 func TestAllowedRegistries(t *testing.T) {
 	var asked atomic.Int32
 	behind := newRegistry()

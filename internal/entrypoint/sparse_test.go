@@ -16,7 +16,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// sparse is a registry that hasn't all that is behind it: one that collects garbage, a mirror of some platforms.
+// sparse is a registry that lacks some of its content, such as one that collects garbage, or a mirror of some platforms.
 type sparse struct {
 	behind http.Handler
 	absent sync.Map // digests
@@ -30,8 +30,8 @@ func (s *sparse) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.behind.ServeHTTP(w, r)
 }
 
-// TestSparseIndex proves that what is missing of an index matters only where the Pod may land on it, and that its platform isn't taken to
-// have the command of another one, nor none. It is never for good: the image is made for the platform.
+// TestSparseIndex proves that a missing platform matters only if the Pod may land on it, and that it is not taken to have another
+// platform's command, or none. The failure is never permanent, because the image is built for the platform.
 func TestSparseIndex(t *testing.T) {
 	amd64, arm64, i386 := dockerImage(t, "linux/amd64", app), dockerImage(t, "linux/arm64", other), dockerImage(t, "linux/386", other)
 	v6, v7 := dockerImage(t, "linux/arm/v6", app), dockerImage(t, "linux/arm/v7", app)
@@ -42,7 +42,7 @@ func TestSparseIndex(t *testing.T) {
 		return contract.PlatformArgv{Platform: contract.Platform{Architecture: architecture}, Missing: true}
 	}
 	host := func(sentence string) func(string) outcome {
-		return func(host string) outcome { return outcome{Sentence: unasked(host+"/app:v1", host, sentence)} }
+		return func(host string) outcome { return outcome{Sentence: unresolved(host+"/app:v1", host, sentence)} }
 	}
 	of := func(platforms ...contract.PlatformArgv) outcome {
 		return outcome{Command: entrypoint.Command{Platforms: platforms, Image: "IMAGE"}}
@@ -75,7 +75,7 @@ func TestSparseIndex(t *testing.T) {
 			index: indexOf(entry{"linux/arm/v6", v6}, entry{"linux/arm/v7", v7}), absent: []string{manifest(v7)}, architecture: "arm",
 			want: of(argv("arm", "v6", "/app", "run", "--help"), contract.PlatformArgv{Platform: contract.Platform{Architecture: "arm", Variant: "v7"}, Missing: true}),
 		},
-		"nobody knows for which": {
+		"of an unknown platform": {
 			index: indexOf(entry{"", amd64}, entry{"", arm64}), absent: []string{manifest(arm64)},
 			architecture: "amd64", failure: host("not found in HOST"),
 		},
@@ -107,7 +107,7 @@ func TestSparseIndex(t *testing.T) {
 	}
 }
 
-// TestSparseMirror proves that the registry is asked for the platform that its mirror hasn't, and isn't for one that it has.
+// TestSparseMirror proves that the registry is asked for a platform that its mirror lacks, and not for one that the mirror has.
 func TestSparseMirror(t *testing.T) {
 	amd64, arm64 := dockerImage(t, "linux/amd64", app), dockerImage(t, "linux/arm64", other)
 	index := indexOf(entry{"linux/amd64", amd64}, entry{"linux/arm64", arm64})
@@ -138,8 +138,8 @@ func TestSparseMirror(t *testing.T) {
 	}
 }
 
-// TestSparseCache proves that what is missing is looked for again when the tag is, though the digest is the same, and that an image that is
-// whole by then isn't.
+// TestSparseCache proves that missing content is looked for again with the tag, although the digest is the same, and that a complete image
+// is not.
 func TestSparseCache(t *testing.T) {
 	clock := testingclock.NewFakePassiveClock(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
 	amd64, arm64 := dockerImage(t, "linux/amd64", app), dockerImage(t, "linux/arm64", app)
@@ -150,7 +150,7 @@ func TestSparseCache(t *testing.T) {
 	resolver := newResolver(t, entrypoint.Options{Clock: clock})
 	absent := digestOf(t, arm64.Digest)
 	partial.absent.Store(absent, nil)
-	lacks := outcome{Sentence: unasked(host+"/app:v1", host, "lists it for linux/arm64 but does not have that platform")}
+	lacks := outcome{Sentence: unresolved(host+"/app:v1", host, "lists it for linux/arm64 but does not have that platform")}
 	for _, step := range []struct {
 		name  string
 		later time.Duration
@@ -158,7 +158,7 @@ func TestSparseCache(t *testing.T) {
 		asks  int
 		want  outcome
 	}{
-		{name: "missing", asks: 5, want: lacks}, // HEAD and GET of the index; two manifests, of which one is there; its configuration
+		{name: "missing", asks: 5, want: lacks}, // HEAD and GET of the index; two manifests, one of them missing; one configuration
 		{name: "again", want: lacks},
 		{name: "there now, not yet seen", heal: true, want: lacks},
 		{name: "seen", later: entrypoint.DefaultTagTTL + time.Second, asks: 6, want: outcome{Command: appCommand}},

@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCheck proves which addresses aren't spoken to, in all their spellings, and that the configuration can say otherwise.
+// TestCheck proves which addresses are blocked, in all spellings, and that the configuration can allow them.
 func TestCheck(t *testing.T) {
-	cases := map[string]bool{ // whether it is spoken to
+	cases := map[string]bool{ // whether it is allowed
 		"93.184.216.34":          true,
 		"10.0.0.1":               true, // registries in the cluster
 		"172.16.0.1":             true,
@@ -83,8 +83,8 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestRefuseBehindProxy proves that what must not be spoken to isn't asked of a proxy either, which would look up the name itself; without
-// a proxy, all of these are left to control.
+// TestRefuseBehindProxy proves that a blocked address is not requested from a proxy, which would resolve the name itself. Without a proxy,
+// control checks these.
 func TestRefuseBehindProxy(t *testing.T) {
 	proxy, err := url.Parse("http://proxy.example.com")
 	if err != nil {

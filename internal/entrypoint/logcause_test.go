@@ -20,18 +20,18 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// recordingLog is a logger of a verbosity, and what it was told.
+// recordingLog returns a logger with a verbosity, and what it logs.
 func recordingLog(verbosity int) (logr.Logger, *strings.Builder) {
 	var told strings.Builder
 	return funcr.NewJSON(func(entry string) { told.WriteString(entry + "\n") }, funcr.Options{Verbosity: verbosity}), &told
 }
 
-// TestCauseInLog proves that whoever sets the log to debug hears what was behind a failed look-up, or without that if the user's sentence doesn't
-// say it, and never a secret: whatever a registry answers, which gets the credentials and repeats them wherever it can.
+// TestCauseInLog proves that the log has the cause of a failed look-up: at level debug, or at level info if the user's sentence hides it.
+// It never contains a secret, although the registry gets the credentials and repeats them wherever it can.
 func TestCauseInLog(t *testing.T) {
 	const signature = "signed-by-the-storage"
 	basic := base64.StdEncoding.EncodeToString([]byte(robot + ":" + s3cret))
-	// echo has all that must not be told.
+	// echo contains everything that must not be logged.
 	echo := func(r *http.Request) string {
 		return strings.Join([]string{marker, robot, s3cret, basic, signature, r.Header.Get("Authorization")}, " ")
 	}
@@ -41,7 +41,7 @@ func TestCauseInLog(t *testing.T) {
 			fmt.Fprint(w, echo(r))
 		}
 	}
-	challenge := func(format string) http.HandlerFunc { // with the host that was asked
+	challenge := func(format string) http.HandlerFunc { // with the registry's host
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", strings.ReplaceAll(format, "HOST", r.Host))
 			w.WriteHeader(http.StatusUnauthorized)
@@ -56,9 +56,9 @@ func TestCauseInLog(t *testing.T) {
 	t.Cleanup(untrusted.Close)
 
 	cases := map[string]struct {
-		ping, token, manifest http.HandlerFunc // what isn't given is that of a registry with basic authentication
-		image                 string           // elsewhere than at HOST
-		timeout               time.Duration    // 0: more than an answer takes, however busy the machine is
+		ping, token, manifest http.HandlerFunc // nil means a registry with basic authentication
+		image                 string           // if not at HOST
+		timeout               time.Duration    // 0 for more than an answer takes
 		want                  string
 	}{
 		"status":                     {manifest: answer(http.StatusBadGateway), want: "HOST: status 502"},
@@ -75,11 +75,11 @@ func TestCauseInLog(t *testing.T) {
 		"tokens elsewhere":           {ping: challenge(`Bearer realm="http://` + s3cret + `@127.0.0.3/` + signature + `"`), want: "credentials are not sent to its token service"},
 		"not HTTP":                   {manifest: raw(echo), want: "HOST: an error of type"},
 		"connection closed":          {manifest: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, want: "HOST: EOF"},
-		"redirect to nobody":         {manifest: redirect("http://" + robot + ":" + s3cret + "@" + nobody + "/" + signature + "?sig=" + signature), want: nobody + ": dial tcp " + nobody + ": connect: connection refused"},
+		"redirect to a dead host":    {manifest: redirect("http://" + robot + ":" + s3cret + "@" + deadHost + "/" + signature + "?sig=" + signature), want: deadHost + ": dial tcp " + deadHost + ": connect: connection refused"},
 		"redirect to what isn't TLS": {manifest: redirect("http://127.0.0.3/" + signature + "?sig=" + signature), want: "127.0.0.3: plain HTTP is not allowed"},
 		"silence":                    {manifest: hang, timeout: 2 * time.Second, want: "HOST: context deadline exceeded"},
 		"not an image":               {manifest: content("text/html", marker+s3cret), want: "not an image"},
-		"nobody listens":             {image: nobody + "/app:v1", want: nobody + ": dial tcp " + nobody + ": connect: connection refused"},
+		"nothing listens":            {image: deadHost + "/app:v1", want: deadHost + ": dial tcp " + deadHost + ": connect: connection refused"},
 		"untrusted certificate":      {image: addressOf(untrusted) + "/app:v1", want: addressOf(untrusted) + ": tls: failed to verify certificate: x509: certificate signed by unknown authority"},
 	}
 	for name, c := range cases {
@@ -102,7 +102,7 @@ func TestCauseInLog(t *testing.T) {
 				image = host + "/app:v1"
 			}
 			resolver := newResolver(t, entrypoint.Options{
-				PlainHTTP: []string{host, nobody},
+				PlainHTTP: []string{host, deadHost},
 				Timeout:   metav1.Duration{Duration: c.timeout},
 				Secrets:   secrets{"right": dockerConfig(strings.Split(image, "/")[0], robot, s3cret)}.read,
 			})
@@ -116,7 +116,7 @@ func TestCauseInLog(t *testing.T) {
 				if strings.Contains(err.Error(), "the operator's log has the cause") {
 					want = strings.ReplaceAll(c.want, "HOST", host)
 				}
-				checkTold(t, told.String(), image, want)
+				checkLogged(t, told.String(), image, want)
 				for _, secret := range []string{marker, s3cret, basic, signature} {
 					if strings.Contains(told.String(), secret) {
 						t.Errorf("the log has %q: %s", secret, told)
@@ -127,8 +127,8 @@ func TestCauseInLog(t *testing.T) {
 	}
 }
 
-// checkTold wants one entry, whose cause begins so, or none where that is empty.
-func checkTold(t *testing.T, told, image, want string) {
+// checkLogged expects one entry whose cause starts with want, or none if want is empty.
+func checkLogged(t *testing.T, told, image, want string) {
 	t.Helper()
 	if want == "" {
 		if told != "" {
@@ -148,7 +148,7 @@ func checkTold(t *testing.T, told, image, want string) {
 	}
 }
 
-// raw answers with what isn't HTTP.
+// raw answers with bytes that are not HTTP.
 func raw(echo func(*http.Request) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		connection, _, err := http.NewResponseController(w).Hijack()
@@ -160,7 +160,7 @@ func raw(echo func(*http.Request) string) http.HandlerFunc {
 	}
 }
 
-// TestSecretCauseInLog proves that the log has why the API server doesn't give a Secret, which the user isn't told.
+// TestSecretCauseInLog proves that the log has the reason why the API server did not return a Secret, which the user does not see.
 func TestSecretCauseInLog(t *testing.T) {
 	logger, told := recordingLog(1)
 	resolver := newResolver(t, entrypoint.Options{Secrets: secrets{}.read})
@@ -169,5 +169,5 @@ func TestSecretCauseInLog(t *testing.T) {
 	if _, ok := errors.AsType[*entrypoint.Error](err); !ok {
 		t.Fatalf("Resolve: %v", err)
 	}
-	checkTold(t, told.String(), request.Image, `reading the Secret "forbidden": the API server's own words`)
+	checkLogged(t, told.String(), request.Image, `reading the Secret "forbidden": the API server's own words`)
 }

@@ -14,8 +14,40 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
 )
 
-// TestResolveAll proves that what containers of a Pod have in common is looked up once, that no more is in flight at a time than may be, and
-// that a Pod with too many images, or too long commands, is refused for the rest of them.
+// TestRequestFor proves which request a container leads to.
+func TestRequestFor(t *testing.T) {
+	cases := map[string]struct {
+		pod       corev1.PodSpec
+		container corev1.Container
+		want      entrypoint.Request
+	}{
+		"an image": {
+			container: corev1.Container{Image: "busybox"},
+			want:      entrypoint.Request{Namespace: "default", Image: "busybox"},
+		},
+		"all there is": {
+			pod: corev1.PodSpec{
+				NodeSelector:     map[string]string{"kubernetes.io/arch": "arm64", "kubernetes.io/os": "linux"},
+				ImagePullSecrets: []corev1.LocalObjectReference{{Name: "a"}, {Name: "b"}},
+			},
+			container: corev1.Container{Image: "busybox", ImagePullPolicy: corev1.PullAlways, Args: []string{""}},
+			want: entrypoint.Request{
+				Namespace: "default", Image: "busybox", PullPolicy: corev1.PullAlways, PullSecrets: []string{"a", "b"},
+				Architecture: "arm64", HasArgs: true,
+			},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, entrypoint.RequestFor("default", &c.pod, &c.container)); diff != "" {
+				t.Errorf("RequestFor (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestResolveAll proves that equal requests of a Pod are resolved once, that concurrency is bounded, and that a Pod with too many images,
+// or too long commands, is refused for the excess ones.
 func TestResolveAll(t *testing.T) {
 	var now, most, asked atomic.Int32
 	gate, open := make(chan struct{}), sync.Once{}
@@ -25,7 +57,7 @@ func TestResolveAll(t *testing.T) {
 		for before := most.Load(); n > before && !most.CompareAndSwap(before, n); before = most.Load() {
 		}
 		if n == 8 {
-			open.Do(func() { close(gate) }) // as many as may be are here
+			open.Do(func() { close(gate) }) // the bound is reached
 		}
 		<-gate
 		now.Add(-1)
@@ -69,7 +101,7 @@ func TestResolveAll(t *testing.T) {
 	}
 }
 
-// TestSecretsAreReadOnce proves that a pull secret is read once for all images of a Pod, and that there is a bound to how many are.
+// TestSecretsAreReadOnce proves that a pull secret is read once for all images of a Pod, and that their number is bounded.
 func TestSecretsAreReadOnce(t *testing.T) {
 	var mutex sync.Mutex
 	read := map[string]int{}
@@ -81,14 +113,14 @@ func TestSecretsAreReadOnce(t *testing.T) {
 	}})
 	var requests []entrypoint.Request
 	for i := range 10 {
-		requests = append(requests, entrypoint.Request{Namespace: "default", Image: fmt.Sprintf("%s/app:v%d", nobody, i), PullSecrets: []string{"a", "b"}})
+		requests = append(requests, entrypoint.Request{Namespace: "default", Image: fmt.Sprintf("%s/app:v%d", deadHost, i), PullSecrets: []string{"a", "b"}})
 	}
 	entrypoint.ResolveAll(t.Context(), resolver.Resolve, requests)
 	if diff := cmp.Diff(map[string]int{"a": 1, "b": 1}, read); diff != "" {
 		t.Errorf("reads (-want +got):\n%s", diff)
 	}
-	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: nobody + "/app", PullSecrets: make([]string, 33)})
-	want := `image "` + nobody + `/app" cannot be resolved: the Pod has more than 32 imagePullSecrets; set command, or at most 32 imagePullSecrets`
+	_, err := resolver.Resolve(t.Context(), entrypoint.Request{Image: deadHost + "/app", PullSecrets: make([]string, 33)})
+	want := `image "` + deadHost + `/app" cannot be resolved: the Pod has more than 32 imagePullSecrets; set command, or at most 32 imagePullSecrets`
 	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
 		t.Errorf("33 pull secrets (-want +got):\n%s", diff)
 	}
