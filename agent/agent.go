@@ -27,17 +27,13 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 	}
 
 	flags, err := contract.ParseAgentFlags(args)
+	s := step{flags: flags, signals: signals, now: now, log: log, haltLimit: haltLimit}
 	if err != nil {
 		log.say(err.Error())
-		record := contract.Record{
-			FinishedAt: now(),
-			ExitCode:   contract.ExitAgentFailure,
-			Reason:     contract.ReasonAgentError,
-			Message:    err.Error(),
-		}
-		// The flag with the path is among those that can't be parsed: the default is the best guess. Best effort: the log has the error.
-		_ = writeTerminationMessage(contract.DefaultTerminationLog, record)
+		// The path is among the flags that can't be parsed: the default is the best guess.
+		s.flags.TerminationLog = contract.DefaultTerminationLog
+		s.report(s.notRun(contract.ExitAgentFailure, contract.ReasonAgentError, err.Error()).Record)
 		return contract.ExitAgentFailure
 	}
-	return step{flags: flags, signals: signals, now: now, log: log, haltLimit: haltLimit}.run()
+	return s.run()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -117,10 +118,9 @@ func isDir(path string) bool {
 
 // startFailure returns a shell's exit code for a command that start or become can't start.
 func startFailure(err error) int {
-	for _, missing := range []error{errNotInPath, errInterpreter, unix.ENOENT, unix.ENOTDIR} {
-		if errors.Is(err, missing) {
-			return contract.ExitNotFound
-		}
+	missing := []error{errNotInPath, errInterpreter, unix.ENOENT, unix.ENOTDIR}
+	if slices.ContainsFunc(missing, func(missing error) bool { return errors.Is(err, missing) }) {
+		return contract.ExitNotFound
 	}
 	return contract.ExitNotExecutable
 }

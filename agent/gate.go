@@ -43,8 +43,8 @@ type gate struct {
 type verdict struct {
 	// released: the command may run.
 	released bool
-	// byRecord: the record of the step before released it, and not the order.
-	byRecord bool
+	// by is what released the step, for the log.
+	by string
 	// halt is the controller's reason why the command must not run.
 	halt string
 	// claim is the reason why, according to the record of the step before, the command must not run. A step could make it up.
@@ -126,7 +126,10 @@ func (g gate) read() verdict {
 	known := sequence.Records{States: []sequence.State{state, sequence.Waiting}, Order: order, Halted: halt != ""}
 	switch sequence.Decide(plan, known).Verdicts[1] {
 	case sequence.Run:
-		return verdict{released: true, byRecord: order < g.number}
+		if order < g.number {
+			return verdict{released: true, by: "record of the step before"}
+		}
+		return verdict{released: true, by: "order"}
 	case sequence.Skip:
 		if halt != "" {
 			return verdict{halt: halt}

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -49,17 +50,9 @@ func Install(dest string) (err error) {
 	defer os.Remove(temp.Name()) // after the rename there is nothing to remove
 	defer temp.Close()
 
-	if _, err := temp.Write(program); err != nil {
-		return err
-	}
-	if err := temp.Chmod(installedMode); err != nil {
-		return err
-	}
-	if err := temp.Sync(); err != nil {
-		return err
-	}
-	// Before the rename, because a program that is open for writing can't be executed (ETXTBSY in execve(2)).
-	if err := temp.Close(); err != nil {
+	_, err = temp.Write(program)
+	// Close comes before the rename, because a program that is open for writing can't be executed (ETXTBSY in execve(2)).
+	if err := cmp.Or(err, temp.Chmod(installedMode), temp.Sync(), temp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(temp.Name(), dest)

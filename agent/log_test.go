@@ -37,7 +37,7 @@ func TestDebugLog(t *testing.T) {
 				writeRecord(p.t, runDir, 1, contract.Record{})
 			},
 			want: []string{
-				"waiting for order 2 in INFO/order or the record of step 1 in RUN", "released by the record of step 1",
+				"waiting for order 2 in INFO/order or the record of step 1 in RUN", "released by the record of the step before",
 				"started true as process N", "published the record in RUN", "ending with exit code 0",
 			},
 		},

@@ -75,21 +75,17 @@ const (
 // findMount returns the directory behind the mount at path.
 func findMount(path string) (root mountRoot, state mountState) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	var info unix.Stat_t
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Fstat(fd, &info)
+	}
 	switch err {
 	case nil:
-		defer unix.Close(fd)
+		root.linked = info.Nlink > 0
 	case unix.ENOENT, unix.ENOTDIR:
 		return root, unmounted
 	case unix.ESTALE: // NFS
-		return root, removed
-	default:
-		return root, unknown
-	}
-	var info unix.Stat_t
-	switch err := unix.Fstat(fd, &info); err {
-	case nil:
-		root.linked = info.Nlink > 0
-	case unix.ESTALE:
 		return root, removed
 	default:
 		return root, unknown

@@ -37,8 +37,7 @@ func writeTerminationMessage(path string, record contract.Record) error {
 // marshal returns the record in at most maxRecord bytes: with times in milliseconds, and with its message cut if necessary.
 func marshal(record contract.Record) string {
 	if record.StartedAt != nil {
-		startedAt := short(*record.StartedAt)
-		record.StartedAt = &startedAt
+		record.StartedAt = new(short(*record.StartedAt))
 	}
 	record.FinishedAt = short(record.FinishedAt)
 

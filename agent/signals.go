@@ -47,23 +47,14 @@ func Notify() Signals {
 
 // stopSignal returns the signal with a name such as SIGTERM or SIGRTMIN+3 (Signal in Kubernetes' core/v1), or 0 for an unknown name.
 func stopSignal(name string) syscall.Signal {
-	const realTime = "SIGRTM"
-	const first, last = 34, 64 // in the C libraries
-	base, offset := name, 0
-	if strings.HasPrefix(name, realTime) {
-		if i := strings.IndexAny(name, "+-"); i >= 0 {
-			n, err := strconv.Atoi(name[i:])
-			if err != nil {
+	for base, number := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} { // in the C libraries
+		if offset, ok := strings.CutPrefix(name, base); ok {
+			n, err := strconv.Atoi(offset)
+			if err != nil && offset != "" {
 				return 0
 			}
-			base, offset = name[:i], n
+			return syscall.Signal(number + n)
 		}
-	}
-	switch base {
-	case "SIGRTMIN":
-		return syscall.Signal(first + offset)
-	case "SIGRTMAX":
-		return syscall.Signal(last + offset)
 	}
 	return unix.SignalNum(name)
 }

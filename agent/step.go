@@ -72,7 +72,7 @@ func (o outcome) forNext() contract.Record {
 // 6 ms with it (docs/benchmarks.md). A signal that stops the container ends the delay.
 func (s step) yieldToNext(record contract.Record) {
 	if s.hasReleased(record) {
-		_, _ = s.pause(headStart, nil)
+		_, _ = receive[any](s, nil, time.After(headStart))
 	}
 }
 
@@ -94,7 +94,7 @@ func (s step) endedBefore() (record contract.Record, ok bool) {
 }
 
 // report writes the record as the termination message, unless the kubelet is to take the end of the log instead. The log of a command that
-// never ran is empty.
+// never ran is empty. Best effort: the exit code counts.
 func (s step) report(record contract.Record) {
 	if !s.flags.FallbackToLogs || record.ExitCode == 0 || record.Reason == contract.ReasonTerminated {
 		_ = writeTerminationMessage(s.flags.TerminationLog, record)
@@ -106,7 +106,7 @@ func (s step) waitAndExecute() outcome {
 	s.warmUp()
 	roots := noteMounts(s.flags.Mounts)
 
-	w := newWatcher()
+	w := &watcher{inotify: -1}
 	seen, sig := s.wait(w)
 	switch {
 	case sig != 0:
@@ -116,11 +116,7 @@ func (s step) waitAndExecute() outcome {
 	case !seen.released:
 		return s.haltMissing(seen)
 	}
-	if seen.byRecord {
-		s.log.debug("released by the record of step ", s.flags.WaitContent-1)
-	} else {
-		s.log.debug("released by the order")
-	}
+	s.log.debug("released by the ", seen.by)
 	if lost := roots.lost(s.flags.Mounts); lost != "" {
 		return s.startError(contract.ExitNotExecutable, lost)
 	}
@@ -166,22 +162,27 @@ func (s step) wait(w *watcher) (seen verdict, sig syscall.Signal) {
 	}
 	decided := make(chan verdict, 1)
 	go func() { decided <- g.wait(w, s.haltLimit, s.log) }()
+	return receive(s, decided, nil)
+}
 
+// receive waits while the command does not run. It returns the value that the channel receives, or the signal that stops the container, or
+// neither when the time is over.
+func receive[T any](s step, from <-chan T, over <-chan time.Time) (value T, sig syscall.Signal) {
 	for {
 		select {
-		case seen := <-decided:
-			return seen, 0
+		case value := <-from:
+			return value, 0
+		case <-over:
+			return value, 0
 		case got := <-s.signals.forward:
-			if sig := got.(syscall.Signal); s.endsWait(sig) {
-				return verdict{}, sig
+			if sig := got.(syscall.Signal); endsWait(sig, stopSignal(s.flags.StopSignal)) {
+				return value, sig
 			}
 		case <-s.signals.child: // left behind by a probe or "kubectl exec"
 			reap(0)
 		}
 	}
 }
-
-func (s step) endsWait(sig syscall.Signal) bool { return endsWait(sig, stopSignal(s.flags.StopSignal)) }
 
 // firstPause and longestPause limit the pause before a retry. It doubles each time.
 const (
@@ -208,8 +209,12 @@ func (s step) execute(w *watcher) outcome {
 		wait := max(pause, (end.graceLeft + time.Second - 1).Truncate(time.Second))
 		s.log.say("the command failed with exit code " + strconv.Itoa(end.ExitCode) +
 			"; retry " + strconv.Itoa(retry+1) + " of " + strconv.Itoa(s.flags.Retries) + " starts in " + wait.String())
-		if reason, halt := s.pause(wait, halted); reason != "" {
-			end.Reason, end.Message = reason, halt
+		switch halt, sig := receive(s, halted, time.After(wait)); {
+		case sig != 0:
+			end.Reason, end.Message = contract.ReasonStopped, ""
+			return end
+		case halt != "":
+			end.Reason, end.Message = contract.ReasonCancelled, halt
 			return end
 		}
 		pause = min(2*pause, longestPause)
@@ -260,23 +265,4 @@ func (s step) watchHalt(w *watcher) <-chan string {
 		halted <- g.wait(w, s.haltLimit, s.log).halt
 	}()
 	return halted
-}
-
-// pause waits before a retry. It returns early, with a reason, if the container is told to stop or the sequence is halted.
-func (s step) pause(length time.Duration, halted <-chan string) (reason, halt string) {
-	over := time.After(length)
-	for {
-		select {
-		case <-over:
-			return "", ""
-		case halt := <-halted:
-			return contract.ReasonCancelled, halt
-		case got := <-s.signals.forward:
-			if s.endsWait(got.(syscall.Signal)) {
-				return contract.ReasonStopped, ""
-			}
-		case <-s.signals.child:
-			reap(0)
-		}
-	}
 }

@@ -49,12 +49,7 @@ func (s Signals) supervise(pid int, l limits, log logger) ending {
 		timedOut = time.After(l.timeout)
 	}
 	var graceEnds time.Time // of the container, if it is being stopped
-	graceLeft := func() time.Duration {
-		if graceEnds.IsZero() {
-			return 0
-		}
-		return max(0, time.Until(graceEnds))
-	}
+	graceLeft := func() time.Duration { return max(0, time.Until(graceEnds)) }
 	// Errors of kill(2) are ignored: they mean that the command runs as another user now, and nothing can be done.
 	end := func(reason string) {
 		if e.reason == "" {

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -28,15 +29,11 @@ func TakeArgs() []string {
 }
 
 func titleOf(args []string) string {
-	for i, arg := range args {
-		if arg == "--command" {
-			break
-		}
-		if arg == "--waitcontent" && i+1 < len(args) {
-			return contract.AgentTitle + " " + args[i+1]
-		}
+	i, command := slices.Index(args, "--waitcontent"), slices.Index(args, "--command")
+	if i < 0 || i+1 == len(args) || command >= 0 && command < i {
+		return contract.AgentTitle
 	}
-	return contract.AgentTitle
+	return contract.AgentTitle + " " + args[i+1]
 }
 
 // overwrite replaces the arguments by the title, followed by zeros. The kernel shows the memory in which it placed them (get_mm_cmdline in

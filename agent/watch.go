@@ -31,10 +31,6 @@ type watcher struct {
 	buffer  [4096]byte // more than the longest event, inotify(7)
 }
 
-func newWatcher() *watcher {
-	return &watcher{inotify: -1}
-}
-
 // watch makes changes in the directories wake changed. It returns false if that is impossible: a directory is missing, or there is no inotify
 // instance left (by default a user has 128, fs.inotify.max_user_instances). Watching a directory again has no effect.
 func (w *watcher) watch(watches []watch) bool {

@@ -21,10 +21,8 @@ func enterOrMake(dir string) error {
 	err := unix.Chdir(dir)
 	if errors.Is(err, unix.ENOENT) {
 		const mode = 0o777 // minus the umask, like mkdir -p
-		made := os.MkdirAll(dir, mode)
-		err = unix.Chdir(dir)
-		if made != nil && !errors.Is(made, unix.EEXIST) && errors.Is(err, unix.ENOENT) {
-			err = made
+		if err = os.MkdirAll(dir, mode); err == nil || errors.Is(err, unix.EEXIST) {
+			err = unix.Chdir(dir)
 		}
 	}
 	if err == nil {
