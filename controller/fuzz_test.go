@@ -2,7 +2,6 @@ package controller
 
 import (
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -13,49 +12,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/podspec"
-)
-
-// A story is bytes that tell what happens to a Task and its Pod: first the Task (storyTask), then one event after another, each a byte
-// that names it and bytes with its details. It may tell what no kubelet would do. It ends where the bytes do.
-const (
-	aContainer  = iota // step, state: see storyState
-	aStranger          // state: of a container that is no step
-	anInit             // state: of an init container
-	aPhase             // 0 Pending, 1 Running, 2 Succeeded, 3 Failed
-	aReason            // 0 none, 1 Evicted, 2 DeadlineExceeded
-	aCondition         // 0 no node, 1 a node, 2 disrupted
-	aDeletion          // the Pod is being deleted
-	theEnd             // the Pod is gone
-	aCancel            // spec.cancel is true
-	somebody           // 0 sets halt, 1 raises the order, 2 spoils the order, 3 changes the steps, 4 spoils the options
-	aMinute            // passes
-	storyEvents        // how many there are
-)
-
-// States of a container in a story.
-const (
-	isWaiting = iota
-	isStuck
-	hasBadName
-	isRunning
-	endedWell0 // with exit code 0
-	failedWith1
-	wasKilled137
-	wasToldToStop // while it waited
-	wasCancelled
-	wasSkipped
-	ranOutOfMemory
-	cantExecute
-	wroteAMessage
-	wasStopped0 // while it ran
-	wasStopped143
-	isGone
-	storyStates
 )
 
 // FuzzStory proves what must hold whatever happens, in whatever order: nothing panics, and story's promises.
@@ -158,150 +118,6 @@ func story(t *testing.T, bytes []byte) v1alpha1.TaskStatus {
 			}
 		}
 	}
-}
-
-// teller reads a story.
-type teller struct{ bytes []byte }
-
-func (s *teller) isOver() bool { return len(s.bytes) == 0 }
-
-// next is a number from 0 up to, and without, the limit; 0 after the end.
-func (s *teller) next(limit int) int {
-	if s.isOver() {
-		return 0
-	}
-	b := s.bytes[0]
-	s.bytes = s.bytes[1:]
-	return int(b) % limit
-}
-
-func storyTask(s *teller) *v1alpha1.Task {
-	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", UID: "task", Generation: 1}}
-	count, continues, onFailure := 1+s.next(4), s.next(16), s.next(2) == 1
-	for i := range count {
-		step := v1alpha1.Step{Container: corev1.Container{Name: fmt.Sprintf("s%d", i), Image: "x", Command: []string{"x"}}}
-		if continues&(1<<i) != 0 && !onFailure { // admission refuses both at once
-			step.OnError = v1alpha1.OnErrorContinue
-		}
-		task.Spec.Steps = append(task.Spec.Steps, step)
-	}
-	if onFailure {
-		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyOnFailure}}
-	}
-	task.Spec.BackoffLimit = int32(s.next(3))
-	return task
-}
-
-// storyPod is the Task's next Pod, as the webhook leaves it.
-func storyPod(task *v1alpha1.Task) *corev1.Pod {
-	pod := podspec.New(task, task.Status.Attempt, nil)
-	pod.UID, pod.CreationTimestamp.Time = "pod", created
-	pod.Annotations[contract.OrderAnnotation] = "1"
-	pod.Status.Phase = corev1.PodPending
-	return pod
-}
-
-// event lets the next thing happen. It returns true when the Pod is gone.
-func (s *teller) event(pod *corev1.Pod, task *v1alpha1.Task, now *time.Time) bool {
-	status := &pod.Status
-	switch s.next(storyEvents) {
-	case aContainer:
-		name := task.Spec.Steps[s.next(len(task.Spec.Steps))].Name
-		status.ContainerStatuses = with(status.ContainerStatuses, name, s.state())
-	case aStranger:
-		status.ContainerStatuses = with(status.ContainerStatuses, "stranger", s.state())
-	case anInit:
-		status.InitContainerStatuses = with(status.InitContainerStatuses, "init", s.state())
-	case aPhase:
-		status.Phase = []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodSucceeded, corev1.PodFailed}[s.next(4)]
-	case aReason:
-		status.Reason = []string{"", "Evicted", "DeadlineExceeded"}[s.next(3)]
-	case aCondition:
-		status.Conditions = append(status.Conditions, []corev1.PodCondition{
-			{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes"},
-			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
-			{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "PreemptionByScheduler", Message: "preempted"},
-		}[s.next(3)])
-	case aDeletion:
-		pod.DeletionTimestamp = &metav1.Time{Time: now.Add(30 * time.Second)}
-	case theEnd:
-		return true
-	case aCancel:
-		task.Spec.Cancel = true
-		task.Generation++
-	case somebody:
-		switch order := pod.Annotations[contract.OrderAnnotation]; s.next(5) {
-		case 0:
-			if pod.Annotations[contract.HaltAnnotation] == "" {
-				pod.Annotations[contract.HaltAnnotation] = "somebody's reason"
-			}
-		case 1:
-			pod.Annotations[contract.OrderAnnotation] = strconv.Itoa(released(pod) + 1)
-		case 2:
-			pod.Annotations[contract.OrderAnnotation] = "0" + order
-		case 3:
-			pod.Annotations[contract.StepsAnnotation] = "s0,other"
-		case 4:
-			pod.Annotations[contract.OptionsAnnotation] = "{"
-		}
-	case aMinute:
-		*now = now.Add(time.Minute)
-	}
-	return false
-}
-
-func with(statuses []corev1.ContainerStatus, name string, state *corev1.ContainerState) []corev1.ContainerStatus {
-	statuses = slices.DeleteFunc(slices.Clone(statuses), func(s corev1.ContainerStatus) bool { return s.Name == name })
-	if state != nil {
-		statuses = append(statuses, corev1.ContainerStatus{Name: name, State: *state})
-	}
-	return statuses
-}
-
-// state is that of a container; nil where the kubelet has none.
-func (s *teller) state() *corev1.ContainerState {
-	wait := func(reason string) *corev1.ContainerState { return new(waiting("", reason, "why").State) }
-	exit := func(code int32, reason string, record *contract.Record) *corev1.ContainerState {
-		message := ""
-		if record != nil {
-			record.FinishedAt = ended
-			message = record.Marshal()
-		}
-		return new(exited("", code, reason, message).State)
-	}
-	switch s.next(storyStates) {
-	case isWaiting:
-		return wait("PodInitializing")
-	case isStuck:
-		return wait("ImagePullBackOff")
-	case hasBadName:
-		return wait("InvalidImageName")
-	case isRunning:
-		return new(running("").State)
-	case endedWell0:
-		return exit(0, "Completed", &contract.Record{})
-	case failedWith1:
-		return exit(1, "Error", nil)
-	case wasKilled137:
-		return exit(137, "Error", nil)
-	case wasToldToStop:
-		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated})
-	case wasCancelled:
-		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled})
-	case wasSkipped:
-		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonSkipped})
-	case ranOutOfMemory:
-		return exit(137, "OOMKilled", &contract.Record{})
-	case cantExecute:
-		return exit(127, "Error", &contract.Record{ExitCode: 127, Reason: contract.ReasonStartError, Message: "not found"})
-	case wasStopped0:
-		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonStopped})
-	case wasStopped143:
-		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonStopped})
-	case wroteAMessage:
-		return new(exited("", 0, "Completed", `{"taskflow":{"reason":"Skipped"}}`).State)
-	}
-	return nil
 }
 
 // lookAtOrder is what the order controller does.
