@@ -210,3 +210,26 @@ func TestSecurityPageNamesTheAttacks(t *testing.T) {
 		t.Errorf("-tests in test/attack +rows of docs/security.md:\n%s", diff)
 	}
 }
+
+// TestPlainWords proves that the documents, the samples and the contract avoid phrases that a reader has to read twice. Each has a plain one in
+// the glossary or in the Kubernetes documentation: "succeeded" for "ended well", "fix" for "mend", "users that" for "whoever".
+func TestPlainWords(t *testing.T) {
+	riddles := regexp.MustCompile(`(?i)\b(that of|those of|whoever|whichever|as it says|says whether|ended well|for ever|anew|mend|nobody|where there is none)\b`)
+	var files []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "config/samples/*.yaml", "internal/contract/*.go", "internal/sequence/*.go"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range found {
+			files = append(files, strings.TrimPrefix(file, root))
+		}
+	}
+	for _, file := range files {
+		for i, line := range strings.Split(read(t, file), "\n") {
+			if match := riddles.FindString(line); match != "" {
+				t.Errorf("%s:%d says %q: %s", file, i+1, match, line)
+			}
+		}
+	}
+}
