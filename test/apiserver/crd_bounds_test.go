@@ -102,3 +102,71 @@ func TestLargeTasksStayEditable(t *testing.T) {
 		t.Errorf("another long list: %v, want a refusal", err)
 	}
 }
+
+// A duration is what Go's time.ParseDuration reads and Kubernetes keeps: everything else is refused, or no Task could be read any more.
+func TestTimeouts(t *testing.T) {
+	const (
+		ofStep = "timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
+		ofTask = "timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
+		noUnit = "timeout is a number without a unit: write it as 90s, 5m or 1h30m"
+		long   = "Too long: may not be more than 32 bytes"
+	)
+	for timeout, want := range map[string]struct{ step, task string }{
+		"90s":                                {},
+		"1h30m":                              {},
+		"1.5s":                               {},
+		"1.2.3s":                             {ofStep, ofTask},
+		"5ms5s5m5h":                          {},
+		"1hs":                                {ofStep, ofTask},
+		"1mms":                               {ofStep, ofTask},
+		"0.5h":                               {},
+		"87600h":                             {}, // ten years
+		"31536000s":                          {},
+		"1e3ms":                              {ofStep, ofTask},
+		"0.5ms":                              {ofStep, ofTask},
+		"100000h":                            {ofStep, ofTask},
+		"9999999m9999999m":                   {ofStep, ofTask},
+		"500ms":                              {task: ofTask},
+		"0.5s":                               {task: ofTask},
+		"0s":                                 {ofStep, ofTask},
+		"0h0m0s":                             {ofStep, ofTask},
+		"-5s":                                {ofStep, ofTask},
+		"+5s":                                {ofStep, ofTask},
+		"'5'":                                {ofStep, ofTask},
+		"''":                                 {ofStep, ofTask},
+		"s":                                  {ofStep, ofTask},
+		".5s":                                {ofStep, ofTask},
+		"1d":                                 {ofStep, ofTask},
+		"1e3s":                               {ofStep, ofTask},
+		"10us":                               {ofStep, ofTask},
+		"'5 m'":                              {ofStep, ofTask},
+		"5M":                                 {ofStep, ofTask},
+		"never":                              {ofStep, ofTask},
+		"PT5M":                               {ofStep, ofTask},
+		"９s":                                 {ofStep, ofTask},
+		"300":                                {noUnit, noUnit},
+		"99999999h":                          {ofStep, ofTask}, // Go counts nanoseconds: 292 years
+		"999999999999999999h":                {ofStep, ofTask},
+		"9999999h9999999h9999999h":           {ofStep, ofTask},
+		"1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s": {long, long},
+	} {
+		for field, test := range map[string]struct{ spec, want string }{
+			"spec.steps[0].timeout": {"steps: [{name: a, image: x, timeout: " + timeout + "}]", want.step},
+			"spec.timeout":          {"steps: [{name: a, image: x}], timeout: " + timeout, want.task},
+		} {
+			t.Run(field+" "+timeout, func(t *testing.T) {
+				task := parse(t, "{apiVersion: api.practice.com/v1alpha1, kind: Task, metadata: {name: timeout, namespace: default}, spec: {"+test.spec+"}}")
+				err := cluster.Create(t.Context(), task, client.DryRunAll)
+				if test.want == "" {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if err == nil || !strings.Contains(err.Error(), field+": ") || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("got the error %v, and not one of %s with %q", err, field, test.want)
+				}
+			})
+		}
+	}
+}

@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,7 +20,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
 func parse(t *testing.T, manifest string) *unstructured.Unstructured {
@@ -219,74 +217,6 @@ func TestInvalidTasks(t *testing.T) {
 	}
 }
 
-// A duration is what Go's time.ParseDuration reads and Kubernetes keeps: everything else is refused, or no Task could be read any more.
-func TestTimeouts(t *testing.T) {
-	const (
-		ofStep = "timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
-		ofTask = "timeout must be a duration from 1s to 99999h, such as 90s, 5m or 1h30m"
-		noUnit = "timeout is a number without a unit: write it as 90s, 5m or 1h30m"
-		long   = "Too long: may not be more than 32 bytes"
-	)
-	for timeout, want := range map[string]struct{ step, task string }{
-		"90s":                                {},
-		"1h30m":                              {},
-		"1.5s":                               {},
-		"1.2.3s":                             {ofStep, ofTask},
-		"5ms5s5m5h":                          {},
-		"1hs":                                {ofStep, ofTask},
-		"1mms":                               {ofStep, ofTask},
-		"0.5h":                               {},
-		"87600h":                             {}, // ten years
-		"31536000s":                          {},
-		"1e3ms":                              {ofStep, ofTask},
-		"0.5ms":                              {ofStep, ofTask},
-		"100000h":                            {ofStep, ofTask},
-		"9999999m9999999m":                   {ofStep, ofTask},
-		"500ms":                              {task: ofTask},
-		"0.5s":                               {task: ofTask},
-		"0s":                                 {ofStep, ofTask},
-		"0h0m0s":                             {ofStep, ofTask},
-		"-5s":                                {ofStep, ofTask},
-		"+5s":                                {ofStep, ofTask},
-		"'5'":                                {ofStep, ofTask},
-		"''":                                 {ofStep, ofTask},
-		"s":                                  {ofStep, ofTask},
-		".5s":                                {ofStep, ofTask},
-		"1d":                                 {ofStep, ofTask},
-		"1e3s":                               {ofStep, ofTask},
-		"10us":                               {ofStep, ofTask},
-		"'5 m'":                              {ofStep, ofTask},
-		"5M":                                 {ofStep, ofTask},
-		"never":                              {ofStep, ofTask},
-		"PT5M":                               {ofStep, ofTask},
-		"９s":                                 {ofStep, ofTask},
-		"300":                                {noUnit, noUnit},
-		"99999999h":                          {ofStep, ofTask}, // Go counts nanoseconds: 292 years
-		"999999999999999999h":                {ofStep, ofTask},
-		"9999999h9999999h9999999h":           {ofStep, ofTask},
-		"1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s": {long, long},
-	} {
-		for field, test := range map[string]struct{ spec, want string }{
-			"spec.steps[0].timeout": {"steps: [{name: a, image: x, timeout: " + timeout + "}]", want.step},
-			"spec.timeout":          {"steps: [{name: a, image: x}], timeout: " + timeout, want.task},
-		} {
-			t.Run(field+" "+timeout, func(t *testing.T) {
-				task := parse(t, "{apiVersion: api.practice.com/v1alpha1, kind: Task, metadata: {name: timeout, namespace: default}, spec: {"+test.spec+"}}")
-				err := cluster.Create(t.Context(), task, client.DryRunAll)
-				if test.want == "" {
-					if err != nil {
-						t.Error(err)
-					}
-					return
-				}
-				if err == nil || !strings.Contains(err.Error(), field+": ") || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("got the error %v, and not one of %s with %q", err, field, test.want)
-				}
-			})
-		}
-	}
-}
-
 // All of core/v1's fields may be used in steps and in the template.
 func TestValidTask(t *testing.T) {
 	task := parse(t, `
@@ -334,102 +264,6 @@ spec:
 	}
 }
 
-// What runs is fixed once there is a Pod: an edit of steps or template is refused, all else goes through.
-func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
-	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "fixed", "a", "b")
-	awaitPod(t, task)
-	cluster.AwaitTask(t, task, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
-
-	for name, test := range map[string]struct{ patch, want string }{
-		"steps": {
-			patch: `{"spec":{"steps":[{"name":"a","image":"other","command":["x"]}]}}`,
-			want:  "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first",
-		},
-		"template": {
-			patch: `{"spec":{"template":{"spec":{"hostNetwork":true}}}}`,
-			want:  "spec.template can't change once the Task has a Pod: create a new Task, or delete this one first",
-		},
-		"sidecars": {
-			patch: `{"spec":{"sidecars":[{"name":"c","image":"other"}]}}`,
-			want:  "spec.sidecars can't change once the Task has a Pod: create a new Task, or delete this one first",
-		},
-		"timeout": {
-			patch: `{"spec":{"timeout":"1h"}}`,
-			want:  "spec.timeout can't change once the Task has a Pod: create a new Task, or delete this one first",
-		},
-		"retries": {
-			patch: `[{"op":"add","path":"/spec/steps/0/retries","value":1}]`,
-			want:  "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first",
-		},
-		"backoffLimit":            {patch: `{"spec":{"backoffLimit":1}}`},
-		"ttlSecondsAfterFinished": {patch: `{"spec":{"ttlSecondsAfterFinished":60}}`},
-		"suspend":                 {patch: `{"spec":{"suspend":true}}`},
-		"labels":                  {patch: `{"metadata":{"labels":{"a":"b"}}}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			kind := types.MergePatchType
-			if strings.HasPrefix(test.patch, "[") {
-				kind = types.JSONPatchType
-			}
-			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(kind, []byte(test.patch)), client.DryRunAll)
-			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-				t.Errorf("got the error %v, and not %q", err, test.want)
-			}
-		})
-	}
-}
-
-// The rules for the spec rest where the status says that there is a Pod, and where its conditions change: so no request may bring its own status
-// along with a spec.
-func TestNoRequestChangesSpecAndStatus(t *testing.T) {
-	const (
-		fixed  = "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
-		twice  = `two steps or sidecars have the name "a": give each a name of its own`
-		edit   = `"spec": {"steps": [{"name": "other", "image": "x"}]}`
-		broken = `"spec": {"steps": [{"name": "a", "image": "x"}, {"name": "a", "image": "x"}]}`
-		status = `"status": {"attempt": 1, "conditions": [{"type": "Progressing", "status": "True", "reason": "Mine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`
-	)
-	namespace := cluster.NewNamespace(t, "privileged")
-	running := makeEchoTask(t, namespace, "running", "a")
-	cluster.AwaitTask(t, running, "the Pod's name", func(s v1alpha1.TaskStatus) bool { return s.PodName != "" })
-	suspended := echoTask(namespace, "suspended", "a")
-	suspended.Spec.Suspend = true
-	cluster.Make(t, suspended)
-	cluster.AwaitTask(t, suspended, "the suspension", harness.InPhase(v1alpha1.TaskSuspended))
-
-	created := parse(t, `{"apiVersion": "api.practice.com/v1alpha1", "kind": "Task", "metadata": {"name": "created", "namespace": "`+namespace+`"}, `+broken+", "+status+"}")
-	if err := cluster.Create(t.Context(), created); err == nil || !strings.Contains(err.Error(), twice) {
-		t.Errorf("got the error %v, and not %q", err, twice)
-	}
-	for name, test := range map[string]struct {
-		task        *v1alpha1.Task
-		patch, want string
-	}{
-		"an edit of what runs":                    {running, edit + ", " + status, fixed},
-		"an edit of what runs, without a status":  {running, edit + `, "status": null`, fixed},
-		"a wrong edit of what is suspended":       {suspended, broken + ", " + status, twice},
-		"an edit of what is suspended, by itself": {suspended, edit, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := cluster.Patch(t.Context(), test.task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte("{"+test.patch+"}")), client.DryRunAll)
-			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-				t.Errorf("got the error %v, and not %q", err, test.want)
-			}
-		})
-	}
-	for _, task := range []*v1alpha1.Task{running, suspended} {
-		t.Run("a status with an edit of what is "+task.Name, func(t *testing.T) {
-			got := task.DeepCopy()
-			if err := cluster.Status().Patch(t.Context(), got, client.RawPatch(types.MergePatchType, []byte("{"+broken+", "+status+"}")), client.DryRunAll); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(task.Spec, got.Spec); diff != "" || got.Status.Conditions[0].Reason != "Mine" {
-				t.Errorf("the conditions are %v, and the spec (-was +is):\n%s", got.Status.Conditions, diff)
-			}
-		})
-	}
-}
-
 // A command that isn't UTF-8 never runs as something else: YAML that has such bytes is refused at once, and where the API server replaces
 // them, as it does in JSON, the Pod is refused.
 func TestNotUTF8(t *testing.T) {
@@ -459,29 +293,6 @@ func TestNotUTF8(t *testing.T) {
 		t.Errorf("the condition is %+v, and doesn't end in %q", got, want)
 	}
 	wantNoPod(t, task)
-}
-
-// What cancel has begun can't be stopped: neither false nor leaving it out takes it back.
-func TestCancelIsForGood(t *testing.T) {
-	task := parse(t, `
-apiVersion: api.practice.com/v1alpha1
-kind: Task
-metadata: {name: cancelled}
-spec: {cancel: true, steps: [{name: a, image: x, command: [x]}]}
-`)
-	task.SetNamespace(cluster.NewNamespace(t, "privileged"))
-	cluster.Make(t, task)
-	for name, patch := range map[string]string{
-		"false":    `{"spec":{"cancel":false}}`,
-		"left out": `{"spec":{"cancel":null}}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
-			if want := "cancel can't be taken back: create a new Task"; err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got the error %v, and not %q", err, want)
-			}
-		})
-	}
 }
 
 // The CRD goes through plain client-side kubectl apply, which keeps a copy of it in an annotation of limited size; and kubectl

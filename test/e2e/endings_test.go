@@ -4,30 +4,23 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/test/harness"
-	"github.com/taskflow/taskflow-operator/test/node"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -329,154 +322,6 @@ func TestLaterStepCantStart(t *testing.T) {
 	}
 }
 
-// slot is a resource of which the node has one.
-const slot = corev1.ResourceName("e2e.taskflow.practice.com/slot")
-
-func addSlot(t *testing.T) {
-	t.Helper()
-	var nodes corev1.NodeList
-	if err := cluster.List(t.Context(), &nodes); err != nil {
-		t.Fatal(err)
-	}
-	node := &nodes.Items[0]
-	before := node.DeepCopy()
-	node.Status.Capacity[slot] = resource.MustParse("1")
-	if err := cluster.Status().Patch(t.Context(), node, client.MergeFrom(before)); err != nil {
-		t.Fatal(err)
-	}
-	wait.For(t, "the node to offer the resource", func(ctx context.Context) error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(node), node); err != nil {
-			return err
-		}
-		if _, ok := node.Status.Allocatable[slot]; !ok {
-			return errors.New("it doesn't")
-		}
-		return nil
-	})
-}
-
-// preempt makes a Pod that needs the place of the Task's, and goes before it.
-func preempt(t *testing.T, task *v1alpha1.Task) {
-	t.Helper()
-	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}, Value: 1000}
-	cluster.Make(t, class)
-	t.Cleanup(func() {
-		if err := cluster.Delete(context.WithoutCancel(t.Context()), class); err != nil {
-			t.Errorf("deleting the priority class: %v", err)
-		}
-	})
-	container := harness.Shell("first", "true")
-	container.Resources.Limits = corev1.ResourceList{slot: resource.MustParse("1")}
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "goes-first", Namespace: task.Namespace},
-		Spec:       corev1.PodSpec{PriorityClassName: class.Name, RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{container}},
-	}
-	// Admission reads the class from a cache, which may be behind.
-	wait.For(t, "the priority class to be known", func(ctx context.Context) error { return cluster.Create(ctx, pod) })
-}
-
-func withMemory(container corev1.Container, limit string) corev1.Container {
-	container.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}
-	return container
-}
-
-func cancelTask(t *testing.T, task *v1alpha1.Task) {
-	t.Helper()
-	before := task.DeepCopy()
-	task.Spec.Cancel = true
-	if err := cluster.Patch(t.Context(), task, client.MergeFrom(before)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// killAgent kills process 1 of the Task's first step, from the node, as the kernel does when all of a container is out of memory.
-func killAgent(t *testing.T, task *v1alpha1.Task) {
-	t.Helper()
-	killProcess(t, client.ObjectKeyFromObject(task), firstAgent)
-}
-
-// firstAgent is the command line of the agent of a first step.
-const firstAgent = contract.AgentTitle + " 1\x00"
-
-// killProcess kills the process of a Pod whose command line has this part.
-func killProcess(t *testing.T, key client.ObjectKey, part string) {
-	t.Helper()
-	if err := syscall.Kill(findProcess(t, key, part), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func findProcess(t *testing.T, key client.ObjectKey, part string) (pid int) {
-	t.Helper()
-	var pod corev1.Pod
-	if err := cluster.Get(t.Context(), key, &pod); err != nil {
-		t.Fatal(err)
-	}
-	pid, err := node.FindProcess(pod.UID, part)
-	if err != nil {
-		t.Fatalf("%s: %v", pod.Name, err)
-	}
-	return pid
-}
-
-// watchSettling measures the time from the first Pod status that has a step's container ended with an error to the Task's status that
-// says so. The result is false where there was no such container.
-func watchSettling(t *testing.T, task *v1alpha1.Task) func() (time.Duration, bool) {
-	t.Helper()
-	pods, err := cluster.Watch(t.Context(), &corev1.PodList{}, client.InNamespace(task.Namespace))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tasks, err := cluster.Watch(t.Context(), &v1alpha1.TaskList{}, client.InNamespace(task.Namespace))
-	if err != nil {
-		t.Fatal(err)
-	}
-	type result struct {
-		took time.Duration
-		ok   bool
-	}
-	results := make(chan result, 1)
-	go func() {
-		defer pods.Stop()
-		defer tasks.Stop()
-		defer close(results)
-		var ended time.Time
-		for {
-			var event watch.Event
-			var open bool
-			select {
-			case event, open = <-pods.ResultChan():
-			case event, open = <-tasks.ResultChan():
-			case <-t.Context().Done():
-			}
-			if !open {
-				return
-			}
-			switch object := event.Object.(type) {
-			case *corev1.Pod:
-				for _, container := range object.Status.ContainerStatuses {
-					if end := container.State.Terminated; end != nil && end.ExitCode != 0 && ended.IsZero() {
-						ended = time.Now()
-					}
-				}
-			case *v1alpha1.Task:
-				if object.Status.CompletionTime != nil {
-					results <- result{time.Since(ended), !ended.IsZero()}
-					return
-				}
-			}
-		}
-	}()
-	return func() (time.Duration, bool) {
-		t.Helper()
-		r, ok := <-results
-		if !ok {
-			t.Error("a watch has ended before the Task")
-		}
-		return r.took, r.ok
-	}
-}
-
 // A container that can't be made yet keeps the Task waiting, with the reason, and goes on once that is mended.
 func TestMissingConfigMap(t *testing.T) {
 	t.Parallel()
@@ -494,70 +339,4 @@ func TestMissingConfigMap(t *testing.T) {
 	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "missing", Namespace: task.Namespace}, Data: map[string]string{"greeting": "hello"}}
 	cluster.Make(t, configMap)
 	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
-}
-
-// The kubelet and the container runtime may be restarted while a step runs: the step goes on, each step runs once, in order
-// (PEERS row 4).
-func TestNodeComponentsAreRestarted(t *testing.T) {
-	for _, component := range []string{"kubelet", "containerd"} {
-		t.Run(component, func(t *testing.T) {
-			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
-			task.Spec.Steps[0] = recordingStep(0, "sleep 4")
-			cluster.Make(t, task)
-			cluster.AwaitTask(t, task, "the first step to run", func(status v1alpha1.TaskStatus) bool {
-				return len(status.Steps) == 3 && status.Steps[0].State == v1alpha1.StepRunning
-			})
-			restart(t, component)
-			cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
-			if wrong := disorder(readJournal(t, journal), 3); len(wrong) > 0 {
-				t.Errorf("the steps ran out of order:\n%s", strings.Join(wrong, "\n"))
-			}
-		})
-	}
-}
-
-// restart kills a component of the test cluster, and starts it again as a developer would.
-func restart(t *testing.T, component string) {
-	t.Helper()
-	run := func(command string) string {
-		t.Helper()
-		output, err := exec.CommandContext(t.Context(), "go", "run", "-C", "../cluster", ".", command).CombinedOutput()
-		if err != nil && command != "status" {
-			t.Fatalf("%s of the cluster: %v: %s", command, err, output)
-		}
-		return string(output)
-	}
-	var pid int
-	for line := range strings.Lines(run("status")) {
-		var name, state, word string
-		if _, err := fmt.Sscan(line, &name, &state, &word, &pid); err == nil && name == component {
-			break
-		}
-		pid = 0
-	}
-	if pid == 0 {
-		t.Fatalf("%s has no process", component)
-	}
-	kill(t, pid)
-	run("up")
-}
-
-// kill ends a process, and returns when the last of its threads has ended: until then it keeps its ports, although it may be a zombie by then.
-func kill(t *testing.T, pid int) {
-	t.Helper()
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(process)
-	if err := unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0); err != nil {
-		t.Fatal(err)
-	}
-	wait.For(t, "the process to end", func(context.Context) error {
-		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0)
-		if err == nil && ended == 0 {
-			return errors.New("it has threads yet")
-		}
-		return err
-	})
 }

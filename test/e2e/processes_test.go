@@ -6,9 +6,17 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"context"
+	"errors"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/test/harness"
+	"github.com/taskflow/taskflow-operator/test/node"
+	"github.com/taskflow/taskflow-operator/test/wait"
+	"syscall"
 )
 
 // A step that ends processes by their words ends no agent: not its own, and none of a later step whose command has the same words.
@@ -38,4 +46,48 @@ exec sh /tmp/script`
 			}
 		})
 	}
+}
+
+// firstAgent is the command line of the agent of a first step.
+const firstAgent = contract.AgentTitle + " 1\x00"
+
+// killProcess kills the process of a Pod whose command line has this part.
+func killProcess(t *testing.T, key client.ObjectKey, part string) {
+	t.Helper()
+	if err := syscall.Kill(findProcess(t, key, part), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func findProcess(t *testing.T, key client.ObjectKey, part string) (pid int) {
+	t.Helper()
+	var pod corev1.Pod
+	if err := cluster.Get(t.Context(), key, &pod); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := node.FindProcess(pod.UID, part)
+	if err != nil {
+		t.Fatalf("%s: %v", pod.Name, err)
+	}
+	return pid
+}
+
+// kill ends a process, and returns when the last of its threads has ended: until then it keeps its ports, although it may be a zombie by then.
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(process)
+	if err := unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	wait.For(t, "the process to end", func(context.Context) error {
+		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0)
+		if err == nil && ended == 0 {
+			return errors.New("it has threads yet")
+		}
+		return err
+	})
 }
