@@ -19,25 +19,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The files of the Secret. cert-manager writes the same ones, but for caKeyFile.
+// The keys of the Secret. cert-manager writes the same ones, except for caKeyFile.
 const (
-	// bundleFile has the authorities that the API server is to trust, the one that signs first.
+	// bundleFile holds the authorities that the API server must trust, the current one first.
 	bundleFile = "ca.crt"
 	caKeyFile  = "ca.key"
 	certFile   = corev1.TLSCertKey
 	keyFile    = corev1.TLSPrivateKeyKey
 )
 
-// backdated is how long before its making a certificate is valid: the clocks of several API servers differ.
-const backdated = 24 * time.Hour
-
-// authority signs certificates.
+// authority issues certificates.
 type authority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// newAuthority makes one.
+// newAuthority creates an authority.
 func newAuthority(now time.Time, lifetime time.Duration) (authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -54,7 +51,7 @@ func newAuthority(now time.Time, lifetime time.Duration) (authority, error) {
 	return authority{cert: cert, key: key}, err
 }
 
-// issue makes a certificate for these names, and returns it with its key, both in PEM.
+// issue returns a certificate for these DNS names, and its key, both in PEM.
 func (a authority) issue(names []string, now time.Time, lifetime time.Duration) (cert, key []byte, err error) {
 	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -101,11 +98,7 @@ func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypt
 	return x509.ParseCertificate(der)
 }
 
-// made is when this package made the certificate.
-func made(cert *x509.Certificate) time.Time { return cert.NotBefore.Add(backdated) }
-
-// parseAuthority reads the authority that signs, and all that are to be trusted. The latter are returned even when there is no
-// authority.
+// parseAuthority reads the current authority, and all that must be trusted. It returns the latter even if the former is missing.
 func parseAuthority(data map[string][]byte) (authority, []*x509.Certificate, error) {
 	bundle := parseCerts(data[bundleFile])
 	if len(bundle) == 0 {
@@ -120,15 +113,15 @@ func parseAuthority(data map[string][]byte) (authority, []*x509.Certificate, err
 		Equal(other crypto.PublicKey) bool
 	})
 	if !ok || !public.Equal(a.cert.PublicKey) {
-		return authority{}, bundle, fmt.Errorf("%s isn't the key of the first certificate in %s", caKeyFile, bundleFile)
+		return authority{}, bundle, fmt.Errorf("%s is not the key of the first certificate in %s", caKeyFile, bundleFile)
 	}
 	if !a.cert.IsCA {
-		return authority{}, bundle, fmt.Errorf("the first certificate in %s isn't an authority's", bundleFile)
+		return authority{}, bundle, fmt.Errorf("the first certificate in %s is not an authority", bundleFile)
 	}
 	return a, bundle, nil
 }
 
-// parseServed reads the certificate that is served, with its key.
+// parseServed reads the serving certificate with its key.
 func parseServed(data map[string][]byte) (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(data[certFile], data[keyFile])
 	if err != nil {
@@ -137,8 +130,8 @@ func parseServed(data map[string][]byte) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// trusts says whether the authorities vouch for the certificate under these names, now.
-func trusts(bundle []*x509.Certificate, served *tls.Certificate, names []string, now time.Time) bool {
+// isTrusted reports whether the authorities vouch for the certificate with all these names at this time.
+func isTrusted(bundle []*x509.Certificate, served *tls.Certificate, names []string, now time.Time) bool {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, cert := range bundle {
 		roots.AddCert(cert)
@@ -154,7 +147,7 @@ func trusts(bundle []*x509.Certificate, served *tls.Certificate, names []string,
 	})
 }
 
-// parseCerts reads what it can.
+// parseCerts skips what is not a certificate.
 func parseCerts(content []byte) []*x509.Certificate {
 	var certs []*x509.Certificate
 	for len(content) > 0 {
@@ -184,11 +177,11 @@ func parseKey(content []byte) (crypto.Signer, error) {
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, errors.New("holds no key in PKCS #8") // never what it does hold
+		return nil, errors.New("holds no key in PKCS #8") // without the cause, which could repeat the content
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, errors.New("holds a key that can't sign")
+		return nil, errors.New("holds a key that cannot sign")
 	}
 	return signer, nil
 }

@@ -6,16 +6,15 @@ import (
 	"time"
 )
 
-// tolerance is how far apart two clocks may be before one corrects the other: what the API server says is in whole seconds, and on its way
-// for a while.
+// tolerance is how far two clocks may differ before one corrects the other. The Date header has whole seconds, and a response takes time.
 const tolerance = time.Minute
 
-// clock is the API server's, which each of its answers tells: it's the API server that takes a certificate for valid or not. So replicas
-// agree whatever their nodes take the time for, and none makes a certificate that isn't valid yet, or no longer. Until the first
-// answer, which comes before the first certificate is made, it is this machine's.
+// clock follows the API server, whose responses contain its time, because the API server decides whether a certificate is valid. So
+// replicas agree whatever the clocks of their nodes say, and none issues a certificate that is not valid yet or no longer. Before the first
+// response, which precedes the first certificate, it is this machine's clock.
 type clock struct {
 	mutex sync.Mutex
-	ahead time.Duration // of this machine's
+	ahead time.Duration // of this machine's clock
 }
 
 func (c *clock) now() time.Time {
@@ -24,7 +23,7 @@ func (c *clock) now() time.Time {
 	return time.Now().Add(c.ahead)
 }
 
-// hear takes what an answer says that has come just now, as net/http's servers do.
+// hear sets the clock by a response that has just arrived.
 func (c *clock) hear(answer *http.Response) {
 	date, err := http.ParseTime(answer.Header.Get("Date"))
 	if err != nil {
@@ -37,7 +36,7 @@ func (c *clock) hear(answer *http.Response) {
 	}
 }
 
-// listening is a transport to the API server.
+// listening is a transport to the API server that sets the clock.
 type listening struct {
 	http.RoundTripper
 	clock *clock

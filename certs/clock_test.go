@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestClock proves that a Keeper has the API server's time from its last answer, however wrong this machine's is, and that the little by which
-// the two always differ changes nothing. PEERS row 22.
+// TestClock proves that a Keeper has the API server's time from its last response, however wrong this machine's clock is, and that a small
+// difference changes nothing.
 func TestClock(t *testing.T) {
 	keeper := New(Options{Lifetimes: DefaultLifetimes})
 	var date string

@@ -1,16 +1,17 @@
-// Package certs gives the webhook its serving certificate, and the API server the authority to trust it by.
+// Package certs gives the webhook its serving certificate, and the API server the CA bundle that verifies it.
 //
-// Both are in a Secret. The operator keeps it itself (SourceOwn), or cert-manager does (SourceSecret; the folder
-// config/certmanager has the objects that ask for it). Whoever keeps it: a replica serves a new certificate only when the API
-// server has trusted it for a while, so that no call fails while certificates change.
+// A webhook certificate is easy to create and hard to renew. Each API server reads the CA bundle, and each replica the Secret, at its own
+// time, so a certificate that is replaced in one step makes calls fail until all have caught up. This package renews without a failed call:
 //
-// The path that the API server calls the webhook by is a secret, which is derived from the certificate's key, and it changes with it: path.go.
+//   - A replica serves a new certificate only after the API server has trusted it for a while (serve.go).
+//   - A new authority is trusted beside the former ones for a day (renew.go, lifetime.go).
+//   - Time is the API server's (clock.go), so replicas with wrong clocks agree.
+//   - The path that the API server calls is a secret derived from the certificate's key, and changes with it as carefully (path.go).
 //
-// Six parts: authority.go makes certificates and reads them, renew.go decides what is to be renewed (no I/O, no clock), serve.go decides
-// which certificate is served, clock.go knows what time it is for the API server, path.go decides which
-// paths are accepted, and keeper.go brings them together with the cluster.
+// The certificate is in a Secret, which either the operator maintains (SourceOwn) or another program such as cert-manager (SourceSecret,
+// with the objects of config/certmanager). keeper.go brings Secret, webhook configuration and server together; authority.go issues and
+// parses certificates; the decisions do no I/O.
 //
-// github.com/open-policy-agent/cert-controller, the library for this, does less than a production cluster needs: it replaces
-// authority and certificate at once (calls fail until each replica has the new one), never makes a deleted Secret again,
-// and holds every Secret of the namespace in memory.
+// github.com/open-policy-agent/cert-controller, the usual library, replaces authority and certificate at once, does not recreate a deleted
+// Secret, and caches every Secret of the namespace.
 package certs

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -27,36 +28,35 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// For SourceOwn, in config/own-certificates. What every source needs is in cmd/operator: also to update the webhook configuration, which has the
-// webhook's path whoever keeps the certificate.
+// Permissions for SourceOwn, rendered into config/own-certificates. cmd/operator has those of every source, such as updating the webhook
+// configuration with the webhook's path.
 // +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,verbs=create
 // +kubebuilder:rbac:groups="",namespace=taskflow-system,resources=secrets,resourceNames=taskflow-webhook-cert,verbs=update
 
-// Source says who keeps the Secret with the certificate.
+// Source is what maintains the Secret with the certificate.
 type Source string
 
-// The sources.
 const (
-	// SourceOwn is the operator: it makes the certificates, renews them and tells the API server which authorities to trust.
+	// SourceOwn is the operator itself: it issues and renews the certificates, and writes the CA bundle.
 	SourceOwn Source = "own"
-	// SourceSecret is somebody else, such as cert-manager: the operator reads.
+	// SourceSecret is another program, such as cert-manager. The operator only reads the Secret.
 	SourceSecret Source = "secret"
 )
 
-// Options say what the certificate is for and where it is kept.
+// Options configure a Keeper.
 type Options struct {
 	Source Source
-	// Secret that holds the certificate.
+	// Secret with the certificate.
 	Secret types.NamespacedName
-	// WebhookConfiguration is the name of the MutatingWebhookConfiguration that has the authorities.
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration with the CA bundle.
 	WebhookConfiguration string
-	// Services are the DNS names that the API server calls: a replica may be called by each of them.
+	// Services are the DNS names that the API server may call a replica by.
 	Services []string
-	// Lifetimes of what SourceOwn makes.
+	// Lifetimes of what SourceOwn issues.
 	Lifetimes Lifetimes
 }
 
-// AddToCache makes the manager's cache hold the one Secret and the one webhook configuration, and no other.
+// AddToCache restricts the manager's cache to the one Secret and the one webhook configuration.
 func (o Options) AddToCache(byObject map[client.Object]cache.ByObject) {
 	byObject[&corev1.Secret{}] = cache.ByObject{
 		Namespaces: map[string]cache.Config{o.Secret.Namespace: {}},
@@ -76,30 +76,35 @@ type Keeper struct {
 	server  *server
 	paths   paths
 	ready   chan struct{}
+	// closeReady closes ready once.
+	closeReady func()
 }
 
-// New makes a Keeper, whose GetCertificate may be used at once.
+// New returns a Keeper. Its TLS settings can be used at once.
 func New(o Options) *Keeper {
+	ready := make(chan struct{})
 	return &Keeper{
-		options: o,
-		server:  &server{names: o.Services, settle: o.Lifetimes.settle()},
-		paths:   paths{settle: o.Lifetimes.settle()},
-		ready:   make(chan struct{}),
+		options:    o,
+		server:     &server{names: o.Services, settle: o.Lifetimes.settle()},
+		paths:      paths{settle: o.Lifetimes.settle()},
+		ready:      ready,
+		closeReady: sync.OnceFunc(func() { close(ready) }),
 	}
 }
 
-// TLS returns the settings of a server that serves the certificate. A connection has one request at a time: HTTP/1.1 is what the API server asks
-// a webhook for.
+// TLS returns the settings of a server with the certificate. It offers only HTTP/1.1, which the API server uses for webhooks behind a
+// Service.
 func (k *Keeper) TLS() *tls.Config {
 	return &tls.Config{GetCertificate: k.server.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 }
 
-// Listen makes a transport to the API server tell the Keeper what time it is there. It is for the configuration that the manager is made with.
+// Listen wraps a transport to the API server, so that the Keeper learns its time. Use it for the configuration that the manager is created
+// with.
 func (k *Keeper) Listen(transport http.RoundTripper) http.RoundTripper {
 	return listening{transport, &k.clock}
 }
 
-// Ready is closed as soon as there is a certificate that the API server trusts, and the API server has a path to call.
+// Ready is closed once the API server trusts the served certificate and has a path to call.
 func (k *Keeper) Ready() <-chan struct{} { return k.ready }
 
 // Check is a readiness check.
@@ -113,7 +118,7 @@ func (k *Keeper) Check(*http.Request) error {
 // SetupWithManager registers the Keeper.
 func (k *Keeper) SetupWithManager(m manager.Manager) error {
 	k.client, k.live = m.GetClient(), m.GetAPIReader()
-	// Both lead to the same work: there is one Secret and one webhook configuration.
+	// Both objects lead to the same request.
 	work := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: k.options.Secret}}
 	})
@@ -125,11 +130,11 @@ func (k *Keeper) SetupWithManager(m manager.Manager) error {
 		Complete(k)
 }
 
-// Reconcile renews what is to be renewed, and serves what is to be served.
+// Reconcile renews what is due, and serves what is trusted.
 func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	var config admissionv1.MutatingWebhookConfiguration
 	if err := k.client.Get(ctx, client.ObjectKey{Name: k.options.WebhookConfiguration}, &config); err != nil {
-		// Nobody calls before it is there again, and then there is an event.
+		// Without the configuration, the API server does not call. Its creation is an event.
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	var secret corev1.Secret
@@ -140,7 +145,7 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	bundles := config.DeepCopy()
 	if k.options.Source == SourceOwn {
 		renewed, err := k.renew(ctx, &secret, bundles)
-		if isOthers(err) {
+		if lostRace(err) {
 			return reconcile.Result{RequeueAfter: conflictRetry}, nil
 		}
 		if err != nil {
@@ -151,10 +156,10 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 
 	served, err := parseServed(secret.Data)
 	if err != nil && len(secret.Data) > 0 {
-		logf.FromContext(ctx).Error(err, "The Secret has no certificate that can be served")
+		logf.FromContext(ctx).Error(err, "The Secret has no usable certificate")
 	}
 	configured, waitPath, err := k.configure(ctx, served, &secret, &config, bundles)
-	if isOthers(err) {
+	if lostRace(err) {
 		return reconcile.Result{RequeueAfter: conflictRetry}, nil
 	}
 	if err != nil {
@@ -175,11 +180,11 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	return reconcile.Result{RequeueAfter: again}, nil
 }
 
-// isOthers reports whether a write failed because another replica was first. Its event may have come already.
-func isOthers(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
+// lostRace reports whether a write failed because another replica was first. The event of that write may have come already.
+func lostRace(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 
-// configure writes the webhook configuration if its authorities or its paths aren't what they should be, and returns what it holds then. The
-// next configuration has the authorities already. It is written last, and by every replica: the one that wrote the Secret may be gone.
+// configure updates the CA bundle and the path in the webhook configuration if needed, and returns what it then holds. next already has the
+// bundle. Every replica writes it, and last, because the replica that wrote the Secret may be gone.
 func (k *Keeper) configure(ctx context.Context, served certificate, secret *corev1.Secret, config, next *admissionv1.MutatingWebhookConfiguration) (*admissionv1.MutatingWebhookConfiguration, time.Duration, error) {
 	path, err := pathOf(served)
 	if err != nil {
@@ -188,7 +193,7 @@ func (k *Keeper) configure(ctx context.Context, served certificate, secret *core
 	webhooks := secretWebhooks(next)
 	write, wait := k.paths.offer(path, pathsOf(webhooks), k.clock.now())
 	if write {
-		// Two replicas must not overwrite each other's path because one of them has an old Secret in its cache.
+		// A replica with an old Secret in its cache must not overwrite another one's path.
 		var now corev1.Secret
 		if err := k.live.Get(ctx, k.options.Secret, &now); err != nil {
 			return nil, 0, fmt.Errorf("reading the Secret %s: %w", k.options.Secret, err)
@@ -204,10 +209,10 @@ func (k *Keeper) configure(ctx context.Context, served certificate, secret *core
 		return config, wait, nil
 	}
 	if err := k.client.Update(ctx, next); err != nil {
-		return nil, 0, fmt.Errorf("writing the authorities and the path into the MutatingWebhookConfiguration %s: %w", next.Name, err)
+		return nil, 0, fmt.Errorf("updating the MutatingWebhookConfiguration %s: %w", next.Name, err)
 	}
 	if write {
-		logf.FromContext(ctx).Info("The API server calls the webhook by another path")
+		logf.FromContext(ctx).Info("Changed the path of the webhook")
 	}
 	_, wait = k.paths.offer(path, pathsOf(secretWebhooks(next)), k.clock.now())
 	return next, wait, nil
@@ -215,20 +220,11 @@ func (k *Keeper) configure(ctx context.Context, served certificate, secret *core
 
 const (
 	conflictRetry = 100 * time.Millisecond
-	// longestPause is how long a Keeper rests at most: a clock may be set meanwhile.
+	// longestPause bounds the time between two reconciliations, because a clock may be set in between.
 	longestPause = time.Hour
 )
 
-func (k *Keeper) closeReady() {
-	select {
-	case <-k.ready:
-	default:
-		close(k.ready) // there is one worker
-	}
-}
-
-// renew writes the Secret if it isn't what it should be, and puts its authorities into the webhook configuration, which it doesn't write. It
-// returns when there is something to do again.
+// renew writes the Secret if needed, and sets the CA bundle in config, which it does not write. It returns when the next renewal is due.
 func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admissionv1.MutatingWebhookConfiguration) (time.Time, error) {
 	next, err := renew(secret.Data, trustedBy(config), k.server.names, k.options.Lifetimes, k.clock.now())
 	if err != nil {
@@ -246,7 +242,7 @@ func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admis
 	return next.again, nil
 }
 
-// writeSecret creates the Secret, where somebody has deleted it, or updates the one that was read.
+// writeSecret creates the Secret if it is missing, and otherwise updates the one that was read.
 func (k *Keeper) writeSecret(ctx context.Context, secret *corev1.Secret, data map[string][]byte) error {
 	if secret.ResourceVersion == "" {
 		*secret = corev1.Secret{
@@ -262,7 +258,7 @@ func (k *Keeper) writeSecret(ctx context.Context, secret *corev1.Secret, data ma
 	return k.client.Update(ctx, secret)
 }
 
-// trustedBy are the authorities that the API server trusts: those that all webhooks of the configuration have.
+// trustedBy returns the authorities that the API server trusts: those in the bundles of all webhooks.
 func trustedBy(config *admissionv1.MutatingWebhookConfiguration) []*x509.Certificate {
 	var common []*x509.Certificate
 	for i, webhook := range config.Webhooks {

@@ -15,64 +15,65 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/utils/ptr"
 )
 
-// Only the API server may call the webhook, because an answer holds what the Task of a namespace holds. Few clusters give the API server a
-// client certificate. So the webhook answers at a path that nobody can guess: the operator writes it into the
-// MutatingWebhookConfiguration, which the default roles of Kubernetes let nobody read but administrators and the cluster's own controllers.
+// Only the API server may call the webhook, because a response reveals a namespace's Task. Few clusters give the API server a client
+// certificate. So the webhook has a path that cannot be guessed. The operator writes it into the MutatingWebhookConfiguration, which
+// Kubernetes' default roles let only administrators and the cluster's own controllers read.
 const (
-	// Pattern matches every path that the webhook may have. It is a pattern of http.ServeMux, and the label of metrics.
+	// Pattern matches every path of the webhook. It is a pattern of http.ServeMux, and the label of metrics.
 	Pattern = pathPrefix + "{secret}"
-	// UnmutatedPath is open to everybody. The last webhooks of the configuration refuse a Pod there that no replica has mutated, and they
-	// alone have the failurePolicy Fail: the API server tells the user the URL of such a webhook when it can't call it.
+	// UnmutatedPath is open to everyone. The last webhooks of the configuration call it to refuse a Pod that no replica has mutated. Only
+	// they have failurePolicy Fail: if the API server cannot call such a webhook, it shows the user its URL.
 	UnmutatedPath = "/unmutated"
 
 	pathPrefix = "/mutate-pods/"
 )
 
-// formerPaths bounds how many paths are accepted that the webhook configuration no longer has.
+// formerPaths bounds the paths that are accepted although the webhook configuration no longer has them.
 const formerPaths = 8
 
-// pathOf returns the path that belongs to a certificate. Every replica derives the same one, and it changes with the certificate's key.
+// pathOf returns the path of a certificate. All replicas derive the same one from its key.
 func pathOf(c certificate) (string, error) {
 	if c == nil {
 		return "", nil
 	}
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
-		return "", errors.New("the certificate's key can't be encoded in PKCS #8") // never what it holds
+		return "", errors.New("the certificate's key cannot be encoded in PKCS #8") // without the cause, which could repeat the key
 	}
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte("path of taskflow's webhook"))
 	return pathPrefix + hex.EncodeToString(mac.Sum(nil)), nil
 }
 
-// isSecret reports whether a path is one that pathOf may return.
+// isSecret reports whether pathOf may return the path.
 func isSecret(path string) bool {
 	secret, ok := strings.CutPrefix(path, pathPrefix)
 	decoded, err := hex.DecodeString(secret)
 	return ok && err == nil && len(decoded) == sha256.Size
 }
 
-// paths decides by which paths the API server may call the webhook, and when the webhook configuration gets another one.
+// paths decides which paths are accepted, and when the webhook configuration gets a new one.
 type paths struct {
 	settle time.Duration
 
 	mutex sync.Mutex
-	// live are the paths in the webhook configuration and the one that belongs to the certificate in the Secret.
+	// live are the paths in the webhook configuration, and the path of the Secret's certificate.
 	live map[string]bool
-	// former were live, and are accepted until then: an API server may not know the new configuration yet.
+	// former are accepted until these times, because an API server may not know the new configuration yet.
 	former map[string]time.Time
-	// next waits since then to be written.
+	// next waits to be written since then.
 	next  string
 	since time.Time
-	// configured reports whether each webhook of the configuration has a path that is accepted.
+	// configured is whether each webhook of the configuration has an accepted path.
 	configured bool
 }
 
-// offer takes the path that belongs to the certificate in the Secret (empty: there is none) and the paths that the webhook configuration has. It
-// returns whether the former is to be written into the configuration now or, if it has to wait, when to offer it again. A path waits until
-// every replica must know it, unless the configuration has none that a replica accepts.
+// offer takes the path of the Secret's certificate (empty if there is none) and the paths in the webhook configuration. It reports whether
+// to write the path now, or after how long to offer it again. A path waits until every replica must know it, unless the configuration has
+// no path that a replica accepts.
 func (p *paths) offer(path string, configured []string, now time.Time) (write bool, again time.Duration) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
@@ -108,7 +109,7 @@ func (p *paths) offer(path string, configured []string, now time.Time) (write bo
 	return false, 0
 }
 
-// retire replaces the live paths, and accepts the ones before for some time.
+// retire replaces the live paths. The previous ones are accepted for a while.
 func (p *paths) retire(live map[string]bool, now time.Time) {
 	if p.former == nil {
 		p.former = map[string]time.Time{}
@@ -126,7 +127,7 @@ func (p *paths) retire(live map[string]bool, now time.Time) {
 	p.live = live
 }
 
-// accepts reports whether the API server may call the webhook by this path. It takes as long for every path of the same length.
+// accepts reports whether the API server may call this path. Its duration does not depend on the path.
 func (p *paths) accepts(path string, now time.Time) bool {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
@@ -142,21 +143,21 @@ func (p *paths) accepts(path string, now time.Time) bool {
 	return found == 1
 }
 
-// check reports what keeps the API server from calling.
+// check returns what keeps the API server from calling.
 func (p *paths) check() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	if !p.configured {
-		return errors.New("the webhook configuration doesn't have the webhook's path yet; the operator writes it, and must be allowed to update it")
+		return errors.New("the webhook configuration does not have the webhook's path yet; the operator writes it, and needs permission to update it")
 	}
 	return nil
 }
 
-// Guard passes on the requests that come by a path of the webhook. It answers all others without reading them. Its handler is for Pattern.
+// Guard passes on requests to an accepted path. It refuses all others without reading them. The handler is for Pattern.
 func (k *Keeper) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !k.paths.accepts(r.URL.Path, k.clock.now()) {
-			w.Header().Set("Connection", "close") // else the server would read the body to use the connection again
+			w.Header().Set("Connection", "close") // otherwise the server reads the body to reuse the connection
 			http.NotFound(w, r)
 			return
 		}
@@ -164,7 +165,7 @@ func (k *Keeper) Guard(next http.Handler) http.Handler {
 	})
 }
 
-// secretWebhooks returns the webhooks of a configuration that are called by a secret path.
+// secretWebhooks returns the webhooks with a secret path.
 func secretWebhooks(config *admissionv1.MutatingWebhookConfiguration) []*admissionv1.ServiceReference {
 	var references []*admissionv1.ServiceReference
 	for i := range config.Webhooks {
@@ -176,15 +177,11 @@ func secretWebhooks(config *admissionv1.MutatingWebhookConfiguration) []*admissi
 	return references
 }
 
-// pathsOf returns the paths that webhooks are called by. A webhook without one is called by "/".
+// pathsOf returns the paths of webhooks. The default is "/".
 func pathsOf(references []*admissionv1.ServiceReference) []string {
 	var paths []string
 	for _, service := range references {
-		if service.Path == nil {
-			paths = append(paths, "/")
-		} else {
-			paths = append(paths, *service.Path)
-		}
+		paths = append(paths, ptr.Deref(service.Path, "/"))
 	}
 	return paths
 }

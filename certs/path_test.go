@@ -10,8 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestPathOf proves that the path is made of the certificate's key alone, so that all replicas agree on it and another key has another one; and
-// that it may stand in a webhook configuration.
+// TestPathOf proves that the path depends only on the certificate's key, so that replicas agree and another key has another path.
 func TestPathOf(t *testing.T) {
 	data, other := fresh(t), fresh(t)
 	paths := map[string]string{}
@@ -28,14 +27,14 @@ func TestPathOf(t *testing.T) {
 		t.Errorf("the paths are %v", paths)
 	}
 	if !isSecret(paths["data"]) {
-		t.Errorf("%q isn't taken for a secret path", paths["data"])
+		t.Errorf("%q is not taken for a secret path", paths["data"])
 	}
 	if path, err := pathOf(nil); path != "" || err != nil {
 		t.Errorf("without a certificate the path is %q, %v", path, err)
 	}
 }
 
-// TestIsSecret proves that nothing is accepted which somebody could guess, because the webhook configuration has it.
+// TestIsSecret proves that no path is accepted that could be guessed, even if the webhook configuration has it.
 func TestIsSecret(t *testing.T) {
 	secret := strings.Repeat("0a", 32)
 	for path, want := range map[string]bool{
@@ -57,8 +56,8 @@ func TestIsSecret(t *testing.T) {
 	}
 }
 
-// TestPaths proves which paths are accepted and when another one is written, step by step: a new one only after every replica had the time to
-// hear of it, unless nobody can call by the old one; and the old one until no API server can know it any longer.
+// TestPaths proves, step by step, which paths are accepted and when a new one is written: only after every replica had time to learn of it,
+// unless the API server cannot call the old one. The old one is accepted until no API server can still use it.
 func TestPaths(t *testing.T) {
 	const settle = 30 * time.Second
 	one, two, three := pathPrefix+strings.Repeat("1", 64), pathPrefix+strings.Repeat("2", 64), pathPrefix+strings.Repeat("3", 64)
@@ -66,7 +65,7 @@ func TestPaths(t *testing.T) {
 		name       string
 		path       string
 		configured []string
-		after      time.Duration // since the start
+		after      time.Duration // after the start
 		write      bool
 		again      time.Duration
 		accepted   []string
@@ -106,13 +105,13 @@ func TestPaths(t *testing.T) {
 		"a Secret that is behind the configuration": {
 			{"the old one", one, both(one), 0, false, 0, []string{one}, true},
 			{"it accepts what another replica has written, and waits", one, both(two), time.Second, false, settle, []string{one, two}, true},
-			{"it has heard of it", two, both(two), 2 * time.Second, false, 0, []string{one, two}, true},
+			{"it has learned of it", two, both(two), 2 * time.Second, false, 0, []string{one, two}, true},
 			{"and knows another one", three, both(two), 3 * time.Second, false, settle, []string{one, two, three}, true},
 		},
 		"a certificate that changes twice": {
 			{"the old one", one, both(one), 0, false, 0, []string{one}, true},
 			{"another one", two, both(one), time.Second, false, settle, []string{one, two}, true},
-			{"it waits anew", three, both(one), 20 * time.Second, false, settle, []string{one, two, three}, true},
+			{"it waits again", three, both(one), 20 * time.Second, false, settle, []string{one, two, three}, true},
 			{"long enough", three, both(one), 50 * time.Second, true, 0, []string{one, two, three}, true},
 		},
 		"a Secret that is deleted": {
@@ -150,8 +149,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestFormerPathsAreFew proves that a configuration which somebody changes again and again makes no list without end.
-func TestFormerPathsAreFew(t *testing.T) {
+// TestFormerPathsAreBounded proves that a configuration that changes again and again does not lead to an endless list.
+func TestFormerPathsAreBounded(t *testing.T) {
 	p := &paths{settle: time.Hour}
 	for i := range 100 {
 		p.offer(pathPrefix+strings.Repeat("0", 62)+string("0123456789"[i/10])+string("0123456789"[i%10]), nil, start.Add(time.Duration(i)))
@@ -161,7 +160,7 @@ func TestFormerPathsAreFew(t *testing.T) {
 	}
 }
 
-// TestGuard proves that whoever doesn't know the path gets no further, and that what he sends isn't read.
+// TestGuard proves that a request with a wrong path is refused, and its body not read.
 func TestGuard(t *testing.T) {
 	k := New(Options{Lifetimes: DefaultLifetimes})
 	path := pathPrefix + strings.Repeat("1", 64)

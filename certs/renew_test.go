@@ -19,7 +19,7 @@ var (
 
 const day = 24 * time.Hour
 
-// made is a Secret's content at the start.
+// fresh returns the Secret's content at the start.
 func fresh(t *testing.T) map[string][]byte {
 	t.Helper()
 	return renewed(t, nil, nil, start).data
@@ -34,8 +34,8 @@ func renewed(t *testing.T, data map[string][]byte, trusted []byte, now time.Time
 	return r
 }
 
-// TestRenewTheFirstTime proves that an empty Secret gets an authority and a certificate that it vouches for, also in the eyes of a clock that
-// is a day behind, and that there is nothing more to do until a third of the certificate's life is left.
+// TestRenewTheFirstTime proves that an empty Secret gets an authority and a certificate, valid also for a clock that is a day behind, and
+// that nothing is renewed before a third of the certificate's lifetime is left.
 func TestRenewTheFirstTime(t *testing.T) {
 	r := renewed(t, nil, nil, start)
 	if r.why != "there is no certificate yet" {
@@ -46,7 +46,7 @@ func TestRenewTheFirstTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if now.Before(served.Leaf.NotBefore) || now.After(served.Leaf.NotAfter) || !trusts(parseCerts(r.data[bundleFile]), served, names, now) {
+		if now.Before(served.Leaf.NotBefore) || now.After(served.Leaf.NotAfter) || !isTrusted(parseCerts(r.data[bundleFile]), served, names, now) {
 			t.Errorf("at %s the certificate isn't valid", now)
 		}
 	}
@@ -59,8 +59,8 @@ func TestRenewTheFirstTime(t *testing.T) {
 	}
 }
 
-// TestRenew proves what is made anew in a Secret in each state, and that whatever happens the authority that was trusted stays
-// trusted: the replicas still serve its certificate. PEERS row 22.
+// TestRenew proves what is replaced in each state of the Secret, and that the authority that was trusted always stays trusted, because the
+// replicas still serve its certificate.
 func TestRenew(t *testing.T) {
 	other := fresh(t)
 	cases := map[string]struct {
@@ -70,12 +70,12 @@ func TestRenew(t *testing.T) {
 		// which parts are new
 		authority, served bool
 	}{
-		"all is well":                  {func(map[string][]byte) {}, start, "", false, false},
+		"nothing to do":                {func(map[string][]byte) {}, start, "", false, false},
 		"a clock that is a day behind": {func(map[string][]byte) {}, start.Add(-day), "", false, false},
-		"made by a clock that was ahead": {
-			func(map[string][]byte) {}, start.Add(-day - time.Second), "the authority is valid only from 2029-12-31T00:00:00Z", true, true,
+		"issued by a clock that was ahead": {
+			func(map[string][]byte) {}, start.Add(-day - time.Second), "the authority is not valid before 2029-12-31T00:00:00Z", true, true,
 		},
-		"a certificate alone made by a clock that was ahead": {
+		"only the certificate issued by a clock that was ahead": {
 			func(data map[string][]byte) {
 				signer, _, err := parseAuthority(data)
 				if err == nil {
@@ -85,16 +85,16 @@ func TestRenew(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			start, "the certificate is valid only from 2030-01-02T00:00:00Z", false, true,
+			start, "the certificate is not valid before 2030-01-02T00:00:00Z", false, true,
 		},
 		"a third of the certificate's life": {
-			func(map[string][]byte) {}, start.Add(20*day + time.Second), "the certificate ends at 2030-01-31T00:00:00Z", false, true,
+			func(map[string][]byte) {}, start.Add(20*day + time.Second), "the certificate expires at 2030-01-31T00:00:00Z", false, true,
 		},
 		"the certificate has ended": {
-			func(map[string][]byte) {}, start.Add(31 * day), "the certificate ends at 2030-01-31T00:00:00Z", false, true,
+			func(map[string][]byte) {}, start.Add(31 * day), "the certificate expires at 2030-01-31T00:00:00Z", false, true,
 		},
 		"a third of the authority's life": {
-			func(map[string][]byte) {}, start.Add(200*day + time.Second), "the authority ends at 2030-10-28T00:00:00Z", true, true,
+			func(map[string][]byte) {}, start.Add(200*day + time.Second), "the authority expires at 2030-10-28T00:00:00Z", true, true,
 		},
 		"emptied": {func(data map[string][]byte) { clear(data) }, start, "there is no certificate yet", true, true},
 		"no authority": {
@@ -108,12 +108,12 @@ func TestRenew(t *testing.T) {
 		},
 		"an authority that isn't one": {
 			func(data map[string][]byte) { data[bundleFile], data[caKeyFile] = data[certFile], data[keyFile] },
-			start, "the first certificate in ca.crt isn't an authority's", true, true,
+			start, "the first certificate in ca.crt is not an authority", true, true,
 		},
 		"no key of the authority": {func(data map[string][]byte) { delete(data, caKeyFile) }, start, "ca.key: holds no key", true, true},
 		"nonsense for a key":      {func(data map[string][]byte) { data[caKeyFile] = []byte("nonsense") }, start, "ca.key: holds no key", true, true},
 		"a certificate for a key": {func(data map[string][]byte) { data[caKeyFile] = data[certFile] }, start, "ca.key: holds no key in PKCS #8", true, true},
-		"another authority's key": {func(data map[string][]byte) { data[caKeyFile] = other[caKeyFile] }, start, "ca.key isn't the key of the first certificate in ca.crt", true, true},
+		"another authority's key": {func(data map[string][]byte) { data[caKeyFile] = other[caKeyFile] }, start, "ca.key is not the key of the first certificate in ca.crt", true, true},
 		"no certificate":          {func(data map[string][]byte) { delete(data, certFile) }, start, "tls.crt and tls.key: tls: failed to find any PEM data in certificate input", false, true},
 		"no key":                  {func(data map[string][]byte) { delete(data, keyFile) }, start, "tls.crt and tls.key: tls: failed to find any PEM data in key input", false, true},
 		"another certificate's key": {
@@ -122,7 +122,7 @@ func TestRenew(t *testing.T) {
 		},
 		"another authority's certificate": {
 			func(data map[string][]byte) { data[certFile], data[keyFile] = other[certFile], other[keyFile] },
-			start, "the certificate isn't the authority's, or not for this Service", false, true,
+			start, "the certificate is not issued by the authority, or not for these Services", false, true,
 		},
 	}
 	for name, c := range cases {
@@ -146,8 +146,8 @@ func TestRenew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !trusts(bundle[:1], served, names, c.now) {
-				t.Error("the authority doesn't vouch for the certificate")
+			if !isTrusted(bundle[:1], served, names, c.now) {
+				t.Error("the authority does not vouch for the certificate")
 			}
 			if !slices.ContainsFunc(bundle, parseCerts(trusted)[0].Equal) {
 				t.Error("the authority that was trusted no longer is")
@@ -162,9 +162,9 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// TestRenewForgetsFormerAuthorities proves that a former authority is trusted for a day, and no longer; and that a Secret which is
-// damaged again and again makes no bundle without end.
-func TestRenewForgetsFormerAuthorities(t *testing.T) {
+// TestRenewDropsFormerAuthorities proves that a former authority is trusted for a day, and that a Secret that is damaged again and again
+// does not lead to an endless bundle.
+func TestRenewDropsFormerAuthorities(t *testing.T) {
 	data := fresh(t)
 	for range 10 {
 		trusted := data[bundleFile]
@@ -186,7 +186,7 @@ func TestRenewForgetsFormerAuthorities(t *testing.T) {
 	}
 }
 
-// TestKeysStaySecret proves that no reason, which is logged, has anything of a key in it.
+// TestKeysStaySecret proves that no reason, which is logged, repeats a part of a key.
 func TestKeysStaySecret(t *testing.T) {
 	data := fresh(t)
 	for _, file := range []string{caKeyFile, keyFile} {
@@ -202,9 +202,8 @@ func TestKeysStaySecret(t *testing.T) {
 	}
 }
 
-// TestClocksDiffer proves that replicas keep one certificate between them which have the time from API servers whose clocks differ by up to a
-// day: that none renews what another has just made, and that at every moment the certificate is valid and trusted by the clock that is
-// right. PEERS row 22.
+// TestClocksDiffer proves that replicas agree on one certificate although their API servers' clocks differ by up to a day: none renews what
+// another has just issued, and the certificate is always valid and trusted by the correct clock.
 func TestClocksDiffer(t *testing.T) {
 	for _, skew := range []time.Duration{-23 * time.Hour, -time.Minute, time.Hour, 23 * time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
@@ -215,7 +214,7 @@ func TestClocksDiffer(t *testing.T) {
 				for _, clock := range []time.Time{now.Add(skew), now} {
 					r := renewed(t, data, data[bundleFile], clock)
 					if r.why != "" {
-						renewals[strings.Fields(r.why)[1]]++ // "the authority ends at ...", and so on
+						renewals[strings.Fields(r.why)[1]]++ // "the authority expires at ...", and so on
 					}
 					data = r.data
 				}
@@ -223,7 +222,7 @@ func TestClocksDiffer(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if now.Before(served.Leaf.NotBefore) || now.After(served.Leaf.NotAfter) || !trusts(parseCerts(data[bundleFile]), served, names, now) {
+				if now.Before(served.Leaf.NotBefore) || now.After(served.Leaf.NotAfter) || !isTrusted(parseCerts(data[bundleFile]), served, names, now) {
 					t.Fatalf("at %s the certificate isn't valid", now)
 				}
 			}

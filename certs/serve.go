@@ -11,22 +11,22 @@ import (
 
 type certificate = *tls.Certificate
 
-// server holds the certificate that is served. One that the API server doesn't trust yet has to wait: the old one is
-// served until the new one has been trusted for a while.
+// server holds the certificate that is served. A new one waits until the API server has trusted it for a while. Until then the old one is
+// served.
 type server struct {
 	names  []string
 	settle time.Duration
 
 	mutex   sync.Mutex
 	current certificate
-	// next is trusted since then, and waits.
+	// next waits, and has been trusted since then.
 	next  certificate
 	since time.Time
-	// trusted says whether the API server trusts the current one.
+	// trusted is whether the API server trusts the current certificate.
 	trusted bool
 }
 
-// get is for tls.Config.GetCertificate.
+// get implements tls.Config.GetCertificate.
 func (s *server) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -36,7 +36,7 @@ func (s *server) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return s.current, nil
 }
 
-// check says what keeps the API server from calling.
+// check returns what keeps the API server from calling.
 func (s *server) check() error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -44,21 +44,21 @@ func (s *server) check() error {
 	case s.current == nil:
 		return errors.New("there is no certificate yet")
 	case !s.trusted:
-		return errors.New("the webhook configuration doesn't trust the certificate yet")
+		return errors.New("the webhook configuration does not trust the certificate yet")
 	}
 	return nil
 }
 
-// offer takes what the Secret holds (nil: nothing that can be served) and the authorities that the API server trusts. It says whether
-// another certificate is served now, and, where one waits, how long that has to be offered again.
+// offer takes the Secret's certificate (nil if unusable) and the authorities that the API server trusts. It reports whether the served
+// certificate has changed, and after how long a waiting one must be offered again.
 func (s *server) offer(offered certificate, bundle []*x509.Certificate, now time.Time) (changed bool, again time.Duration) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	trusted := func(c certificate) bool { return c != nil && trusts(bundle, c, s.names, now) }
+	trusted := func(c certificate) bool { return c != nil && isTrusted(bundle, c, s.names, now) }
 	defer func() { s.trusted = trusted(s.current) }()
 
 	switch {
-	case offered != nil && now.Before(offered.Leaf.NotBefore): // made by a clock that is ahead of the API server's
+	case offered != nil && now.Before(offered.Leaf.NotBefore): // issued by a clock ahead of the API server's
 		s.next = nil
 		return false, offered.Leaf.NotBefore.Sub(now)
 	case offered == nil || same(offered, s.current):

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestOffer proves which of two certificates is served, step by step: a new one only after the API server has trusted it
-// for a while, unless the old one is worth nothing. PEERS row 22.
+// TestOffer proves, step by step, which of two certificates is served: a new one only after the API server has trusted it for a while,
+// unless the old one is not trusted.
 func TestOffer(t *testing.T) {
 	first, second := fresh(t), fresh(t)
 	bundle := func(contents ...map[string][]byte) []*x509.Certificate {
@@ -22,7 +22,7 @@ func TestOffer(t *testing.T) {
 		name    string
 		offered map[string][]byte
 		trusted []*x509.Certificate
-		after   time.Duration // since the start
+		after   time.Duration // after the start
 		serves  map[string][]byte
 		again   time.Duration
 		ready   bool
@@ -33,20 +33,20 @@ func TestOffer(t *testing.T) {
 			{"not trusted yet", first, nil, 0, first, 0, false},
 			{"trusted", first, bundle(first), 0, first, 0, true},
 		},
-		"a certificate that isn't valid yet": {
+		"a certificate that is not valid yet": {
 			{"too early", first, bundle(first), -day - 5*time.Second, nil, 5 * time.Second, false},
 			{"in time", first, bundle(first), -day, first, 0, true},
 			{"the clock is set back", first, bundle(first), -day - time.Second, first, time.Second, false},
 		},
 		"a renewal": {
 			{"the old one", first, bundle(first), 0, first, 0, true},
-			{"the new one isn't trusted yet", second, bundle(first), 0, first, 0, true},
+			{"the new one is not trusted yet", second, bundle(first), 0, first, 0, true},
 			{"it is", second, bundle(second, first), time.Second, first, settle, true},
 			{"too short a time", second, bundle(second, first), 21 * time.Second, first, 10 * time.Second, true},
 			{"long enough", second, bundle(second, first), 31 * time.Second, second, 0, true},
 			{"the old one is forgotten", second, bundle(second), day, second, 0, true},
 		},
-		"a renewal with an authority that isn't trusted along with the old one": {
+		"a renewal with an authority that replaces the old one": {
 			{"the old one", first, bundle(first), 0, first, 0, true},
 			{"at once", second, bundle(second), 0, second, 0, true},
 		},
@@ -58,10 +58,10 @@ func TestOffer(t *testing.T) {
 		},
 		"a webhook configuration that has lost its authorities": {
 			{"the old one", first, bundle(first), 0, first, 0, true},
-			{"nobody can call", first, nil, 0, first, 0, false},
+			{"the API server cannot call", first, nil, 0, first, 0, false},
 			{"repaired", first, bundle(first), 0, first, 0, true},
 		},
-		"trust that doesn't last": {
+		"trust that does not last": {
 			{"the old one", first, bundle(first), 0, first, 0, true},
 			{"the new one is trusted", second, bundle(second, first), 0, first, settle, true},
 			{"no longer", second, bundle(first), 20 * time.Second, first, 0, true},

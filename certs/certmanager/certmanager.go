@@ -1,8 +1,8 @@
-// Package certmanager has the objects that ask cert-manager for the webhook's certificate: an authority of our own that
-// lives long, and what it signs. hack/certmanager writes them into config/certmanager.
+// Package certmanager builds the objects that make cert-manager issue the webhook's certificate: a long-lived authority of its own, and a
+// serving certificate that it signs. hack/certmanager renders them into config/certmanager.
 //
-// cert-manager may be asked for a self-signed certificate at once, as many do. But each renewal is a new authority
-// then, and calls fail until both the API server and all replicas have heard of it.
+// A self-signed serving certificate would need fewer objects. But each renewal would replace the authority, and calls would fail until the
+// API server and all replicas had noticed.
 package certmanager
 
 import (
@@ -16,15 +16,14 @@ import (
 	"github.com/taskflow/taskflow-operator/certs"
 )
 
-// The objects' names.
 const (
 	selfSigned = "taskflow-self-signed"
 	authority  = "taskflow-ca"
-	// Webhook is the Certificate that the webhook configuration's cert-manager.io/inject-ca-from names.
+	// Webhook is the Certificate in the webhook configuration's annotation cert-manager.io/inject-ca-from.
 	Webhook = "taskflow-webhook"
 )
 
-// Objects are what cert-manager is asked for.
+// Objects returns the objects for cert-manager.
 func Objects(namespace string, services []string, secret string, lifetimes certs.Lifetimes) []client.Object {
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
 	issuer := func(name string) cmmeta.IssuerReference {
@@ -51,7 +50,7 @@ func Objects(namespace string, services []string, secret string, lifetimes certs
 				SecretName:  authority,
 				Duration:    &metav1.Duration{Duration: lifetimes.Authority},
 				RenewBefore: third(lifetimes.Authority),
-				// The key stays: what it has signed is trusted under the renewed authority too.
+				// The key stays, so that certificates it signed are trusted under the renewed authority, too.
 				PrivateKey: key(cmapi.RotationPolicyNever),
 				IssuerRef:  issuer(selfSigned),
 			},
