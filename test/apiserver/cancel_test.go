@@ -20,7 +20,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// Cancel ends a Task in whatever state it is. The Pod stays (PEERS row 5).
+// Cancel ends a Task in whatever state it is. The Pod stays.
 func TestCancel(t *testing.T) {
 	cancel := func(t *testing.T, task *v1alpha1.Task) {
 		t.Helper()

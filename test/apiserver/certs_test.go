@@ -34,7 +34,7 @@ var shortLives = certs.Lifetimes{Authority: 48 * time.Second, Serving: 24 * time
 
 // TestCertificatesOfReplicas proves that several replicas keep one certificate, and that the API server can call each of them at
 // every moment: while certificates and authorities are renewed, and after somebody has deleted or damaged the Secret or the
-// webhook configuration. PEERS row 22.
+// webhook configuration.
 func TestCertificatesOfReplicas(t *testing.T) {
 	c := newCertificates(t, certs.SourceOwn, shortLives)
 	caller := c.call(t)
@@ -162,7 +162,7 @@ func TestSomebodyElsesCertificate(t *testing.T) {
 }
 
 // TestReplicasAskForTheTime proves that the certificate is valid by the clock of the API server, which is here days behind the replicas', or
-// so its answers say, and that they agree on it. PEERS row 22.
+// so its answers say, and that they agree on it.
 func TestReplicasAskForTheTime(t *testing.T) {
 	const behind = 3 * 24 * time.Hour
 	c := newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes, func(next http.RoundTripper) http.RoundTripper {

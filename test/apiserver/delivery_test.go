@@ -173,8 +173,8 @@ func upgrade(t *testing.T, node *corev1.Node, kubelet, runtime string) {
 	}
 }
 
-// A Pod that mounts the agent's image satisfies PodSecurity's level restricted (PEERS row 12), and asks for nothing more than its steps
-// do: one that is Guaranteed stays so, which the init container takes from it (PEERS row 11).
+// A Pod that mounts the agent's image satisfies PodSecurity's level restricted, and asks for nothing more than its steps
+// do: one that is Guaranteed stays so, which the init container takes from it.
 func TestAgentDeliveryKeepsClass(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "test-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},

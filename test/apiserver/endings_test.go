@@ -35,7 +35,7 @@ type outcome struct {
 
 // The endings that one node can't be made to produce. The Pod's status is written as the kubelet and the controllers of Kubernetes 1.37 do
 // (pkg/kubelet/{eviction,nodeshutdown,preemption,kubelet_pods.go}, pkg/controller/{podgc,tainteviction}, pkg/scheduler/framework/preemption).
-// In each, step a has ended, b runs, and c waits (PEERS rows 1, 2 and 15).
+// In each, step a has ended, b runs, and c waits.
 func TestEndings(t *testing.T) {
 	step := func(i int, state corev1.ContainerState) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) { pod.Status.ContainerStatuses[i].State = state }
@@ -70,7 +70,7 @@ func TestEndings(t *testing.T) {
 		then func(*testing.T, *corev1.Pod)
 		want outcome
 	}{
-		"killed, and nobody says why (PEERS row 1)": {
+		"killed, and nobody says why": {
 			status: []func(*corev1.Pod){killed},
 			want: outcome{
 				v1alpha1.TaskFailed, `StepFailed: step "b" failed with exit code 137`,
@@ -93,7 +93,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Succeeded Completed 0", "c Failed OOMKilled 137"}, "2",
 			},
 		},
-		"the runtime can't start it (PEERS row 2)": {
+		"the runtime can't start it": {
 			status: []func(*corev1.Pod){step(2, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 				ExitCode: 128, Reason: "StartError", Message: "failed to create containerd task: no such file or directory",
 				StartedAt: metav1.Unix(0, 0), FinishedAt: metav1.Now(),
@@ -113,7 +113,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed ContainerStatusUnknown 137", "c Skipped Skipped"}, "2",
 			},
 		},
-		"evicted by the kubelet (PEERS row 15)": {
+		"evicted by the kubelet": {
 			status: []func(*corev1.Pod){all(failed("Evicted", lowOnMemory), disrupted("TerminationByKubelet", lowOnMemory), killed, toldToStop)},
 			want: outcome{
 				v1alpha1.TaskFailed, "Evicted: the Pod failed: " + strings.TrimSpace(lowOnMemory),
@@ -167,7 +167,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed Preempting 143", "c Skipped Skipped"}, "2",
 			},
 		},
-		"preempted by the scheduler (PEERS row 15)": {
+		"preempted by the scheduler": {
 			status: []func(*corev1.Pod){disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod")},
 			then:   graceful,
 			want: outcome{
@@ -204,7 +204,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed PodDeleted", "c Skipped Skipped"}, "",
 			},
 		},
-		"not started, since the image has no valid name (PEERS row 2)": {
+		"not started, since the image has no valid name": {
 			status: []func(*corev1.Pod){step(1, waiting("InvalidImageName", `Failed to apply default image tag "A:b:c"`))},
 			want: outcome{
 				v1alpha1.TaskFailed, `InvalidImageName: container "b" can't start: Failed to apply default image tag "A:b:c"; the Task has failed: fix the cause, then create the Task again`,

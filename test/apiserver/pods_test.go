@@ -196,7 +196,7 @@ func TestForgedPod(t *testing.T) {
 	}
 }
 
-// A Task and a Pod that names it may be created at the same time (PEERS row 25); one whose Task is missing is refused with a sentence.
+// A Task and a Pod that names it may be created at the same time; one whose Task is missing is refused with a sentence.
 func TestTaskAndPodAtOnce(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	for i := range 20 {
@@ -214,7 +214,7 @@ func TestTaskAndPodAtOnce(t *testing.T) {
 }
 
 // What is odd or wrong is said to whoever creates the Pod; a Pod without a label, and one in a namespace of the cluster's own, is
-// none of taskflow's business (PEERS row 21).
+// none of taskflow's business.
 func TestPodsOfOthers(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	t.Run("refused", func(t *testing.T) {

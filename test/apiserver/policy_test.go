@@ -208,7 +208,7 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 }
 
 // TestUnmutatedPodsAreRefused proves that a Pod with a label of taskflow's isn't created when the webhook hasn't been at it, as when its
-// configuration was deleted; and that no other Pod has anything to do with it. PEERS row 21.
+// configuration was deleted; and that no other Pod has anything to do with it.
 func TestUnmutatedPodsAreRefused(t *testing.T) {
 	// A namespace that the webhook leaves alone: it is as if its configuration were gone.
 	const namespace, sequential = "taskflow-system", contract.SequentialLabel

@@ -69,7 +69,7 @@ func allowed(ctx context.Context, user string, groups []string, a access) (bool,
 }
 
 // TestOperatorsRights proves what the operator may do with the roles of config/, and what it may not: with a ClusterRoleBinding in all
-// namespaces, and with a RoleBinding in its place in one. PEERS row 23.
+// namespaces, and with a RoleBinding in its place in one.
 func TestOperatorsRights(t *testing.T) {
 	one, other := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "privileged")
 	err := cluster.Create(t.Context(), namespaceNamed("taskflow-system"))

@@ -31,7 +31,7 @@ import (
 )
 
 // A container that can't be started is waited for, with the reason for all to see, and for no longer than the grace; then the Pod is ended
-// too, and stays with its logs (PEERS rows 2 and 14).
+// too, and stays with its logs.
 func TestStartGrace(t *testing.T) {
 	init := func(reason, message string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
@@ -58,7 +58,7 @@ func TestStartGrace(t *testing.T) {
 		waits string
 		want  outcome
 	}{
-		"an image that can't be pulled (PEERS row 14)": {
+		"an image that can't be pulled": {
 			before: []corev1.ContainerState{ended(0), waiting("ContainerCreating", "")},
 			status: []func(*corev1.Pod){
 				step("ErrImagePull", `failed to pull image "x": not found`),
@@ -72,7 +72,7 @@ func TestStartGrace(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed ImagePullBackOff"}, "2",
 			},
 		},
-		"a ConfigMap that isn't there (PEERS row 2)": {
+		"a ConfigMap that isn't there": {
 			before: []corev1.ContainerState{ended(0), waiting("ContainerCreating", "")},
 			status: []func(*corev1.Pod){step("CreateContainerConfigError", `configmap "settings" not found`)},
 			waits:  `CreateContainerConfigError: container "b" can't start: configmap "settings" not found`,
@@ -175,7 +175,7 @@ func TestStartGraceInTime(t *testing.T) {
 }
 
 // A container that another webhook puts into the Pod is no step, wherever it is in the list: it starts at once, it may run for ever, and
-// does not keep the Task from being Complete (PEERS row 6).
+// does not keep the Task from being Complete.
 func TestInjectedContainer(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")

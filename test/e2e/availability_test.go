@@ -28,7 +28,7 @@ import (
 
 // TestNoPodIsRefusedOrUnmutated proves that while labelled Pods are created all the time, none is refused and none comes through without
 // its agent, whatever happens to the operator as long as one replica is alive. The operator has its own --shutdown-delay, not the short
-// one of the test cluster. PEERS row 22.
+// one of the test cluster.
 func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 	putBack := changeOperator(t, func(operator *corev1.Container) { operator.Args = withoutFlag(operator.Args, shutdownDelay) })
 	namespace := cluster.NewNamespace(t, "baseline")

@@ -13,7 +13,6 @@ import (
 )
 
 // The kubelet and the container runtime may be restarted while a step runs: the step goes on, each step runs once, in order
-// (PEERS row 4).
 func TestNodeComponentsAreRestarted(t *testing.T) {
 	for _, component := range []string{"kubelet", "containerd"} {
 		t.Run(component, func(t *testing.T) {

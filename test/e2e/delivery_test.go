@@ -17,7 +17,6 @@ import (
 )
 
 // Where the agent's image can't be pulled, the Task says so of either delivery, blames no step, and fails when the grace is over
-// (PEERS row 14).
 func TestAgentCannotBePulled(t *testing.T) {
 	changeOperator(t, func(operator *corev1.Container) {
 		setFlag(operator, "--agent-image", "nobody/has-this-agent:1")

@@ -35,7 +35,7 @@ const beginLimit = 30 * time.Second
 const lostByKubelet = "The container could not be located when the pod was terminated"
 
 // Every way in which a step can end badly on one node: what the Task and the step say, that no later command runs, and that
-// it is said soon (PEERS rows 1, 2, 17 and 18).
+// it is said soon.
 func TestEndings(t *testing.T) {
 	t.Parallel()
 	type ending struct {
@@ -98,7 +98,7 @@ func TestEndings(t *testing.T) {
 			want:    ending{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepFailed, "InvalidImageName", none},
 			message: `container "ends" can't start`,
 		},
-		"image that can't be pulled": { // PEERS row 14
+		"image that can't be pulled": {
 			step:    corev1.Container{Name: "ends", Image: "nobody/has-this:1", Command: []string{"true"}},
 			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
 			message: `container "ends" can't start`,
@@ -134,7 +134,7 @@ func TestEndings(t *testing.T) {
 			want: ending{v1alpha1.TaskFailed, "DeadlineExceeded", v1alpha1.StepFailed, "DeadlineExceeded", 143},
 			slow: true,
 		},
-		"cancelled": { // PEERS row 5
+		"cancelled": {
 			step:      harness.Shell("ends", "echo at work; sleep 1000"),
 			meanwhile: cancelTask,
 			want:      ending{v1alpha1.TaskCancelled, v1alpha1.ReasonCancelled, v1alpha1.StepFailed, "Cancelled", 143},
@@ -158,7 +158,7 @@ func TestEndings(t *testing.T) {
 			message: "was deleted: Eviction API: evicting",
 			podGoes: true,
 		},
-		"evicted by the kubelet": { // PEERS row 15
+		"evicted by the kubelet": {
 			step: harness.Shell("ends", "head -c 20000000 /dev/zero >/tmp/too-much; sleep 1000"),
 			edit: func(task *v1alpha1.Task) { // more than the copy of the agent takes, which counts, too
 				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("8Mi")}
@@ -166,7 +166,7 @@ func TestEndings(t *testing.T) {
 			want:    ending{v1alpha1.TaskFailed, "Evicted", v1alpha1.StepFailed, "Evicted", 143},
 			message: "the Pod failed: Pod ephemeral local storage usage exceeds the total limit of containers 8Mi",
 		},
-		"preempted by another Pod": { // PEERS row 15
+		"preempted by another Pod": {
 			step: harness.Shell("ends", "sleep 1000"),
 			edit: func(task *v1alpha1.Task) {
 				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{slot: resource.MustParse("1")}
@@ -272,7 +272,7 @@ func TestEndings(t *testing.T) {
 }
 
 // A step that is told to stop along with its Pod, and ends well, doesn't release the next one, which is told later since it has a hook to
-// run before. And the Task is not complete, though its last step ends with 0 when it is told to stop (PEERS row 15).
+// run before. And the Task is not complete, though its last step ends with 0 when it is told to stop.
 func TestStoppedStepReleasesNobody(t *testing.T) {
 	t.Parallel()
 	hold := &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}}

@@ -25,7 +25,7 @@ import (
 )
 
 // A script runs with the interpreter of its first line, or /bin/sh, with the step's args, as it was written: the kubelet expands
-// nothing in it (PEERS row 16).
+// nothing in it.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ script, want string }{
@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// onError: Continue goes on after a failure, and says so; retries run the command again in the same container (PEERS row 26).
+// onError: Continue goes on after a failure, and says so; retries run the command again in the same container.
 func TestContinueAndRetries(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
@@ -121,7 +121,6 @@ func TestBackoffLimit(t *testing.T) {
 }
 
 // Sidecars are there before the first step, past their startupProbe, and are ended after the last; how they end is no matter
-// (PEERS row 6).
 func TestSidecars(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
@@ -151,7 +150,7 @@ func TestSidecars(t *testing.T) {
 	})
 }
 
-// Probes of a step count from its release: this one fails while the step waits, and would have killed it (PEERS row 28).
+// Probes of a step count from its release: this one fails while the step waits, and would have killed it.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	probe := &corev1.Probe{
@@ -238,7 +237,7 @@ func TestTTL(t *testing.T) {
 }
 
 // A command behind the agent finds what it would find without it: arguments, environment, directory, user, groups, umask, open
-// files, limits, standard input and terminal (PEERS row 16).
+// files, limits, standard input and terminal.
 func TestTransparency(t *testing.T) {
 	t.Parallel()
 	const report = `

@@ -26,7 +26,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// A Pod's steps hand over to each other: with the operator away they all run, in order (PEERS row 3). Those of a Pod that asks for the
+// A Pod's steps hand over to each other: with the operator away they all run, in order. Those of a Pod that asks for the
 // controller wait until it is back.
 func TestStepsRunWithoutTheOperator(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -139,7 +139,7 @@ func stopOperator(t *testing.T) (start func()) {
 	}
 }
 
-// PEERS row 13. No step can make up the end of another, release a later one or change the agent: all but its own directory is
+// No step can make up the end of another, release a later one or change the agent: all but its own directory is
 // read-only, for root too.
 func TestStepsCannotForgeTheOrder(t *testing.T) {
 	t.Parallel()
@@ -166,7 +166,7 @@ echo tried; sleep 1`
 	}
 }
 
-// PEERS row 4. A container that is started again after its step has ended doesn't run the command again, and its step has ended as
+// A container that is started again after its step has ended doesn't run the command again, and its step has ended as
 // it had. Here it is the step's command that leaves the record, since the agent's own time between the record and its end is too short
 // to kill it in.
 func TestEndedStepIsNotRunAgain(t *testing.T) {

@@ -37,7 +37,7 @@ const (
 )
 
 // A step without a command runs what the same container runs without taskflow, word for word, whatever its image's configuration and
-// its args are (PEERS rows 10 and 16).
+// its args are.
 func TestImageCommands(t *testing.T) {
 	t.Parallel()
 	const longestArgument = 128<<10 - 1 // MAX_ARG_STRLEN, execve(2), without the zero at its end

@@ -34,7 +34,7 @@ import (
 // TestInstallAndRemove proves that each variant installs with the documented command, runs the sample Task, survives the loss of its Pods, and
 // goes without a trace, also where it is for some namespaces alone and has run a Task there; that Tasks stay unless told otherwise; that cert-manager's real
 // controllers renew the certificate without one call that fails; and that whoever kept the certificate in the variant before lets go
-// of it. PEERS row 22.
+// of it.
 func TestInstallAndRemove(t *testing.T) {
 	needCertManager(t)
 	wait.For(t, "the operator to be available", rolledOut)

@@ -206,7 +206,7 @@ func TestJobLifecycle(t *testing.T) {
 	})
 }
 
-// A Job may name a Task that is not there yet: it goes on trying, and runs when the Task is created (PEERS row 25).
+// A Job may name a Task that is not there yet: it goes on trying, and runs when the Task is created.
 func TestJobBeforeItsTask(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")

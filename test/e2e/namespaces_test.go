@@ -26,7 +26,7 @@ import (
 
 // TestSomeNamespaces proves that taskflow can be installed for some namespaces alone: there all is as ever; elsewhere it may read and
 // write nothing, a Task or a labelled Pod is refused and neither waits for ever nor runs all at once, and another Pod is none of its
-// business. Installed for all again, it is as it was. A namespace that isn't there is found before anything changes. PEERS rows 21 and 23.
+// business. Installed for all again, it is as it was. A namespace that isn't there is found before anything changes.
 func TestSomeNamespaces(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	flags := operatorFlags(t)

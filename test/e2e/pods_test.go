@@ -85,7 +85,7 @@ func TestHelper(t *testing.T) {
 }
 
 // Odd but valid Pods run as they would without taskflow: with other ways to share the node, other users, read-only file systems and
-// mounts at taskflow's paths, whichever way the agent is delivered (PEERS row 27).
+// mounts at taskflow's paths, whichever way the agent is delivered.
 func TestOddPods(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -190,7 +190,7 @@ var _ rest.WarningHandler = (*warnings)(nil)
 func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = append(*w, text) }
 
 // While the operator is away, a Pod without a label is created at once, and one with a label is refused by the API server, which says what is
-// down (PEERS row 21). It can't run beside other tests.
+// down. It can't run beside other tests.
 func TestWebhookDown(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "baseline")
 	start := stopOperator(t)

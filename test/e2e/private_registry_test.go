@@ -33,7 +33,7 @@ import (
 )
 
 // An image in a private registry needs its pull secret for its command, as it does for its layers: of the Pod, or of the
-// ServiceAccount, and the right one of several (PEERS row 7); whether the registry wants the password itself or a token. Without one, the
+// ServiceAccount, and the right one of several; whether the registry wants the password itself or a token. Without one, the
 // Task waits and says what helps. It is never one of another namespace, nor does the registry lead anywhere that isn't one. No password
 // and no token gets into the operator's log or into an event, whatever the registry says.
 func TestPrivateRegistry(t *testing.T) {

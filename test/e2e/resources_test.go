@@ -25,7 +25,7 @@ import (
 
 // TestQuota proves that what taskflow adds to a Pod is no obstacle where a ResourceQuota asks for requests and limits and a LimitRange
 // bounds them; that the requests of the steps are summed; and that those of the Pod are the way to ask for the most that one step needs.
-// They count for the quota, and on the node. PEERS rows 11 and 12.
+// They count for the quota, and on the node.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	list := func(cpu, memory string) corev1.ResourceList {

@@ -91,7 +91,7 @@ func TestREADMETask(t *testing.T) {
 }
 
 // What the operator adds to a Pod is no obstacle in a namespace with PodSecurity restricted: where the user's own containers
-// may run, so may the Task, also those from an image that has nothing but a program (PEERS row 12).
+// may run, so may the Task, also those from an image that has nothing but a program.
 func TestRestrictedNamespace(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "restricted")
