@@ -13,8 +13,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// TestAttempts proves that a failed Pod is followed by another as often as it may be, after pauses that double up to six minutes; and what
-// the status says meanwhile.
+// TestAttempts proves that new Pods follow failed ones up to backoffLimit, after pauses that double up to six minutes, and what the status says
+// meanwhile.
 func TestAttempts(t *testing.T) {
 	retry := func(at time.Time) bring {
 		return asked(func(spec *v1alpha1.TaskSpec) { spec.BackoffLimit = 8 }, func(n *next) {
@@ -48,8 +48,8 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// TestNextAttemptWaits proves that the Pod of the next attempt isn't created while the failed one may still run something, and that the
-// Task says what it waits for.
+// TestNextAttemptWaits proves that the next Pod is not created while containers of the failed one may run, and that the Task says what it waits
+// for.
 func TestNextAttemptWaits(t *testing.T) {
 	retrying := func(task *v1alpha1.Task) {
 		task.Spec.BackoffLimit = 1

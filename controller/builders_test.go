@@ -15,7 +15,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// The times of the tests: the Pod is created, its steps start and end, and somebody looks.
+// The times of the tests: the Pod is created, its steps start and end, and the controller looks.
 var (
 	created  = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
 	started  = created.Add(2 * time.Second)
@@ -26,7 +26,7 @@ var (
 // edit changes a Pod.
 type edit = func(*corev1.Pod)
 
-// newTask is a Task with the containers as its steps.
+// newTask returns a Task with the containers as its steps.
 func newTask(steps ...corev1.Container) *v1alpha1.Task {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", UID: "task"}}
 	for _, step := range steps {
@@ -35,7 +35,7 @@ func newTask(steps ...corev1.Container) *v1alpha1.Task {
 	return task
 }
 
-// sequential is a Pod of a Task, with the steps a, b and c, as the webhook leaves it: the first step is released.
+// sequential returns a gated Pod with the steps a, b and c, of which the first is released.
 func sequential(edits ...edit) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -60,24 +60,24 @@ func annotated(key, value string) edit {
 
 func order(value string) edit { return annotated(contract.OrderAnnotation, value) }
 
-// byAnnotation is a Pod whose agents don't release each other's steps.
+// byAnnotation makes the annotation alone release steps: the agents do not hand over.
 func byAnnotation(pod *corev1.Pod) {
 	annotated(contract.HandoffAnnotation, contract.HandoffController)(pod)
 }
 
-// mayFail is a Pod that goes on when the step has failed.
+// mayFail makes the sequence go on when the step has failed.
 func mayFail(step string) edit {
 	return annotated(contract.OptionsAnnotation, contract.Options{step: {ContinueOnError: true}}.Marshal())
 }
 
-// mountsAgent is a Pod whose agent is delivered as an image volume.
+// mountsAgent delivers the agent as an image volume.
 func mountsAgent(pod *corev1.Pod) {
 	pod.Spec.Volumes = []corev1.Volume{{Name: contract.BinVolume, VolumeSource: corev1.VolumeSource{
 		Image: &corev1.ImageVolumeSource{Reference: "taskflow/agent:1"},
 	}}}
 }
 
-// ofImage is a container of that image.
+// ofImage sets the image of a container.
 func ofImage(container corev1.ContainerStatus, image string) corev1.ContainerStatus {
 	container.Image = image
 	return container
@@ -97,7 +97,7 @@ func phase(phase corev1.PodPhase) edit {
 	return func(pod *corev1.Pod) { pod.Status.Phase = phase }
 }
 
-// deleted is a Pod that somebody has deleted just now, and whose containers have a grace period left.
+// deleted marks the Pod as just deleted, with a grace period left for its containers.
 func deleted(pod *corev1.Pod) {
 	pod.DeletionTimestamp = &metav1.Time{Time: lookedAt.Add(30 * time.Second)}
 }
@@ -119,7 +119,7 @@ func waiting(name, reason, message string) corev1.ContainerStatus {
 	}}
 }
 
-// exited is a container that has ended, and left a termination message.
+// exited returns a container that has ended, and left a termination message.
 func exited(name string, code int32, reason, message string) corev1.ContainerStatus {
 	return corev1.ContainerStatus{Name: name, State: corev1.ContainerState{
 		Terminated: &corev1.ContainerStateTerminated{
@@ -135,12 +135,12 @@ func failedWith(name string, code int32) corev1.ContainerStatus {
 	return exited(name, code, "Error", "")
 }
 
-// skipped is a container whose agent has never run the command.
+// skipped returns a container whose agent never ran the command.
 func skipped(name string) corev1.ContainerStatus {
 	return exited(name, 0, "Completed", contract.Record{FinishedAt: ended, Reason: contract.ReasonSkipped, Message: "halted"}.Marshal())
 }
 
-// states is the steps' states in one line.
+// states returns the steps' states in one line.
 func states(steps []v1alpha1.StepStatus) string {
 	var all []string
 	for _, step := range steps {
@@ -149,7 +149,7 @@ func states(steps []v1alpha1.StepStatus) string {
 	return strings.Join(all, " ")
 }
 
-// randomPod has up to six steps in any state, also in such as no kubelet would report.
+// randomPod returns a Pod with up to six steps in any states, also in states that no kubelet would report.
 func randomPod(t *testing.T, random *rand.Rand) *corev1.Pod {
 	t.Helper()
 	var names []string
@@ -174,7 +174,7 @@ func randomPod(t *testing.T, random *rand.Rand) *corev1.Pod {
 		restartPolicy(pick(random, corev1.RestartPolicyNever, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure)),
 	)
 	if random.IntN(8) == 0 {
-		halt("somebody's reason")(pod)
+		halt("a user's reason")(pod)
 	}
 	if random.IntN(8) == 0 {
 		deleted(pod)

@@ -17,7 +17,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// TestStripPodKeepsWhatIsRead proves that a Pod from the cache tells the controllers the same as the Pod itself, in whatever state it is.
+// TestStripPodKeepsWhatIsRead proves that the controllers decide the same about a Pod from the cache as about the Pod itself, in any state.
 func TestStripPodKeepsWhatIsRead(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for number := range 2000 {
@@ -42,7 +42,7 @@ func TestStripPodKeepsWhatIsRead(t *testing.T) {
 	}
 }
 
-// TestStripPod proves what is kept of a Pod, and that all that grows with it is not.
+// TestStripPod proves what is kept of a Pod, and that nothing is that grows with the Pod.
 func TestStripPod(t *testing.T) {
 	meta := metav1.ObjectMeta{
 		Name:              "example",
@@ -101,13 +101,13 @@ func TestStripPod(t *testing.T) {
 	if diff := cmp.Diff(before, pod); diff != "" {
 		t.Errorf("stripPod changed its Pod (-before +after):\n%s", diff)
 	}
-	// The cache may hand it a Pod that has been through it.
+	// The cache may pass it a stripped Pod.
 	if diff := cmp.Diff(got, strip(t, got)); diff != "" {
 		t.Errorf("stripPod of what is stripped (-once +twice):\n%s", diff)
 	}
 }
 
-// TestStripPodLeavesTombstones proves that what isn't a Pod comes through: the cache hands on a marker where it missed a deletion.
+// TestStripPodLeavesTombstones proves that other objects pass unchanged: the cache passes a tombstone if it missed a deletion.
 func TestStripPodLeavesTombstones(t *testing.T) {
 	tombstone := cache.DeletedFinalStateUnknown{Key: "default/example"}
 	got, err := stripPod(tombstone)
@@ -153,14 +153,14 @@ func TestCacheOptions(t *testing.T) {
 	t.Error("the cache has no options for Pods")
 }
 
-// TestStripTaskKeepsWhatIsRead proves that the status of a Task from the cache follows its Pod as that of the Task itself does, whatever becomes of
-// the Pod.
+// TestStripTaskKeepsWhatIsRead proves that the controller decides the same about a Task from the cache as about the Task itself, whether or not
+// the Pod exists.
 func TestStripTaskKeepsWhatIsRead(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	stripped := 0
 	for number := range 2000 {
 		before, after := randomPod(t, random), randomPod(t, random)
-		if random.IntN(4) > 0 { // else somebody has changed the annotation
+		if random.IntN(4) > 0 { // else a user has changed the annotation
 			after.Annotations[contract.StepsAnnotation] = before.Annotations[contract.StepsAnnotation]
 		}
 		task := newTask()
@@ -197,7 +197,7 @@ func TestStripTaskKeepsWhatIsRead(t *testing.T) {
 	}
 }
 
-// TestStripTask proves what of a Task isn't kept, and that the rest is.
+// TestStripTask proves what is dropped of a Task, and that the rest is kept.
 func TestStripTask(t *testing.T) {
 	whole := newTask(corev1.Container{Name: "a"}, corev1.Container{Name: "b"})
 	whole.Spec.Template, whole.Spec.Sidecars = &v1alpha1.PodTemplate{}, []corev1.Container{{Name: "c"}}

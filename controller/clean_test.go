@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestClean proves what becomes of a text from outside.
+// TestClean proves what remains of a text from outside.
 func TestClean(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"plain":                     {`step "a" failed: exit 3`, `step "a" failed: exit 3`},
@@ -71,7 +71,7 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-// TestCleanReason proves which reasons are taken over: words that a condition may have.
+// TestCleanReason proves which reasons are kept: those that the API allows for a condition.
 func TestCleanReason(t *testing.T) {
 	for reason, want := range map[string]string{
 		"Evicted": "Evicted", "OOMKilled": "OOMKilled", "a_b,c:d": "a_b,c:d", "": "Other", "two words": "Other", "1st": "Other",

@@ -13,8 +13,8 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// TestDeadline proves that spec.timeout counts from the Task's start in each state that a Task may be in, over all attempts, and that the Pod is
-// told before the Task fails. The Task started at 12:00:00, and it is 12:03:00.
+// TestDeadline proves that spec.timeout counts from the Task's start in each state of a Task and over all attempts, and that the Pod is told
+// before the Task fails. The Task started at 12:00:00, and it is 12:03:00.
 func TestDeadline(t *testing.T) {
 	const over, notOver = 2 * time.Minute, 4 * time.Minute
 	known := func(task *v1alpha1.Task) {
@@ -115,8 +115,8 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestStartTime proves when a Task starts: when it is seen for the first time, and anew when it is resumed; and that its Pod has the rest of
-// the time.
+// TestStartTime proves that a Task starts when the controller first sees it, that a resumed Task starts again, and that the Pod has the time
+// that is left.
 func TestStartTime(t *testing.T) {
 	task := exampleTask(func(task *v1alpha1.Task) {
 		task.Spec.Suspend, task.Spec.Timeout = true, &metav1.Duration{Duration: time.Minute}
@@ -158,8 +158,8 @@ func TestStartTime(t *testing.T) {
 	}
 }
 
-// TestTimedOutNamesCause proves that a Task whose spec.timeout ended before a step began says what it waited for, also after its Pod was ended, within the
-// bound of an event; and that one whose step ran doesn't.
+// TestTimedOutNamesCause proves that a Task that timed out before a step began says what it waited for, also after its Pod was ended, and within
+// the bound of an event. A Task whose step ran does not.
 func TestTimedOutNamesCause(t *testing.T) {
 	const message = "the Task took longer than spec.timeout, which is 2m0s"
 	noNode := func(n *next) {

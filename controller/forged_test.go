@@ -23,13 +23,13 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// forged is a step's own record of its end.
+// forged returns a record that the command of a step wrote.
 func forged(startedAt, finishedAt, rest string) string {
 	return `{"taskflow":{"finishedAt":"` + finishedAt + `","exitCode":0,"startedAt":"` + startedAt + `"` + rest + `}}`
 }
 
-// TestRecordIsWithinTheKubeletsTimes proves that the times of a record count only within those of its container, or, if that was started
-// again, of its Pod, and its number of retries only as far as a Task may ask for; and that no step ends before it starts.
+// TestRecordIsWithinTheKubeletsTimes proves that the times of a record count only within the times of its container, or of its Pod if the
+// container was restarted; that its retries count up to the bound of the API; and that no step ends before it starts.
 func TestRecordIsWithinTheKubeletsTimes(t *testing.T) {
 	const first, last = "12:00:00", "12:01:05" // of the container
 	again := func(container corev1.ContainerStatus) corev1.ContainerStatus {
@@ -53,7 +53,7 @@ func TestRecordIsWithinTheKubeletsTimes(t *testing.T) {
 		"a moment too early":             {forged("2026-03-01T11:59:59.999Z", "2026-03-01T12:00:01Z", ""), false, first, "12:00:01", 0},
 		"reversed":                       {forged("2026-03-01T12:00:09Z", "2026-03-01T12:00:02Z", ""), false, "12:00:09", "12:00:09", 0},
 		"below 0 retries":                {forged("2026-03-01T12:00:02Z", "2026-03-01T12:00:09Z", `,"retries":-5`), false, "12:00:02", "12:00:09", 0},
-		"retries that nobody asked for":  {forged("2026-03-01T12:00:02Z", "2026-03-01T12:00:09Z", `,"retries":2147483647`), false, "12:00:02", "12:00:09", 100},
+		"more retries than allowed":      {forged("2026-03-01T12:00:02Z", "2026-03-01T12:00:09Z", `,"retries":2147483647`), false, "12:00:02", "12:00:09", 100},
 		"before the container restarted": {forged("2026-03-01T12:00:02Z", "2026-03-01T12:00:09Z", ""), true, "12:00:02", "12:00:09", 0},
 		"before a restarted Pod":         {forged("2001-01-01T00:00:00Z", "2001-01-01T00:00:01Z", ""), true, last, last, 0},
 	}
@@ -75,7 +75,7 @@ func TestRecordIsWithinTheKubeletsTimes(t *testing.T) {
 	}
 }
 
-// TestTTLCountsByOurClock proves that a Task lives for its ttl from when the controllers saw its end, whatever the clocks of nodes say.
+// TestTTLCountsByOurClock proves that ttlSecondsAfterFinished counts from when the controller saw the end, regardless of the nodes' clocks.
 func TestTTLCountsByOurClock(t *testing.T) {
 	for name, completed := range map[string]time.Time{"in time": ended, "in 2001": time.Unix(1e9, 0), "in 2999": time.Unix(32e9, 0)} {
 		t.Run(name, func(t *testing.T) {
@@ -101,8 +101,7 @@ func TestTTLCountsByOurClock(t *testing.T) {
 	}
 }
 
-// TestTextsAreCleaned proves that whatever is said by a step, a kubelet, a scheduler or a registry gets into a status, a halt and events only
-// as short, clean text.
+// TestTextsAreCleaned proves that texts from a step, a kubelet, a scheduler or a registry are short and clean in a status, a halt and events.
 func TestTextsAreCleaned(t *testing.T) {
 	nasty := "\x1b[31mno\r\n\x00such " + strings.Repeat("A", 40_000)
 	scheduled := func(pod *corev1.Pod) {
@@ -166,7 +165,7 @@ func TestTextsAreCleaned(t *testing.T) {
 	}
 }
 
-// TestRefusedStatus proves that a status that the API server refuses is told in an event, once, and in a metric, and isn't tried again at once.
+// TestRefusedStatus proves that a status which the API server rejects is reported in one event and a metric, and is not retried at once.
 func TestRefusedStatus(t *testing.T) {
 	refusal := apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "Task"}, "example", field.ErrorList{field.Invalid(field.NewPath("status", "steps"), nil, "too long")})
 	for name, err := range map[string]error{

@@ -18,45 +18,44 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// FuzzStory proves what must hold whatever happens, in whatever order: nothing panics, and story's promises.
+// FuzzStory proves what must hold for any events in any order: there is no panic, and story's promises hold.
 // Run it for longer with: go test ./controller -run '^$' -fuzz FuzzStory
 func FuzzStory(f *testing.F) {
 	for _, seed := range [][]byte{
 		{},
 		// Three steps, one after another, to the end.
-		{2, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 1, isRunning, aContainer, 2, isRunning, aContainer, 0, endedWell0, aContainer, 1, endedWell0, aContainer, 2, endedWell0, aPhase, 2},
+		{2, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 1, isRunning, aContainer, 2, isRunning, aContainer, 0, succeeded0, aContainer, 1, succeeded0, aContainer, 2, succeeded0, aPhase, 2},
 		// Two steps; the first fails, the second is skipped; and again with another attempt, and with onError Continue.
 		{1, 0, 0, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, wasSkipped, aPhase, 3},
 		{1, 0, 0, 1, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, wasSkipped, aPhase, 3, aContainer, 0, failedWith1, aPhase, 3},
-		{1, 1, 0, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, endedWell0, aPhase, 3},
-		{1, 3, 0, 0, aPhase, 1, aContainer, 0, wasToldToStop, aContainer, 1, failedWith1, aPhase, 3},
+		{1, 1, 0, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, succeeded0, aPhase, 3},
+		{1, 3, 0, 0, aPhase, 1, aContainer, 0, wasTerminated, aContainer, 1, failedWith1, aPhase, 3},
 		// OnFailure: a step is started again, and the Pod runs out of time.
-		{1, 0, 1, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 0, isStuck, aContainer, 0, isRunning, aContainer, 0, endedWell0, aReason, 2, aPhase, 3},
+		{1, 0, 1, 0, aPhase, 1, aContainer, 0, failedWith1, aContainer, 0, isStuck, aContainer, 0, isRunning, aContainer, 0, succeeded0, aReason, 2, aPhase, 3},
 		// Evicted, in two writes.
-		{1, 0, 0, 0, aPhase, 1, aContainer, 0, wasKilled137, aContainer, 1, wasToldToStop, aReason, 1, aPhase, 3},
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, wasKilled137, aContainer, 1, wasTerminated, aReason, 1, aPhase, 3},
 		// Preempted; deleted; gone.
 		{1, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aCondition, 2, aDeletion, aContainer, 0, wasKilled137, theEnd},
 		// Cancelled: while no node takes the Pod, while a step runs, between two steps.
 		{1, 0, 0, 0, aCondition, 0, aCancel},
 		{1, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 1, isRunning, aCancel, aContainer, 0, wasCancelled, aContainer, 1, wasSkipped, aPhase, 3},
-		{1, 0, 0, 0, aPhase, 1, aContainer, 0, endedWell0, aCancel, aContainer, 1, wasSkipped, aPhase, 2},
-		// Containers that can't start, until nobody waits any more.
+		{1, 0, 0, 0, aPhase, 1, aContainer, 0, succeeded0, aCancel, aContainer, 1, wasSkipped, aPhase, 2},
+		// Containers that can't start, until the start grace period is over.
 		{1, 0, 0, 0, aContainer, 0, isStuck, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aPhase, 3},
 		{1, 0, 0, 2, anInit, isStuck, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aContainer, 0, hasBadName, aPhase, 3},
-		// Killed for its memory while it waited; a record that the kubelet's exit code contradicts; what is no step runs on.
-		{2, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 2, ranOutOfMemory, aContainer, 0, endedWell0, aPhase, 3},
-		{0, 0, 0, 0, aStranger, isRunning, aContainer, 0, endedWell0, aStranger, failedWith1, aPhase, 3},
-		// What somebody else writes.
-		{2, 0, 0, 0, somebody, 0, somebody, 1, aPhase, 1, aContainer, 0, isRunning, somebody, 2, aContainer, 0, endedWell0, somebody, 4, aPhase, 2},
-		{2, 0, 0, 0, somebody, 3, aPhase, 1},
+		// Killed for its memory while it waited; a record that the kubelet's exit code contradicts; a helper runs on.
+		{2, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 2, ranOutOfMemory, aContainer, 0, succeeded0, aPhase, 3},
+		{0, 0, 0, 0, aHelper, isRunning, aContainer, 0, succeeded0, aHelper, failedWith1, aPhase, 3},
+		// What a user writes.
+		{2, 0, 0, 0, aUser, 0, aUser, 1, aPhase, 1, aContainer, 0, isRunning, aUser, 2, aContainer, 0, succeeded0, aUser, 4, aPhase, 2},
+		{2, 0, 0, 0, aUser, 3, aPhase, 1},
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, bytes []byte) { story(t, bytes) })
 }
 
-// TestRandomStories is FuzzStory for as many stories as there is time for in every test run. Their seed is fixed: one that fails does so
-// every time.
+// TestRandomStories is FuzzStory for as many stories as a test run has time for. Their seed is fixed, so that a failure is repeated.
 func TestRandomStories(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 11))
 	ends := map[v1alpha1.TaskPhase]int{}
@@ -77,9 +76,9 @@ func TestRandomStories(t *testing.T) {
 	}
 }
 
-// story plays a story, with both controllers looking after each event, and returns the Task's status at its end. Its promises:
-//   - the order never decreases, and after a halt it follows only to steps that have ended; a halt stays as it is;
-//   - a step is released only when each one before it has ended well, or has failed by itself and may (onError: Continue);
+// story plays a story, in which both controllers reconcile after each event, and returns the Task's status at its end. Its promises:
+//   - the order never decreases, and after a halt it follows only to steps that have ended; a halt never changes;
+//   - a step is released only when each one before it has succeeded, or has failed by itself and may (onError: Continue);
 //   - a Pod that has ended, or is gone, leaves its Task in a final state, or with another attempt, of which there are no more than asked for;
 //   - a Task is Complete only when all of its steps are past, and then always; in a final state no step waits or runs;
 //   - what was written once is not written again.
@@ -155,7 +154,7 @@ func write(t *testing.T, pod *corev1.Pod, want observation) {
 	for i := max(before, 1); i < want.order; i++ {
 		for _, name := range steps[:i] {
 			if !isPast(pod, name) {
-				t.Errorf("step %q is released, and %q, which comes before it, has not ended well", steps[i], name)
+				t.Errorf("step %q is released, and %q, which comes before it, is not done", steps[i], name)
 			}
 		}
 	}
@@ -168,11 +167,10 @@ func write(t *testing.T, pod *corev1.Pod, want observation) {
 	}
 }
 
-// isPast says whether the sequence may go on after a step: it ran and ended with 0, or it failed by itself and may. It reads the Pod in
-// its own way.
+// isPast reports whether the sequence may go on after a step: it succeeded, or it failed by itself and may. It reads the Pod in its own way.
 func isPast(pod *corev1.Pod, name string) bool {
 	var options map[string]struct{ ContinueOnError bool }
-	_ = json.Unmarshal([]byte(pod.Annotations["taskflow.practice.com/options"]), &options) // as if there were none
+	_ = json.Unmarshal([]byte(pod.Annotations["taskflow.practice.com/options"]), &options) // invalid options count as none
 	for _, status := range pod.Status.ContainerStatuses {
 		end := status.State.Terminated
 		if status.Name != name || end == nil {
@@ -181,32 +179,32 @@ func isPast(pod *corev1.Pod, name string) bool {
 		var message struct {
 			Taskflow struct{ FinishedAt, Reason string }
 		}
-		_ = json.Unmarshal([]byte(end.Message), &message) // a message of the user's is no record
+		_ = json.Unmarshal([]byte(end.Message), &message) // a message of the command is no record
 		recorded, reason := message.Taskflow.FinishedAt != "", message.Taskflow.Reason
 		if !recorded {
 			reason = ""
 		}
 		if end.ExitCode == 0 {
-			// Without a halt nobody has skipped it, whatever it says; nor if a later step was released.
+			// Without a halt, or if a later step was released, it was not skipped, regardless of its record.
 			order, _ := strconv.Atoi(pod.Annotations["taskflow.practice.com/order"])
 			number := 1 + slices.Index(strings.Split(pod.Annotations["taskflow.practice.com/steps"], ","), name)
 			return reason != "Skipped" || pod.Annotations["taskflow.practice.com/halt"] == "" || order > number
 		}
-		stopped := slices.Contains([]string{"Cancelled", "Terminated", "Stopped", "HaltMissing"}, reason) ||
+		interrupted := slices.Contains([]string{"Cancelled", "Terminated", "Stopped", "HaltMissing"}, reason) ||
 			!recorded && isEnded(pod) && end.Reason == "Error" && (end.ExitCode == 137 || end.ExitCode == 143)
-		return options[name].ContinueOnError && !stopped
+		return options[name].ContinueOnError && !interrupted
 	}
 	return false
 }
 
-// isEnded says whether the Pod doesn't end by itself.
+// isEnded reports whether the Pod is being ended from outside.
 func isEnded(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Reason != "" || slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue
 	})
 }
 
-// wasInterrupted says whether the last step was told to stop, by whoever ends the Pod: it may have ended well, and hasn't done its work.
+// wasInterrupted reports whether the last step was told to stop because its Pod is being ended: it is not done, even with exit code 0.
 func wasInterrupted(pod *corev1.Pod, last string) bool {
 	return isEnded(pod) && slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 		return c.Name == last && c.State.Terminated != nil && strings.Contains(c.State.Terminated.Message, `"reason":"Stopped"`)
@@ -229,11 +227,6 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 	}
 	retries := len(n.Attempts) > len(task.Status.Attempts)
 	task.Status = n.TaskStatus
-	for i := range task.Status.Conditions {
-		if changed := &task.Status.Conditions[i].LastTransitionTime; changed.After(now) {
-			changed.Time = now // conditions have the wall's clock
-		}
-	}
 	if retries || finished(&task.Status) {
 		return // the Pod is not looked at again
 	}

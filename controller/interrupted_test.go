@@ -12,8 +12,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestMirrorWaitsForThePodsReason proves that a Pod whose containers were all killed is not judged before the kubelet has said what became
-// of it, and that nothing else is waited for.
+// TestMirrorWaitsForThePodsReason proves that a Pod whose containers were all killed is not judged before the kubelet has reported why, and that
+// other Pods are.
 func TestMirrorWaitsForThePodsReason(t *testing.T) {
 	killed := containers(succeeded("a"), exited("b", 137, "Error", ""), exited("c", 143, "Error", ""))
 	before := mirrored(order("2"), containers(succeeded("a"), running("b"), running("c")))
@@ -22,13 +22,13 @@ func TestMirrorWaitsForThePodsReason(t *testing.T) {
 		want bool
 	}{
 		"all are killed":                    {mirrored(order("2"), killed), true},
-		"one of them ended well":            {mirrored(order("2"), containers(succeeded("a"), succeeded("b"), exited("c", 143, "Error", ""))), true},
+		"one of them succeeded":             {mirrored(order("2"), containers(succeeded("a"), succeeded("b"), exited("c", 143, "Error", ""))), true},
 		"one failed by itself":              {mirrored(order("2"), containers(succeeded("a"), failedWith("b", 1), succeeded("c"))), false},
 		"one was killed for its memory":     {mirrored(order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), succeeded("c"))), false},
 		"one was killed, and others run":    {mirrored(order("2"), containers(succeeded("a"), exited("b", 137, "Error", ""), running("c"))), false},
 		"a sidecar runs":                    {mirrored(order("2"), killed, func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = []corev1.ContainerStatus{running("proxy")} }), false},
 		"the kubelet has said it":           {mirrored(order("2"), killed, phase(corev1.PodFailed)), false},
-		"somebody has deleted the Pod":      {mirrored(order("2"), killed, deleted), false},
+		"the Pod is being deleted":          {mirrored(order("2"), killed, deleted), false},
 		"the kubelet will start them again": {mirrored(order("2"), killed, restartPolicy(corev1.RestartPolicyOnFailure)), false},
 		"the Task is cancelled":             {func(n *next) { n.task = n.task.DeepCopy(); n.task.Spec.Cancel = true; mirrored(order("2"), killed)(n) }, false},
 	}
@@ -42,7 +42,7 @@ func TestMirrorWaitsForThePodsReason(t *testing.T) {
 	}
 }
 
-// TestIsUnsettled proves which Pods the kubelet may still have another word about.
+// TestIsUnsettled proves for which Pods the kubelet may still report final container states.
 func TestIsUnsettled(t *testing.T) {
 	killed := exited("b", 143, "Error", "")
 	for name, c := range map[string]struct {
@@ -61,9 +61,9 @@ func TestIsUnsettled(t *testing.T) {
 	}
 }
 
-// TestMirrorStopped proves that a Pod which was stopped isn't taken for one whose steps have all ended well, whatever they end with when
-// they are told to stop: the exit code 0, or a failure that doesn't matter.
-func TestMirrorStopped(t *testing.T) {
+// TestInterruptedStep proves that a terminating Pod does not count as one whose steps are all done, regardless of how its last step ends when it is
+// told to stop: with exit code 0, or with a failure that is allowed.
+func TestInterruptedStep(t *testing.T) {
 	may := annotated(contract.OptionsAnnotation, `{"c":{"continueOnError":true}}`)
 	told := func(code int32) corev1.ContainerStatus {
 		return exited("c", code, "Error", contract.Record{FinishedAt: ended, ExitCode: int(code), Reason: contract.ReasonStopped}.Marshal())
@@ -86,13 +86,13 @@ func TestMirrorStopped(t *testing.T) {
 		"fails, and may, without a record": {pod(own(143), may, evicted), "Evicted Failed Evicted"},
 		"fails, and may, preempted":        {pod(told(143), may, preempted), "PreemptionByScheduler Failed PreemptionByScheduler"},
 		"ends with 0, deleted":             {pod(told(0), phase(corev1.PodRunning), deleted), "PodDeleted Failed PodDeleted"},
-		"nobody knows how it ended": {
+		"its end is unknown": {
 			mirrored(phase(corev1.PodFailed), evicted, containers(
 				succeeded("a"), exited("b", 137, "ContainerStatusUnknown", "could not be located"), exited("c", 137, "ContainerStatusUnknown", "could not be located"))),
 			"Evicted Skipped Skipped",
 		},
 		"had failed by itself before, and may": {pod(failedWith("c", 1), may, evicted), "StepsSucceeded Failed Error"},
-		"told by somebody in the container":    {pod(told(0), phase(corev1.PodSucceeded)), "StepsSucceeded Succeeded Stopped"},
+		"told from inside the container":       {pod(told(0), phase(corev1.PodSucceeded)), "StepsSucceeded Succeeded Stopped"},
 		"and fails":                            {pod(told(143), may), "StepFailed Failed Stopped"},
 	}
 	for name, c := range cases {
@@ -111,9 +111,9 @@ func TestMirrorStopped(t *testing.T) {
 	}
 }
 
-// TestProgressOfAStoppedStep proves that a step which was stopped with its Pod counts as not done, in PROGRESS and STEP too, although its command
-// ended with 0.
-func TestProgressOfAStoppedStep(t *testing.T) {
+// TestProgressOfAnInterruptedStep proves that an interrupted step does not count as done, in PROGRESS and STEP too, although its command ended with
+// exit code 0.
+func TestProgressOfAnInterruptedStep(t *testing.T) {
 	told := exited("b", 0, "Completed", contract.Record{FinishedAt: ended, Reason: contract.ReasonStopped}.Marshal())
 	waited := exited("c", 143, "Error", contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonTerminated}.Marshal())
 	status := statusAfter(mirrored(order("3"), phase(corev1.PodFailed), containers(succeeded("a"), told, waited), func(pod *corev1.Pod) {

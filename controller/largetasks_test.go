@@ -15,7 +15,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// large is a Task of 1.2 MB: 400,000 tolerations in its template.
+// large makes a Task of 1.2 MB: 400,000 tolerations in its template.
 func large(task *v1alpha1.Task) {
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Tolerations: make([]corev1.Toleration, 400_000)}}
 }
@@ -52,7 +52,7 @@ func TestLargeTasksAreNotCached(t *testing.T) {
 	runtime.KeepAlive(cached)
 }
 
-// TestLargeTasksRun proves that a Task whose spec the cache doesn't keep goes the same way as another one.
+// TestLargeTasksRun proves that a Task whose spec the cache drops runs like any other.
 func TestLargeTasksRun(t *testing.T) {
 	large := func(task *v1alpha1.Task) {
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Tolerations: make([]corev1.Toleration, 2000)}}
@@ -112,7 +112,7 @@ func TestLargeTasksRun(t *testing.T) {
 	}
 }
 
-// BenchmarkIsLarger measures what the bound costs for each change of a Task.
+// BenchmarkIsLarger measures the cost of the bound for each change of a Task.
 func BenchmarkIsLarger(b *testing.B) {
 	task := exampleTask(nil)
 	for b.Loop() {

@@ -17,7 +17,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// accounts are ServiceAccounts and their pull secrets, as the API server gives them.
+// accounts are ServiceAccounts and their pull secrets, as read from the API server.
 type accounts map[string][]string
 
 func (a accounts) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
@@ -39,7 +39,7 @@ func (accounts) List(context.Context, client.ObjectList, ...client.ListOption) e
 	return errors.New("ServiceAccounts are not listed")
 }
 
-// recording notes what is asked for.
+// recording records the requests.
 type recording struct {
 	requests []entrypoint.Request
 	failure  error
@@ -50,8 +50,8 @@ func (a *recording) Resolve(_ context.Context, request entrypoint.Request) (entr
 	return entrypoint.Command{Entrypoint: []string{"/app"}}, a.failure
 }
 
-// TestCommands proves for which steps an image is asked for its command, and with which pull secrets: those that the Pod will have,
-// which are its ServiceAccount's where the template has none.
+// TestCommands proves for which steps the command of an image is resolved, and with which pull secrets: those of the Pod, which are its
+// ServiceAccount's if the template has none.
 func TestCommands(t *testing.T) {
 	image := corev1.Container{Name: "a", Image: "app", ImagePullPolicy: corev1.PullAlways, Args: []string{"x"}}
 	command := corev1.Container{Name: "b", Image: "app", Command: []string{"/app"}}
@@ -106,8 +106,8 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestUnresolved proves what a Task's status says while its command isn't known: nothing at first, then what is looked up, then why that failed;
-// and when the Task's turn comes again.
+// TestUnresolved proves what the status says while a command is not known: nothing at first, then what is resolved, then why that failed. It also
+// proves when the Task is reconciled again.
 func TestUnresolved(t *testing.T) {
 	known := entrypoint.Error{Image: "app", Cause: "has a cause", Remedy: "fix it"}
 	permanent := known
@@ -153,7 +153,7 @@ func TestUnresolved(t *testing.T) {
 	}
 }
 
-// permanentFailure knows no command, and never will.
+// permanentFailure fails with an error that no retry fixes.
 type permanentFailure struct{}
 
 func (permanentFailure) Resolve(context.Context, entrypoint.Request) (entrypoint.Command, error) {

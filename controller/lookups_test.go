@@ -20,7 +20,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// registries answer for images whose name begins with "quick", never for those that begin with "silent", and refuse others.
+// registries answer for images whose name begins with "quick", never answer for "silent", and refuse others.
 type registries struct{}
 
 func (registries) Resolve(ctx context.Context, request entrypoint.Request) (entrypoint.Command, error) {
@@ -37,7 +37,7 @@ func (registries) Resolve(ctx context.Context, request entrypoint.Request) (entr
 	return entrypoint.Command{}, &entrypoint.Error{Image: request.Image, Cause: "has a cause", Remedy: "fix it"}
 }
 
-// newTestLookups sends the requeued Tasks' names.
+// newTestLookups returns lookups, and a channel with the names of the requeued Tasks.
 func newTestLookups(now func() time.Time) (*lookups, chan string) {
 	l := newLookups(registries{}, accounts{}, now)
 	l.timeout = time.Hour
@@ -68,8 +68,8 @@ func await(t *testing.T, requeued <-chan string, want string) {
 	}
 }
 
-// TestSilentRegistries proves that Tasks whose registries never answer delay no Task of another namespace, that asking never waits, and
-// that nothing is left of them once they are gone.
+// TestSilentRegistries proves that Tasks whose registries never answer delay no Task in another namespace, that asking never waits, and that
+// nothing is left when the Tasks are gone.
 func TestSilentRegistries(t *testing.T) {
 	before := runtime.NumGoroutine()
 	l, requeued := newTestLookups(time.Now)
@@ -109,8 +109,8 @@ func TestSilentRegistries(t *testing.T) {
 	}
 }
 
-// TestLookupRetries proves that a look-up that fails is tried again after a growing pause, with its error as the answer meanwhile; and that a
-// new version of the Task doesn't wait.
+// TestLookupRetries proves that a failed look-up is retried after a growing pause, with its error as the answer meanwhile, and that a new version
+// of the Task does not wait.
 func TestLookupRetries(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	l, requeued := newTestLookups(func() time.Time { return now })
@@ -147,7 +147,7 @@ func TestLookupRetries(t *testing.T) {
 	}
 }
 
-// TestRetryAfter proves that the wish of a registry goes before the pause.
+// TestRetryAfter proves that a registry's Retry-After overrides the pause.
 func TestRetryAfter(t *testing.T) {
 	busy := fmt.Errorf("step: %w", &entrypoint.Error{RetryAfter: 5 * time.Minute})
 	if got := retryAfter(busy, 1); got != 5*time.Minute {
@@ -158,8 +158,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestRefusedSince proves that the time counts since when there is no such image, from the first answer of a row: a registry that can't be
-// reached says nothing of that.
+// TestRefusedSince proves that the time counts from the first refusal in a row. A registry that can't be reached is no refusal.
 func TestRefusedSince(t *testing.T) {
 	began := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	now := began
@@ -184,8 +183,8 @@ func TestRefusedSince(t *testing.T) {
 	}
 }
 
-// TestImageOfALaterStep proves that an image that can't be pulled fails the Task when its step's turn has come and the grace is over since then,
-// however long the kubelet has tried before: an earlier step may push it.
+// TestImageOfALaterStep proves that the start grace period for an image begins with the turn of its step, regardless of how long the kubelet has
+// tried before: an earlier step may push the image.
 func TestImageOfALaterStep(t *testing.T) {
 	const grace = time.Minute
 	pull := waiting("c", "ImagePullBackOff", "not found")
@@ -208,7 +207,7 @@ func TestImageOfALaterStep(t *testing.T) {
 		now = now.Add(step.later)
 		status := statusOf(task, grace)
 		look(status, step.pod, now)
-		if step.later == 10*grace && status.Phase != v1alpha1.TaskFailed { // the condition has the real time: the next one begins now
+		if step.later == 10*grace && status.Phase != v1alpha1.TaskFailed { // the next condition begins now
 			if progress := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing); progress != nil {
 				progress.LastTransitionTime.Time = now
 			}

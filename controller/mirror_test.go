@@ -10,14 +10,14 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// crashed is a container that ended, and that the kubelet starts again after a while.
+// crashed returns a container that ended, and that the kubelet restarts after a while.
 func crashed(name string, code int32) corev1.ContainerStatus {
 	status := waiting(name, reasonCrashLoop, "back-off 10s")
 	status.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: code, Reason: "Error"}
 	return status
 }
 
-// TestMirror proves what a Task says of its Pod.
+// TestMirror proves what a Task says about its Pod.
 func TestMirror(t *testing.T) {
 	reason := func(reason, message string) edit {
 		return func(pod *corev1.Pod) {
@@ -36,7 +36,7 @@ func TestMirror(t *testing.T) {
 	initContainers := func(statuses ...corev1.ContainerStatus) edit {
 		return func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = statuses }
 	}
-	// A Pod that is going on, and one that has ended, with what differs from that.
+	// The view of a Pod that goes on, and of one that has ended, with what differs.
 	going := func(v view) view {
 		v.PodName, v.Started, v.Order = "example", "12:00:00", max(v.Order, 1)
 		return v
@@ -162,14 +162,14 @@ func TestMirror(t *testing.T) {
 				return v
 			}(),
 		},
-		// The API server keeps whole seconds: what it gives back must be the same.
+		// The API server keeps whole seconds, so the status must be the same when it is read again.
 		"all steps have ended, within a second": {
 			mirrored(annotated(contract.StepsAnnotation, "a"), containers(exited("a", 0, "Completed", contract.Record{
 				StartedAt: &started, FinishedAt: ended.Add(999 * time.Millisecond),
 			}.Marshal()))),
 			over("12:01:05", "65s", view{Phase: "Succeeded", Progress: "1/1", Steps: "Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
 		},
-		"all steps have ended, nobody knows when": {
+		"all steps have ended, at an unknown time": {
 			mirrored(annotated(contract.StepsAnnotation, "a"), containers(corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}})),
 			over("12:03:00", "3m", view{Phase: "Succeeded", Progress: "1/1", Steps: "Succeeded", Complete: "True " + ok, Progressing: "False " + ok}),
 		},
@@ -226,7 +226,7 @@ func TestMirror(t *testing.T) {
 				Failed: `True PodFailed: init container "prepare" failed with exit code 3 (Error)`, Progressing: `False PodFailed: init container "prepare" failed with exit code 3 (Error)`,
 			}),
 		},
-		"somebody set halt": {
+		"a user set halt": {
 			mirrored(halt("why"), phase(corev1.PodSucceeded), containers(succeeded("a"), skipped("b"), skipped("c"))),
 			over("12:03:00", "3m", view{
 				Phase: "Failed", Progress: "1/3", Current: "b", Steps: "Succeeded Skipped Skipped",
@@ -241,7 +241,7 @@ func TestMirror(t *testing.T) {
 			}
 			assertStays(t, c.pod)
 
-			// Whatever the state, it ends a suspension.
+			// Each state ends a suspension.
 			resumed := c.want
 			resumed.Suspended = "False Resumed: spec.suspend is false"
 			if diff := cmp.Diff(resumed, viewOf(statusAfter(suspended, c.pod))); diff != "" {

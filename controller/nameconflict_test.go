@@ -11,8 +11,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestForgedPod proves which Pods with an owner reference to a Task count as its own: those that the operator has recorded, or marked, and those
-// that an earlier release has recorded. Others leave the Task as it is, or conflict with the name of its Pod.
+// TestForgedPod proves that a Pod with an owner reference to a Task belongs to it only if the operator has recorded or marked the Pod, or an
+// earlier release has recorded it. Other Pods leave the Task as it is, or conflict with the name of its Pod.
 func TestForgedPod(t *testing.T) {
 	unmarked := func(pod *corev1.Pod) { delete(pod.Annotations, contract.TaskUIDAnnotation) }
 	unlabelled := func(pod *corev1.Pod) { delete(pod.Labels, contract.SequentialLabel) }

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestSecretsRight proves that the operator may get those Secrets of the cluster that a Pod names, and neither list nor watch any
-// (PEERS row 23); the same of ServiceAccounts.
+// TestSecretsRight proves that the operator may get Secrets and ServiceAccounts, and may neither list nor watch them: it reads those that a Pod
+// names, and a stolen token can't find the others.
 func TestSecretsRight(t *testing.T) {
 	content, err := os.ReadFile("../config/rbac/controllers.yaml")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestBoundEvents proves that a list of events is read up to a bound, and that what is larger is an error instead of a shorter list. Whoever may
-// create events in a namespace can make such a list as large as they like: 239 of them with 224 MB killed the operator.
+// TestBoundEvents proves that a list of events is read up to a bound, and that a larger one is an error instead of a shorter list. A tenant who may
+// create events can make the list of any size: 239 events with 224 MB killed the operator.
 func TestBoundEvents(t *testing.T) {
 	const events = "/apis/events.k8s.io/v1/namespaces/default/events"
 	for name, c := range map[string]struct {

@@ -13,8 +13,8 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// TestMirrorGrace proves how long a container that can't be started is waited for, and what for not at all.
-func TestMirrorGrace(t *testing.T) {
+// TestStartGrace proves how long the controller waits for a container that can't start, and for which causes it does not wait.
+func TestStartGrace(t *testing.T) {
 	stuck := func(reason string) bring {
 		return mirrored(phase(corev1.PodPending), containers(waiting("a", reason, "why"), running("b"), running("c")))
 	}
@@ -55,8 +55,8 @@ func TestMirrorGrace(t *testing.T) {
 	}
 }
 
-// TestStartFailedMessage proves that a Task which failed because a container couldn't start says that, why, and that creating it again is what helps;
-// and that the cause alone is said if another Pod follows.
+// TestStartFailedMessage proves that a Task that failed because a container can't start says why and what helps, and only why if another Pod
+// follows.
 func TestStartFailedMessage(t *testing.T) {
 	const lasted = "; this lasted 30s (--start-grace-period)"
 	const again = "; the Task has failed: fix the cause, then create the Task again"

@@ -17,13 +17,13 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// bound puts a Pod that has not started on a node.
+// bound puts a Pod on a node, where it has not started.
 func bound(pod *corev1.Pod) {
 	pod.Status.Phase = corev1.PodPending
 	pod.Spec.NodeName = "node-1"
 }
 
-// creating is a Pod whose containers the kubelet has yet to start.
+// creating has the kubelet create the containers.
 var creating = containers(
 	ofImage(waiting("a", "ContainerCreating", ""), "busybox:1"), waiting("b", "ContainerCreating", ""), waiting("c", "ContainerCreating", ""))
 
@@ -31,7 +31,7 @@ func unstarted(pod *corev1.Pod) {
 	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse})
 }
 
-// sidecar is a native sidecar that runs, and has not passed its startupProbe if it has one.
+// sidecar adds a running sidecar.
 func sidecar(name string, hasProbe, isStarted bool) edit {
 	return func(pod *corev1.Pod) {
 		container := corev1.Container{Name: name, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}
@@ -52,8 +52,8 @@ func initStatus(status corev1.ContainerStatus) edit {
 	}
 }
 
-// TestFindStartWait proves that a Pod which does not start has its cause named: by its status, or by its newest event. The answer is the same for
-// a Pod from the cache.
+// TestFindStartWait proves that the cause is named if a Pod does not start: from its status, or from its newest event. The answer is the same
+// for a Pod from the cache.
 func TestFindStartWait(t *testing.T) {
 	report := func(second int, reason, note string) startReport {
 		return startReport{at: created.Add(time.Duration(second) * time.Second), reason: reason, note: note}
@@ -69,8 +69,8 @@ func TestFindStartWait(t *testing.T) {
 		want    string
 	}{
 		"no scheduler": {
-			sequential(phase(corev1.PodPending), func(pod *corev1.Pod) { pod.Spec.SchedulerName = "nobody" }), nil,
-			`False NoScheduler: no scheduler has handled the Pod: check spec.template.spec.schedulerName, and that a scheduler named "nobody" runs`,
+			sequential(phase(corev1.PodPending), func(pod *corev1.Pod) { pod.Spec.SchedulerName = "mine" }), nil,
+			`False NoScheduler: no scheduler has handled the Pod: check spec.template.spec.schedulerName, and that a scheduler named "mine" runs`,
 		},
 		"a node that is away": {
 			sequential(bound), nil,
@@ -115,7 +115,7 @@ func TestFindStartWait(t *testing.T) {
 			sequential(bound, creating), []startReport{of("a", report(2, "Pulling", `Pulling image "busybox:1"`)), of("a", report(2, "Pulled", "done"))},
 			"nothing",
 		},
-		"an image was pulled, and nobody said so": {
+		"an image was pulled, and no event says so": {
 			sequential(bound, containers(running("a"), waiting("b", "ContainerCreating", ""))), []startReport{of("a", report(2, "Pulling", `Pulling image "busybox:1"`))},
 			"nothing",
 		},
@@ -167,7 +167,7 @@ func TestFindStartWait(t *testing.T) {
 	}
 }
 
-// TestStartWaitTimes proves when a Task says what its Pod waits for, when it is looked at again, and that only a mistake makes it fail.
+// TestStartWaitTimes proves when a Task says what its Pod waits for, when it is reconciled again, and that only a mistake makes it fail.
 func TestStartWaitTimes(t *testing.T) {
 	missing := []startReport{{at: created, reason: "FailedMount", note: `secret "keys" not found`}}
 	passing := []startReport{{at: created, reason: "FailedAttachVolume", note: "Multi-Attach error"}}
@@ -228,7 +228,7 @@ func TestStartWaitTimes(t *testing.T) {
 	}
 }
 
-// TestSchedulingGates proves that the gates that hold a Pod back are named.
+// TestSchedulingGates proves that the condition names the scheduling gates.
 func TestSchedulingGates(t *testing.T) {
 	pod := sequential(phase(corev1.PodPending), func(pod *corev1.Pod) {
 		pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}, {Name: "example.com/licence"}}
@@ -244,8 +244,8 @@ func TestSchedulingGates(t *testing.T) {
 	}
 }
 
-// TestHaltEndsUnstartedPod proves that a Pod which was halted before its node could start anything is ended: it would start its init
-// containers as soon as what it waits for is there.
+// TestHaltEndsUnstartedPod proves that a Pod is ended if it was halted before its node started a container: it would run its init containers
+// as soon as its volumes and network are ready.
 func TestHaltEndsUnstartedPod(t *testing.T) {
 	cases := map[string]struct {
 		pod  *corev1.Pod
@@ -265,7 +265,7 @@ func TestHaltEndsUnstartedPod(t *testing.T) {
 	}
 }
 
-// eventReader has events of one Pod, counts who reads them, and may fail.
+// eventReader has the events of one Pod, records the reads, and may fail.
 type eventReader struct {
 	client.Reader
 	events []eventsv1.Event
@@ -281,7 +281,7 @@ func (r *eventReader) List(_ context.Context, list client.ObjectList, options ..
 	return r.err
 }
 
-// TestStartReports proves what is read of events, and that they are read rarely: for each Pod, and for all of them.
+// TestStartReports proves what is read of events, and that events are read rarely: for each Pod, and for all Pods.
 func TestStartReports(t *testing.T) {
 	pod := sequential(bound)
 	reader := &eventReader{events: []eventsv1.Event{

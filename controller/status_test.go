@@ -14,7 +14,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestStatusWithoutAPod proves the states of a Task that has no Pod.
+// TestStatusWithoutAPod proves the states of a Task without a Pod.
 func TestStatusWithoutAPod(t *testing.T) {
 	const isSuspended = "True Suspended: spec.suspend is true: set it to false to run the Task"
 	cases := map[string]struct {
@@ -75,7 +75,7 @@ func TestStatusWithoutAPod(t *testing.T) {
 	}
 }
 
-// TestMirrorKeepsTheSteps proves that a step's details are those of observe, and what is said of steps that nobody hears of any more.
+// TestMirrorKeepsTheSteps proves that the details of a step are those of observe, and what becomes of the steps of a deleted Pod.
 func TestMirrorKeepsTheSteps(t *testing.T) {
 	at := func(t time.Time) *metav1.MicroTime { return &metav1.MicroTime{Time: t} }
 	want := []v1alpha1.StepStatus{
@@ -90,8 +90,8 @@ func TestMirrorKeepsTheSteps(t *testing.T) {
 	}
 }
 
-// TestMirrorCancel proves that a cancelled Task ends as soon as nothing of its Pod runs, as Cancelled and nothing else.
-func TestMirrorCancel(t *testing.T) {
+// TestCancel proves that a cancelled Task ends as soon as nothing in its Pod runs, and always as Cancelled.
+func TestCancel(t *testing.T) {
 	cancelled := exited("a", 143, "Error", contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonCancelled}.Marshal())
 	unscheduled := func(pod *corev1.Pod) {
 		pod.Status.Phase = corev1.PodPending
@@ -109,7 +109,7 @@ func TestMirrorCancel(t *testing.T) {
 		"no node takes the Pod":    {mirrored(unscheduled), "Cancelled Failed Cancelled: spec.cancel is true; the Pod \"example\" was deleted, because no node had taken it [Skipped Skipped Skipped]"},
 		"the Pod is being deleted": {mirrored(deleted, containers(running("a"), running("b"), running("c"))), "Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]"},
 		"the Pod was evicted":      {mirrored(phase(corev1.PodFailed), func(pod *corev1.Pod) { pod.Status.Reason = "Evicted" }), "Cancelled Failed Cancelled: spec.cancel is true [Skipped Skipped Skipped]"},
-		"all had ended well":       {mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c"))), "Succeeded Complete StepsSucceeded: all steps succeeded [Succeeded Succeeded Succeeded]"},
+		"all had succeeded":        {mirrored(containers(succeeded("a"), succeeded("b"), succeeded("c"))), "Succeeded Complete StepsSucceeded: all steps succeeded [Succeeded Succeeded Succeeded]"},
 		"attempts are left": {
 			asked(func(spec *v1alpha1.TaskSpec) { spec.BackoffLimit = 3 }, mirrored(phase(corev1.PodFailed), containers(cancelled))),
 			"Cancelled Failed Cancelled: spec.cancel is true [Failed Skipped Skipped]",
@@ -138,7 +138,7 @@ func TestMirrorCancel(t *testing.T) {
 	}
 }
 
-// TestCompleteWithAFailure proves that a Task whose failed step was passed over is Complete, and says so.
+// TestCompleteWithAFailure proves that a Task is Complete if the failure of a step was allowed, and says so.
 func TestCompleteWithAFailure(t *testing.T) {
 	status := statusAfter(mirrored(order("3"), annotated(contract.OptionsAnnotation, `{"b":{"continueOnError":true}}`), containers(succeeded("a"), failedWith("b", 3), succeeded("c")), phase(corev1.PodFailed)))
 	const ok = `StepsSucceeded: all steps have ended; step "b" failed with exit code 3, which does not fail the Task (onError: Continue)`
@@ -151,8 +151,8 @@ func TestCompleteWithAFailure(t *testing.T) {
 	}
 }
 
-// TestNextStatus proves that a new status begins with the old one, is its own, and says of which generation it and its changed
-// conditions are.
+// TestNextStatus proves that the next status begins as a copy of the present one, and has the generation of the Task, as its changed conditions
+// have.
 func TestNextStatus(t *testing.T) {
 	task := &v1alpha1.Task{Status: statusAfter(suspended)}
 	task.Generation = 7

@@ -14,11 +14,11 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// A story is bytes that tell what happens to a Task and its Pod: first the Task (storyTask), then one event after another, each a byte
-// that names it and bytes with its details. It may tell what no kubelet would do. It ends where the bytes do.
+// A story is a sequence of bytes that encodes what happens to a Task and its Pod: first the Task (storyTask), then one event after another, each
+// as a byte that names it and bytes with its details. It may contain what no kubelet would do. It ends with the bytes.
 const (
 	aContainer  = iota // step, state: see storyState
-	aStranger          // state: of a container that is no step
+	aHelper            // state
 	anInit             // state: of an init container
 	aPhase             // 0 Pending, 1 Running, 2 Succeeded, 3 Failed
 	aReason            // 0 none, 1 Evicted, 2 DeadlineExceeded
@@ -26,7 +26,7 @@ const (
 	aDeletion          // the Pod is being deleted
 	theEnd             // the Pod is gone
 	aCancel            // spec.cancel is true
-	somebody           // 0 sets halt, 1 raises the order, 2 spoils the order, 3 changes the steps, 4 spoils the options
+	aUser              // 0 sets halt, 1 raises the order, 2 spoils the order, 3 changes the steps, 4 spoils the options
 	aMinute            // passes
 	storyEvents        // how many there are
 )
@@ -37,17 +37,17 @@ const (
 	isStuck
 	hasBadName
 	isRunning
-	endedWell0 // with exit code 0
+	succeeded0
 	failedWith1
 	wasKilled137
-	wasToldToStop // while it waited
+	wasTerminated // told to stop while it waited
 	wasCancelled
 	wasSkipped
 	ranOutOfMemory
 	cantExecute
 	wroteAMessage
-	wasStopped0 // while it ran
-	wasStopped143
+	wasInterrupted0 // told to stop while it ran
+	wasInterrupted143
 	isGone
 	storyStates
 )
@@ -57,7 +57,7 @@ type teller struct{ bytes []byte }
 
 func (s *teller) isOver() bool { return len(s.bytes) == 0 }
 
-// next is a number from 0 up to, and without, the limit; 0 after the end.
+// next returns a number from 0 up to the limit, which is excluded; 0 after the end.
 func (s *teller) next(limit int) int {
 	if s.isOver() {
 		return 0
@@ -84,7 +84,7 @@ func storyTask(s *teller) *v1alpha1.Task {
 	return task
 }
 
-// storyPod is the Task's next Pod, as the webhook leaves it.
+// storyPod returns the Task's next Pod, gated.
 func storyPod(task *v1alpha1.Task) *corev1.Pod {
 	pod := podspec.New(task, task.Status.Attempt, nil)
 	pod.UID, pod.CreationTimestamp.Time = "pod", created
@@ -93,15 +93,15 @@ func storyPod(task *v1alpha1.Task) *corev1.Pod {
 	return pod
 }
 
-// event lets the next thing happen. It returns true when the Pod is gone.
+// event applies the next event. It returns true if the Pod is gone.
 func (s *teller) event(pod *corev1.Pod, task *v1alpha1.Task, now *time.Time) bool {
 	status := &pod.Status
 	switch s.next(storyEvents) {
 	case aContainer:
 		name := task.Spec.Steps[s.next(len(task.Spec.Steps))].Name
 		status.ContainerStatuses = with(status.ContainerStatuses, name, s.state())
-	case aStranger:
-		status.ContainerStatuses = with(status.ContainerStatuses, "stranger", s.state())
+	case aHelper:
+		status.ContainerStatuses = with(status.ContainerStatuses, "helper", s.state())
 	case anInit:
 		status.InitContainerStatuses = with(status.InitContainerStatuses, "init", s.state())
 	case aPhase:
@@ -121,11 +121,11 @@ func (s *teller) event(pod *corev1.Pod, task *v1alpha1.Task, now *time.Time) boo
 	case aCancel:
 		task.Spec.Cancel = true
 		task.Generation++
-	case somebody:
+	case aUser:
 		switch order := pod.Annotations[contract.OrderAnnotation]; s.next(5) {
 		case 0:
 			if pod.Annotations[contract.HaltAnnotation] == "" {
-				pod.Annotations[contract.HaltAnnotation] = "somebody's reason"
+				pod.Annotations[contract.HaltAnnotation] = "a user's reason"
 			}
 		case 1:
 			pod.Annotations[contract.OrderAnnotation] = strconv.Itoa(released(pod) + 1)
@@ -150,7 +150,7 @@ func with(statuses []corev1.ContainerStatus, name string, state *corev1.Containe
 	return statuses
 }
 
-// state is that of a container; nil where the kubelet has none.
+// state returns the state of a container; nil if the kubelet has none.
 func (s *teller) state() *corev1.ContainerState {
 	wait := func(reason string) *corev1.ContainerState { return new(waiting("", reason, "why").State) }
 	exit := func(code int32, reason string, record *contract.Record) *corev1.ContainerState {
@@ -170,13 +170,13 @@ func (s *teller) state() *corev1.ContainerState {
 		return wait("InvalidImageName")
 	case isRunning:
 		return new(running("").State)
-	case endedWell0:
+	case succeeded0:
 		return exit(0, "Completed", &contract.Record{})
 	case failedWith1:
 		return exit(1, "Error", nil)
 	case wasKilled137:
 		return exit(137, "Error", nil)
-	case wasToldToStop:
+	case wasTerminated:
 		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated})
 	case wasCancelled:
 		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonCancelled})
@@ -186,9 +186,9 @@ func (s *teller) state() *corev1.ContainerState {
 		return exit(137, "OOMKilled", &contract.Record{})
 	case cantExecute:
 		return exit(127, "Error", &contract.Record{ExitCode: 127, Reason: contract.ReasonStartError, Message: "not found"})
-	case wasStopped0:
+	case wasInterrupted0:
 		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonStopped})
-	case wasStopped143:
+	case wasInterrupted143:
 		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonStopped})
 	case wroteAMessage:
 		return new(exited("", 0, "Completed", `{"taskflow":{"reason":"Skipped"}}`).State)

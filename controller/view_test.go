@@ -13,10 +13,10 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// bring is one of the ways to a state.
+// bring brings a status to a state.
 type bring = func(*next)
 
-// The ways by name.
+// Ways to states, by name.
 var (
 	suspended bring = (*next).suspended
 	refused   bring = func(n *next) { n.waiting(v1alpha1.ReasonPodRefused, "exceeded quota") }
@@ -33,7 +33,7 @@ func look(n *next, pod *corev1.Pod, now time.Time) {
 	*n = *decide(f)
 }
 
-// statusOf begins the next status of a Task, as the tests' clock has it.
+// statusOf begins the next status of a Task at lookedAt.
 func statusOf(task *v1alpha1.Task, startGrace time.Duration) *next {
 	return nextStatus(facts{task: task, startGrace: startGrace, now: lookedAt})
 }
@@ -47,10 +47,10 @@ func mirrored(edits ...edit) bring {
 	}
 }
 
-// twoSteps are those of a Task, as long as it has no Pod.
+// twoSteps is the spec of a Task without a Pod.
 var twoSteps = v1alpha1.TaskSpec{Steps: []v1alpha1.Step{{Container: corev1.Container{Name: "a"}}, {Container: corev1.Container{Name: "b"}}}}
 
-// statusAfter is the status of a Task that has been brought through the states in turn, each a reconciliation of its own.
+// statusAfter returns the status of a Task that was brought to the states in turn, each in a reconciliation of its own.
 func statusAfter(states ...bring) v1alpha1.TaskStatus {
 	task := v1alpha1.Task{Spec: twoSteps}
 	for _, bring := range states {
@@ -66,7 +66,7 @@ func statusAfter(states ...bring) v1alpha1.TaskStatus {
 	return task.Status
 }
 
-// view is a status as people read it.
+// view is a status as users read it.
 type view struct {
 	Phase               v1alpha1.TaskPhase
 	Order               int32
@@ -111,7 +111,7 @@ func clock(t *metav1.Time) string {
 	return t.UTC().Format("15:04:05.999999999")
 }
 
-// assertStays proves that the last state, reached once more, changes nothing: no write to the API server, no time that moves.
+// assertStays proves that the last state, reached again, changes nothing: there is no write, and no time moves.
 func assertStays(t *testing.T, states ...bring) {
 	t.Helper()
 	task := &v1alpha1.Task{Spec: twoSteps, Status: statusAfter(states...)}
@@ -126,7 +126,7 @@ func assertStays(t *testing.T, states ...bring) {
 	}
 }
 
-// asked is a way to a state of a Task that asks for more.
+// asked edits the spec of the Task first.
 func asked(edit func(*v1alpha1.TaskSpec), bring bring) bring {
 	return func(n *next) {
 		n.task = n.task.DeepCopy()

@@ -24,14 +24,14 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// world is a Task, its Pods and a TaskReconciler that looks after them.
+// world is a Task, its Pods and a TaskReconciler.
 type world struct {
 	t          *testing.T
 	live       client.WithWatch
 	reconciler *TaskReconciler
 	// patchPod, if set, answers the patches of Pods.
 	patchPod func() error
-	// cached, if set, changes what the cache says of a Pod; false hides it.
+	// cached, if set, changes what the cache says about a Pod; false hides it.
 	cached func(*corev1.Pod) bool
 }
 
@@ -86,7 +86,7 @@ func newWorld(t *testing.T, task *v1alpha1.Task, pods ...*corev1.Pod) *world {
 	return w
 }
 
-// reconcile lets the controller look at the Task once.
+// reconcile reconciles the Task once.
 func (w *world) reconcile() (ctrl.Result, error) {
 	w.t.Helper()
 	return w.reconciler.Reconcile(w.t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Namespace: "default", Name: "example"}})
@@ -115,7 +115,7 @@ func (w *world) pod(name string) *corev1.Pod {
 	return &pod
 }
 
-// exampleTask has the steps of sequential, which is its Pod if owned is among the edits.
+// exampleTask returns a Task with the steps of sequential, which belongs to it with the edit owned.
 func exampleTask(edit func(*v1alpha1.Task)) *v1alpha1.Task {
 	task := newTask(corev1.Container{Name: "a", Command: []string{"x"}}, corev1.Container{Name: "b", Command: []string{"x"}}, corev1.Container{Name: "c", Command: []string{"x"}})
 	task.Name, task.Namespace, task.UID = "example", "default", "task"
@@ -139,7 +139,7 @@ func unboundPod(pod *corev1.Pod) { pod.Status = corev1.PodStatus{Phase: corev1.P
 
 func cancel(task *v1alpha1.Task) { task.Spec.Cancel = true }
 
-// hasPod is a Task whose status knows of its Pod.
+// hasPod records the Pod in the status.
 func hasPod(task *v1alpha1.Task) {
 	task.Status.PodName, task.Status.Attempt, task.Status.Phase = "example", 1, v1alpha1.TaskRunning
 	task.Status.StartTime = &metav1.Time{Time: created}

@@ -13,8 +13,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestEndIsToldFirst proves that the status says an end only after the Pod has been halted, for every way to fail beside a Pod that runs
-// on: nobody looks at the Pod of an attempt that has ended.
+// TestEndIsToldFirst proves that the status reports an end only after the Pod has been halted, for each failure beside a running Pod. The
+// controller does not look at the Pod again.
 func TestEndIsToldFirst(t *testing.T) {
 	cases := map[string]struct {
 		task func(*v1alpha1.Task)
@@ -30,7 +30,7 @@ func TestEndIsToldFirst(t *testing.T) {
 			sequential(owned, onNode, containers(failedWith("a", 3), running("b"), running("c"))),
 			`step "a" failed with exit code 3`,
 		},
-		"somebody has changed the steps": {
+		"the steps were changed": {
 			hasPod, sequential(owned, onNode, annotated(contract.StepsAnnotation, "a,b"), containers(running("a"), running("b"), running("c"))),
 			`the annotation taskflow.practice.com/steps of the Pod "example" was changed`,
 		},
@@ -50,7 +50,7 @@ func TestEndIsToldFirst(t *testing.T) {
 			refused := errors.New("etcdserver: request timed out")
 			w.patchPod = func() error { return refused }
 			if _, err := w.reconcile(); !errors.Is(err, refused) {
-				t.Errorf("Reconcile returns %v, so nobody tries again", err)
+				t.Errorf("Reconcile returns %v, so there is no retry", err)
 			}
 			if status := w.task().Status; finished(&status) || len(status.Attempts) > 0 {
 				t.Errorf("the status says an end that the Pod doesn't know of: %+v", status)
@@ -69,8 +69,7 @@ func TestEndIsToldFirst(t *testing.T) {
 	}
 }
 
-// TestHaltIsKept proves that a Pod that somebody has halted meanwhile keeps that halt, and counts as told; and that one whose annotations
-// are gone is halted all the same.
+// TestHaltIsKept proves that a Pod that was halted meanwhile keeps that halt and counts as told, and that a Pod that changed otherwise is halted.
 func TestHaltIsKept(t *testing.T) {
 	failed := []edit{owned, onNode, containers(failedWith("a", 3), running("b"), running("c"))}
 	cases := map[string]struct {
@@ -101,7 +100,7 @@ func TestHaltIsKept(t *testing.T) {
 	}
 }
 
-// TestEndWithoutPodLooksLive proves that a Task doesn't end, and isn't suspended, without its Pod if only the cache has none.
+// TestEndWithoutPodLooksLive proves that a Task does not end, and is not suspended, if its Pod is missing only in the cache.
 func TestEndWithoutPodLooksLive(t *testing.T) {
 	for name, edit := range map[string]func(*v1alpha1.Task){
 		"cancel":                     cancel,
@@ -134,8 +133,8 @@ func TestEndWithoutPodLooksLive(t *testing.T) {
 	}
 }
 
-// TestUnboundPodIsRemoved proves that a Pod which no node has taken is deleted at the end of its attempt, and one that a node has just taken
-// is not: it is halted.
+// TestUnboundPodIsRemoved proves that a Pod which no node has taken is deleted at the end of its attempt, and that a Pod which a node has just
+// taken is halted instead.
 func TestUnboundPodIsRemoved(t *testing.T) {
 	task := exampleTask(func(task *v1alpha1.Task) { hasPod(task); cancel(task) })
 	t.Run("no node", func(t *testing.T) {
@@ -170,7 +169,7 @@ func TestUnboundPodIsRemoved(t *testing.T) {
 		}
 		result, err := w.reconcile()
 		if err != nil || result.RequeueAfter == 0 {
-			t.Errorf("Reconcile returns %v, %v, so nobody looks again", result, err)
+			t.Errorf("Reconcile returns %v, %v, so there is no retry", result, err)
 		}
 		if status := w.task().Status; finished(&status) {
 			t.Errorf("the Pod runs, and the status is %+v", status)
