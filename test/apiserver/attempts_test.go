@@ -22,7 +22,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// A failed Pod is followed by another, after a pause, as often as backoffLimit says; the earlier ones stay, and the status tells of them.
+// TestBackoffLimit proves that another Pod follows a failed one after a pause, as often as backoffLimit allows. The earlier Pods stay, and
+// the status lists them.
 func TestBackoffLimit(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 1 })
@@ -89,7 +90,7 @@ func TestBackoffLimit(t *testing.T) {
 	}
 }
 
-// A Task is deleted when its time to live is over, and not before: counted from its end.
+// TestTTL proves that a Task is deleted when ttlSecondsAfterFinished has passed since its end, and not before.
 func TestTTL(t *testing.T) {
 	for name, ttl := range map[string]int32{"at once": 0, "two seconds": 2} {
 		t.Run(name, func(t *testing.T) {

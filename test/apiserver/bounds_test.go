@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestLargePodsAreRefused proves that whoever creates a Pod that is too large for the webhook is told so, also if the webhook doesn't read it: the
-// API server's defaults make a review of several MiB of a Pod of 1 MiB.
+// TestLargePodsAreRefused proves that the creator of a Pod that is too large for the webhook is told so, even if the webhook doesn't read
+// the request. With the API server's defaults, the review of a Pod of 1 MiB has several MiB.
 func TestLargePodsAreRefused(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	for count, text := range map[int]string{

@@ -20,16 +20,16 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// operatorsCalls are all that the operator has asked the API server for.
+// operatorsCalls counts all requests of the operator to the API server.
 var operatorsCalls calls
 
-// calls counts requests by their namespace, and by verb and resource. Those of the whole cluster have the namespace "".
+// calls counts requests by namespace, and by verb and resource. Requests for the whole cluster have the namespace "".
 type calls struct {
 	mutex sync.Mutex
 	made  map[string]map[string]int
 }
 
-// count is for rest.Config.Wrap.
+// count wraps a transport, as rest.Config.Wrap expects it.
 func (c *calls) count(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(request *http.Request) (*http.Response, error) {
 		namespace, what := describe(request)
@@ -72,7 +72,7 @@ func describe(request *http.Request) (namespace, what string) {
 	case parts[0] == "apis" && len(parts) > 3:
 		parts = parts[3:]
 	default:
-		return "", request.Method + " " + request.URL.Path // what the API server has
+		return "", request.Method + " " + request.URL.Path // such as /version
 	}
 	if parts[0] == "namespaces" && len(parts) > 2 {
 		namespace, parts = parts[1], parts[2:]
@@ -87,9 +87,9 @@ func describe(request *http.Request) (namespace, what string) {
 	return namespace, what
 }
 
-// What a Task of three steps costs the API server: one call makes the Pod; then there is at most one annotation and one status to write
-// for each end of a step, by whichever way the steps are handed over, and nothing is asked for that the cache has. This is what a
-// hundred Tasks a second depend on.
+// TestCallsPerStep proves what a Task of three steps costs the API server. One call creates the Pod. Each end of a step then costs at most
+// one write of an annotation and one of the status, in both hand-off modes. The operator requests nothing that its cache has. A rate of a
+// hundred Tasks a second depends on this.
 func TestCallsPerStep(t *testing.T) {
 	for name, handoff := range map[string]string{"local": "", "controller": contract.HandoffController} {
 		t.Run(name, func(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// Cancel ends a Task in whatever state it is. The Pod stays.
+// TestCancel proves that cancel ends a Task in every state, and that the Pod stays.
 func TestCancel(t *testing.T) {
 	cancel := func(t *testing.T, task *v1alpha1.Task) {
 		t.Helper()
@@ -111,7 +111,7 @@ func TestCancel(t *testing.T) {
 		setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
 		before := cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 		cancel(t, task)
-		other := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Cancel = true }) // once this one has ended, that one was seen too
+		other := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Cancel = true }) // once this Task has ended, the operator has seen the other one, too
 		cluster.AwaitTask(t, other, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
 		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
 			t.Fatal(err)
@@ -122,7 +122,7 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// A cancelled Task gets no other Pod, also while it waits for one.
+// TestCancelBetweenAttempts proves that a cancelled Task gets no other Pod while it waits for its next attempt.
 func TestCancelBetweenAttempts(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.BackoffLimit = 5 })

@@ -32,17 +32,17 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// service is the name that all replicas of these tests are called by.
+// service is the DNS name that the API server calls all replicas by.
 const service = "webhook.taskflow-system.svc"
 
-// certificates are some replicas with one Secret and one webhook configuration, and what calls them.
+// certificates is a set of replicas that share one Secret and one webhook configuration.
 type certificates struct {
 	key       client.ObjectKey
 	addresses []string
 	ready     []<-chan struct{}
 }
 
-// The transports, if any, are between the replicas and the API server.
+// newCertificates puts the transports, if any, between the replicas and the API server.
 func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetimes, between ...transport.WrapperFunc) *certificates {
 	t.Helper()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -60,7 +60,7 @@ func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetime
 	return c
 }
 
-// webhook is a configuration that no Pod matches.
+// webhook returns a configuration that matches no Pod.
 func (c *certificates) webhook() *admissionv1.MutatingWebhookConfiguration {
 	hook := func(name string) admissionv1.MutatingWebhook {
 		return admissionv1.MutatingWebhook{
@@ -78,7 +78,7 @@ func (c *certificates) webhook() *admissionv1.MutatingWebhookConfiguration {
 	}
 }
 
-// start makes a replica, and serves with its certificate.
+// start adds a replica that serves with its certificate.
 func (c *certificates) start(t *testing.T, keeper *certs.Keeper, between ...transport.WrapperFunc) {
 	t.Helper()
 	byObject := map[client.Object]cache.ByObject{}
@@ -119,7 +119,7 @@ func (c *certificates) start(t *testing.T, keeper *certs.Keeper, between ...tran
 	c.ready = append(c.ready, keeper.Ready())
 }
 
-// callable says whether each replica can be called as the API server does it: with each webhook's authorities, as they are now.
+// callable returns an error unless each replica can be called as the API server does it: with the authorities that each webhook has now.
 func (c *certificates) callable(ctx context.Context) error {
 	for i, address := range c.addresses {
 		hook := c.webhook()
@@ -135,7 +135,7 @@ func (c *certificates) callable(ctx context.Context) error {
 	return nil
 }
 
-// call posts nothing to a replica, where a webhook is to be called.
+// call sends an empty request to a replica at the address of a webhook.
 func call(ctx context.Context, address string, config admissionv1.WebhookClientConfig) error {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(config.CABundle)
@@ -160,11 +160,11 @@ func call(ctx context.Context, address string, config admissionv1.WebhookClientC
 	return nil
 }
 
-// serve says whether each replica serves this certificate.
+// serve returns an error unless each replica serves this certificate.
 func (c *certificates) serve(ctx context.Context, certificate []byte) error {
 	block, _ := pem.Decode(certificate)
 	for i, address := range c.addresses {
-		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // which one it is, is asked below
+		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // the code below compares the certificate
 		connection, err := dialer.DialContext(ctx, "tcp", address)
 		if err != nil {
 			return err
@@ -199,7 +199,7 @@ func (c *certificates) secret(t *testing.T) *corev1.Secret {
 	return &secret
 }
 
-// caller calls all replicas again and again, until it is stopped.
+// caller calls all replicas repeatedly until stop.
 type caller struct {
 	cancel   context.CancelFunc
 	done     sync.WaitGroup

@@ -25,16 +25,15 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// replicas is how many operators share the one Secret.
+// replicas is the number of operators that share the Secret.
 const replicas = 3
 
-// shortLives make the certificate change every 16 seconds, 8 before it ends, and the authority every 32, each 0.8 seconds after it is trusted:
-// longer than a busy machine keeps the API server or a replica from hearing of it.
+// shortLives renews the certificate every 16 seconds, 8 seconds before it expires, and the authority every 32 seconds. Each is used 0.8
+// seconds after it is trusted: on a busy machine, the API server and the replicas learn of a change within that time.
 var shortLives = certs.Lifetimes{Authority: 48 * time.Second, Serving: 24 * time.Second}
 
-// TestCertificatesOfReplicas proves that several replicas keep one certificate, and that the API server can call each of them at
-// every moment: while certificates and authorities are renewed, and after somebody has deleted or damaged the Secret or the
-// webhook configuration.
+// TestCertificatesOfReplicas proves that several replicas keep one certificate, and that the API server can call each of them at every
+// moment: while certificates and authorities are renewed, and after a user has deleted or damaged the Secret or the webhook configuration.
 func TestCertificatesOfReplicas(t *testing.T) {
 	c := newCertificates(t, certs.SourceOwn, shortLives)
 	caller := c.call(t)
@@ -97,7 +96,7 @@ func TestCertificatesOfReplicas(t *testing.T) {
 	}
 }
 
-// TestWebhookConfigurationIsRepaired proves that the authorities come back into a webhook configuration that has lost them.
+// TestWebhookConfigurationIsRepaired proves that the operator restores the authorities of a webhook configuration that has lost them.
 func TestWebhookConfigurationIsRepaired(t *testing.T) {
 	c := newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes)
 	for name, damage := range map[string]func() error{
@@ -148,7 +147,7 @@ func TestSomebodyElsesCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		wait.For(t, "all replicas can be called", c.callable)
-		// Next time another one.
+		// The next certificate is a different one.
 		if err := cluster.Delete(t.Context(), given); err != nil {
 			t.Fatal(err)
 		}
@@ -161,8 +160,8 @@ func TestSomebodyElsesCertificate(t *testing.T) {
 	}
 }
 
-// TestReplicasAskForTheTime proves that the certificate is valid by the clock of the API server, which is here days behind the replicas', or
-// so its answers say, and that they agree on it.
+// TestReplicasAskForTheTime proves that the certificate is valid by the clock of the API server, and that the replicas agree on it. Here
+// that clock is days behind the clock of the replicas.
 func TestReplicasAskForTheTime(t *testing.T) {
 	const behind = 3 * 24 * time.Hour
 	c := newCertificates(t, certs.SourceOwn, certs.DefaultLifetimes, func(next http.RoundTripper) http.RoundTripper {

@@ -36,9 +36,9 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestClientCertificateOfTheAPIServer proves that an API server which has a client certificate, as docs/webhook.md says, calls an operator that
-// asks for one: and that it doesn't get through where the operator wants another name. The operator is the program itself, which also serves its
-// metrics to a token that may read them, and to no other.
+// TestClientCertificateOfTheAPIServer proves that an API server with a client certificate, set up as docs/webhook.md describes, can call an
+// operator that requires one, and that it can't if the operator requires another name. The operator is the program itself. It serves its
+// metrics only to a token with the right to read them.
 func TestClientCertificateOfTheAPIServer(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
@@ -139,7 +139,7 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 			}
 			defer func() {
 				cancel()
-				_ = operator.Wait() // it was killed
+				_ = operator.Wait() // the error is that of the kill
 				if t.Failed() {
 					t.Log(log.String())
 				}
@@ -172,7 +172,7 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 	}
 }
 
-// metricsCode asks for the metrics over TLS.
+// metricsCode requests the metrics over TLS and returns the status code.
 func metricsCode(t *testing.T, url, authorization string) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -217,7 +217,7 @@ func freePort(t *testing.T) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// clientOf makes a client's certificate and the authority that signs it, in PEM.
+// clientOf returns a client's certificate and key, and the authority that signed it, in PEM.
 func clientOf(t *testing.T, name string) (authority, certificate, key string) {
 	t.Helper()
 	encode := func(kind string, content []byte, err error) string {

@@ -18,7 +18,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestTasksAreBounded proves that a Task can't hold lists that take far more memory in the operator than bytes in the request.
+// TestTasksAreBounded proves that the API server refuses Tasks whose lists take far more memory in the operator than bytes in the request.
 func TestTasksAreBounded(t *testing.T) {
 	many := func(n int, element string) string { return "[" + strings.Repeat(element+",", n) + "]" }
 	for name, c := range map[string]struct{ spec, want string }{
@@ -35,8 +35,9 @@ func TestTasksAreBounded(t *testing.T) {
 	}
 }
 
-// TestLargeTasksStayEditable proves that a Task with longer lists than the CRD allows, from before it had bounds, can still be changed, cancelled
-// and have its status written: only the list itself can't be replaced by another long one. It works on a copy of the kind in another group.
+// TestLargeTasksStayEditable proves that a Task with longer lists than the CRD allows, created before the CRD had bounds, can still be
+// changed and cancelled, and that its status can be written. Only the list itself can't be replaced by another long one. The test uses a
+// copy of the kind in another API group.
 func TestLargeTasksStayEditable(t *testing.T) {
 	content, err := os.ReadFile("../../config/crd/tasks.yaml")
 	if err != nil {
@@ -103,7 +104,8 @@ func TestLargeTasksStayEditable(t *testing.T) {
 	}
 }
 
-// A duration is what Go's time.ParseDuration reads and Kubernetes keeps: everything else is refused, or no Task could be read any more.
+// TestTimeouts proves that a duration is accepted if Go's time.ParseDuration reads it and Kubernetes keeps it. Every other value is
+// refused, because nothing could decode the Task any more.
 func TestTimeouts(t *testing.T) {
 	const (
 		ofStep = "timeout must be a duration from 1ms to 99999h, such as 90s, 5m or 1h30m"
@@ -145,7 +147,7 @@ func TestTimeouts(t *testing.T) {
 		"PT5M":                               {ofStep, ofTask},
 		"９s":                                 {ofStep, ofTask},
 		"300":                                {noUnit, noUnit},
-		"99999999h":                          {ofStep, ofTask}, // Go counts nanoseconds: 292 years
+		"99999999h":                          {ofStep, ofTask}, // a time.Duration ends at 292 years
 		"999999999999999999h":                {ofStep, ofTask},
 		"9999999h9999999h9999999h":           {ofStep, ofTask},
 		"1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s1s": {long, long},

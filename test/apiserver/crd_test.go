@@ -31,7 +31,7 @@ func parse(t *testing.T, manifest string) *unstructured.Unstructured {
 	return &object
 }
 
-// Whatever is wrong with a Task, its author reads one sentence that names the field and what to do.
+// TestInvalidTasks proves that the refusal of an invalid Task is one sentence that names the field and the remedy.
 func TestInvalidTasks(t *testing.T) {
 	const head = "apiVersion: api.practice.com/v1alpha1\nkind: Task\n"
 	named := func(name string) string { return head + "metadata: {name: " + name + ", namespace: default}\nspec: " }
@@ -208,7 +208,7 @@ func TestInvalidTasks(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			// As kubectl asks: with unknown fields refused.
+			// kubectl asks for strict validation, too: unknown fields are refused.
 			err := client.WithFieldValidation(cluster, "Strict").Create(t.Context(), parse(t, test.manifest), client.DryRunAll)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got the error %v, and not %q", err, test.want)
@@ -217,7 +217,7 @@ func TestInvalidTasks(t *testing.T) {
 	}
 }
 
-// All of core/v1's fields may be used in steps and in the template.
+// TestValidTask proves that steps and template accept all fields of core/v1.
 func TestValidTask(t *testing.T) {
 	task := parse(t, `
 apiVersion: api.practice.com/v1alpha1
@@ -264,8 +264,8 @@ spec:
 	}
 }
 
-// A command that isn't UTF-8 never runs as something else: YAML that has such bytes is refused at once, and where the API server replaces
-// them, as it does in JSON, the Pod is refused.
+// TestNotUTF8 proves that a command which isn't UTF-8 never runs as a different command. YAML with such bytes is refused at once. In JSON
+// the API server replaces the bytes, and then the webhook refuses the Pod.
 func TestNotUTF8(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	transport, err := rest.HTTPClientFor(environment.Config)
@@ -295,8 +295,8 @@ func TestNotUTF8(t *testing.T) {
 	wantNoPod(t, task)
 }
 
-// The CRD goes through plain client-side kubectl apply, which keeps a copy of it in an annotation of limited size; and kubectl
-// explain has something to say of taskflow's own fields.
+// TestKubectl proves that client-side kubectl apply accepts the CRD, although it keeps a copy of it in an annotation of limited size, and
+// that kubectl explain describes taskflow's own fields.
 func TestKubectl(t *testing.T) {
 	kubectl := func(args ...string) string {
 		t.Helper()
@@ -332,7 +332,7 @@ func TestKubectl(t *testing.T) {
 	cluster.AwaitTask(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.Progress == "1/2" && s.Phase == v1alpha1.TaskRunning })
 	columns := func() string {
 		fields := strings.Fields(kubectl("get", "tf", "-n", namespace))
-		return strings.Join(fields[:len(fields)-1], " ") // without the age
+		return strings.Join(fields[:len(fields)-1], " ") // without the column AGE
 	}
 	if diff := cmp.Diff("NAME STATUS PROGRESS STEP DURATION AGE shown Running 1/2 b", columns()); diff != "" {
 		t.Errorf("kubectl get tasks, while it runs (-want +got):\n%s", diff)

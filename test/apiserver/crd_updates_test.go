@@ -14,7 +14,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// What runs is fixed once there is a Pod: an edit of steps or template is refused, all else goes through.
+// TestTaskIsFixedOnceItHasAPod proves that an edit of the steps or the template is refused once the Task has a Pod, and that all other
+// edits are accepted.
 func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "fixed", "a", "b")
 	awaitPod(t, task)
@@ -59,8 +60,8 @@ func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 	}
 }
 
-// The rules for the spec rest where the status says that there is a Pod, and where its conditions change: so no request may bring its own status
-// along with a spec.
+// TestNoRequestChangesSpecAndStatus proves that no request can change the spec and the status together. The rules for the spec depend on
+// the Pod and the conditions in the status, so a request could otherwise bring its own.
 func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 	const (
 		fixed  = "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first"
@@ -110,7 +111,7 @@ func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 	}
 }
 
-// What cancel has begun can't be stopped: neither false nor leaving it out takes it back.
+// TestCancelIsForGood proves that cancel can't be taken back, neither by false nor by leaving it out.
 func TestCancelIsForGood(t *testing.T) {
 	task := parse(t, `
 apiVersion: api.practice.com/v1alpha1

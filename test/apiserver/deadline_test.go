@@ -21,8 +21,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestTimeoutWithoutRunning proves that spec.timeout counts while a Task's Pod is refused, has no node, or runs: the Task fails soon after, and its
-// Pod is gone or told to end.
+// TestTimeoutWithoutRunning proves that spec.timeout counts while a Task's Pod is refused, has no node, or runs. The Task fails soon after
+// the timeout, and its Pod is deleted or told to end.
 func TestTimeoutWithoutRunning(t *testing.T) {
 	const timeout = 4 * time.Second
 	message := "DeadlineExceeded: the Task took longer than spec.timeout, which is 4s"
@@ -42,12 +42,12 @@ func TestTimeoutWithoutRunning(t *testing.T) {
 			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}},
 		}
 		cluster.Make(t, quota)
-		quota.Status.Hard = quota.Spec.Hard // nobody counts here
+		quota.Status.Hard = quota.Spec.Hard // this cluster has no quota controller
 		quota.Status.Used = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
 		if err := cluster.Status().Update(t.Context(), quota); err != nil {
 			t.Fatal(err)
 		}
-		const timeout = 16 * time.Second // the back-off tries after 15 and 31 seconds
+		const timeout = 16 * time.Second // the back-off retries after 15 and 31 seconds
 		task := timedTask(t, namespace, timeout)
 		refused := cluster.AwaitTask(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool {
 			condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)

@@ -26,7 +26,7 @@ import (
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
-// deliveryOf says how the agent was put into a Pod.
+// deliveryOf returns how the agent gets into the Pod.
 func deliveryOf(pod *corev1.Pod) string {
 	switch image := pod.Spec.Volumes[0].Image; {
 	case len(pod.Spec.InitContainers) > 0:
@@ -37,9 +37,9 @@ func deliveryOf(pod *corev1.Pod) string {
 	return fmt.Sprintf("not at all: %+v", pod.Spec)
 }
 
-// With --agent-delivery=auto each new Pod gets the agent as all nodes can have it at that time: as a volume while all are able to mount
-// it, and else by an init container. What a Pod says itself comes before that.
-func TestAgentDelivery(t *testing.T) { // not parallel: all other tests are of a cluster without nodes
+// TestAgentDelivery proves that with --agent-delivery=auto each new Pod mounts the agent's image if all nodes can do so at that time, and
+// gets an init container otherwise. The Pod's own annotation takes precedence.
+func TestAgentDelivery(t *testing.T) { // not parallel: all other tests need a cluster without nodes
 	namespace := cluster.NewNamespace(t, "privileged")
 	number := 0
 	dryRun := func(ctx context.Context, annotations map[string]string) (string, error) {
@@ -87,8 +87,9 @@ func TestAgentDelivery(t *testing.T) { // not parallel: all other tests are of a
 	}
 }
 
-// Without the right to watch nodes nothing is known of them, and everything else goes on; once it is given, they are seen.
-func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel: see above
+// TestAgentDeliveryWithoutTheRight proves that an operator without the right to watch nodes works as if it knew none, and that it sees them
+// once it has the right.
+func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel, for the same reason as TestAgentDelivery
 	node := join(t, "node", "v1.37.2", "containerd://2.4.2")
 	config := rest.CopyConfig(environment.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: operator}
@@ -149,7 +150,7 @@ func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel: see above
 	})
 }
 
-// join makes a node, for as long as the test takes.
+// join creates a node that is deleted when the test ends.
 func join(t *testing.T, name, kubelet, runtime string) *corev1.Node {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -163,7 +164,7 @@ func join(t *testing.T, name, kubelet, runtime string) *corev1.Node {
 	return node
 }
 
-// upgrade gives a node other versions.
+// upgrade sets the node's versions.
 func upgrade(t *testing.T, node *corev1.Node, kubelet, runtime string) {
 	t.Helper()
 	before := node.DeepCopy()
@@ -173,8 +174,8 @@ func upgrade(t *testing.T, node *corev1.Node, kubelet, runtime string) {
 	}
 }
 
-// A Pod that mounts the agent's image satisfies PodSecurity's level restricted, and asks for nothing more than its steps
-// do: one that is Guaranteed stays so, which the init container takes from it.
+// TestAgentDeliveryKeepsClass proves that a Pod which mounts the agent's image satisfies PodSecurity's level restricted and requests no
+// more than its steps do. So a Guaranteed Pod stays Guaranteed, unlike one with the init container.
 func TestAgentDeliveryKeepsClass(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "test-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},

@@ -22,20 +22,20 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// outcome is what people and programs see of an ending.
+// outcome is what users and programs see of the end of a Task.
 type outcome struct {
 	Phase v1alpha1.TaskPhase
-	// Failed is the condition's reason and message.
+	// Failed has the reason and the message of the condition.
 	Failed string
-	// Steps: name, state, reason and exit code.
+	// Steps has a line for each step (harness.StepLines).
 	Steps []string
-	// Order is the Pod's annotation at the end. None where the Pod is gone.
+	// Order is the Pod's annotation at the end. Empty: the Pod is gone.
 	Order string
 }
 
-// The endings that one node can't be made to produce. The Pod's status is written as the kubelet and the controllers of Kubernetes 1.37 do
-// (pkg/kubelet/{eviction,nodeshutdown,preemption,kubelet_pods.go}, pkg/controller/{podgc,tainteviction}, pkg/scheduler/framework/preemption).
-// In each, step a has ended, b runs, and c waits.
+// TestEndings covers the ends of a Pod that one node can't be made to produce. It writes the Pod's status as the kubelet and the
+// controllers of Kubernetes 1.37 do (pkg/kubelet/{eviction,nodeshutdown,preemption,kubelet_pods.go}, pkg/controller/{podgc,tainteviction},
+// pkg/scheduler/framework/preemption). In each case, step a has ended, b runs, and c waits.
 func TestEndings(t *testing.T) {
 	step := func(i int, state corev1.ContainerState) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) { pod.Status.ContainerStatuses[i].State = state }
@@ -62,11 +62,11 @@ func TestEndings(t *testing.T) {
 	const lowOnMemory = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 40920Ki. "
 
 	tests := map[string]struct {
-		// before is how the Pod is found, where that isn't a ended, b and c running.
+		// before has the states of the containers at first. Default: a has ended, b and c run.
 		before []corev1.ContainerState
-		// status is written in turn.
+		// status has the writes of the Pod's status, in order.
 		status []func(*corev1.Pod)
-		// then is done after that.
+		// then runs after the last write.
 		then func(*testing.T, *corev1.Pod)
 		want outcome
 	}{
@@ -86,7 +86,7 @@ func TestEndings(t *testing.T) {
 		},
 		"out of memory while it waited: the one that runs ends first": {
 			status: []func(*corev1.Pod){step(2, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-				ExitCode: 137, Reason: "OOMKilled", StartedAt: metav1.Unix(1e9, 0), FinishedAt: metav1.Unix(1e9+60, 0), // long before the others
+				ExitCode: 137, Reason: "OOMKilled", StartedAt: metav1.Unix(1e9, 0), FinishedAt: metav1.Unix(1e9+60, 0), // its start is long before the start of the others
 			}}), step(1, ended(0))},
 			want: outcome{
 				v1alpha1.TaskFailed, `StepFailed: step "c" failed with exit code 137 (OOMKilled)`,
@@ -120,7 +120,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed Evicted 137", "c Skipped Skipped"}, "2",
 			},
 		},
-		// A busy kubelet sends what it knew of the containers before it stopped them, together with their end.
+		// A busy kubelet sends the containers' states from before their stop together with their end.
 		"evicted by the kubelet, and the ends of the containers follow": {
 			status: []func(*corev1.Pod){
 				all(failed("Evicted", lowOnMemory), disrupted("TerminationByKubelet", lowOnMemory)),
@@ -131,7 +131,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed Evicted 137", "c Skipped Skipped"}, "2",
 			},
 		},
-		// The kubelet keeps phase and reason back until it is sure that nothing runs (mergePodStatus), and may tell of the containers first.
+		// The kubelet withholds phase and reason until it is sure that nothing runs (mergePodStatus). It may report the containers first.
 		"evicted by the kubelet, in two writes": {
 			status: []func(*corev1.Pod){
 				all(killed, toldToStop),
@@ -238,7 +238,8 @@ func TestEndings(t *testing.T) {
 	}
 }
 
-// A kubelet that doesn't admit the Pod starts nothing of it, and says why (kubelet.rejectPod). With attempts left, another Pod follows.
+// TestNotAdmitted proves that a Task reports why a kubelet rejected its Pod (kubelet.rejectPod), and that the next attempt follows if
+// backoffLimit allows one.
 func TestNotAdmitted(t *testing.T) {
 	for reason, message := range map[string]string{
 		"NodeShutdown":             "Pod was rejected as the node is shutting down.",
@@ -264,7 +265,7 @@ func TestNotAdmitted(t *testing.T) {
 	}
 }
 
-// assertOutcome waits for the Task's end, and proves that all tell the same of it: status, condition, event, the Pod's annotations.
+// assertOutcome waits for the Task's end, and checks that status, condition, event and the Pod's annotations agree.
 func assertOutcome(t *testing.T, task *v1alpha1.Task, want outcome) {
 	t.Helper()
 	status := cluster.AwaitTask(t, task, "the end", func(s v1alpha1.TaskStatus) bool { return s.CompletionTime != nil })
@@ -306,7 +307,7 @@ func assertEvent(t *testing.T, task *v1alpha1.Task, kind, reason, note string) {
 	})
 }
 
-// all is several changes of a Pod in one write.
+// all combines changes of a Pod into one write.
 func all(edits ...func(*corev1.Pod)) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for _, edit := range edits {
@@ -319,7 +320,7 @@ func waiting(reason, message string) corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-// recorded is a container that has ended with the agent's record as its termination message.
+// recorded returns the state of a container that has ended with the agent's record as its termination message.
 func recorded(record contract.Record) corev1.ContainerState {
 	record.FinishedAt = time.Now()
 	state := ended(int32(record.ExitCode))
@@ -327,7 +328,7 @@ func recorded(record contract.Record) corev1.ContainerState {
 	return state
 }
 
-// writeStatus writes the Pod's status as a kubelet or a controller of Kubernetes would.
+// writeStatus writes the Pod's status as the kubelet or a controller of Kubernetes does.
 func writeStatus(t *testing.T, pod *corev1.Pod, edit func(*corev1.Pod)) {
 	t.Helper()
 	before := pod.DeepCopy()
@@ -337,7 +338,7 @@ func writeStatus(t *testing.T, pod *corev1.Pod, edit func(*corev1.Pod)) {
 	}
 }
 
-// bind gives the Pod a node: only then does it wait for a kubelet when it is deleted.
+// bind assigns the Pod to a node: the deletion of such a Pod waits for the kubelet.
 func bind(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	binding := &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: "no-such-node"}}

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestJobIsTold proves that a failed step of a Job's Pod is one event of the Job, too: whoever describes the Job would otherwise find
+// TestJobIsTold proves that a failed step of a Job's Pod is an event on the Job, too: kubectl describe job would otherwise show
 // BackoffLimitExceeded alone.
 func TestJobIsTold(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// silentRegistry accepts connections and says nothing.
+// silentRegistry accepts connections and never answers.
 func silentRegistry(t *testing.T) (host string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,20 +39,21 @@ func silentRegistry(t *testing.T) (host string) {
 	return listener.Addr().String()
 }
 
-// imageTask is a Task whose only step runs the image's command.
+// imageTask returns a Task whose only step runs the image's command.
 func imageTask(namespace, name, image string) *v1alpha1.Task {
 	task := echoTask(namespace, name, "a")
 	task.Spec.Steps[0].Container = corev1.Container{Name: "a", Image: image}
 	return task
 }
 
-// The Tasks of one namespace, whose registries never answer, delay no Task of another one, whether or not that needs a registry; and
-// their status says what they wait for. Each of their images has a registry of its own, so that no failure is known from another one.
+// TestSilentRegistriesDelayNobody proves that Tasks whose registries never answer delay no Task of another namespace, with or without a
+// look-up, and that their status tells what they wait for. Each image has a registry of its own, so that no look-up profits from the
+// failure of another.
 func TestSilentRegistriesDelayNobody(t *testing.T) {
 	const many = 100
 	_, host := serve(t, newRegistry(t))
 	quick, flood := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "privileged")
-	// podAfter returns how long a new Task's Pod takes.
+	// podAfter returns how long the operator takes to create a new Task's Pod.
 	podAfter := func(task *v1alpha1.Task) time.Duration {
 		began := time.Now()
 		cluster.Make(t, task)
@@ -68,8 +69,8 @@ func TestSilentRegistriesDelayNobody(t *testing.T) {
 		"an image's command": imageTask(quick, "image", host+"/app:v1"),
 		"its own command":    echoTask(quick, "command", "a"),
 	} {
-		// The Pod is looked for every 100 ms, and nothing is said of the time that this machine takes: eight workers that wait for registries
-		// let a Task wait for a minute.
+		// The test polls every 100 ms and doesn't judge the machine's speed. Eight workers that wait for registries would delay a Task by a
+		// minute.
 		if took := podAfter(task); took > alone+2*time.Second {
 			t.Errorf("a Task with %s has its Pod after %s beside the silent registries, and after %s without them", name, took, alone)
 		} else {

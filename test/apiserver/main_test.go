@@ -1,7 +1,7 @@
 //go:build apiserver
 
-// Package apiserver tests the CRD, the webhook and the controllers against a real API server (controller-runtime's envtest),
-// with no node: the tests write the Pods' status themselves. hack/test.sh says where the API server's binary is.
+// Package apiserver tests the CRD, the webhook and the controllers at a real API server (controller-runtime's envtest). There is no node,
+// so the tests write the Pods' status themselves. hack/test.sh sets the path of the API server's binary.
 package apiserver
 
 import (
@@ -39,13 +39,14 @@ import (
 	"github.com/taskflow/taskflow-operator/webhook"
 )
 
-// startGrace is short here, for the tests that wait for its end.
+// startGrace is short, for the tests that wait until it is over.
 const startGrace = 3 * time.Second
 
 var (
 	cluster     harness.Cluster
 	environment *envtest.Environment
-	// nodes are those that the webhook sees: none but in the tests of the agent's delivery. So it is by an init container in all others.
+	// nodes is the webhook's view of the nodes. There are none except in the tests of the agent's delivery, so all other Pods get an init
+	// container.
 	nodes *webhook.Nodes
 )
 
@@ -66,14 +67,14 @@ func run(m *testing.M) (code int, err error) {
 	}
 	for _, w := range installed.Webhooks {
 		if w.ClientConfig.Service.Path == nil {
-			w.ClientConfig.Service.Path = new(webhookPath) // certs.Keeper writes a secret one
+			w.ClientConfig.Service.Path = new(webhookPath) // certs.Keeper would write a secret path
 		}
 	}
 	environment = &envtest.Environment{
 		CRDDirectoryPaths:     []string{"../../config/crd/tasks.yaml"},
 		ErrorIfCRDPathMissing: true,
 		WebhookInstallOptions: envtest.WebhookInstallOptions{MutatingWebhooks: []*admissionv1.MutatingWebhookConfiguration{installed}},
-		// Other tests are compiled meanwhile, with the race detector: on two slow cores the usual 20 seconds were too few, five times.
+		// Other tests are compiled meanwhile, with the race detector. On two slow cores the default of 20 seconds was too short five times.
 		ControlPlaneStartTimeout: 2 * time.Minute,
 	}
 	config, err := environment.Start()
@@ -149,7 +150,8 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// stopWhenTold ends the API server and etcd along with the tests: they have process groups of their own, and a terminal or a script tells ours.
+// stopWhenTold stops the API server and etcd when the tests are interrupted. They have process groups of their own, and a terminal or a
+// script signals only the group of the tests.
 func stopWhenTold() {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
@@ -158,10 +160,10 @@ func stopWhenTold() {
 	os.Exit(1)
 }
 
-// webhookPath is where the webhook is in these tests.
+// webhookPath is the webhook's path in these tests.
 const webhookPath = "/mutate-pods"
 
-// webhookConfiguration is the one that is installed.
+// webhookConfiguration returns the configuration that config/ installs.
 func webhookConfiguration() (*admissionv1.MutatingWebhookConfiguration, error) {
 	content, err := os.ReadFile("../../config/webhook/mutating_webhook.yaml")
 	if err != nil {

@@ -25,13 +25,13 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The paths of two webhooks that are not taskflow's.
+// The paths of two webhooks that don't belong to taskflow.
 const (
 	appendsContainer = "/test-appends-container"
 	addsEnv          = "/test-adds-env"
 )
 
-// registerOthers serves them: one appends a container, as those for proxies do, and one adds a variable to every container.
+// registerOthers registers both. One appends a container, as webhooks of proxies do. The other adds a variable to every container.
 func registerOthers(server ctrlwebhook.Server, decoder admission.Decoder) {
 	serve := func(path string, edit func(*corev1.Pod)) {
 		server.Register(path, &ctrlwebhook.Admission{Handler: admission.HandlerFunc(func(_ context.Context, request admission.Request) admission.Response {
@@ -63,19 +63,20 @@ func registerOthers(server ctrlwebhook.Server, decoder admission.Decoder) {
 	})
 }
 
-// served has the API server call what this process serves at a path.
+// served returns a client configuration for a path of this process.
 func served(path string) admissionv1.WebhookClientConfig {
 	hook := environment.WebhookInstallOptions
 	url := fmt.Sprintf("https://%s:%d%s", hook.LocalServingHost, hook.LocalServingPort, path)
 	return admissionv1.WebhookClientConfig{URL: &url, CABundle: hook.LocalServingCAData}
 }
 
-// named selects one namespace.
+// named returns a selector for one namespace.
 func named(namespace string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}}
 }
 
-// createWebhooks has the API server call webhooks until the test ends. It watches configurations, and uses a new one a moment later.
+// createWebhooks creates webhook configurations and deletes them when the test ends. The API server watches configurations and uses a new
+// one a moment later.
 func createWebhooks(t *testing.T, configuration *admissionv1.MutatingWebhookConfiguration) {
 	t.Helper()
 	cluster.Make(t, configuration)
@@ -86,7 +87,7 @@ func createWebhooks(t *testing.T, configuration *admissionv1.MutatingWebhookConf
 	})
 }
 
-// callOther has the API server call one of them for the Pods of a namespace. Webhooks are called in the order of their
+// callOther makes the API server call one of the two for the Pods of a namespace. The API server calls webhooks in the order of their
 // configurations' names.
 func callOther(t *testing.T, namespace, name, path string) {
 	t.Helper()
@@ -121,8 +122,9 @@ func callOther(t *testing.T, namespace, name, path string) {
 	})
 }
 
-// Two other webhooks, each before or after taskflow's, leave a right Pod: the steps wait for one another, what was appended waits
-// for nobody, and every container has the variable, whichever way the agent is delivered. The name of taskflow's configuration is between theirs.
+// TestOtherWebhooks proves that two other webhooks, each before or after taskflow's, leave a valid Pod: the steps wait for one another, an
+// appended container waits for none, and every container has the variable, in both deliveries. The name of taskflow's configuration sorts
+// between the others.
 func TestOtherWebhooks(t *testing.T) {
 	const before, after = "a", "z"
 	for _, order := range []struct{ container, env string }{{before, before}, {before, after}, {after, before}, {after, after}} {
@@ -142,7 +144,7 @@ func TestOtherWebhooks(t *testing.T) {
 			}{
 				"that names its steps": {pod: podWithLabels(namespace, "x", sequentialLabel(), echo("a"), echo("b")), annotations: steps},
 				"that names a Task":    {pod: podWithLabels(namespace, "x", taskLabel("template"), placeholder)},
-				// Nobody can tell a container that another webhook has put there before from one of the user's.
+				// A container that another webhook added earlier looks like a container of the user.
 				"whose containers are all steps": {pod: podWithLabels(namespace, "x", sequentialLabel(), echo("a"), echo("b")), proxyIsStep: order.container == before},
 			} {
 				for delivery, all := range map[string]string{

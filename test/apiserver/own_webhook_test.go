@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestOperatorsRightOnItsWebhook proves that the operator's ServiceAccount changes authorities and paths of its webhook configuration, and nothing
-// else: not which objects it is sent, nor where they are sent, nor what happens when nobody answers.
+// TestOperatorsRightOnItsWebhook proves that the operator's ServiceAccount can change the authorities and the paths of its webhook
+// configuration and nothing else: neither the objects, nor the addresses, nor the failurePolicy.
 func TestOperatorsRightOnItsWebhook(t *testing.T) {
 	configuration, err := webhookConfiguration()
 	if err != nil {
@@ -25,7 +25,7 @@ func TestOperatorsRightOnItsWebhook(t *testing.T) {
 		configuration.Webhooks[i].NamespaceSelector = named("nowhere")
 	}
 	configuration.Annotations = map[string]string{"cert-manager.io/inject-ca-from": "taskflow-system/taskflow-webhook"}
-	const name = "own-webhook" // the suite has one of the usual name, which is called by URL
+	const name = "own-webhook" // the suite has one of the usual name, called by URL
 	configuration.Name = name
 	createWebhooks(t, configuration)
 	content, err := os.ReadFile("../../config/policy/own_webhook.yaml")

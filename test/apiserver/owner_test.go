@@ -17,8 +17,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// TestForgedOwnership proves that nobody but the operator gets a Pod that counts as a Task's own: the webhook refuses it, and the policy alone
-// refuses it, too, when it is created and when it is updated; and that a Pod of the Task's stays editable.
+// TestForgedOwnership proves that only the operator can create a Pod that counts as a Task's own. The webhook refuses other users, and so
+// does the policy alone, at creation and at updates. A Task's Pod stays editable.
 func TestForgedOwnership(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	task := echoTask(namespace, "served", "a", "b")
@@ -55,7 +55,7 @@ func TestForgedOwnership(t *testing.T) {
 	assertRefused(create(user, namespace, own), owner)
 	assertRefused(create(user, namespace, mark), "metadata.annotations: only taskflow sets "+contract.TaskUIDAnnotation)
 
-	// The webhook doesn't see this namespace, so the policy is alone.
+	// The webhook isn't called for this namespace, so the policy is alone.
 	const unseen = "kube-system"
 	probes := 0
 	installPolicy(t, "ownership.yaml", unseen, func() error {

@@ -23,7 +23,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The beginnings of paths that answer nothing: one breaks the connection, one waits.
+// Prefixes of paths without an answer: one breaks the connection, one waits.
 const (
 	hangsUp = "/test-hangs-up/"
 	hangs   = "/test-hangs/"
@@ -36,8 +36,8 @@ func registerSilent(server ctrlwebhook.Server) {
 
 var errNotYet = errors.New("not yet")
 
-// TestPathIsToldToNobody proves that a user whose Pod is refused because the webhook can't be called doesn't learn its path, however the call
-// fails. The API server shows the URL of a webhook whose failurePolicy is Fail, which the last case proves.
+// TestPathIsToldToNobody proves that a user whose Pod is refused because the webhook can't be called doesn't learn the webhook's path,
+// regardless of how the call fails. The API server shows the URL of a webhook whose failurePolicy is Fail, as the last case proves.
 func TestPathIsToldToNobody(t *testing.T) {
 	secret := strings.Repeat("5e", 32)
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,7 +49,7 @@ func TestPathIsToldToNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	answering := func(handler http.HandlerFunc) string {
-		server := httptest.NewTLSServer(handler) // with a certificate that the API server doesn't trust, unless it is told to
+		server := httptest.NewTLSServer(handler) // the API server trusts its certificate only if the case says so
 		t.Cleanup(server.Close)
 		return server.URL
 	}
@@ -57,7 +57,7 @@ func TestPathIsToldToNobody(t *testing.T) {
 	const trusted = ""
 	for name, c := range map[string]struct {
 		address string
-		path    string // of this process's server
+		path    string // at this process's server
 		policy  admissionv1.FailurePolicyType
 		last    string // the address of the last webhooks
 		told    bool
@@ -118,7 +118,8 @@ func TestPathIsToldToNobody(t *testing.T) {
 	}
 }
 
-// TestWhoReadsThePath proves that the roles which Kubernetes has for users don't let them read the webhook configuration, which has the path.
+// TestWhoReadsThePath proves that the roles which Kubernetes has for users don't allow to read the webhook configuration, which has the
+// path.
 func TestWhoReadsThePath(t *testing.T) {
 	for role, want := range map[string]bool{"view": false, "edit": false, "admin": false, "system:basic-user": false, "system:discovery": false, "cluster-admin": true} {
 		user := "reader-" + strings.ReplaceAll(role, ":", "-")
@@ -138,7 +139,7 @@ func TestWhoReadsThePath(t *testing.T) {
 	}
 }
 
-// bindRole gives a user a ClusterRole in the whole cluster, and waits until the API server knows it.
+// bindRole binds a ClusterRole to a user for the whole cluster, and waits until it is in force.
 func bindRole(t *testing.T, user, role string) {
 	t.Helper()
 	binding := &rbacv1.ClusterRoleBinding{
@@ -154,7 +155,7 @@ func bindRole(t *testing.T, user, role string) {
 	for _, object := range []client.Object{binding, marker} {
 		cluster.Make(t, object)
 	}
-	known.RoleRef.Name = marker.Name // created later, so that the API server knows both when it knows this one
+	known.RoleRef.Name = marker.Name // created later: once the API server knows this binding, it knows both
 	cluster.Make(t, known)
 	t.Cleanup(func() {
 		for _, object := range []client.Object{binding, known, marker} {
@@ -175,7 +176,7 @@ func bindRole(t *testing.T, user, role string) {
 	})
 }
 
-// hang answers nothing until the API server has given up.
+// hang sends no answer until the API server gives up.
 func hang(_ http.ResponseWriter, r *http.Request) {
 	select {
 	case <-r.Context().Done():

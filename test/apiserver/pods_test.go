@@ -29,7 +29,7 @@ func sequentialLabel() map[string]string { return map[string]string{contract.Seq
 
 func taskLabel(name string) map[string]string { return map[string]string{contract.TaskLabel: name} }
 
-// agents are the commands behind the agents of a Pod, each with its number in the sequence.
+// agents returns, for each step of the Pod, its number and the command behind its agent.
 func agents(t *testing.T, pod *corev1.Pod) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -47,7 +47,7 @@ func agents(t *testing.T, pod *corev1.Pod) map[string]string {
 	return all
 }
 
-// notes are the events of an object, once it has as many as are wanted.
+// wantEvents waits until an object has as many events as wanted, and compares them.
 func wantEvents(t *testing.T, object client.Object, want ...string) {
 	t.Helper()
 	var got []string
@@ -78,8 +78,8 @@ func wantEvents(t *testing.T, object client.Object, want ...string) {
 	}
 }
 
-// A Pod with the label needs no Task: its annotations and its events carry the progress, each turn once. The first step waits until
-// the helper is ready.
+// TestPlainPod proves that a labelled Pod needs no Task: its annotations and events show the progress, and each step has one event. The
+// first step waits until the helper is ready.
 func TestPlainPod(t *testing.T) {
 	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "plain", sequentialLabel(), echo("a"), echo("helper"), echo("b"))
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "a,b"}
@@ -116,7 +116,8 @@ func TestPlainPod(t *testing.T) {
 		`Warning Halted: no further step is started: step "b" failed with exit code 42`)
 }
 
-// The events of a Task name each of its steps: the API's rule is that events with the same reason about the same are one.
+// TestTaskEventsNameEachStep proves that the events of a Task name each of its steps. The API merges events with the same reason about the
+// same object.
 func TestTaskEventsNameEachStep(t *testing.T) {
 	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "told", "a", "b")
 	pod := awaitPod(t, task)
@@ -131,7 +132,8 @@ func TestTaskEventsNameEachStep(t *testing.T) {
 		`Normal StepStarted: step "b" has started`, `Normal StepSucceeded: step "b" has ended well`, "Normal Complete: all steps succeeded")
 }
 
-// A suspended Task serves as a template, also for a Pod of its own name, and is not touched by what becomes of that.
+// TestPodThatNamesATask proves that a suspended Task serves as a template, even for a Pod of its own name, and that this Pod's end doesn't
+// change the Task.
 func TestPodThatNamesATask(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "build", Namespace: namespace}}
@@ -168,8 +170,7 @@ func TestPodThatNamesATask(t *testing.T) {
 	}
 }
 
-// Nobody but the Task controller makes the Pods of a Task: one that only names it, and has the name that the Task's own would have, is
-// not taken for it.
+// TestForgedPod proves that a Pod which names a Task, and has the name that the Task's own Pod would have, doesn't count as the Task's own.
 func TestForgedPod(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	task := makeEchoTask(t, namespace, "real", "a")
@@ -196,7 +197,8 @@ func TestForgedPod(t *testing.T) {
 	}
 }
 
-// A Task and a Pod that names it may be created at the same time; one whose Task is missing is refused with a sentence.
+// TestTaskAndPodAtOnce proves that a Task and a Pod that names it can be created at the same time, and that a Pod whose Task is missing is
+// refused with a sentence.
 func TestTaskAndPodAtOnce(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	for i := range 20 {
@@ -213,8 +215,8 @@ func TestTaskAndPodAtOnce(t *testing.T) {
 	}
 }
 
-// What is odd or wrong is said to whoever creates the Pod; a Pod without a label, and one in a namespace of the cluster's own, is
-// none of taskflow's business.
+// TestPodsOfOthers proves that the creator of a Pod reads what is wrong with it, and that taskflow ignores Pods without a label and Pods in
+// the cluster's own namespaces.
 func TestPodsOfOthers(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	t.Run("refused", func(t *testing.T) {
@@ -250,8 +252,8 @@ func TestPodsOfOthers(t *testing.T) {
 	}
 }
 
-// The defaults of a namespace's LimitRange, which the API server has written into the Pod before the webhook sees it, change nothing
-// of what the Task says, and are there for what it doesn't.
+// TestLimitRange proves that the defaults of a LimitRange, which the API server writes into a Pod before it calls the webhook, don't
+// override the Task's values, and apply where the Task has none.
 func TestLimitRange(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "defaults", Namespace: namespace}}
@@ -293,8 +295,8 @@ func TestLimitRange(t *testing.T) {
 	}
 }
 
-// A Task in a namespace that the webhook is not called for has failed, and says so: nothing of it runs, where all its steps would run at
-// once. So it is with a Pod that an operator has left which was ended before it could delete it.
+// TestTaskWithoutTheWebhook proves that a Task fails, with a message, in a namespace that the webhook isn't called for. None of its steps
+// runs, because all would start at once. The same holds if an operator created such a Pod and ended before it deleted it.
 func TestTaskWithoutTheWebhook(t *testing.T) {
 	for name, left := range map[string]bool{"nothing-there": false, "a-pod-left": true} {
 		t.Run(name, func(t *testing.T) {
@@ -328,7 +330,7 @@ func TestTaskWithoutTheWebhook(t *testing.T) {
 	}
 }
 
-// A debugger can be put into a Pod as ever: an ephemeral container is no step, and nobody waits for it.
+// TestEphemeralContainer proves that a debug container can be added to a Pod, that it is no step, and that no step waits for it.
 func TestEphemeralContainer(t *testing.T) {
 	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "debugged", sequentialLabel(), echo("a"), echo("b"))
 	cluster.Make(t, pod)
@@ -344,7 +346,7 @@ func TestEphemeralContainer(t *testing.T) {
 	awaitOrder(t, pod, "2")
 }
 
-// A dry run shows what the Pod would be, and leaves nothing.
+// TestDryRun proves that a dry run returns the mutated Pod and stores nothing.
 func TestDryRun(t *testing.T) {
 	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "", sequentialLabel(), echo("a"), echo("b"))
 	pod.GenerateName = "dry-"

@@ -17,8 +17,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPolicyCost proves that the policy on taskflow's annotations costs an update of a Pod that isn't taskflow's nothing, and that its cost for
-// a sequential Pod doesn't grow with the number of annotations and labels. With a policy that walks over them, each of these updates took
+// TestPolicyCost proves that the policy on taskflow's annotations costs nothing at an update of other Pods, and that its cost for a
+// sequential Pod doesn't grow with the number of annotations and labels. A policy that iterates over them made each of these updates take
 // more than ten seconds.
 func TestPolicyCost(t *testing.T) {
 	const many = 40_000
@@ -76,7 +76,7 @@ func TestPolicyCost(t *testing.T) {
 	for name, pod := range cases {
 		with := median(pod)
 		t.Logf("%s: an update took %v without the policy, and %v with it", name, without[name], with)
-		// The machine may be busy meanwhile; a walk over the keys takes far longer than that.
+		// The machine may be busy. Iterating over the keys takes far longer than that.
 		if limit := 3*without[name] + 2*time.Second; with > limit {
 			t.Errorf("%s: an update took %v with the policy and %v without it, want at most %v", name, with, without[name], limit)
 		}

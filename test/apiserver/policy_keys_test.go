@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// warnings collects what the API server warns of.
+// warnings collects the API server's warnings.
 type warnings struct {
 	lock sync.Mutex
 	said []string
@@ -32,7 +32,7 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.said = append(w.said, text)
 }
 
-// take returns what was said since the last call, without the names of policy and binding that the API server puts before it.
+// take returns the warnings since the last call, without the names of policy and binding that the API server puts in front.
 func (w *warnings) take() []string {
 	w.lock.Lock()
 	defer w.lock.Unlock()
@@ -46,7 +46,7 @@ func (w *warnings) take() []string {
 	return said
 }
 
-// warned is a client whose warnings are collected.
+// warned returns a client that collects its warnings.
 func warned(t *testing.T) (client.Client, *warnings) {
 	t.Helper()
 	handler := &warnings{}
@@ -59,7 +59,8 @@ func warned(t *testing.T) (client.Client, *warnings) {
 	return as, handler
 }
 
-// Objects that are, or hold, a Pod template. OWN, JOB and TEMPLATE stand for the metadata of the object, of a CronJob's Jobs, and of the template.
+// Objects that are or contain a Pod template. OWN, JOB and TEMPLATE stand for the metadata of the object, of a CronJob's Jobs, and of the
+// template.
 const (
 	podWith     = `{apiVersion: v1, kind: Pod, metadata: OWN, spec: {containers: [{name: a, image: a, command: [a]}]}}`
 	jobWith     = `{apiVersion: batch/v1, kind: Job, metadata: OWN, spec: {template: {metadata: TEMPLATE, spec: {restartPolicy: Never, containers: [{name: a, image: a}, {name: b, image: b}]}}}}`
@@ -68,7 +69,7 @@ const (
 	foreverWith = `{apiVersion: apps/v1, kind: KIND, metadata: OWN, spec: {selector: {matchLabels: {app: a}}, template: {metadata: TEMPLATE, spec: {containers: [{name: a, image: a}]}}}}`
 )
 
-// filled puts metadata into a manifest, and creates its object as a dry run.
+// filled puts metadata into a manifest, and creates the object in a dry run.
 func filled(t *testing.T, as client.Client, namespace, manifest string, own, job, template string) error {
 	t.Helper()
 	if own == "" {
@@ -86,8 +87,8 @@ func filled(t *testing.T, as client.Client, namespace, manifest string, own, job
 	return as.Create(t.Context(), object, client.DryRunAll)
 }
 
-// TestUnknownKeysAreWarnedOf proves that a label or an annotation of taskflow's that has no effect, because it is misspelt, in another place
-// than the Pod template, or without the label that it needs, is warned of when its object is created; and that no other object has a warning.
+// TestUnknownKeysAreWarnedOf proves that the API server warns of a label or an annotation of taskflow's that has no effect, because it is
+// misspelt, outside the Pod template, or without the label that it needs. Other objects cause no warning.
 func TestUnknownKeysAreWarnedOf(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	as, handler := warned(t)
@@ -181,8 +182,8 @@ func TestUnknownKeysAreWarnedOf(t *testing.T) {
 	}
 }
 
-// TestTemplatesAreRefused proves that a template whose Pods the webhook would refuse is refused when its object is created: a Job would
-// otherwise wait forever, and nothing but an event would say why.
+// TestTemplatesAreRefused proves that an object is refused at creation if the webhook would refuse the Pods of its template. A Job would
+// otherwise wait forever, with an event as its only sign.
 func TestTemplatesAreRefused(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	const sequential, odd = `{labels: {taskflow.practice.com/sequential: "true"}}`, `{labels: {taskflow.practice.com/sequential: "yes"}}`
@@ -232,8 +233,8 @@ func TestTemplatesAreRefused(t *testing.T) {
 	}
 }
 
-// TestOldTemplatesCanBeEdited proves that an object which was created before the policy can still be changed, as long as the keys that it
-// refuses stay as they are: else nobody could scale it down, or remove its finalizers.
+// TestOldTemplatesCanBeEdited proves that an object from before the policy can still be changed if the keys that the policy refuses stay as
+// they are. Users couldn't scale it down or remove its finalizers otherwise.
 func TestOldTemplatesCanBeEdited(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	object := parse(t, strings.NewReplacer("KIND", "Deployment", "OWN", "{name: old}", "TEMPLATE",
@@ -257,7 +258,7 @@ func TestOldTemplatesCanBeEdited(t *testing.T) {
 	}
 }
 
-// TestPriorityClassIsTheOperators proves that no Pod of another namespace may have the operator's PriorityClass, which evicts other Pods.
+// TestPriorityClassIsTheOperators proves that no Pod of another namespace can have the operator's PriorityClass, which preempts other Pods.
 func TestPriorityClassIsTheOperators(t *testing.T) {
 	class := parse(t, `{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: taskflow-operator}, value: 1000000000}`)
 	cluster.Make(t, class)
@@ -285,8 +286,8 @@ func TestPriorityClassIsTheOperators(t *testing.T) {
 	}
 }
 
-// TestUnwatchedNamespacesAreRefused proves that nothing waits forever in a namespace that the operator doesn't look after: a Task, and a Job or
-// CronJob with steps, are refused there, and others aren't.
+// TestUnwatchedNamespacesAreRefused proves that nothing waits forever in a namespace that the operator doesn't watch: Tasks, and Jobs and
+// CronJobs with steps, are refused there, and others aren't.
 func TestUnwatchedNamespacesAreRefused(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	installPolicy(t, "../namespaced/unwatched.yaml", namespace, func() error { return filled(t, cluster, namespace, taskWith, "", "", "") })

@@ -26,8 +26,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// installPolicy installs a policy of config/policy for one namespace, and waits until it is in force: until it refuses what the probe
-// tries.
+// installPolicy installs a policy of config/policy for one namespace, and waits until it refuses the probe.
 func installPolicy(t *testing.T, file, namespace string, probe func() error) {
 	t.Helper()
 	content, err := os.ReadFile("../../config/policy/" + file)
@@ -47,7 +46,7 @@ func installPolicyContent(t *testing.T, content []byte, namespace string, probe 
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		unstructured.RemoveNestedField(object.Object, "spec", "matchConstraints", "namespaceSelector") // the test's namespace it is
+		unstructured.RemoveNestedField(object.Object, "spec", "matchConstraints", "namespaceSelector") // the binding selects the test's namespace instead
 		if object.GetKind() == "ValidatingAdmissionPolicyBinding" {
 			selector := map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": namespace}}
 			if err := unstructured.SetNestedMap(object.Object, selector, "spec", "matchResources", "namespaceSelector"); err != nil {
@@ -73,8 +72,8 @@ func namespaceNamed(name string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
-// TestAnnotationsAreTaskflows proves that nobody but the operator changes taskflow's annotations and labels of a Pod, whichever way
-// there is to do it, and that all else goes on working.
+// TestAnnotationsAreTaskflows proves that only the operator can change taskflow's annotations and labels of a Pod, in each way that the API
+// has, and that all other changes are accepted.
 func TestAnnotationsAreTaskflows(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	pod := &corev1.Pod{
@@ -207,10 +206,10 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 	}
 }
 
-// TestUnmutatedPodsAreRefused proves that a Pod with a label of taskflow's isn't created when the webhook hasn't been at it, as when its
-// configuration was deleted; and that no other Pod has anything to do with it.
+// TestUnmutatedPodsAreRefused proves that a Pod with a label of taskflow's is refused if the webhook hasn't mutated it, for example because
+// its configuration was deleted, and that other Pods aren't affected.
 func TestUnmutatedPodsAreRefused(t *testing.T) {
-	// A namespace that the webhook leaves alone: it is as if its configuration were gone.
+	// The webhook isn't called for this namespace, as if its configuration were gone.
 	const namespace, sequential = "taskflow-system", contract.SequentialLabel
 	err := cluster.Create(t.Context(), namespaceNamed(namespace))
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -232,7 +231,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 	kubelet, mirror := cluster.As(t, "system:node:a", "system:nodes", "system:masters"), map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 	onNode := func(pod *corev1.Pod) { pod.Spec.NodeName, pod.Spec.AutomountServiceAccountToken = "a", new(false) }
 	wrapped := func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{contract.AgentPath} }
-	inFront := func(pod *corev1.Pod) { // another webhook's program
+	inFront := func(pod *corev1.Pod) { // as another webhook does
 		pod.Spec.Containers[1].Command, pod.Spec.Containers[1].Args = []string{"/env"}, []string{contract.AgentPath}
 	}
 	init := func(name string) func(*corev1.Pod) {
@@ -280,7 +279,7 @@ func TestUnmutatedPodsAreRefused(t *testing.T) {
 		"one that has run":         {create(unmutated, annotations("2", "b,a"), agent, both), unseen},
 		"one that was halted":      {create(unmutated, halted, agent, wrapped), unseen},
 		"another container":        {create(unmutated, order, init("agent"), wrapped), lost},
-		// As an API server leaves it that doesn't know image volumes: of Kubernetes 1.30, and of a later one that may not.
+		// An API server without image volumes drops the field: Kubernetes 1.30, or a later one with the feature off.
 		"an image that isn't known":   {create(unmutated, order, volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), wrapped), lost},
 		"an image that was taken out": {create(unmutated, order, wrapped), lost},
 		"says no":                     {create(map[string]string{sequential: "false"}, nil), ""},

@@ -26,13 +26,12 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// randomPods is how many Pods TestRandomPods makes.
+// randomPods is the number of Pods in TestRandomPods.
 const randomPods = 2000
 
-// TestRandomPods proves for many random Pods that the API server accepts what the webhook makes of them; that a second pass changes
-// nothing; that all of the Pod is still there, and what was added taken away gives what the API server makes of it without the label,
-// commands included; and that without the label it comes back as it does from a namespace that the webhook is not called for
-// (every eighth is compared).
+// TestRandomPods proves four things for many random Pods. The API server accepts the mutated Pod. A second call of the webhook changes
+// nothing. Without the additions, the Pod is what the API server makes of it without the label, commands included. And without the label
+// the Pod comes back as it does from a namespace that the webhook isn't called for (for every eighth Pod).
 func TestRandomPods(t *testing.T) {
 	seed := randomSeed(t)
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -59,8 +58,8 @@ func TestRandomPods(t *testing.T) {
 	workers.Wait()
 }
 
-// TestRandomPodsOfTasks proves the same for random Pods that name a random Task: the API server accepts them, a second pass changes
-// nothing, and each container of the Pod's is still there, with all that it has for itself.
+// TestRandomPodsOfTasks proves for random Pods that name a random Task that the API server accepts them, that a second call changes
+// nothing, and that each container of the Pod keeps its own fields.
 func TestRandomPodsOfTasks(t *testing.T) {
 	const pods = 200
 	seed := randomSeed(t)
@@ -159,7 +158,7 @@ func tryRandomPod(ctx context.Context, pod *corev1.Pod, alsoElsewhere bool) erro
 		return fmt.Errorf("a second pass changed it (-once +twice):\n%s", diff)
 	}
 
-	// What is settled when a Pod is created:
+	// The API server sets these when it creates a Pod.
 	plain.Labels = pod.Labels
 	if plain.Spec.RestartPolicy == corev1.RestartPolicyAlways {
 		plain.Spec.RestartPolicy = corev1.RestartPolicyNever
@@ -170,7 +169,7 @@ func tryRandomPod(ctx context.Context, pod *corev1.Pod, alsoElsewhere bool) erro
 	return nil
 }
 
-// dryRun creates a Pod without leaving it, and clears what the API server gives to each anew, and what it works out from the rest.
+// dryRun creates the Pod in a dry run, and clears the fields that the API server generates or derives.
 func dryRun(ctx context.Context, pod *corev1.Pod) error {
 	pod.ResourceVersion, pod.UID = "", ""
 	if err := cluster.Create(ctx, pod, client.DryRunAll); err != nil {
@@ -184,11 +183,11 @@ func dryRun(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
-// unwrap takes away what the webhook has added to a Pod: at the ends of lists, and around the commands of the steps.
+// unwrap removes the webhook's additions from a Pod: at the ends of lists, and around the commands of the steps.
 func unwrap(mutated, original *corev1.Pod) *corev1.Pod {
 	pod := mutated.DeepCopy()
 	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
-	pod.Annotations = original.Annotations // what they should be is in the test of the webhook
+	pod.Annotations = original.Annotations // the webhook's own tests check them
 	pod.Spec.InitContainers = trim(pod.Spec.InitContainers, len(original.Spec.InitContainers))
 	pod.Spec.Volumes = trim(pod.Spec.Volumes, len(original.Spec.Volumes))
 	for i := range pod.Spec.Containers {
@@ -230,7 +229,7 @@ func split(argv []string, command int) ([]string, []string) {
 	return argv[:command:command], trim(argv[command:], len(argv)-command)
 }
 
-// randomPod is one that the API server accepts.
+// randomPod returns a Pod that the API server accepts.
 func randomPod(random *rand.Rand) *corev1.Pod {
 	maybe := func() bool { return random.IntN(3) == 0 }
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: sequentialLabel()}}

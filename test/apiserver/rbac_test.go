@@ -25,7 +25,7 @@ import (
 
 const operator = "system:serviceaccount:taskflow-system:taskflow-operator"
 
-// applyRoles creates the roles of some files of config/, but for what skip says.
+// applyRoles creates the roles in files of config/, except those that skip selects.
 func applyRoles(t *testing.T, skip func(*unstructured.Unstructured) bool, files ...string) {
 	t.Helper()
 	for _, file := range files {
@@ -54,7 +54,7 @@ func applyRoles(t *testing.T, skip func(*unstructured.Unstructured) bool, files 
 	}
 }
 
-// access is what somebody wants to do.
+// access is one request that a user makes.
 type access struct{ verb, group, resource, subresource, namespace, name string }
 
 func allowed(ctx context.Context, user string, groups []string, a access) (bool, error) {
@@ -68,8 +68,8 @@ func allowed(ctx context.Context, user string, groups []string, a access) (bool,
 	return review.Status.Allowed, err
 }
 
-// TestOperatorsRights proves what the operator may do with the roles of config/, and what it may not: with a ClusterRoleBinding in all
-// namespaces, and with a RoleBinding in its place in one.
+// TestOperatorsRights proves what the roles of config/ allow and deny the operator: in all namespaces with a ClusterRoleBinding, and in one
+// namespace with a RoleBinding instead.
 func TestOperatorsRights(t *testing.T) {
 	one, other := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "privileged")
 	err := cluster.Create(t.Context(), namespaceNamed("taskflow-system"))
@@ -82,9 +82,9 @@ func TestOperatorsRights(t *testing.T) {
 		{"watch", "", "pods", "", one, ""}:                         true,
 		{"create", "", "pods", "", one, ""}:                        true,
 		{"patch", "", "pods", "", one, "pod"}:                      true,
-		{"delete", "", "pods", "", one, "pod"}:                     true, // one that the webhook has not been at
+		{"delete", "", "pods", "", one, "pod"}:                     true, // a Pod that the webhook hasn't mutated
 		{"create", "", "pods", "exec", one, "pod"}:                 false,
-		{"get", "", "secrets", "", one, "pull"}:                    true, // the pull secrets of a Pod with steps, one by one
+		{"get", "", "secrets", "", one, "pull"}:                    true, // pull secrets of a Pod with steps, one by one
 		{"list", "", "secrets", "", one, ""}:                       false,
 		{"watch", "", "secrets", "", one, ""}:                      false,
 		{"update", "", "secrets", "", one, "pull"}:                 false,
@@ -93,7 +93,7 @@ func TestOperatorsRights(t *testing.T) {
 		{"patch", tasks, "tasks", "status", one, "task"}:           true,
 		{"create", tasks, "tasks", "", one, ""}:                    false,
 		{"create", "events.k8s.io", "events", "", one, ""}:         true,
-		{"list", "events.k8s.io", "events", "", one, ""}:           true, // those of a Pod that doesn't start
+		{"list", "events.k8s.io", "events", "", one, ""}:           true, // events of a Pod that doesn't start
 		{"watch", "events.k8s.io", "events", "", one, ""}:          false,
 
 		{"watch", "", "secrets", "", own, "taskflow-webhook-cert"}:                 true,
@@ -110,7 +110,7 @@ func TestOperatorsRights(t *testing.T) {
 		{"update", "coordination.k8s.io", "leases", "", "kube-system", "other"}:    false,
 		{"create", "authentication.k8s.io", "tokenreviews", "", "", ""}:            true,
 		{"escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", ""}:      false,
-		{"watch", "", "nodes", "", "", ""}:                                         true, // what their kubelets and runtimes can
+		{"watch", "", "nodes", "", "", ""}:                                         true, // to learn the versions of kubelets and runtimes
 		{"get", "", "nodes", "proxy", "", ""}:                                      false,
 		{"patch", "", "nodes", "", "", ""}:                                         false,
 	}
@@ -151,7 +151,7 @@ func TestOperatorsRights(t *testing.T) {
 			if a.namespace == one {
 				a.namespace = other
 				want[a] = false
-				a.namespace = "" // all namespaces
+				a.namespace = "" // in all namespaces
 				want[a] = false
 			}
 		}
@@ -159,7 +159,7 @@ func TestOperatorsRights(t *testing.T) {
 	})
 }
 
-// TestUsersRights proves that who may view or edit in a namespace may do so with Tasks, and not with their status.
+// TestUsersRights proves that users who may view or edit in a namespace have the same right on Tasks, and not on their status.
 func TestUsersRights(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	applyRoles(t, func(*unstructured.Unstructured) bool { return false }, "rbac/users.yaml")

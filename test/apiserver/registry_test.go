@@ -31,7 +31,7 @@ import (
 // admissionTimeout is how long the API server waits for the webhook (timeoutSeconds in config/webhook).
 const admissionTimeout = 10 * time.Second
 
-// registriesAuthority is what the operator must trust to speak to the registries of these tests.
+// registriesAuthority returns the CA bundle for the registries of these tests.
 func registriesAuthority() string {
 	server := httptest.NewTLSServer(nil)
 	defer server.Close()
@@ -45,7 +45,7 @@ func serve(t *testing.T, handler http.Handler) (server *httptest.Server, host st
 	return server, server.Listener.Addr().String()
 }
 
-// newRegistry has app:v1, which runs /app.
+// newRegistry returns a registry with the image app:v1, which runs /app.
 func newRegistry(t *testing.T) http.Handler {
 	t.Helper()
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
@@ -64,7 +64,7 @@ func newRegistry(t *testing.T) http.Handler {
 	return handler
 }
 
-// wantRefused creates a labelled Pod of a step without a command, and wants to hear why that isn't known.
+// wantRefused creates a labelled Pod with a step without a command, and checks the refusal.
 func wantRefused(t *testing.T, image, why, remedy string) {
 	t.Helper()
 	pod := podWithLabels(cluster.NewNamespace(t, "privileged"), "refused", sequentialLabel(), corev1.Container{Name: "a", Image: image})
@@ -81,22 +81,22 @@ func wantRefused(t *testing.T, image, why, remedy string) {
 	}
 }
 
-// A Pod whose image's registry never answers is refused with a sentence that says so, before the API server loses patience and says that
-// the webhook doesn't answer. The operator's timeout is the default one.
+// TestSilentRegistry proves that a Pod whose image's registry never answers is refused with a sentence about it before the API server's own
+// timeout. The operator has its default timeout.
 func TestSilentRegistry(t *testing.T) {
 	t.Parallel()
 	_, host := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	wantRefused(t, host+"/app:v1", "is unreachable, is not trusted, or does not answer in time", "fix image, or set command; the operator's log has the cause")
 }
 
-// A registry that wants to be left alone for a while refuses a Pod at once, and keeps a Task waiting; it isn't asked before that time, and
-// the Task goes on by itself when it answers then.
+// TestBusyRegistry proves that a registry which asks for a pause (Retry-After) refuses a Pod at once and keeps a Task waiting. The operator
+// makes no request before the pause is over, and the Task continues by itself afterwards.
 func TestBusyRegistry(t *testing.T) {
 	t.Parallel()
-	const wait = 8 * time.Second // longer than a failure is remembered, and than the first back-offs are
+	const wait = 8 * time.Second // longer than the operator remembers a failure, and than the first back-offs
 	behind := newRegistry(t)
 	var mutex sync.Mutex
-	var asked []time.Time // for the digest
+	var asked []time.Time // requests for the digest
 	_, host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
 			mutex.Lock()

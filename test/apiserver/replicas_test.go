@@ -25,7 +25,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// replica serves the webhook at replicaPath, counts its calls, and answers none when it is dead.
+// replica serves the webhook at replicaPath and counts its calls. A dead one answers none.
 type replica struct {
 	calls atomic.Int32
 	dead  atomic.Bool
@@ -47,8 +47,8 @@ func registerReplicas(server ctrlwebhook.Server, handler http.Handler) {
 	}
 }
 
-// TestReplicas proves that the API server asks the first replica alone while that is alive, and the second one where it isn't; that no Pod
-// is taken for a sequential one that isn't; and that this is decided as the policy decides it that refuses unmutated Pods.
+// TestReplicas proves that the API server calls only the first replica while that is alive, and the second one otherwise. The condition of
+// the second call is the same as the policy's that refuses unmutated Pods.
 func TestReplicas(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	configuration := callReplicas(t, namespace)
@@ -57,7 +57,7 @@ func TestReplicas(t *testing.T) {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "template"}}
 	task.Spec.Suspend, task.Spec.Steps = true, []v1alpha1.Step{{Container: echo("a")}, {Container: echo("b")}}
 	cluster.Make(t, task)
-	// A copy of one that has run: without the webhook all of its steps would start at once.
+	// A copy of a Pod that has run: without the webhook all of its steps would start at once.
 	mutated := sequential()
 	cluster.Make(t, mutated, client.DryRunAll)
 	hasRun := func(key, value string) *corev1.Pod {
@@ -67,7 +67,7 @@ func TestReplicas(t *testing.T) {
 		return pod
 	}
 	const first, second, dead, alive = "a", "b", true, false
-	const both = first + first + second // the first one once more, since the second one has changed the Pod
+	const both = first + first + second // the first replica again, because the second one has changed the Pod
 	for name, c := range map[string]struct {
 		pod         *corev1.Pod
 		firstIsDead bool
@@ -107,7 +107,7 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
-// sameCondition compares the condition of the second replica's webhooks with what the policy demands.
+// sameCondition compares the condition of the second replica's webhooks with the policy's.
 func sameCondition(t *testing.T, configuration *admissionv1.MutatingWebhookConfiguration) {
 	t.Helper()
 	var policy admissionv1.ValidatingAdmissionPolicy
@@ -120,7 +120,7 @@ func sameCondition(t *testing.T, configuration *admissionv1.MutatingWebhookConfi
 	}
 	for _, w := range configuration.Webhooks {
 		if strings.HasSuffix(strings.Split(w.Name, ".")[0], "-a") {
-			continue // the first replica is asked about every Pod
+			continue // the first replica is called for every Pod
 		}
 		last := w.MatchConditions[len(w.MatchConditions)-1]
 		if diff := cmp.Diff("!("+policy.Spec.Validations[0].Expression+")", last.Expression); diff != "" {
@@ -137,8 +137,8 @@ func replicaCalls() map[string]int32 {
 	return counts
 }
 
-// callReplicas has the API server call them for the Pods of a namespace, as config/webhook says, before the webhook that all other tests
-// have: which finds nothing to do, and never has to help out.
+// callReplicas makes the API server call the replicas for the Pods of a namespace, as config/webhook does, before the webhook of all other
+// tests. That one then finds nothing to do.
 func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
 	configuration, err := webhookConfiguration()
@@ -150,7 +150,7 @@ func callReplicas(t *testing.T, namespace string) *admissionv1.MutatingWebhookCo
 		w := &configuration.Webhooks[i]
 		path := replicaPath(strings.TrimPrefix(w.ClientConfig.Service.Name, "taskflow-webhook-"))
 		if w.ClientConfig.Service.Path != nil {
-			path = *w.ClientConfig.Service.Path // nobody's
+			path = *w.ClientConfig.Service.Path // a path that no replica serves
 		}
 		w.ClientConfig, w.NamespaceSelector = served(path), named(namespace)
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// prepares is a Pod whose kubelet has yet to prepare its volumes and network.
+// prepares writes the status of a Pod whose kubelet has yet to prepare volumes and network.
 func prepares(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	bind(t, pod)
@@ -31,7 +31,7 @@ func prepares(t *testing.T, pod *corev1.Pod) {
 	})
 }
 
-// report is an event of the Pod, as its kubelet tells it.
+// report creates an event of the Pod, as its kubelet does.
 func report(t *testing.T, pod *corev1.Pod, reason, message string) {
 	t.Helper()
 	event := &corev1.Event{
@@ -44,8 +44,8 @@ func report(t *testing.T, pod *corev1.Pod, reason, message string) {
 	cluster.Make(t, event)
 }
 
-// TestSlowStart proves that a Task says what its Pod waits for when the Pod doesn't start, although nothing of the Pod changes, and that a Task
-// whose Pod needs something that is missing fails after the grace.
+// TestSlowStart proves that a Task tells what its Pod waits for if the Pod doesn't start and doesn't change, and that a Task whose Pod
+// lacks something fails after the start grace period.
 func TestSlowStart(t *testing.T) {
 	const missing = `MountVolume.SetUp failed for volume "keys" : secret "keys" not found`
 	cases := map[string]struct {
@@ -146,7 +146,7 @@ func awaitUnstartedEnd(t *testing.T, pod *corev1.Pod, halt string) {
 	})
 }
 
-// TestCancelUnstarted proves that a cancelled Task ends although its Pod waits for a volume for ever.
+// TestCancelUnstarted proves that a cancelled Task ends although its Pod waits for a volume forever.
 func TestCancelUnstarted(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t)

@@ -39,7 +39,7 @@ func awaitFailed(t *testing.T, task *v1alpha1.Task) *metav1.Condition {
 	return meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
 }
 
-// awaitAnnotations waits for the order, and returns the halt that came with it.
+// awaitOrder waits for the order, and returns the halt that came with it.
 func awaitOrder(t *testing.T, pod *corev1.Pod, order string) (halt string) {
 	t.Helper()
 	wait.For(t, "order "+order, func(ctx context.Context) error {
@@ -54,7 +54,7 @@ func awaitOrder(t *testing.T, pod *corev1.Pod, order string) (halt string) {
 	return pod.Annotations[contract.HaltAnnotation]
 }
 
-// states write a Pod's status as a kubelet would: one state for each container.
+// setStates writes a Pod's status as a kubelet does, with one state for each container.
 func setStates(t *testing.T, pod *corev1.Pod, phase corev1.PodPhase, states ...corev1.ContainerState) {
 	t.Helper()
 	before := pod.DeepCopy()
@@ -84,7 +84,7 @@ func ended(code int32) corev1.ContainerState {
 	}}
 }
 
-// A Task's Pod has the Task's name, belongs to it, and came through the webhook.
+// TestPodOfATask proves that a Task's Pod has the Task's name, is owned by it, and is mutated by the webhook.
 func TestPodOfATask(t *testing.T) {
 	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "made", "a", "b")
 	pod := awaitPod(t, task)
@@ -110,7 +110,7 @@ func TestPodOfATask(t *testing.T) {
 	}
 }
 
-// The order follows the containers' ends, one by one, and the Task's status follows the Pod.
+// TestOrderFollowsTheSteps proves that the order follows the ends of the containers one by one, and that the Task's status follows the Pod.
 func TestOrderFollowsTheSteps(t *testing.T) {
 	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "ordered", "a", "b", "c")
 	pod := awaitPod(t, task)
@@ -131,7 +131,7 @@ func TestOrderFollowsTheSteps(t *testing.T) {
 	}
 }
 
-// A container that ends with another code than 0 halts the sequence, whatever the kubelet's reason says.
+// TestFailureHalts proves that a container with an exit code other than 0 halts the sequence, regardless of the kubelet's reason.
 func TestFailureHalts(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  corev1.ContainerState
@@ -171,7 +171,8 @@ func withReason(state corev1.ContainerState, reason string) corev1.ContainerStat
 	return state
 }
 
-// Under OnFailure the kubelet starts a failed step again: that is no failure of the Task, and later steps go on waiting.
+// TestOnFailure proves that a failed step which the kubelet restarts (restartPolicy OnFailure) doesn't fail the Task, and that later steps
+// keep waiting.
 func TestOnFailure(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "again", Namespace: namespace}}
@@ -192,7 +193,7 @@ func TestOnFailure(t *testing.T) {
 	}
 }
 
-// A Pod that is somebody else's is never touched.
+// TestPodNameConflict proves that a Pod of another owner is never touched.
 func TestPodNameConflict(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	other := &corev1.Pod{
@@ -214,7 +215,7 @@ func TestPodNameConflict(t *testing.T) {
 	}
 }
 
-// A Task that is created again right after it was deleted waits for its old Pod to go, and then runs.
+// TestCreatedAgain proves that a Task which is created again right after its deletion waits until its old Pod is gone, and then runs.
 func TestCreatedAgain(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	first := makeEchoTask(t, namespace, "again", "a")
@@ -227,7 +228,7 @@ func TestCreatedAgain(t *testing.T) {
 		condition := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionProgressing)
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodNameConflict
 	})
-	// There is no garbage collector here.
+	// envtest has no garbage collector.
 	if err := cluster.Delete(t.Context(), old, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +244,7 @@ func TestCreatedAgain(t *testing.T) {
 	})
 }
 
-// A Pod that the API server finds invalid is the Task's failure, with the API server's words; there is none.
+// TestInvalidPod proves that a Task whose Pod the API server finds invalid fails with the API server's message, and has no Pod.
 func TestInvalidPod(t *testing.T) {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "invalid", Namespace: cluster.NewNamespace(t, "privileged")}}
 	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{
@@ -257,7 +258,8 @@ func TestInvalidPod(t *testing.T) {
 	wantNoPod(t, task)
 }
 
-// The webhook's refusals reach the Task too, and can be mended without it: here by nobody, so it goes on waiting.
+// TestRefusedByTheWebhook proves that a refusal of the webhook is in the Task's status, and that the Task keeps waiting, because a user can
+// fix the cause without changing the Task.
 func TestRefusedByTheWebhook(t *testing.T) {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "refused", Namespace: cluster.NewNamespace(t, "privileged")}}
 	task.Spec.Steps = []v1alpha1.Step{{Container: corev1.Container{
@@ -276,7 +278,8 @@ func TestRefusedByTheWebhook(t *testing.T) {
 	wantNoPod(t, task)
 }
 
-// A command that can't be looked up keeps the Task waiting, with the reason; where it never can be, the Task has failed.
+// TestUnresolvedCommand proves that a Task waits, with the reason, while a command can't be looked up, and fails if no look-up can ever
+// succeed.
 func TestUnresolvedCommand(t *testing.T) {
 	unresolved := func(t *testing.T, image string) *v1alpha1.Task {
 		task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "unresolved", Namespace: cluster.NewNamespace(t, "privileged")}}
@@ -312,7 +315,8 @@ func wantNoPod(t *testing.T, task *v1alpha1.Task) {
 	}
 }
 
-// A status that has not changed is not written, and a change is one write: a watcher sees each state once.
+// TestOneWriteAChange proves that each change of the status is one write, and that an unchanged status isn't written: a watcher sees each
+// state once.
 func TestOneWriteAChange(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	watch, err := cluster.Watch(t.Context(), &v1alpha1.TaskList{}, client.InNamespace(namespace))
@@ -324,7 +328,7 @@ func TestOneWriteAChange(t *testing.T) {
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodRunning, running(), running())
 	cluster.AwaitTask(t, task, "step a", harness.InPhase(v1alpha1.TaskRunning))
-	// What changes nothing of the Task's is no reason to write.
+	// A change of the Pod without effect on the Task causes no write.
 	ready := func(status corev1.ConditionStatus) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
 			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastProbeTime: metav1.Now()}}
@@ -335,7 +339,7 @@ func TestOneWriteAChange(t *testing.T) {
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
 	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 
-	// Created, Pod created, step a runs, all ended (and perhaps, in between, the order 2).
+	// Created, Pod created, step a runs, all ended (and perhaps the order 2 in between).
 	var versions []string
 	for deadline := time.After(patienceForEvents); ; {
 		select {
@@ -357,13 +361,13 @@ func TestOneWriteAChange(t *testing.T) {
 		t.Errorf("exit code of step a: %d", got)
 	}
 
-	// After the end, neither the Pod nor an edit of the Task is a reason to write.
+	// After the end, neither the Pod nor an edit of the Task causes a write.
 	writeStatus(t, pod, ready(corev1.ConditionTrue))
 	status := task.Status
 	if err := cluster.Patch(t.Context(), task, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}},"spec":{"backoffLimit":1}}`))); err != nil {
 		t.Fatal(err)
 	}
-	other := makeEchoTask(t, namespace, "other", "a") // made after it: when this one has its Pod, that one was seen
+	other := makeEchoTask(t, namespace, "other", "a") // created later: once this Task has its Pod, the operator has seen the other one
 	awaitPod(t, other)
 	var last v1alpha1.Task
 	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), &last); err != nil {

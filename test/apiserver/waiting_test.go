@@ -30,8 +30,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// A container that can't be started is waited for, with the reason for all to see, and for no longer than the grace; then the Pod is ended
-// too, and stays with its logs.
+// TestStartGrace proves that a Task waits for a container that can't be started, with the reason in its status, and fails when the start
+// grace period is over. Its Pod is told to end, and stays with its logs.
 func TestStartGrace(t *testing.T) {
 	init := func(reason, message string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
@@ -50,11 +50,11 @@ func TestStartGrace(t *testing.T) {
 	}
 	const gaveUp = "; this lasted 3s (--start-grace-period); the Task has failed: fix the cause, then create the Task again"
 	tests := map[string]struct {
-		delivery string // of the agent; empty is the operator's
+		delivery string // of the agent. Empty: the operator's default
 		before   []corev1.ContainerState
-		// status is written in turn: the kubelet's reasons take turns.
+		// status has the writes of the Pod's status, in order: the kubelet's reasons alternate.
 		status []func(*corev1.Pod)
-		// Waits is the condition Progressing while it waits.
+		// waits is the condition Progressing while the Task waits.
 		waits string
 		want  outcome
 	}{
@@ -145,7 +145,7 @@ func TestStartGrace(t *testing.T) {
 	}
 }
 
-// What was mended within the grace is forgotten.
+// TestStartGraceInTime proves that a problem which is fixed within the grace period leaves no trace.
 func TestStartGraceInTime(t *testing.T) {
 	t.Parallel()
 	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "mended", "a")
@@ -174,8 +174,8 @@ func TestStartGraceInTime(t *testing.T) {
 	}
 }
 
-// A container that another webhook puts into the Pod is no step, wherever it is in the list: it starts at once, it may run for ever, and
-// does not keep the Task from being Complete.
+// TestInjectedContainer proves that a container which another webhook adds is no step, wherever it is in the list. It starts at once, may
+// run forever, and doesn't keep the Task from completing.
 func TestInjectedContainer(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -191,7 +191,7 @@ func TestInjectedContainer(t *testing.T) {
 	if diff := cmp.Diff(want, commands); diff != "" {
 		t.Fatalf("the containers and their commands (-want +got):\n%s", diff)
 	}
-	for i, step := range []string{"a", "b"} { // told once what to do
+	for i, step := range []string{"a", "b"} { // the second call of the webhook gates nothing twice
 		flags, err := contract.ParseAgentFlags(pod.Spec.Containers[i+1].Args)
 		if err != nil {
 			t.Fatal(err)
@@ -213,7 +213,7 @@ func TestInjectedContainer(t *testing.T) {
 	}
 }
 
-// A container that is no step may fail, too.
+// TestInjectedContainerFails proves that the failure of a container which is no step doesn't fail the Task.
 func TestInjectedContainerFails(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -229,7 +229,8 @@ func TestInjectedContainerFails(t *testing.T) {
 	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
-// injectProxies is another webhook: it puts a container before all others of the namespace's Pods. taskflow's is called again after it.
+// injectProxies installs a webhook that adds a container before all others of the namespace's Pods. The API server calls taskflow's webhook
+// again after it.
 func injectProxies(t *testing.T, namespace string) {
 	t.Helper()
 	inject := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
@@ -240,7 +241,7 @@ func injectProxies(t *testing.T, namespace string) {
 	server := httptest.NewTLSServer(&ctrlwebhook.Admission{Handler: inject})
 	t.Cleanup(server.Close)
 	hook := &admissionregistrationv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: "zz-after-taskflow-" + namespace}, // they are called in the order of their names
+		ObjectMeta: metav1.ObjectMeta{Name: "zz-after-taskflow-" + namespace}, // webhooks are called in the order of their names
 		Webhooks: []admissionregistrationv1.MutatingWebhook{{
 			Name: "proxies.example.com",
 			ClientConfig: admissionregistrationv1.WebhookClientConfig{
@@ -272,7 +273,7 @@ func injectProxies(t *testing.T, namespace string) {
 	})
 }
 
-// The status tells of which version of the spec it is, also where that makes no other difference.
+// TestObservedGeneration proves that status.observedGeneration follows the spec, even if nothing else in the status changes.
 func TestObservedGeneration(t *testing.T) {
 	t.Parallel()
 	task := makeTask(t, func(task *v1alpha1.Task) { task.Spec.Suspend = true })
