@@ -316,9 +316,9 @@ func TestKubectl(t *testing.T) {
 		t.Errorf("the annotation of kubectl apply is %.100q", applied)
 	}
 	for field, want := range map[string]string{
-		"task.spec.steps":          "The steps in the order in which they run",
-		"task.spec.suspend":        "Makes no Pod while true",
-		"task.status.steps.reason": "Why it is in this state",
+		"task.spec.steps":          "steps are the containers to run, in this order",
+		"task.spec.suspend":        "suspend stops taskflow from creating Pods",
+		"task.status.steps.reason": "why the step is in this state",
 	} {
 		if got := strings.Join(strings.Fields(kubectl("explain", field)), " "); !strings.Contains(got, want) {
 			t.Errorf("kubectl explain %s says nothing of %q: %s", field, want, got)

@@ -300,7 +300,7 @@ func TestUnresolvedCommand(t *testing.T) {
 	t.Run("it has no valid name", func(t *testing.T) {
 		task := unresolved(t, "NOT/VALID")
 		failed := awaitFailed(t, task)
-		want := []string{v1alpha1.ReasonEntrypointUnresolved, `step "a": image "NOT/VALID" has an invalid name: correct it`}
+		want := []string{v1alpha1.ReasonEntrypointUnresolved, `step "a": image "NOT/VALID" has an invalid name; fix image`}
 		if diff := cmp.Diff(want, []string{failed.Reason, failed.Message}); diff != "" {
 			t.Errorf("condition (-want +got):\n%s", diff)
 		}
