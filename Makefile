@@ -4,7 +4,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CLUSTER := go run -C test/cluster .
-CONTROLLER_GEN := go tool -modfile=hack/controller-gen.mod controller-gen
 GOLANGCI_LINT := go tool -modfile=hack/golangci-lint.mod golangci-lint
 
 ##@ Try it
@@ -77,17 +76,8 @@ bench-quick: ## The same in three minutes, to standard output.
 	@hack/bench.sh --quick
 
 .PHONY: generate
-generate: ## Write the generated code, the CRD, the RBAC roles, cert-manager's objects and what the Helm chart has of all that.
-	$(CONTROLLER_GEN) object paths=./api/...
-	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true paths=./api/... output:crd:stdout | go run ./hack/crd > config/crd/tasks.yaml.new
-	mv config/crd/tasks.yaml.new config/crd/tasks.yaml
-	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator,fileName=controllers.yaml paths=./controller output:rbac:dir=config/rbac
-	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-nodes,fileName=nodes.yaml paths=./webhook output:rbac:dir=config/rbac
-	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-base,fileName=operator.yaml paths=./cmd/operator output:rbac:dir=config/rbac
-	$(CONTROLLER_GEN) rbac:roleName=taskflow-operator-certificates,fileName=role.yaml paths=./certs output:rbac:dir=config/own-certificates
-	go run ./hack/certmanager > config/certmanager/certificates.yaml.new
-	mv config/certmanager/certificates.yaml.new config/certmanager/certificates.yaml
-	hack/chart.sh
+generate: ## Write the generated files: DeepCopy functions, the CRD, RBAC roles, cert-manager's objects, and config/ from the Helm chart.
+	@hack/generate.sh
 
 .PHONY: format
 format: ## Format the Go code.

@@ -86,7 +86,7 @@ func check(query string, exported map[string][]string) error {
 
 // TestDashboard proves that the dashboard uses only metrics that the operator exports.
 func TestDashboard(t *testing.T) {
-	content, err := os.ReadFile("../../config/grafana/taskflow.json")
+	content, err := os.ReadFile("../../charts/taskflow/files/taskflow.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-// Command certmanager prints the objects that ask cert-manager for the webhook's certificate, for config/certmanager.
+// Command certmanager prints the objects that request the webhook's certificate from cert-manager, for the Helm chart.
 package main
 
 import (
@@ -20,7 +20,6 @@ func main() {
 }
 
 func run() error {
-	fmt.Println("# Made by `make generate` from certs/certmanager: the reasons are there.")
 	services := []string{"taskflow-webhook-a.taskflow-system.svc", "taskflow-webhook-b.taskflow-system.svc"}
 	objects := certmanager.Objects("taskflow-system", services, "taskflow-webhook-cert", certs.DefaultLifetimes)
 	for _, object := range objects {

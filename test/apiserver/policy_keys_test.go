@@ -219,7 +219,7 @@ func TestTemplatesAreRefused(t *testing.T) {
 		"an order":                         {jobWith, annotated(`taskflow.practice.com/order: "1"`), "spec.template.metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it"},
 		"a hand-off that there isn't":      {jobWith, annotated(`taskflow.practice.com/handoff: local`), `taskflow.practice.com/handoff is "local": set it to controller, or remove it`},
 		"a delivery that there isn't":      {cronJobWith, annotated(`taskflow.practice.com/agent-delivery: auto`), `taskflow.practice.com/agent-delivery is "auto": set it to init or image, or remove it`},
-		"a step that there isn't":          {jobWith, annotated(`taskflow.practice.com/steps: "a,c"`), `taskflow.practice.com/steps names "c", and the template has no container of that name: correct the name`},
+		"a step that there isn't":          {jobWith, annotated(`taskflow.practice.com/steps: "a,c"`), `taskflow.practice.com/steps names "c", and the template has no container of that name: fix the name`},
 		"a hook before a step":             {hook, sequential, early},
 		"a hook before a container beside": {hook, annotated(`taskflow.practice.com/steps: a`), ""},
 	}

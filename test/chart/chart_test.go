@@ -212,7 +212,7 @@ func TestValues(t *testing.T) {
 			"subjects": []any{account},
 		}
 	}
-	dashboard, err := os.ReadFile(root + "/config/grafana/taskflow.json")
+	dashboard, err := os.ReadFile(root + "/charts/taskflow/files/taskflow.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +360,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"no operator image":    {[]string{"--namespace", namespace, images[1]}, "images.operator is missing: set it to the operator's image, as `make images` prints it"},
 		"no agent image":       {[]string{"--namespace", namespace, images[0]}, "images.agent is missing: set it to the agent's image, as `make images` prints it"},
-		"the default one":      {images, "the namespace default can't be taskflow's, which leaves the Pods of its own namespace alone: install it with --namespace taskflow-system --create-namespace"},
+		"the default one":      {images, "the namespace default can't be taskflow's: taskflow ignores the Pods of its own namespace; install it with --namespace taskflow-system --create-namespace"},
 		"the cluster's own":    {append([]string{"--namespace=kube-system"}, images...), "the namespace kube-system can't be taskflow's"},
 		"unknown value":        {append(usual, "--set=replica=2"), "additional properties 'replica' not allowed"},
 		"unknown part":         {append(usual, "--set=log.colour=red"), "at '/log': additional properties 'colour' not allowed"},
