@@ -3,6 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# The scripts in hack/ read these from their environment.
+export IMAGES PUSH_TO PLAIN_HTTP PLATFORMS OPERATOR_FLAGS CONFIG VARIANT NAMESPACES CRD
+
 CLUSTER := go run -C test/cluster .
 GOLANGCI_LINT := go tool -modfile=hack/golangci-lint.mod golangci-lint
 
@@ -34,23 +37,23 @@ deploy-local: up ## Build taskflow and install it into the test cluster.
 
 .PHONY: deploy
 deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate. NAMESPACES=a,b: for these alone.
-	@hack/deploy.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(OPERATOR_FLAGS)" "$(CONFIG)" "$(VARIANT)" "$(PLATFORMS)" "$(NAMESPACES)"
+	@hack/deploy.sh
 
 .PHONY: images
 images: ## Build the two images, push them to IMAGES and write their names, by digest, into dist/images.yaml: values for the Helm chart.
-	@hack/images.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(PLATFORMS)"
+	@hack/images.sh
 
 .PHONY: manifests
 manifests: ## Build the two images, push them to IMAGES and render what installs taskflow with them, in one file: dist/install.yaml and dist/install-certmanager.yaml.
-	@hack/manifests.sh "$(IMAGES)" "$(PUSH_TO)" "$(PLAIN_HTTP)" "$(PLATFORMS)"
+	@hack/manifests.sh
 
 .PHONY: sbom
 sbom: ## Write which modules are in the images' programs, as CycloneDX: dist/sbom/operator-linux-amd64.cdx.json and so on.
-	@hack/sbom.sh dist/sbom "$(PLATFORMS)"
+	@hack/sbom.sh dist/sbom
 
 .PHONY: undeploy
 undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=remove also removes the kind Task, with all Tasks.
-	@hack/undeploy.sh "$(CRD)"
+	@hack/undeploy.sh
 
 ##@ Develop
 

@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig.
-# deploy.sh IMAGES [PUSH_TO [PLAIN_HTTP [OPERATOR_FLAGS [CONFIG [VARIANT [PLATFORMS [NAMESPACES]]]]]]]: see the Makefile. The images are named by
-# digest, so that a second call changes what has changed, and no more. With - as IMAGES nothing is built: those of dist/images.yaml are installed.
+# Builds the images, pushes them and installs taskflow into the cluster of the current kubeconfig. The images are named by digest, so that a second
+# call updates only what has changed. It reads these environment variables, which `make deploy` passes on:
+#
+#   IMAGES, PUSH_TO, PLAIN_HTTP, PLATFORMS   see hack/images.sh
+#   BUILD=false       installs the images of dist/images.yaml. Default: true, which builds them
+#   VARIANT           default, or certmanager: cert-manager issues the webhook's certificate
+#   NAMESPACES        namespaces to watch, separated by commas. Default: all
+#   OPERATOR_FLAGS    further flags of the operator, separated by spaces
+#   CONFIG            file with the operator's configuration. Default: no configuration
 set -euo pipefail
 cd "$(dirname "$0")/.."
-operator_flags=${4:-} config=${5:-} variant=${6:-default}
-namespaces=${8:-} # to look after, separated by commas; all where there are none
+variant=${VARIANT:-default}
+namespaces=${NAMESPACES:-}
 namespaces=${namespaces// /}
 case $variant in
 default | certmanager) ;;
@@ -14,14 +20,14 @@ default | certmanager) ;;
 	exit 1
 	;;
 esac
-# What is missing would be found with one half of the objects there, and the other not.
+# Otherwise the installation would stop halfway.
 if [ "$variant" = certmanager ] && ! kubectl get crd certificates.cert-manager.io >/dev/null; then
 	echo "deploy: cert-manager isn't in this cluster: install it first, or leave VARIANT=certmanager out" >&2
 	exit 1
 fi
 [ -z "$namespaces" ] || kubectl get namespaces ${namespaces//,/ } >/dev/null
 
-[ "${1:-}" = - ] || hack/images.sh "${1:-}" "${2:-}" "${3:-}" "${7:-}"
+[ "${BUILD:-true}" = false ] || hack/images.sh
 
 source hack/overlay.sh
 source hack/remove.sh
@@ -29,7 +35,7 @@ overlay=dist/deploy
 mkdir -p $overlay
 {
 	overlay config/$variant ${namespaces:+config/namespaced dist/deploy/bindings.yaml}
-	for flag in $operator_flags; do
+	for flag in ${OPERATOR_FLAGS:-}; do
 		echo "    - {op: add, path: /spec/template/spec/containers/0/args/-, value: \"$flag\"}"
 	done
 	if [ -n "$namespaces" ]; then
@@ -50,7 +56,7 @@ mkdir -p $overlay
 			    {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: taskflow-operator}, \$patch: delete}
 		EOF
 	fi
-	if [ -n "$config" ]; then
+	if [ -n "${CONFIG:-}" ]; then
 		cat <<-EOF
 			- target: {kind: ConfigMap, name: taskflow-config}
 			  patch: |
@@ -58,7 +64,7 @@ mkdir -p $overlay
 			      path: /data/config.yaml
 			      value: |
 		EOF
-		sed 's/^/        /' "$config"
+		sed 's/^/        /' "$CONFIG"
 	fi
 } >$overlay/kustomization.yaml
 for namespace in ${namespaces//,/ }; do
@@ -72,21 +78,21 @@ for namespace in ${namespaces//,/ }; do
 	EOF
 done >$overlay/bindings.yaml
 
-# What an installation of the other variant has left: two would keep the same Secret, and each mend what the other has written.
+# Removes what is left of the other variant. Both would write the same Secret, and each would overwrite the other's changes.
 if [ "$variant" = certmanager ]; then
 	kubectl delete --ignore-not-found -f config/own-certificates/bindings.yaml -f config/own-certificates/role.yaml
 elif kubectl get crd certificates.cert-manager.io >/dev/null 2>&1; then
 	kubectl delete --ignore-not-found -f config/certmanager/certificates.yaml
 	kubectl -n taskflow-system delete --ignore-not-found secret taskflow-ca
-	# cert-manager's is of another type, which nobody can change; until there is a new one, the replicas go on with what they have.
+	# The type of a Secret is immutable, and cert-manager's has another one. The replicas use the certificate in memory until there is a new Secret.
 	remove -n taskflow-system secrets --field-selector metadata.name=taskflow-webhook-cert,type=kubernetes.io/tls
 fi
-# From when the operator changed the webhook configuration only if it kept the certificate.
+# Removes roles of an earlier release, in which only the operator's own certificates required a change of the webhook configuration.
 kubectl delete --ignore-not-found clusterrolebinding/taskflow-operator-certificates clusterrole/taskflow-operator-certificates
-# An installation from before the replicas had a Deployment each.
+# Removes the Deployment of an earlier release, which both replicas shared.
 kubectl -n taskflow-system delete --ignore-not-found deployment/taskflow-operator service/taskflow-webhook
 kubectl apply -k $overlay
-# What an installation for other namespaces, or for all, has left.
+# Removes what is left of an installation for other namespaces, or for all.
 if [ -n "$namespaces" ]; then
 	kubectl delete --ignore-not-found clusterrolebinding taskflow-operator
 else

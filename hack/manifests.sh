@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the images, pushes them and renders what installs taskflow with them, a file for each variant: dist/install.yaml and
-# dist/install-certmanager.yaml. manifests.sh IMAGES [PUSH_TO [PLAIN_HTTP [PLATFORMS]]]: see the Makefile.
+# Builds the images, pushes them and renders the manifests that install taskflow with them: dist/install.yaml and dist/install-certmanager.yaml.
+# It reads the environment variables of hack/images.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source hack/overlay.sh
-hack/images.sh "$@"
+hack/images.sh
 for variant in default certmanager; do
 	mkdir -p dist/$variant
 	overlay config/$variant >dist/$variant/kustomization.yaml

@@ -1,5 +1,5 @@
-# overlay RESOURCE... prints the kustomization of an installation with the images of dist/images.yaml. It ends in a patch of the operator's
-# Deployments, to which the caller may add. deploy.sh and manifests.sh source this.
+# overlay RESOURCE... prints a kustomization with the images of dist/images.yaml. It ends in a patch of the operator's Deployments, which the caller
+# can extend. deploy.sh and manifests.sh source this file.
 overlay() {
 	local operator agent
 	operator=$(sed -n 's/^  operator: //p' dist/images.yaml) agent=$(sed -n 's/^  agent: //p' dist/images.yaml)

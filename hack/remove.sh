@@ -1,5 +1,5 @@
-# remove ARGS... is kubectl delete of what may be absent. With a selector that matches nothing, kubectl prints "No resources found",
-# which reads like a failed installation. deploy.sh and undeploy.sh source this.
+# remove ARGS... is kubectl delete for objects that may not exist. It hides "No resources found", which kubectl prints if a selector matches nothing,
+# because it reads like a failure. deploy.sh and undeploy.sh source this file.
 remove() {
 	kubectl delete --ignore-not-found "$@" | sed '/^No resources found$/d'
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Removes taskflow from the cluster of the current kubeconfig, however it was installed from here. undeploy.sh [CRD]: "remove" also
-# removes the kind Task, and with it all Tasks and their Pods.
+# Removes taskflow from the cluster of the current kubeconfig, regardless of the options of hack/deploy.sh. With CRD=remove in the environment, it also
+# removes the kind Task, and with it all Tasks and their Pods. Default: CRD=keep
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source hack/remove.sh
-crd=${1:-keep}
+crd=${CRD:-keep}
 case $crd in
 keep | remove) ;;
 *)
@@ -12,8 +12,8 @@ keep | remove) ;;
 	exit 1
 	;;
 esac
-# The API server calls the webhook for each Pod with steps: so the configuration goes before the program. And the policies go last, which
-# refuse a Pod that the webhook hasn't seen: its steps would run at once. In between, controllers that are still there only try again.
+# The order matters. The webhook configuration is removed before the operator, because the API server calls it for each Pod with steps. The policies
+# are removed after both, because they reject Pods that the webhook has not gated, whose steps would run at once. Controllers retry in between.
 kubectl delete --ignore-not-found mutatingwebhookconfiguration taskflow
 remove -n taskflow-system --cascade=foreground deployments -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/own-certificates

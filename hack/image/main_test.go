@@ -171,7 +171,8 @@ func copySource(t *testing.T, from, to string) {
 func TestSBOM(t *testing.T) {
 	dir := t.TempDir()
 	platform := oci.HostPlatform()
-	execute(t, ".", root+"/hack/sbom.sh", dir, platform.String())
+	t.Setenv("PLATFORMS", platform.String())
+	execute(t, ".", root+"/hack/sbom.sh", dir)
 	for _, program := range []string{"operator", "agent"} {
 		t.Run(program, func(t *testing.T) {
 			file := filepath.Join(dir, program+"-linux-"+platform.Architecture)

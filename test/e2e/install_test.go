@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -209,7 +210,9 @@ func kubectl(t *testing.T, input []byte, args ...string) []byte {
 
 func undeploy(t *testing.T, crd string) {
 	t.Helper()
-	output, err := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/undeploy.sh", crd).CombinedOutput()
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/undeploy.sh")
+	command.Env = append(os.Environ(), "CRD="+crd)
+	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("undeploy: %v\n%s", err, output)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -141,8 +142,9 @@ func deploy(t *testing.T, flags []string, variant, namespaces string) {
 
 func tryToDeploy(t *testing.T, flags []string, variant, namespaces string) (output []byte, err error) {
 	t.Helper()
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh", "-", "", "",
-		strings.Join(flags, " "), "test/e2e/operator.yaml", variant, "", namespaces)
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), "../../hack/deploy.sh")
+	command.Env = append(os.Environ(), "BUILD=false", "OPERATOR_FLAGS="+strings.Join(flags, " "), "CONFIG=test/e2e/operator.yaml",
+		"VARIANT="+variant, "NAMESPACES="+namespaces)
 	return command.CombinedOutput()
 }
 
