@@ -9,7 +9,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// Run executes a command line of the agent, without the program's name, and returns the exit code of the process. The signals are those of
+// Run executes a command line of the agent, without the program's name, and returns the exit code of the process. The signals come from
 // Notify, which the caller must call first.
 func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer) int {
 	log := newLogger(stderr)

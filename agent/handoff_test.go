@@ -213,13 +213,13 @@ func TestHandOffAfterARestart(t *testing.T) {
 	info.write(order("1"))
 	second := info.sharing(runDir, 2)
 	second.RestartsOnFailure, second.AfterFailure = true, contract.AfterFailureWait
-	tries := filepath.Join(t.TempDir(), "tries")
-	second.Command = []string{"cat", tries}
+	runs := filepath.Join(t.TempDir(), "runs")
+	second.Command = []string{"cat", runs}
 	p := container{args: second.Args()}.start(t)
 	for code := 3; code >= 0; code-- {
 		first := info.sharing(runDir, 1)
 		first.RestartsOnFailure = true
-		first.Command = shell(fmt.Sprintf("printf %d >>%s; exit %d", code, tries, code))
+		first.Command = shell(fmt.Sprintf("printf %d >>%s; exit %d", code, runs, code))
 		if diff := cmp.Diff(result{Code: code}, container{args: first.Args()}.run(t)); diff != "" {
 			t.Errorf("step 1: -want +got:\n%s", diff)
 		}

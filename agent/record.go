@@ -42,7 +42,7 @@ func marshal(record contract.Record) string {
 	record.FinishedAt = short(record.FinishedAt)
 
 	content := record.Marshal()
-	// The length in JSON depends on the characters to escape, so this tries.
+	// The length in JSON depends on the characters to escape, so this loop shortens it step by step.
 	text := record.Message
 	for keep := min(len(text), maxRecord); len(content) > maxRecord && keep > 0; keep-- {
 		record.Message = strings.ToValidUTF8(text[:keep], "") + "…"
