@@ -2,6 +2,7 @@
 package docs
 
 import (
+	"go/ast"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -183,6 +184,29 @@ func TestKeysAreDocumented(t *testing.T) {
 		for _, key := range keys {
 			if !strings.Contains(read(t, page), "`taskflow.practice.com/"+key[1]) {
 				t.Errorf("%s doesn't name taskflow.practice.com/%s", page, key[1])
+			}
+		}
+	}
+}
+
+// TestMetricsAreDocumented proves that the page about operation has a row for each metric.
+func TestMetricsAreDocumented(t *testing.T) {
+	var metrics []string
+	for _, file := range sources(t, "controller", "cmd", "internal", "webhook") {
+		ast.Inspect(file, func(node ast.Node) bool {
+			if literal, ok := node.(*ast.BasicLit); ok && regexp.MustCompile(`^"taskflow_[a-z_]+"$`).MatchString(literal.Value) {
+				metrics = append(metrics, strings.Trim(literal.Value, `"`))
+			}
+			return true
+		})
+	}
+	if len(metrics) == 0 {
+		t.Fatal("there are no metrics")
+	}
+	for _, page := range []string{"docs/operate.md", "docs/operate.zh-CN.md"} {
+		for _, metric := range metrics {
+			if !strings.Contains(read(t, page), "`"+metric+"`") {
+				t.Errorf("%s has no row for %s", page, metric)
 			}
 		}
 	}
