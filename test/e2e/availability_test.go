@@ -26,9 +26,9 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestNoPodIsRefusedOrUnmutated proves that while labelled Pods are created all the time, none is refused and none comes through without
-// its agent, whatever happens to the operator as long as one replica is alive. The operator has its own --shutdown-delay, not the short
-// one of the test cluster.
+// TestNoPodIsRefusedOrUnmutated proves that no labelled Pod is refused or stays unmutated, regardless of what happens to the operator, as
+// long as one replica is alive. Pods are created all the time. The operator has its default --shutdown-delay, not the short one of the test
+// cluster.
 func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 	putBack := changeOperator(t, func(operator *corev1.Container) { operator.Args = withoutFlag(operator.Args, shutdownDelay) })
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -42,7 +42,7 @@ func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 		if err := evict(t, other); !apierrors.IsTooManyRequests(err) {
 			t.Errorf("while one replica is on its way out, the other one is evicted, too: %v", err)
 		}
-		released() // else the other one waits until the Lease has run out
+		released() // otherwise the other one waits until the Lease expires
 		wait.For(t, "another leader", func(context.Context) error {
 			if now := leader(t); now == before || now == "" {
 				return fmt.Errorf("the leader is %q", now)
@@ -79,7 +79,7 @@ func TestNoPodIsRefusedOrUnmutated(t *testing.T) {
 
 const shutdownDelay = "--shutdown-delay"
 
-// leaderAndOther are the names of the operator's two Pods.
+// leaderAndOther returns the names of the operator's two Pods.
 func leaderAndOther(t *testing.T) (first, other string) {
 	t.Helper()
 	wait.For(t, "a leader and another replica", func(ctx context.Context) error {
@@ -103,13 +103,13 @@ func leaderAndOther(t *testing.T) (first, other string) {
 	return first, other
 }
 
-// evict is what draining a node does with a Pod.
+// evict evicts a Pod, as draining a node does.
 func evict(t *testing.T, name string) error {
 	t.Helper()
 	return cluster.Clientset.CoreV1().Pods(harness.OperatorNamespace).EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: harness.OperatorNamespace}})
 }
 
-// watchReleased waits until the leader gives its Lease back.
+// watchReleased returns a function that waits until the leader has released its Lease.
 func watchReleased(t *testing.T) func() {
 	t.Helper()
 	leases, err := cluster.Watch(t.Context(), &coordinationv1.LeaseList{}, client.InNamespace(harness.OperatorNamespace))
@@ -130,8 +130,8 @@ func watchReleased(t *testing.T) func() {
 	}
 }
 
-// killReplica kills a replica's process, so that nothing of it ends well, neither the calls that it was answering nor those that are sent
-// to it until its address has left its Service.
+// killReplica kills a replica's process. It can finish nothing: neither the calls that it was answering, nor those that it gets until its
+// address has left its Service.
 func killReplica(t *testing.T, name string) {
 	t.Helper()
 	wasLeader := leaderIdentity(t)
@@ -143,7 +143,7 @@ func killReplica(t *testing.T, name string) {
 	killProcess(t, client.ObjectKey{Namespace: harness.OperatorNamespace, Name: name}, "--agent-image=")
 	t.Logf("the address left the Service after %s", left().Sub(killed).Round(time.Millisecond))
 	wait.For(t, "the operator to be available", rolledOut)
-	wait.For(t, "another leader", func(context.Context) error { // the other replica, or the process that comes after this one
+	wait.For(t, "another leader", func(context.Context) error { // the other replica, or the restarted process
 		if now := leaderIdentity(t); now == wasLeader || now == "" {
 			return fmt.Errorf("the leader is %q", now)
 		}
@@ -151,7 +151,7 @@ func killReplica(t *testing.T, name string) {
 	})
 }
 
-// watchLeaving waits until the webhook's Services have the address of a Pod no longer, and says when that was.
+// watchLeaving returns a function that waits until the webhook's Services no longer have the address of a Pod, and returns when that was.
 func watchLeaving(t *testing.T, pod string) (left func() time.Time) {
 	t.Helper()
 	endpoints, err := cluster.Watch(t.Context(), &discoveryv1.EndpointSliceList{}, client.InNamespace(harness.OperatorNamespace))
@@ -175,8 +175,8 @@ func watchLeaving(t *testing.T, pod string) (left func() time.Time) {
 	}
 }
 
-// TestAPIServerIsRestarted proves that no labelled Pod comes through unmutated while the API server comes back, when it may not know
-// the webhook yet; that none is refused as soon as it says that it is ready; and that the operator goes on by itself.
+// TestAPIServerIsRestarted proves that no labelled Pod stays unmutated while the API server starts, when it may not know the webhook yet.
+// As soon as it is ready, it refuses none. The operator continues by itself.
 func TestAPIServerIsRestarted(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -194,7 +194,7 @@ func TestAPIServerIsRestarted(t *testing.T) {
 	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
-// watchReady tells when the API server is ready again, after a time when it is not.
+// watchReady returns a channel that gets the time at which the API server is ready again after an interruption.
 func watchReady(t *testing.T) <-chan time.Time {
 	t.Helper()
 	again := make(chan time.Time, 1)
@@ -213,14 +213,14 @@ func watchReady(t *testing.T) <-chan time.Time {
 	return again
 }
 
-// leader is the name of the Pod that runs the controllers.
+// leader returns the name of the Pod that runs the controllers.
 func leader(t *testing.T) string {
 	t.Helper()
 	name, _, _ := strings.Cut(leaderIdentity(t), "_")
 	return name
 }
 
-// leaderIdentity tells the leader from a process that ran in the same Pod before.
+// leaderIdentity distinguishes the leader from an earlier process in the same Pod.
 func leaderIdentity(t *testing.T) string {
 	t.Helper()
 	var lease coordinationv1.Lease

@@ -27,7 +27,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// needCertManager skips a test where hack/test.sh hasn't built it.
+// needCertManager skips a test unless hack/test.sh has built cert-manager.
 func needCertManager(t *testing.T) {
 	t.Helper()
 	if os.Getenv("CERT_MANAGER") == "" {
@@ -62,7 +62,7 @@ func startCertManager(t *testing.T) {
 
 var certificateKind = schema.GroupVersionKind{Group: "cert-manager.io", Version: "v1", Kind: "Certificate"}
 
-// renew asks cert-manager for another certificate, as `cmctl renew` does, and waits until there is one.
+// renew makes cert-manager issue another certificate, as `cmctl renew` does, and waits for it.
 func renew(t *testing.T, name string) {
 	t.Helper()
 	certificate := &unstructured.Unstructured{}
@@ -95,7 +95,7 @@ func renew(t *testing.T, name string) {
 	})
 }
 
-// certificateSecret is where the webhook's certificate is, whoever keeps it.
+// certificateSecret has the webhook's certificate, in every variant.
 var certificateSecret = client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-webhook-cert"}
 
 // awaitServed waits until both replicas serve the certificate of the Secret.
@@ -110,7 +110,7 @@ func awaitServed(t *testing.T) {
 	})
 }
 
-// servedByAll says whether every replica serves this certificate.
+// servedByAll returns an error unless every replica serves this certificate.
 func servedByAll(ctx context.Context, certificate []byte) error {
 	block, _ := pem.Decode(certificate)
 	if block == nil {
@@ -124,7 +124,7 @@ func servedByAll(ctx context.Context, certificate []byte) error {
 		if pod.Status.PodIP == "" || pod.DeletionTimestamp != nil {
 			continue
 		}
-		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // which one it is, is asked below
+		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // the code below compares the certificate
 		connection, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(pod.Status.PodIP, "9443"))
 		if err != nil {
 			return err

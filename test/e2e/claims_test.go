@@ -13,12 +13,13 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// leaves is a script that leaves a record in the place of the first step's, which its agent can't replace by the true one.
+// leaves returns a script that puts a record in the place of the first step's record, which its agent then can't replace.
 func leaves(record string) string {
 	return `mkdir /taskflow/run/1/.record; echo '{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z",` + record + `}}' >/taskflow/run/1/record; `
 }
 
-// A step can't make its Job complete without the later steps: whatever its record says of the end of the sequence, the controller decides.
+// TestForgedEnd proves that a step can't complete its Job without the later steps: regardless of the step's record, the controller decides
+// about the end of the sequence.
 func TestForgedEnd(t *testing.T) {
 	t.Parallel()
 	for name, record := range map[string]string{
@@ -42,7 +43,8 @@ func TestForgedEnd(t *testing.T) {
 	}
 }
 
-// A step that releases the next one and fails then doesn't hide what ran: the status has it, with its times.
+// TestForgedSuccess proves that a step which releases the next one and then fails doesn't hide what ran: the status has that step with its
+// times.
 func TestForgedSuccess(t *testing.T) {
 	t.Parallel()
 	task, _ := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)

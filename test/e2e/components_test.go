@@ -12,7 +12,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// The kubelet and the container runtime may be restarted while a step runs: the step goes on, each step runs once, in order
+// TestNodeComponentsAreRestarted proves that a restart of the kubelet and of the container runtime disturbs no running step, and that each
+// step runs once, in order.
 func TestNodeComponentsAreRestarted(t *testing.T) {
 	for _, component := range []string{"kubelet", "containerd"} {
 		t.Run(component, func(t *testing.T) {
@@ -31,7 +32,7 @@ func TestNodeComponentsAreRestarted(t *testing.T) {
 	}
 }
 
-// restart kills a component of the test cluster, and starts it again as a developer would.
+// restart kills a component of the test cluster, and starts it again as a developer does.
 func restart(t *testing.T, component string) {
 	t.Helper()
 	run := func(command string) string {

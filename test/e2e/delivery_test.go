@@ -16,7 +16,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// Where the agent's image can't be pulled, the Task says so of either delivery, blames no step, and fails when the grace is over
+// TestAgentCannotBePulled proves that a Task reports, in both deliveries, that the agent's image can't be pulled. It blames no step, and
+// fails when the start grace period is over.
 func TestAgentCannotBePulled(t *testing.T) {
 	changeOperator(t, func(operator *corev1.Container) {
 		setFlag(operator, "--agent-image", "nobody/has-this-agent:1")
@@ -61,7 +62,8 @@ func TestAgentCannotBePulled(t *testing.T) {
 	}
 }
 
-// With --agent-delivery=auto a real node is found to be able, and Pods have no container but their own.
+// TestAgentDeliveryAuto proves that --agent-delivery=auto finds a real node able to mount images, and that Pods have no additional
+// container then.
 func TestAgentDeliveryAuto(t *testing.T) {
 	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-delivery", "auto") })
 	namespace := cluster.NewNamespace(t, "baseline")

@@ -18,14 +18,14 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// editor is the cluster as somebody sees it who has the ClusterRole edit in a namespace.
+// editor returns a client of a user with the ClusterRole edit in the namespace.
 func editor(t *testing.T, namespace string) client.Client {
 	t.Helper()
 	return cluster.WithClusterRole(t, namespace, "edit")
 }
 
-// TestEditorCannotReleaseSteps proves that somebody who may edit all in a namespace can't change what releases the steps of a Pod there,
-// neither when it is created nor afterwards: no step runs before its turn.
+// TestEditorCannotReleaseSteps proves that a user who may edit everything in a namespace can't change what releases the steps of a Pod
+// there, neither at its creation nor later: no step runs before its turn.
 func TestEditorCannotReleaseSteps(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -53,7 +53,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 		return user.SubResource(subresource).Patch(t.Context(), get(), client.RawPatch(types.MergePatchType, []byte(release)))
 	}
 	const ofAnnotations, ofLabels = "metadata.annotations: only taskflow changes ", " is fixed when the Pod is created"
-	const noRight = "cannot " // the API server's own words
+	const noRight = "cannot " // the API server's words
 	for name, c := range map[string]struct {
 		err  error
 		want string
@@ -106,8 +106,8 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 	}
 }
 
-// TestEditorCannotReachTheNode proves that nobody makes the operator speak to its node or to a cloud's metadata by the name of an image,
-// however the address is written, and by a Task or by a Pod.
+// TestEditorCannotReachTheNode proves that no name of an image makes the operator send a request to its node or to a cloud's metadata,
+// regardless of how the address is written, in a Task or in a Pod.
 func TestEditorCannotReachTheNode(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -120,7 +120,7 @@ func TestEditorCannotReachTheNode(t *testing.T) {
 		"localhost:8081/healthz:v1":              blocked,
 		"100.100.100.200/latest/meta-data:v1":    blocked,
 		"0.0.0.0:8081/healthz:v1":                blocked,
-		// Addresses to some programs, and to this one names that nobody has.
+		// Some programs read these as addresses. The operator reads them as names that don't exist.
 		"2852039166:80/latest/meta-data:v1":  "cannot be resolved",
 		"0xa9fea9fe:80/latest/meta-data:v1":  "cannot be resolved",
 		"[::ffff:169.254.169.254]:80/app:v1": blocked,

@@ -20,7 +20,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// slot is a resource of which the node has one.
+// slot is an extended resource of which the node has one.
 const slot = corev1.ResourceName("e2e.taskflow.practice.com/slot")
 
 func addSlot(t *testing.T) {
@@ -46,7 +46,7 @@ func addSlot(t *testing.T) {
 	})
 }
 
-// preempt makes a Pod that needs the place of the Task's, and goes before it.
+// preempt creates a Pod that needs the slot of the Task's Pod and has a higher priority.
 func preempt(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}, Value: 1000}
@@ -62,7 +62,7 @@ func preempt(t *testing.T, task *v1alpha1.Task) {
 		ObjectMeta: metav1.ObjectMeta{Name: "goes-first", Namespace: task.Namespace},
 		Spec:       corev1.PodSpec{PriorityClassName: class.Name, RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{container}},
 	}
-	// Admission reads the class from a cache, which may be behind.
+	// Admission reads the class from a cache that may be behind.
 	wait.For(t, "the priority class to be known", func(ctx context.Context) error { return cluster.Create(ctx, pod) })
 }
 
@@ -80,14 +80,14 @@ func cancelTask(t *testing.T, task *v1alpha1.Task) {
 	}
 }
 
-// killAgent kills process 1 of the Task's first step, from the node, as the kernel does when all of a container is out of memory.
+// killAgent kills process 1 of the Task's first step from the node, as the kernel does when a container is out of memory.
 func killAgent(t *testing.T, task *v1alpha1.Task) {
 	t.Helper()
 	killProcess(t, client.ObjectKeyFromObject(task), firstAgent)
 }
 
-// watchSettling measures the time from the first Pod status that has a step's container ended with an error to the Task's status that
-// says so. The result is false where there was no such container.
+// watchSettling measures the time from the first Pod status with a step's container that ended with an error to the Task's status that
+// reports it. The result is false if there was no such container.
 func watchSettling(t *testing.T, task *v1alpha1.Task) func() (time.Duration, bool) {
 	t.Helper()
 	pods, err := cluster.Watch(t.Context(), &corev1.PodList{}, client.InNamespace(task.Namespace))

@@ -24,40 +24,40 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// settleLimit is how long after the kubelet's report of a container's end the Task may take to say how it has ended.
+// settleLimit bounds the time from the kubelet's report of a container's end to the Task's report.
 const settleLimit = 2 * time.Second
 
-// beginLimit is longer than a Pod takes to begin beside those of all tests that run at once: for timeouts that count from its creation.
+// beginLimit is longer than a Pod takes to start beside the Pods of all parallel tests. Timeouts that count from the Pod's creation use it.
 const beginLimit = 30 * time.Second
 
-// lostByKubelet is what a busy kubelet says, with 137 as the exit code, of a container that it has evicted and removed before it looked how it
-// ended (ContainerStatusUnknown in pkg/kubelet/kubelet_pods.go).
+// lostByKubelet is the message of a busy kubelet, with exit code 137, for a container that it evicted and removed before it read its exit
+// code (ContainerStatusUnknown in pkg/kubelet/kubelet_pods.go).
 const lostByKubelet = "The container could not be located when the pod was terminated"
 
-// Every way in which a step can end badly on one node: what the Task and the step say, that no later command runs, and that
-// it is said soon.
+// TestEndings proves for every failure of a step that one node can produce what Task and step report, that no later command runs, and that
+// the report is prompt.
 func TestEndings(t *testing.T) {
 	t.Parallel()
 	type ending struct {
 		Phase    v1alpha1.TaskPhase
-		Failed   string // reason of the condition
+		Failed   string // the condition's reason
 		State    v1alpha1.StepState
 		Reason   string
-		ExitCode int32 // or none
+		ExitCode int32 // none: the step has no exit code
 	}
 	const none = -1
 	tests := map[string]struct {
 		step corev1.Container
 		edit func(*v1alpha1.Task)
-		// meanwhile is done once the step runs.
+		// meanwhile runs once the step runs.
 		meanwhile func(*testing.T, *v1alpha1.Task)
 		want      ending
-		message   string // or a part of it
-		logs      string // a part of what can still be read of the step
+		message   string // or a part of the message
+		logs      string // a part of the step's log
 		podGoes   bool
-		// both deliveries of the agent make a difference, if anything does.
+		// both runs the case with both deliveries, if they can make a difference.
 		both bool
-		// slow ones begin first: they wait for --start-grace-period of `make deploy-local`, or for beginLimit.
+		// slow cases start first: they wait for --start-grace-period of `make deploy-local`, or for beginLimit.
 		slow bool
 	}{
 		"exit code": {
@@ -67,7 +67,7 @@ func TestEndings(t *testing.T) {
 			both:    true,
 		},
 		"killed by a signal": {
-			step:    harness.Shell("ends", "kill -9 $$$$"), // the kubelet makes one $ of two
+			step:    harness.Shell("ends", "kill -9 $$$$"), // the kubelet replaces $$ by $
 			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonStepFailed, v1alpha1.StepFailed, "Error", 137},
 			message: `step "ends" failed with exit code 137`,
 		},
@@ -160,7 +160,7 @@ func TestEndings(t *testing.T) {
 		},
 		"evicted by the kubelet": {
 			step: harness.Shell("ends", "head -c 20000000 /dev/zero >/tmp/too-much; sleep 1000"),
-			edit: func(task *v1alpha1.Task) { // more than the copy of the agent takes, which counts, too
+			edit: func(task *v1alpha1.Task) { // more than the copy of the agent takes, which counts as well
 				task.Spec.Steps[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("8Mi")}
 			},
 			want:    ending{v1alpha1.TaskFailed, "Evicted", v1alpha1.StepFailed, "Evicted", 143},
@@ -215,7 +215,7 @@ func TestEndings(t *testing.T) {
 				t.Fatalf("the Task has not failed: %+v", status)
 			}
 			got := ending{status.Phase, failed.Reason, status.Steps[0].State, status.Steps[0].Reason, ptr.Deref(status.Steps[0].ExitCode, -1)}
-			if test.podGoes { // it is chance whether the end of the container is seen before
+			if test.podGoes { // the container's end may be seen before or not
 				got.ExitCode = none
 			}
 			want := test.want
@@ -271,8 +271,9 @@ func TestEndings(t *testing.T) {
 	}
 }
 
-// A step that is told to stop along with its Pod, and ends well, doesn't release the next one, which is told later since it has a hook to
-// run before. And the Task is not complete, though its last step ends with 0 when it is told to stop.
+// TestStoppedStepReleasesNobody proves that a step which is told to stop together with its Pod, and then exits with 0, doesn't release the
+// next step, which is told later because of its preStop hook. The Task doesn't complete, although its last step exits with 0 when it is
+// told to stop.
 func TestStoppedStepReleasesNobody(t *testing.T) {
 	t.Parallel()
 	hold := &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}}
@@ -300,7 +301,7 @@ func TestStoppedStepReleasesNobody(t *testing.T) {
 	}
 }
 
-// A step whose container can't be started has failed when its turn comes: those before it run to their end.
+// TestLaterStepCantStart proves that a step whose container can't be started fails when its turn comes, after the steps before it have run.
 func TestLaterStepCantStart(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 4)
@@ -322,7 +323,8 @@ func TestLaterStepCantStart(t *testing.T) {
 	}
 }
 
-// A container that can't be made yet keeps the Task waiting, with the reason, and goes on once that is mended.
+// TestMissingConfigMap proves that a Task waits, with the reason, for a container that can't be created yet, and continues once the cause
+// is fixed.
 func TestMissingConfigMap(t *testing.T) {
 	t.Parallel()
 	step := harness.Shell("only", "echo $GREETING")

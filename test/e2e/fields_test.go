@@ -24,8 +24,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// A script runs with the interpreter of its first line, or /bin/sh, with the step's args, as it was written: the kubelet expands
-// nothing in it.
+// TestScripts proves that a script runs with the interpreter in its first line, or /bin/sh, and with the step's args, and that the kubelet
+// expands nothing in it.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ script, want string }{
@@ -51,7 +51,8 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// onError: Continue goes on after a failure, and says so; retries run the command again in the same container.
+// TestContinueAndRetries proves that the sequence continues after a failure with onError: Continue and the status reports it, and that
+// retries run the command again in the same container.
 func TestContinueAndRetries(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
@@ -72,7 +73,7 @@ func TestContinueAndRetries(t *testing.T) {
 	}
 }
 
-// Under OnFailure the kubelet runs a failed step again in its place, while later steps go on waiting.
+// TestRestartPolicyOnFailure proves that the kubelet restarts a failed step with restartPolicy OnFailure while later steps keep waiting.
 func TestRestartPolicyOnFailure(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
@@ -94,7 +95,8 @@ func TestRestartPolicyOnFailure(t *testing.T) {
 	}
 }
 
-// A failed Pod is followed by a new one, from the first step on; the status has the history, and both Pods stay.
+// TestBackoffLimit proves that a new Pod follows a failed one and begins with the first step. The status has the history, and both Pods
+// stay.
 func TestBackoffLimit(t *testing.T) {
 	t.Parallel()
 	task, _ := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
@@ -120,7 +122,8 @@ func TestBackoffLimit(t *testing.T) {
 	}
 }
 
-// Sidecars are there before the first step, past their startupProbe, and are ended after the last; how they end is no matter
+// TestSidecars proves that sidecars have started, and passed their startupProbe, before the first step, and that they end after the last
+// step. Their exit codes don't matter.
 func TestSidecars(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)
@@ -150,7 +153,7 @@ func TestSidecars(t *testing.T) {
 	})
 }
 
-// Probes of a step count from its release: this one fails while the step waits, and would have killed it.
+// TestProbes proves that the probes of a step start with its command: this one fails while the step waits, and would have killed it.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	probe := &corev1.Probe{
@@ -187,7 +190,8 @@ func TestProbes(t *testing.T) {
 	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
-// What a step leaves running is ended before the next one begins, also where the Pod's containers share their processes.
+// TestLeftovers proves that the processes which a step leaves behind are ended before the next step starts, even if the Pod's containers
+// share their process namespace.
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
 	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "leftovers",
@@ -198,8 +202,8 @@ func TestLeftovers(t *testing.T) {
 	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 }
 
-// A Task that has ended is deleted after its time, which counts from the end of its last step: a busy kubelet may report that so late that
-// nothing of the time is left.
+// TestTTL proves that a Task is deleted after ttlSecondsAfterFinished, counted from the end of its last step. A busy kubelet may report
+// that end so late that the time is already over.
 func TestTTL(t *testing.T) {
 	t.Parallel()
 	const ttl = 3
@@ -236,8 +240,8 @@ func TestTTL(t *testing.T) {
 	}
 }
 
-// A command behind the agent finds what it would find without it: arguments, environment, directory, user, groups, umask, open
-// files, limits, standard input and terminal.
+// TestTransparency proves that a command behind the agent has the same surroundings as without it: arguments, environment, directory, user,
+// groups, umask, open files, limits, standard input and terminal.
 func TestTransparency(t *testing.T) {
 	t.Parallel()
 	const report = `

@@ -26,8 +26,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// A Pod's steps hand over to each other: with the operator away they all run, in order. Those of a Pod that asks for the
-// controller wait until it is back.
+// TestStepsRunWithoutTheOperator proves that the steps of a Pod hand over to each other without the operator, in order, and that steps with
+// handoff: controller wait until the operator is back.
 func TestStepsRunWithoutTheOperator(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	const steps = 4
@@ -75,7 +75,7 @@ func TestStepsRunWithoutTheOperator(t *testing.T) {
 	}
 }
 
-// pausingTask is a recording one whose first step waits until it is resumed.
+// pausingTask is a recordingTask whose first step waits for resume.
 func pausingTask(t *testing.T, namespace, name string, steps int) (task *v1alpha1.Task, journal string) {
 	t.Helper()
 	task, journal = recordingTask(t, namespace, steps)
@@ -98,7 +98,7 @@ func awaitFirstStep(t *testing.T, task *v1alpha1.Task) {
 	})
 }
 
-// stopOperator takes the operator away, until it is started again or the test ends.
+// stopOperator stops the operator until start is called or the test ends.
 func stopOperator(t *testing.T) (start func()) {
 	t.Helper()
 	scale := func(ctx context.Context, replicas int) error {
@@ -139,8 +139,8 @@ func stopOperator(t *testing.T) (start func()) {
 	}
 }
 
-// No step can make up the end of another, release a later one or change the agent: all but its own directory is
-// read-only, for root too.
+// TestStepsCannotForgeTheOrder proves that no step can write another's record, release a later step or change the agent. Everything except
+// its own directory is read-only, for root as well.
 func TestStepsCannotForgeTheOrder(t *testing.T) {
 	t.Parallel()
 	const record = `{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z","exitCode":0}}`
@@ -166,9 +166,9 @@ echo tried; sleep 1`
 	}
 }
 
-// A container that is started again after its step has ended doesn't run the command again, and its step has ended as
-// it had. Here it is the step's command that leaves the record, since the agent's own time between the record and its end is too short
-// to kill it in.
+// TestEndedStepIsNotRunAgain proves that a container which the kubelet restarts after its step has ended doesn't run the command again, and
+// that the step's end stays as it was. The step's command leaves the record here, because the agent's exit follows its own record too soon
+// to be killed in between.
 func TestEndedStepIsNotRunAgain(t *testing.T) {
 	t.Parallel()
 	const leaveRecord = `echo '{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z","exitCode":0}}' >/taskflow/run/1/record; echo >/journal/left; sleep 1000`
@@ -186,7 +186,7 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 	if diff := cmp.Diff(new(int32(0)), status.Steps[0].ExitCode); diff != "" {
 		t.Errorf("exit code of the first step (-want +got):\n%s", diff)
 	}
-	spans := readJournal(t, journal) // fails for a second beginning
+	spans := readJournal(t, journal) // fails if a step begins twice
 	if spans[1].begin == 0 || spans[1].end != 0 || spans[2].end == 0 {
 		t.Errorf("the journal has %v, and not the beginning of step 1 and the whole of step 2", spans)
 	}
@@ -204,7 +204,8 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 	}
 }
 
-// A node gives each user 128 inotify instances, and other Pods may have them all: steps of that user still run, in order.
+// TestInotifyIsExhausted proves that steps run in order although other Pods have used up the inotify instances of their user (128 by
+// default).
 func TestInotifyIsExhausted(t *testing.T) {
 	t.Parallel()
 	const uid = 45678

@@ -27,18 +27,18 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// largestRelease is half of what the Secret may have that Helm keeps a release in.
+// largestRelease is half of the limit of the Secret in which Helm stores a release.
 const largestRelease = 512 * 1024
 
-// TestHelm proves that the chart installs with the README's command where there is no taskflow; that an upgrade refuses no Pod; that it runs the
-// sample Task, and survives the loss of its Pods, whoever keeps the certificate; that it goes without a trace, and is never asked for when it
-// isn't there; that the kind Task and the Tasks stay until somebody deletes that, and are the next release's; and that a kind Task
-// that isn't Helm's can be made so.
+// TestHelm proves that the chart installs with the README's command, that an upgrade refuses no Pod, and that the sample Task runs and
+// survives the loss of the operator's Pods in each variant of the certificate. Removal leaves no trace, and the API server doesn't call a
+// webhook that is gone. The kind Task and all Tasks stay until a user deletes the kind, and belong to the next release. Helm can adopt a
+// kind Task that it didn't create.
 func TestHelm(t *testing.T) {
 	needCertManager(t)
 	wait.For(t, "the operator to be available", rolledOut)
 	before, usual, values := manifests(t, "default"), chartValues(t, shutdownDelay), chartValues(t, "")
-	t.Cleanup(func() { // as it was, for the tests that follow
+	t.Cleanup(func() { // restores the installation for the next tests
 		_ = helmCommand(context.WithoutCancel(t.Context()), "uninstall", "taskflow", "--namespace", harness.OperatorNamespace, "--ignore-not-found").Run()
 		kubectl(t, before, "apply", "-f", "-")
 		kubectl(t, nil, "-n", harness.OperatorNamespace, "rollout", "status", "--timeout=90s", "deployment")
@@ -92,7 +92,7 @@ func TestHelm(t *testing.T) {
 	helm(t, slices.Concat(install, []string{values, "--wait", "--set", "certificates=certManager"})...)
 	runSample(t)
 	uninstall()
-	kubectl(t, nil, "delete", "namespace", harness.OperatorNamespace) // with the Secrets that cert-manager leaves
+	kubectl(t, nil, "delete", "namespace", harness.OperatorNamespace) // with the Secrets of cert-manager
 	leftovers(t, before, "")
 	wait.For(t, "nothing to be left", onlyLeft())
 
@@ -101,7 +101,7 @@ func TestHelm(t *testing.T) {
 	uninstall()
 }
 
-// chartValues writes the values for the operator that is installed, but for one of its flags, and returns the file's name.
+// chartValues writes the values of the installed operator, except for one of its flags, and returns the file's name.
 func chartValues(t *testing.T, but string) string {
 	t.Helper()
 	var file corev1.ConfigMap
@@ -119,7 +119,7 @@ func chartValues(t *testing.T, but string) string {
 	}
 	content, err := yaml.Marshal(map[string]any{
 		"images": map[string]string{"operator": operator.Image, "agent": agent},
-		"args":   withoutFlag(operator.Args[2:], but), // the second one is the configuration file
+		"args":   withoutFlag(operator.Args[2:], but), // the second flag names the configuration file
 		"config": config,
 	})
 	if err != nil {
@@ -150,10 +150,9 @@ func helmCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return command
 }
 
-// askForPods creates labelled Pods, one after another and in a dry run, until the function that it returns is called. The test fails
-// where the API server goes on calling a webhook that isn't there, and where a Pod comes through unmutated while the policy is there which
-// guards that. The API server learns from two watches that the webhook's configuration and its Service are gone: for a moment the Service's
-// end may be the only one that it knows of.
+// askForPods creates labelled Pods in dry runs, one after another, until its result is called. The test fails if the API server still calls
+// a webhook that is gone, or if a Pod stays unmutated while the policy against that is in force. The API server learns from two watches
+// that the webhook's configuration and its Service are gone. For a moment it may know only of the Service.
 func askForPods(t *testing.T, namespace string) (stop func()) {
 	t.Helper()
 	const mutated, refused, alone, between = "mutated", "refused by the policy", "left alone without it", "refused since the Service was gone"
@@ -191,7 +190,7 @@ func askForPods(t *testing.T, namespace string) (stop func()) {
 		t.Fatalf("the first Pod: %s", got)
 	}
 	outcomes := map[string]int{}
-	var first, last time.Time // of the outcome between
+	var first, last time.Time // of the errors in between
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {

@@ -30,17 +30,17 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The addresses of test/cluster/network.go, which operator.yaml names too.
+// Addresses from test/cluster/network.go. operator.yaml has them, too.
 const (
 	clusterRegistry = "198.18.0.1:5000"
 	hostRegistry    = "198.18.0.2:5000"
 )
 
-// A step without a command runs what the same container runs without taskflow, word for word, whatever its image's configuration and
-// its args are.
+// TestImageCommands proves that a step without a command runs what the same container runs without taskflow, word for word, for every form
+// of the image's configuration and of the args.
 func TestImageCommands(t *testing.T) {
 	t.Parallel()
-	const longestArgument = 128<<10 - 1 // MAX_ARG_STRLEN, execve(2), without the zero at its end
+	const longestArgument = 128<<10 - 1 // MAX_ARG_STRLEN without the final zero, execve(2)
 	platform := oci.HostPlatform()
 	another := v1.Platform{OS: "linux", Architecture: "s390x"}
 	image := func(config v1.Config) remote.Taggable { return argvImage(t, platform, config) }
@@ -102,7 +102,7 @@ func TestImageCommands(t *testing.T) {
 	cluster.Make(t, plain)
 	task := harness.NewTask(namespace, "wrapped", containers...)
 	for i := range task.Spec.Steps {
-		task.Spec.Steps[i].OnError = v1alpha1.OnErrorContinue // each row counts
+		task.Spec.Steps[i].OnError = v1alpha1.OnErrorContinue // so that every row runs
 	}
 	cluster.Make(t, task)
 	cluster.AwaitTask(t, task, "the Task to end", harness.InPhase(v1alpha1.TaskSucceeded))
@@ -126,7 +126,7 @@ func TestImageCommands(t *testing.T) {
 	}
 }
 
-// argvImage is busybox with the program argv in /opt.
+// argvImage returns busybox with the program argv in /opt.
 func argvImage(t *testing.T, platform v1.Platform, config v1.Config) v1.Image {
 	t.Helper()
 	busybox, err := name.ParseReference(clusterRegistry+"/library/busybox:1.28", name.Insecure)
@@ -165,7 +165,7 @@ func argvImage(t *testing.T, platform v1.Platform, config v1.Config) v1.Image {
 	return image
 }
 
-// argvProgram is built once.
+// argvProgram builds argv once.
 var argvProgram = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "argv-*")
 	if err != nil {
@@ -185,7 +185,8 @@ func entry(platform v1.Platform, image remote.Taggable) mutate.IndexAddendum {
 	return mutate.IndexAddendum{Add: image.(mutate.Appendable), Descriptor: v1.Descriptor{Platform: &platform}}
 }
 
-// attestation is what BuildKit lists beside an image, taken from that of another platform's by those who don't look.
+// attestation returns an entry like the one that BuildKit lists beside an image. Careless clients mistake it for an image of another
+// platform.
 func attestation(t *testing.T) mutate.IndexAddendum {
 	unknown := v1.Platform{OS: "unknown", Architecture: "unknown"}
 	return entry(unknown, argvImage(t, unknown, v1.Config{Entrypoint: []string{"/bin/false"}}))
@@ -195,7 +196,7 @@ func index(entries ...mutate.IndexAddendum) v1.ImageIndex {
 	return mutate.AppendManifests(empty.Index, entries...)
 }
 
-// push returns the reference.
+// push pushes the content and returns its reference.
 func push(t *testing.T, ref string, content remote.Taggable, options ...remote.Option) string {
 	t.Helper()
 	parsed, err := name.ParseReference(ref, name.Insecure)

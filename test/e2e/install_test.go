@@ -30,18 +30,18 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// These tests change the installation itself, so none of them runs beside another.
+// These tests change the installation itself, so none of them is parallel.
 
-// TestInstallAndRemove proves that each variant installs with the documented command, runs the sample Task, survives the loss of its Pods, and
-// goes without a trace, also where it is for some namespaces alone and has run a Task there; that Tasks stay unless told otherwise; that cert-manager's real
-// controllers renew the certificate without one call that fails; and that whoever kept the certificate in the variant before lets go
-// of it.
+// TestInstallAndRemove proves for each variant that the documented command installs it, that the sample Task runs and survives the loss of
+// the operator's Pods, and that removal leaves no trace, even after an installation for some namespaces that has run a Task. Tasks stay by
+// default. cert-manager's real controllers renew the certificate without a failed call. After a change of the variant, the former owner of
+// the certificate releases it.
 func TestInstallAndRemove(t *testing.T) {
 	needCertManager(t)
 	wait.For(t, "the operator to be available", rolledOut)
 	flags, own, withCertManager := operatorFlags(t), manifests(t, "default"), manifests(t, "certmanager")
-	t.Cleanup(func() { // as it was, for the tests that follow
-		if t.Failed() { // it is of any variant
+	t.Cleanup(func() { // restores the installation for the next tests
+		if t.Failed() { // the variant may be any
 			undeploy(t, "keep")
 		}
 		deploy(t, flags, "default", "")
@@ -92,7 +92,7 @@ func TestInstallAndRemove(t *testing.T) {
 	wait.For(t, "nothing to be left", onlyLeft())
 }
 
-// runSample runs the sample Task as the README does, and once more after somebody has deleted all of the operator's Pods.
+// runSample runs the sample Task as the README does, and once more after all of the operator's Pods were deleted.
 func runSample(t *testing.T) *v1alpha1.Task {
 	t.Helper()
 	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
@@ -102,13 +102,13 @@ func runSample(t *testing.T) *v1alpha1.Task {
 		cluster.AwaitTask(t, sample, "the sample Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	}
 	run()
-	kubectl(t, nil, "-n", harness.OperatorNamespace, "delete", "pods", "--all") // and waits until they are gone
+	kubectl(t, nil, "-n", harness.OperatorNamespace, "delete", "pods", "--all") // this waits until they are gone
 	wait.For(t, "the operator to be back", rolledOut)
 	run()
 	return sample
 }
 
-// awaitOwnCertificate waits until both replicas serve what the operator has made, and fails where cert-manager writes the Secret again.
+// awaitOwnCertificate waits until both replicas serve the operator's own certificate, and fails if cert-manager writes the Secret again.
 func awaitOwnCertificate(t *testing.T) {
 	t.Helper()
 	var secret corev1.Secret
@@ -131,7 +131,7 @@ func awaitOwnCertificate(t *testing.T) {
 	}
 }
 
-// manifests renders an overlay of config/ with the image, the flags and the configuration of the operator that is installed.
+// manifests renders an overlay of config/ with the image, the flags and the configuration of the installed operator.
 func manifests(t *testing.T, overlay string) []byte {
 	t.Helper()
 	operator := installedOperator(t)
@@ -156,7 +156,7 @@ func manifests(t *testing.T, overlay string) []byte {
 			if err != nil {
 				t.Fatal(err)
 			}
-			added := slices.DeleteFunc(own[1:], func(arg string) bool { return slices.Contains(operator.Args, arg) }) // the first one is the agent's image
+			added := slices.DeleteFunc(own[1:], func(arg string) bool { return slices.Contains(operator.Args, arg) }) // the first flag is the agent's image
 			container["image"], container["args"] = operator.Image, anySlice(slices.Concat(operator.Args, added))
 			if err := unstructured.SetNestedSlice(object.Object, containers, "spec", "template", "spec", "containers"); err != nil {
 				t.Fatal(err)
@@ -219,7 +219,7 @@ func undeploy(t *testing.T, crd string) {
 	assertNoAlarm(t, output)
 }
 
-// leftovers fails the test for each object of the manifests that is still there, but for one kind.
+// leftovers fails the test for each object of the manifests that still exists, except for one kind.
 func leftovers(t *testing.T, manifests []byte, but string) {
 	t.Helper()
 	for _, object := range decode(t, manifests) {
@@ -234,8 +234,8 @@ func leftovers(t *testing.T, manifests []byte, but string) {
 	}
 }
 
-// onlyLeft says what the cluster has of taskflow, of any kind: what has its name, wherever it is, and what is in its namespace and not every
-// namespace's. It is an error unless it is what is wanted.
+// onlyLeft returns an error unless the remaining objects of taskflow are those wanted: objects with its name in any namespace, and objects
+// in its namespace that not every namespace has.
 func onlyLeft(want ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		groups, err := cluster.Clientset.Discovery().ServerPreferredResources()

@@ -36,7 +36,7 @@ func jobIs(job *batchv1.Job, condition batchv1.JobConditionType) error {
 	return fmt.Errorf("the Job's status is %+v", job.Status)
 }
 
-// newJob has a label on its Pods.
+// newJob returns a Job with a label on its Pods.
 func newJob(namespace, label, value string, containers ...corev1.Container) *batchv1.Job {
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "job", Namespace: namespace},
@@ -62,7 +62,7 @@ func awaitJob(t *testing.T, job *batchv1.Job, what string, check func() error) {
 	})
 }
 
-// podsOf are the Pods of a Job, the oldest first.
+// podsOf returns the Pods of a Job, the oldest first.
 func podsOf(t *testing.T, job *batchv1.Job) []corev1.Pod {
 	t.Helper()
 	var list corev1.PodList
@@ -73,7 +73,7 @@ func podsOf(t *testing.T, job *batchv1.Job) []corev1.Pod {
 	return list.Items
 }
 
-// exitCodes are those of a Pod's containers, in their order.
+// exitCodes returns the exit codes of a Pod's containers, in the order of the status.
 func exitCodes(pod corev1.Pod) string {
 	var all []string
 	for _, status := range pod.Status.ContainerStatuses {
@@ -86,8 +86,8 @@ func exitCodes(pod corev1.Pod) string {
 	return strings.Join(all, ", ")
 }
 
-// A Job's podFailurePolicy sees the true exit code of the step that failed: 42 of the second one ends the Job at once, though it might be
-// tried again. The steps that were skipped are no failures.
+// TestPodFailurePolicy proves that a Job's podFailurePolicy sees the exit code of the failed step: 42 of the second step ends the Job at
+// once, despite its backoffLimit. Skipped steps don't count as failures.
 func TestPodFailurePolicy(t *testing.T) {
 	t.Parallel()
 	job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("a", "true"), harness.Shell("b", "exit 42"), harness.Shell("c", "exit 43"))
@@ -114,7 +114,8 @@ func TestPodFailurePolicy(t *testing.T) {
 	}
 }
 
-// A Job with a backoffLimit of 3 whose second step fails twice succeeds with the third Pod, each of which begins with the first step.
+// TestJobBackoffLimit proves that a Job whose second step fails twice succeeds with its third Pod, and that each Pod begins with the first
+// step.
 func TestJobBackoffLimit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -150,7 +151,8 @@ func TestJobBackoffLimit(t *testing.T) {
 	}
 }
 
-// activeDeadlineSeconds of a Job ends what runs; suspending one ends its Pods, and resuming it begins again; a TTL deletes it.
+// TestJobLifecycle proves that activeDeadlineSeconds of a Job ends the running step, that suspending a Job ends its Pods and resuming it
+// begins with the first step, and that its TTL deletes it.
 func TestJobLifecycle(t *testing.T) {
 	t.Parallel()
 	t.Run("activeDeadlineSeconds", func(t *testing.T) {
@@ -206,7 +208,7 @@ func TestJobLifecycle(t *testing.T) {
 	})
 }
 
-// A Job may name a Task that is not there yet: it goes on trying, and runs when the Task is created.
+// TestJobBeforeItsTask proves that a Job may name a Task that doesn't exist yet: it retries, and runs when the Task is created.
 func TestJobBeforeItsTask(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -231,7 +233,7 @@ func TestJobBeforeItsTask(t *testing.T) {
 	if diff := cmp.Diff("a\nb\n", output(t, namespace, "job-", "a", "b")); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)
 	}
-	// The API server gives its token to what it has seen at the end.
+	// The API server adds the token to containers that the webhook has added.
 	for _, container := range podsOf(t, job)[0].Spec.Containers {
 		if !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/var/run/secrets/kubernetes.io/serviceaccount" }) {
 			t.Errorf("the step %s has no token: %+v", container.Name, container.VolumeMounts)

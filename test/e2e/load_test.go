@@ -19,10 +19,10 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// podsPerSecond is how many labelled Pods are created while something happens to the operator.
+// podsPerSecond is the rate of labelled Pods during a disturbance of the operator.
 const podsPerSecond = 20
 
-// load creates labelled Pods, in a dry run: they go through admission as all do, and then nowhere.
+// load creates labelled Pods in dry runs: they pass admission and aren't stored.
 type load struct {
 	began   time.Time
 	cancel  context.CancelFunc
@@ -32,7 +32,7 @@ type load struct {
 	wrong   []failure
 }
 
-// failure is a Pod that wasn't created, or not as it should be.
+// failure is a Pod that wasn't created, or wasn't mutated.
 type failure struct {
 	began, ended time.Time
 	err          error
@@ -86,7 +86,7 @@ func createPods(t *testing.T, namespace string) *load {
 	return l
 }
 
-// more waits for another second's Pods.
+// more waits until another second's Pods were created.
 func (l *load) more(t *testing.T) {
 	t.Helper()
 	count := func() int {
@@ -103,13 +103,13 @@ func (l *load) more(t *testing.T) {
 	})
 }
 
-// stop ends it. The test fails for every Pod that wasn't created.
+// stop ends the load. The test fails for every Pod that wasn't created.
 func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.stopBut(t, func(failure) bool { return false })
 }
 
-// stopBut ends it. The test fails for every Pod that wasn't created, but where there is an excuse; for an unmutated one there is none.
+// stopBut ends the load. The test fails for every Pod that wasn't created, except for excused failures. An unmutated Pod is never excused.
 func (l *load) stopBut(t *testing.T, excused func(failure) bool) {
 	t.Helper()
 	l.cancel()

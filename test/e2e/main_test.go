@@ -1,7 +1,6 @@
 //go:build e2e
 
-// Package e2e runs Tasks on the real node of test/cluster, with taskflow installed as `make deploy-local` does it. hack/test.sh
-// prepares both.
+// Package e2e runs Tasks on the real node of test/cluster, with taskflow installed by `make deploy-local`. hack/test.sh prepares both.
 package e2e
 
 import (
@@ -21,7 +20,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// operatorDeployments are config/manager's, one for each replica.
+// operatorDeployments are the Deployments of config/manager, one for each replica.
 var operatorDeployments = []string{"taskflow-operator-a", "taskflow-operator-b"}
 
 var cluster harness.Cluster
@@ -31,10 +30,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// deliveries are the ways in which the agent gets into a Pod. The operator of `make deploy-local` uses the first, unless the Pod says more.
+// deliveries are the ways in which the agent gets into a Pod. Init is the default of `make deploy-local`.
 var deliveries = []string{contract.DeliveryInit, contract.DeliveryImage}
 
-// deliver makes the Task's Pods have the agent in one of them.
+// deliver sets the delivery of the agent into the Task's Pods.
 func deliver(task *v1alpha1.Task, delivery string) {
 	if task.Spec.Template == nil {
 		task.Spec.Template = &v1alpha1.PodTemplate{}
@@ -42,7 +41,7 @@ func deliver(task *v1alpha1.Task, delivery string) {
 	metav1.SetMetaDataAnnotation(&task.Spec.Template.Metadata, contract.DeliveryAnnotation, delivery)
 }
 
-// installedOperator is the operator's container, which is the same in all of its Deployments.
+// installedOperator returns the operator's container, which is the same in all of its Deployments.
 func installedOperator(t *testing.T) corev1.Container {
 	t.Helper()
 	var deployment appsv1.Deployment
@@ -52,8 +51,8 @@ func installedOperator(t *testing.T) corev1.Container {
 	return deployment.Spec.Template.Spec.Containers[0]
 }
 
-// rolledOut says whether the operator's Deployments have reached their newest state, and no former replica is left: one that is ending
-// still answers the API server.
+// rolledOut returns an error unless the operator's Deployments are up to date and no former replica is left. A terminating replica still
+// answers the API server.
 func rolledOut(ctx context.Context) error {
 	for _, name := range operatorDeployments {
 		var deployment appsv1.Deployment
@@ -72,7 +71,7 @@ func rolledOut(ctx context.Context) error {
 	if len(pods.Items) != len(operatorDeployments) {
 		return fmt.Errorf("there are %d Pods", len(pods.Items))
 	}
-	for _, pod := range pods.Items { // the Deployments' status may be of a moment ago
+	for _, pod := range pods.Items { // the Deployments' status may be stale
 		if !slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 		}) {

@@ -26,8 +26,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestMetricsAreGuarded proves that nobody gets the metrics but over TLS, with a token, and with leave; and that who asks as the
-// ServiceMonitor says gets them, the bound among them that the operator has found for its memory.
+// TestMetricsAreGuarded proves that the operator serves its metrics only over TLS, to a token with the right to read them. A request as the
+// ServiceMonitor configures it succeeds, and the metrics include the memory bound that the operator derived from its limit.
 func TestMetricsAreGuarded(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -87,7 +87,7 @@ func TestMetricsAreGuarded(t *testing.T) {
 	}
 }
 
-// scraperOf finds what Prometheus finds by the ServiceMonitor: where the metrics are, and a client that trusts what serves them.
+// scraperOf returns what Prometheus derives from the ServiceMonitor: the address of the metrics, and a client that trusts their server.
 func scraperOf(t *testing.T) (scraper *http.Client, address string) {
 	t.Helper()
 	var monitor struct {

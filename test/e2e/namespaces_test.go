@@ -25,9 +25,9 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestSomeNamespaces proves that taskflow can be installed for some namespaces alone: there all is as ever; elsewhere it may read and
-// write nothing, a Task or a labelled Pod is refused and neither waits for ever nor runs all at once, and another Pod is none of its
-// business. Installed for all again, it is as it was. A namespace that isn't there is found before anything changes.
+// TestSomeNamespaces proves that taskflow can be installed for some namespaces only. There everything works as usual. In other namespaces
+// the operator can read and write nothing, Tasks and labelled Pods are refused, and other Pods aren't affected. An installation for all
+// namespaces restores the former state. A missing namespace is an error before anything changes.
 func TestSomeNamespaces(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 	flags := operatorFlags(t)
@@ -45,14 +45,14 @@ func TestSomeNamespaces(t *testing.T) {
 		t.Errorf("rights of the operator after a deployment that was refused (-want +got):\n%s", diff)
 	}
 	deploy(t, flags, "default", one+", "+two)
-	// The replicas may have begun while they had all rights.
+	// The replicas may have started while they had all rights.
 	kubectl(t, nil, "-n", harness.OperatorNamespace, "rollout", "restart", "deployment")
 	wait.For(t, "the operator to be restarted", rolledOut)
 
 	for _, namespace := range []string{one, two} {
 		task := harness.NewTask(namespace, "watched", harness.Shell("only", "true"))
 		cluster.Make(t, task)
-		cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded)) // so the node has found the new replicas, too
+		cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded)) // so the node has resolved the new replicas, too
 		pod := labelledPod(namespace)
 		cluster.Make(t, pod)
 		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
@@ -95,10 +95,11 @@ func labelledPod(namespace string) *corev1.Pod {
 	}
 }
 
-// rights of the operator in a namespace.
+// rights are what the operator may do in a namespace.
 type rights struct{ ReadPods, ReadSecrets, ReadTasks bool }
 
-// operatorsRights are those of the operator's ServiceAccount, as `kubectl auth can-i` finds them. The empty namespace is all of them.
+// operatorsRights returns the rights of the operator's ServiceAccount as `kubectl auth can-i` reports them. The empty namespace stands for
+// all namespaces.
 func operatorsRights(t *testing.T, namespace string) rights {
 	t.Helper()
 	may := func(group, resource string) bool {
@@ -117,7 +118,7 @@ func operatorsRights(t *testing.T, namespace string) rights {
 	return rights{may("", "pods"), may("", "secrets"), may(v1alpha1.GroupVersion.Group, "tasks")}
 }
 
-// operatorFlags are those of the operator that is installed, but for the ones that deploy sets.
+// operatorFlags returns the flags of the installed operator, except those that deploy sets.
 func operatorFlags(t *testing.T) []string {
 	t.Helper()
 	var flags []string
@@ -130,7 +131,7 @@ func operatorFlags(t *testing.T) []string {
 	return flags
 }
 
-// deploy is `make deploy` of a variant, for some namespaces or for all, with the images that are there.
+// deploy runs `make deploy` of a variant, for some namespaces or for all, with the images that exist.
 func deploy(t *testing.T, flags []string, variant, namespaces string) {
 	t.Helper()
 	output, err := tryToDeploy(t, flags, variant, namespaces)
@@ -148,7 +149,7 @@ func tryToDeploy(t *testing.T, flags []string, variant, namespaces string) (outp
 	return command.CombinedOutput()
 }
 
-// assertNoAlarm fails if a script prints what kubectl says about a selector that matches nothing: in the middle of an installation it
+// assertNoAlarm fails the test if a script prints kubectl's message about a selector without matches: in the middle of an installation it
 // reads like a failure.
 func assertNoAlarm(t *testing.T, output []byte) {
 	t.Helper()

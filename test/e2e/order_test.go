@@ -24,10 +24,10 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// journalDir is where steps see the journal: a file of the machine's that all of them append to.
+// journalDir is the directory with the journal in each step: a file of the machine that all steps append to.
 const journalDir = "/journal"
 
-// recordingTask has steps that write into a journal when they begin and when they end.
+// recordingTask returns a Task whose steps write into a journal when they begin and when they end.
 func recordingTask(t *testing.T, namespace string, steps int) (task *v1alpha1.Task, journal string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -50,7 +50,7 @@ func recordingTask(t *testing.T, namespace string, steps int) (task *v1alpha1.Ta
 	return task, filepath.Join(dir, "journal")
 }
 
-// recordingStep runs a command between its two entries.
+// recordingStep returns a step that runs a command between its two entries.
 func recordingStep(i int, command string) v1alpha1.Step {
 	const script = `read now _ </proc/uptime; echo "begin $1 $now" >>/journal/journal; sleep 0.1; %s
 read now _ </proc/uptime; echo "end $1 $now" >>/journal/journal`
@@ -62,7 +62,7 @@ read now _ </proc/uptime; echo "end $1 $now" >>/journal/journal`
 	}}
 }
 
-// span is when a step ran, in seconds since the machine's start, to a hundredth (proc_uptime(5)); 0 is never.
+// span is when a step ran, in seconds since the machine's start, to a hundredth (proc_uptime(5)). 0: never.
 type span struct{ begin, end float64 }
 
 func readJournal(t *testing.T, journal string) map[int]span {
@@ -93,8 +93,7 @@ func readJournal(t *testing.T, journal string) map[int]span {
 	return spans
 }
 
-// disorder lists what is wrong with the order of the steps: those that are missing, and those that began before the
-// step in front of them had ended.
+// disorder lists the violations of the order: missing steps, and steps that began before the previous step had ended.
 func disorder(spans map[int]span, steps int) []string {
 	var wrong []string
 	for step := 1; step <= steps; step++ {
@@ -109,7 +108,7 @@ func disorder(spans map[int]span, steps int) []string {
 	return wrong
 }
 
-// The steps of a Task run one after another, in their order, and each once: by the clock of the steps themselves.
+// TestStepsRunOneAfterAnother proves that the steps of a Task run one after another, in order, and each once, by the steps' own clock.
 func TestStepsRunOneAfterAnother(t *testing.T) {
 	t.Parallel()
 	test := func(steps int, delivery string) {
@@ -139,8 +138,7 @@ func TestStepsRunOneAfterAnother(t *testing.T) {
 	}
 }
 
-// The proof of order is worth something only if it fails when there is none: an agent that ignores its gate is put
-// into the operator, and the same steps must be seen to overlap.
+// TestBrokenGateIsSeen proves that the check of the order can fail: with an agent that ignores its gate, the same steps overlap.
 func TestBrokenGateIsSeen(t *testing.T) {
 	image := os.Getenv("BROKEN_AGENT_IMAGE")
 	if image == "" {
@@ -160,17 +158,17 @@ func TestBrokenGateIsSeen(t *testing.T) {
 	}
 }
 
-// setFlag gives one of the operator's flags another value.
+// setFlag sets one of the operator's flags.
 func setFlag(operator *corev1.Container, flag, value string) {
 	operator.Args = append(withoutFlag(operator.Args, flag), flag+"="+value)
 }
 
-// withoutFlag leaves a flag its default.
+// withoutFlag removes a flag, so that it has its default.
 func withoutFlag(args []string, flag string) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, flag+"=") })
 }
 
-// changeOperator rolls out an operator that is another until the test ends, or until it is put back.
+// changeOperator rolls out a changed operator, until putBack is called or the test ends.
 func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putBack func()) {
 	t.Helper()
 	set := func(ctx context.Context, container corev1.Container) error {
@@ -211,8 +209,8 @@ func changeOperator(t *testing.T, change func(operator *corev1.Container)) (putB
 	}
 }
 
-// A step that fails ends the sequence: the later ones never run their command, the Task says which step and how, and the
-// Pod stays with its logs.
+// TestFailingStep proves that a failed step ends the sequence: later commands never run, the Task reports the step and its exit code, and
+// the Pod stays with its logs.
 func TestFailingStep(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 4)
@@ -230,7 +228,7 @@ func TestFailingStep(t *testing.T) {
 	}
 	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonStepFailed, `step "step-2" failed with exit code 42`)
 
-	// The Pod ends by itself, its waiting agents having seen the halt, and stays.
+	// The waiting agents see the halt, so the Pod ends by itself, and it stays.
 	wait.For(t, "the Pod to end", func(ctx context.Context) error {
 		var pod corev1.Pod
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {

@@ -26,7 +26,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The containers of a labelled Pod run one after another, and `kubectl describe pod` tells how.
+// TestSequentialPod proves that the containers of a labelled Pod run one after another, and that `kubectl describe pod` shows their ends.
 func TestSequentialPod(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -61,8 +61,8 @@ func TestSequentialPod(t *testing.T) {
 	})
 }
 
-// The annotation chooses some of the containers, in another order; the other one is a helper, and the first step waits until it is
-// ready.
+// TestHelper proves that the annotation selects some of the containers in another order, that the remaining container is a helper, and that
+// the first step waits until the helper is ready.
 func TestHelper(t *testing.T) {
 	t.Parallel()
 	ask := "wget -q -O - http://127.0.0.1:8000/index.html"
@@ -84,8 +84,8 @@ func TestHelper(t *testing.T) {
 	}
 }
 
-// Odd but valid Pods run as they would without taskflow: with other ways to share the node, other users, read-only file systems and
-// mounts at taskflow's paths, whichever way the agent is delivered.
+// TestOddPods proves that unusual but valid Pods run as they do without taskflow, in both deliveries: with namespaces of the node, other
+// users, read-only file systems, and mounts at taskflow's paths.
 func TestOddPods(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -112,7 +112,7 @@ func TestOddPods(t *testing.T) {
 			pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc/podinfo", SubPath: "a/b"}}
 			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "etc", MountPath: "/etc/podinfo/below"}}
 		},
-		"image-command": func(pod *corev1.Pod) { // that of the image prints more, and is not looked at here
+		"image-command": func(pod *corev1.Pod) { // the log of the image's command isn't compared
 			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "c", Image: "devopscube/kubernetes-job-demo:latest", Args: []string{"3"}})
 		},
 		"init-and-sidecar": func(pod *corev1.Pod) {
@@ -144,7 +144,8 @@ func TestOddPods(t *testing.T) {
 	}
 }
 
-// A Deployment whose Pods are labelled is refused; a Pod that would be restarted forever is not, and its user is warned.
+// TestStartedForEver proves that a Deployment with labelled Pods is refused, and that a labelled Pod with restartPolicy Always is accepted,
+// with a warning.
 func TestStartedForEver(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -182,15 +183,15 @@ func TestStartedForEver(t *testing.T) {
 	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
 }
 
-// warnings are what the API server warns of.
+// warnings are the API server's warnings.
 type warnings []string
 
 var _ rest.WarningHandler = (*warnings)(nil)
 
 func (w *warnings) HandleWarningHeader(_ int, _ string, text string) { *w = append(*w, text) }
 
-// While the operator is away, a Pod without a label is created at once, and one with a label is refused by the API server, which says what is
-// down. It can't run beside other tests.
+// TestWebhookDown proves that, while the operator is down, a Pod without a label is created at once, and the API server refuses a labelled
+// one with a message that names the webhook. It isn't parallel, because it stops the operator.
 func TestWebhookDown(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "baseline")
 	start := stopOperator(t)

@@ -32,10 +32,10 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// An image in a private registry needs its pull secret for its command, as it does for its layers: of the Pod, or of the
-// ServiceAccount, and the right one of several; whether the registry wants the password itself or a token. Without one, the
-// Task waits and says what helps. It is never one of another namespace, nor does the registry lead anywhere that isn't one. No password
-// and no token gets into the operator's log or into an event, whatever the registry says.
+// TestPrivateRegistry proves that looking up the command of a private image uses its pull secret, as pulling its layers does: the Pod's or
+// the ServiceAccount's, and the right one of several, for registries with passwords and with tokens. Without a secret, the Task waits and
+// names the remedy. The operator uses no secret of another namespace, and follows the registry to no address that isn't a registry's. No
+// password and no token gets into the operator's log or into an event, regardless of the registry's answers.
 func TestPrivateRegistry(t *testing.T) {
 	t.Parallel()
 	began := metav1.Now()
@@ -65,7 +65,7 @@ func TestPrivateRegistry(t *testing.T) {
 	}
 
 	for scheme, challenge := range map[string]string{"password": passwordChallenge, "token": tokenChallenge} {
-		t.Run(scheme, func(t *testing.T) { // one registry after the other: they have the same address
+		t.Run(scheme, func(t *testing.T) { // one after the other, because they have the same address
 			serveRegistry(t, challenge, username, password)
 			for secret, spec := range map[string]corev1.PodSpec{
 				"of-the-pod":             {ImagePullSecrets: []corev1.LocalObjectReference{{Name: "right"}}},
@@ -159,7 +159,7 @@ func TestPrivateRegistry(t *testing.T) {
 	wantUntold(t, namespace, began, password, guess, plaintext, registryToken, basic(password), basic(guess))
 }
 
-// wantUntold looks for secrets in the operator's log, which has all that there is at level debug, and in the events of a namespace.
+// wantUntold fails the test if secrets are in the operator's log, which is complete at level debug, or in the events of a namespace.
 func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...string) {
 	t.Helper()
 	told := map[string]string{}
@@ -202,17 +202,17 @@ func wantUntold(t *testing.T, namespace string, since metav1.Time, secrets ...st
 	}
 }
 
-// How the private registry wants to be asked: with the password, or with a token.
+// The private registry's challenges: for a password, or for a token.
 const (
 	passwordChallenge = `Basic realm="private"`
 	tokenChallenge    = `Bearer realm="http://` + hostRegistry + `/token",service="private"`
 )
 
-// registryToken is what the private registry gives to those who have the password.
+// registryToken is the private registry's answer to a client with the password.
 const registryToken = "token-of-the-private-registry"
 
-// serveRegistry serves one at hostRegistry that wants a password, or a token for it, and tells all that it hears. What is below
-// /private/redirected is to be had from the node's own metadata, it says.
+// serveRegistry serves a registry at hostRegistry that requires a password, or a token for it, and echoes the requests in its errors. It
+// redirects requests below /private/redirected to the node's metadata.
 func serveRegistry(t *testing.T, challenge, username, password string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", hostRegistry)
@@ -244,7 +244,7 @@ func serveRegistry(t *testing.T, challenge, username, password string) {
 			behind.ServeHTTP(w, r)
 		}
 	})}
-	go func() { _ = server.Serve(listener) }() // until it is closed
+	go func() { _ = server.Serve(listener) }() // until the test closes it
 	t.Cleanup(func() { _ = server.Close() })
 }
 

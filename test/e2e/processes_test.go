@@ -19,11 +19,12 @@ import (
 	"syscall"
 )
 
-// A step that ends processes by their words ends no agent: not its own, and none of a later step whose command has the same words.
+// TestPkillFindsNoAgent proves that a step which ends processes by words of their command lines ends no agent: neither its own nor that of
+// a later step whose command has the same words.
 func TestPkillFindsNoAgent(t *testing.T) {
 	t.Parallel()
-	// What "pkill -f worker" and "pkill agent" do, which the image lacks. The shell that looks for the words has them in a file, and not in
-	// its own command line.
+	// This does what "pkill -f worker" and "pkill agent" do, which the image lacks. The shell reads the words from a file, so its own
+	// command line doesn't have them.
 	const script = `cat >/tmp/script <<'END'
 for process in /proc/[0-9]*; do
 	if grep -q worker $process/cmdline 2>/dev/null || grep -qx agent $process/comm 2>/dev/null; then kill ${process#/proc/}; fi
@@ -48,7 +49,7 @@ exec sh /tmp/script`
 	}
 }
 
-// firstAgent is the command line of the agent of a first step.
+// firstAgent is the command line of a first step's agent.
 const firstAgent = contract.AgentTitle + " 1\x00"
 
 // killProcess kills the process of a Pod whose command line has this part.
@@ -72,7 +73,8 @@ func findProcess(t *testing.T, key client.ObjectKey, part string) (pid int) {
 	return pid
 }
 
-// kill ends a process, and returns when the last of its threads has ended: until then it keeps its ports, although it may be a zombie by then.
+// kill kills a process, and returns when the last of its threads has ended. Until then the process keeps its ports, although it may be a
+// zombie.
 func kill(t *testing.T, pid int) {
 	t.Helper()
 	process, err := unix.PidfdOpen(pid, 0)

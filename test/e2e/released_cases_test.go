@@ -19,7 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// releasedCase is a Pod as a user made it with an earlier release, and how it ends.
+// releasedCase is a Pod as a user created it with an earlier release, and its end.
 type releasedCase struct {
 	// pod is nil if a Task or a Job made the Pod.
 	pod *corev1.Pod
@@ -27,15 +27,15 @@ type releasedCase struct {
 	task  *v1alpha1.Task
 	isOwn bool
 	job   *batchv1.Job
-	// images are those that the test pushed, by the names of the containers.
+	// images are the images that the test pushed, by the names of the containers.
 	images map[string]string
 
 	exitCodes map[string]int32
-	// ran has the steps whose command ran, in their order.
+	// ran has the steps whose command ran, in order.
 	ran      []string
 	isHalted bool
 	jobEnds  batchv1.JobConditionType
-	// states are those of a Task that made the Pod.
+	// states are the states of the steps of a Task that made the Pod.
 	states map[string]v1alpha1.StepState
 }
 
@@ -48,7 +48,7 @@ func (c releasedCase) phase() corev1.PodPhase {
 	return corev1.PodSucceeded
 }
 
-// releasedCases are the files in testdata/released, by their names.
+// releasedCases returns the cases by the names of their files in testdata/released.
 func releasedCases(t *testing.T) map[string]releasedCase {
 	t.Helper()
 	cases := map[string]releasedCase{
@@ -90,7 +90,7 @@ func releasedCases(t *testing.T) map[string]releasedCase {
 	return cases
 }
 
-// timed is a step that writes when its command begins and ends.
+// timed returns a step that logs when its command begins and ends.
 func timed(name, command string) corev1.Container { return harness.Shell(name, timedScript(command)) }
 
 // timedScript runs a command between two lines with the seconds since the machine's start.
@@ -100,7 +100,7 @@ func timedScript(command string) string {
 read now _ </proc/uptime; echo "end $now"`, cmp.Or(command, ":"))
 }
 
-// readSpan reads what timedScript wrote: the first beginning, and the last entry. The begin is 0 if the command did not run.
+// readSpan reads the output of timedScript: the first begin and the last entry. The begin is 0 if the command did not run.
 func readSpan(t *testing.T, log string) span {
 	t.Helper()
 	var s span

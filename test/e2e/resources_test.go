@@ -23,9 +23,9 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestQuota proves that what taskflow adds to a Pod is no obstacle where a ResourceQuota asks for requests and limits and a LimitRange
-// bounds them; that the requests of the steps are summed; and that those of the Pod are the way to ask for the most that one step needs.
-// They count for the quota, and on the node.
+// TestQuota proves that taskflow's additions fit a namespace whose ResourceQuota requires requests and limits and whose LimitRange bounds
+// them. The requests of steps are summed. Pod-level requests allow a user to request the maximum of one step instead: they count for the
+// quota, and on the node.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	list := func(cpu, memory string) corev1.ResourceList {
@@ -74,7 +74,7 @@ func TestQuota(t *testing.T) {
 
 	most, journal := pausingTask(t, namespace, "most", 3)
 	for i := range most.Spec.Steps {
-		most.Spec.Steps[i].Resources.Requests = list("5m", "8Mi") // else the LimitRange's own would be summed
+		most.Spec.Steps[i].Resources.Requests = list("5m", "8Mi") // otherwise the LimitRange's defaults would be summed
 	}
 	most.Spec.Template.Spec.Resources = &corev1.ResourceRequirements{Requests: list("100m", "64Mi"), Limits: list("500m", "96Mi")}
 	cluster.Make(t, most)

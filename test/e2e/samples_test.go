@@ -28,7 +28,7 @@ import (
 
 const samples = "../../config/samples"
 
-// apply creates all that a sample has, one right after the other.
+// apply creates all objects of a sample, one right after the other.
 func apply(t *testing.T, namespace, sample string) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(samples, sample))
@@ -48,7 +48,7 @@ func apply(t *testing.T, namespace, sample string) {
 	}
 }
 
-// output is what the steps of the Pods with a name that begins so have written, Pod by Pod.
+// output returns the logs of the steps, for each Pod whose name has the prefix.
 func output(t *testing.T, namespace, prefix string, steps ...string) string {
 	t.Helper()
 	var pods corev1.PodList
@@ -70,7 +70,7 @@ func output(t *testing.T, namespace, prefix string, steps ...string) string {
 	return strings.Join(all, "")
 }
 
-// Each sample does what it says. A sample without a case here fails the test.
+// TestSamples proves that each sample does what its comment describes. A sample without a case fails the test.
 func TestSamples(t *testing.T) {
 	t.Parallel()
 	task := func(name string, phase v1alpha1.TaskPhase) func(context.Context, string) error {

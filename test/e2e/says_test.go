@@ -22,8 +22,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestRunsWhileALaterImageIsMissing proves that a Task is Running while a step runs, although its Pod is Pending because a later image can't be
-// pulled, and that the step has its start meanwhile.
+// TestRunsWhileALaterImageIsMissing proves that a Task is Running, and its step has a start time, while a step runs in a Pod that is
+// Pending because a later image can't be pulled.
 func TestRunsWhileALaterImageIsMissing(t *testing.T) {
 	t.Parallel()
 	last := corev1.Container{Name: "last", Image: "docker.io/taskflow/nowhere:1", Command: []string{"x"}}
@@ -49,8 +49,8 @@ func TestRunsWhileALaterImageIsMissing(t *testing.T) {
 	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionTrue, v1alpha1.ReasonStepRunning, `step "second" is running`)
 }
 
-// TestSaysWhatAPodWaitsFor proves that a Task names what keeps its Pod from starting, as a real kubelet and scheduler tell it, and that a Task
-// fails if what is missing stays away: then its Pod is told to end, too.
+// TestSaysWhatAPodWaitsFor proves that a Task names what keeps its Pod from starting, as a real kubelet and scheduler report it. If that
+// stays missing, the Task fails and its Pod is told to end.
 func TestSaysWhatAPodWaitsFor(t *testing.T) {
 	secret := corev1.Volume{Name: "keys", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "nowhere"}}}
 	claim := corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
@@ -109,7 +109,7 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 			}
 			status = cluster.AwaitTask(t, task, "the Task to fail", harness.InPhase(v1alpha1.TaskFailed))
 			wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, c.reason, c.text)
-			// The kubelet ends it when it has given up to mount the volume for this time: up to two minutes later.
+			// The kubelet ends the Pod when its current attempt to mount the volume fails: up to two minutes later.
 			wait.For(t, "the Pod to be told to end", func(ctx context.Context) error {
 				var pod corev1.Pod
 				if err := cluster.Get(ctx, client.ObjectKeyFromObject(task), &pod); err != nil {
@@ -124,8 +124,8 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 	}
 }
 
-// TestJobSaysWhichStepFailed proves that `kubectl describe job` names the step that failed and its exit code, and that `kubectl events` tells the
-// story of its Pod in order.
+// TestJobSaysWhichStepFailed proves that `kubectl describe job` names the failed step and its exit code, and that `kubectl events` lists
+// the events of the Pod in order.
 func TestJobSaysWhichStepFailed(t *testing.T) {
 	t.Parallel()
 	job := newJob(cluster.NewNamespace(t, "baseline"), contract.SequentialLabel, "true", harness.Shell("build", "true"), harness.Shell("check", "exit 7"), harness.Shell("ship", "true"))

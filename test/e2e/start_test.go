@@ -24,17 +24,17 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// startCase is a sequence whose end could depend on which is faster: its first step, or the kubelet in starting the containers of the others.
-// The volume s is an emptyDir; all steps mount it at /s, unless they mount it otherwise.
+// startCase is a sequence whose end could depend on a race between its first step and the kubelet, which starts the other containers. The
+// volume s is an emptyDir. All steps mount it at /s, unless they mount it elsewhere.
 type startCase struct {
 	steps []corev1.Container
-	user  int64 // 0: that of the image
-	// log is what the last step writes if it succeeds; empty means that it can't.
+	user  int64 // 0: the image's user
+	// log is the output of the last step if it succeeds. Empty: it can't succeed.
 	log string
-	// fails is what its message says if the first step is slow; empty means that it can't fail. With a quick first step it may succeed instead,
-	// or fail because the runtime finds no directory to mount in the middle of the first step.
+	// fails is the last step's message if the first step is slow. Empty: it can't fail. With a quick first step it may succeed instead, or
+	// fail because the runtime finds no directory to mount while the first step runs.
 	fails string
-	// refused is why the Pod is refused; then it never runs.
+	// refused is the reason for which the Pod is refused. Such a Pod never runs.
 	refused string
 }
 
@@ -44,7 +44,7 @@ const (
 )
 
 var startCases = map[string]startCase{
-	// A subPath that an earlier step replaces. The second is how build tools do it, the third how deployments do.
+	// An earlier step replaces a subPath. The second case is how build tools do it, the third how deployments do.
 	"subpath": {
 		steps: []corev1.Container{
 			harness.Shell("build", "rm -rf /s/dist; mkdir /s/dist; echo js >/s/dist/app.js"),
@@ -66,7 +66,7 @@ var startCases = map[string]startCase{
 		},
 		log: "app.js\n",
 	},
-	// A working directory that an earlier step replaces.
+	// An earlier step replaces a working directory.
 	"workdir-replaced": {
 		steps: []corev1.Container{
 			harness.Shell("old", "mkdir -p /s/src"),
@@ -82,7 +82,7 @@ var startCases = map[string]startCase{
 		},
 		log: "/s/src\nx\n",
 	},
-	// An earlier step that wants the place to be free.
+	// An earlier step requires that the path doesn't exist.
 	"workdir-cloned": {
 		steps: []corev1.Container{
 			harness.Shell("clone", `[ -z "$(ls -A /s/src)" ] || exit 128; mkdir -p /s/src/app; echo x >/s/src/app/f`),
@@ -97,7 +97,7 @@ var startCases = map[string]startCase{
 		},
 		log: "x\n", fails: vanished,
 	},
-	// A working directory of the step's user.
+	// The working directory belongs to the step's user.
 	"workdir-of-user": {
 		user: 1000,
 		steps: []corev1.Container{
@@ -111,7 +111,7 @@ var startCases = map[string]startCase{
 		steps: []corev1.Container{in("/s/a/b", harness.Shell("first", "touch f")), in("/s/a/b", harness.Shell("second", "pwd; ls; stat -c %u . .."))},
 		log:   "/s/a/b\nf\n1000\n1000\n",
 	},
-	// Earlier steps that test for a directory, or link it.
+	// Earlier steps test for a directory, or link it.
 	"workdir-linked": {
 		steps: []corev1.Container{
 			harness.Shell("sync", "if [ -d /s/src ]; then echo pulled; else mkdir /s/src; echo cloned; fi >/s/how; mkdir -p /s/releases/7; ln -sfn releases/7 /s/current"),
@@ -128,7 +128,7 @@ var startCases = map[string]startCase{
 		},
 		log: "/s/releases/8\n",
 	},
-	// A file that an earlier step writes.
+	// An earlier step writes a file.
 	"file": {
 		steps: []corev1.Container{
 			harness.Shell("render", "echo a >/s/app.conf"),
@@ -152,9 +152,9 @@ var startCases = map[string]startCase{
 	},
 }
 
-// TestSettledAtTheStart proves that a sequence ends in the same way whether the containers of the later steps are started before or after its
-// first step runs, or says why it can't: with both deliveries of the agent, as a Task and as a labelled Job. A slow first step begins once
-// all containers have started, which is what a "sleep 20" is for, and takes no longer than need be. `make repeat` runs it 20 times.
+// TestSettledAtTheStart proves that a sequence ends in the same way whether the containers of the later steps start before or after its
+// first step runs, or that the failure has a message. It covers both deliveries, as a Task and as a labelled Job. A slow first step starts
+// when all containers have started, as after a "sleep 20" but no longer than needed. `make repeat` runs the test 20 times.
 func TestSettledAtTheStart(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "privileged")
@@ -265,7 +265,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 	last := steps[len(steps)-1].Name
 	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == last })
 	end := pod.Status.ContainerStatuses[i].State.Terminated
-	const noDirectory = 128 // the runtime's own, when an earlier step removes a directory that it is about to mount
+	const noDirectory = 128 // the runtime's exit code if an earlier step removes a directory that it is about to mount
 	fails := c.fails
 	switch log, succeeded := cluster.Log(t, namespace, pod.Name, last), pod.Status.Phase == corev1.PodSucceeded; {
 	case succeeded && log == c.log && (c.fails == "" || !slow):
@@ -286,7 +286,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 	}
 }
 
-// awaitRefusal waits until a person can read why the object gets no Pod: in the Task's condition, or in an event of the Job.
+// awaitRefusal waits until a user can read why the object gets no Pod: in the Task's condition, or in an event of the Job.
 func awaitRefusal(t *testing.T, object client.Object, why string) {
 	t.Helper()
 	if task, ok := object.(*v1alpha1.Task); ok {
@@ -309,8 +309,9 @@ func awaitRefusal(t *testing.T, object client.Object, why string) {
 	})
 }
 
-// TestValuesOfEarlierSteps proves that a step may have variables whose file or ConfigMap an earlier step makes, however long that takes: the
-// kubelet starts its container when they are there, and the Task doesn't give up before the step's turn and its start grace period.
+// TestValuesOfEarlierSteps proves that a step may have variables from a file or ConfigMap that an earlier step creates, regardless of how
+// long that takes. The kubelet starts the container when they exist. The Task doesn't fail before the step's turn and its start grace
+// period.
 func TestValuesOfEarlierSteps(t *testing.T) {
 	t.Parallel()
 	const longerThanTheGrace = 35 * time.Second // deploy-local has --start-grace-period=30s
@@ -332,7 +333,7 @@ func TestValuesOfEarlierSteps(t *testing.T) {
 	cluster.AwaitTask(t, task, "the first step to end", func(status v1alpha1.TaskStatus) bool {
 		return len(status.Steps) > 0 && status.Steps[0].State == v1alpha1.StepSucceeded
 	})
-	// A step would do this with kubectl.
+	// A step would create it with kubectl.
 	made := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "made-later", Namespace: namespace}, Data: map[string]string{"other": "y"}}
 	cluster.Make(t, made)
 	cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))

@@ -23,8 +23,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// A step that is stopped by the signal that its image names ends well, and no step follows it: the Pod is being deleted. The next container is
-// told later, because it has a preStop hook.
+// TestImageStopSignal proves that a step which the signal named in its image stops, while its Pod is deleted, releases no step even if it
+// exits with 0. The next container is told later, because it has a preStop hook.
 func TestImageStopSignal(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []string{"SIGUSR1", "SIGWINCH"} {

@@ -29,7 +29,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// wantCondition checks one condition; the message need only contain the text.
+// wantCondition checks a condition. The message must contain the text.
 func wantCondition(t *testing.T, status v1alpha1.TaskStatus, kind string, want metav1.ConditionStatus, reason, text string) {
 	t.Helper()
 	condition := meta.FindStatusCondition(status.Conditions, kind)
@@ -61,7 +61,7 @@ func wantEvent(t *testing.T, task *v1alpha1.Task, reason, text string) {
 	})
 }
 
-// The Task of the README runs as it stands there: three steps, the last with the command of its image.
+// TestREADMETask proves that the Task in the README runs as it is: three steps, the last one with the command of its image.
 func TestREADMETask(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../config/samples/task.yaml")
@@ -90,8 +90,8 @@ func TestREADMETask(t *testing.T) {
 	wantEvent(t, &task, v1alpha1.ConditionComplete, "all steps")
 }
 
-// What the operator adds to a Pod is no obstacle in a namespace with PodSecurity restricted: where the user's own containers
-// may run, so may the Task, also those from an image that has nothing but a program.
+// TestRestrictedNamespace proves that a Task runs in a namespace with PodSecurity restricted if the user's own containers may run there,
+// even with images that contain a single program.
 func TestRestrictedNamespace(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "restricted")
@@ -134,7 +134,7 @@ func TestRestrictedNamespace(t *testing.T) {
 	}
 }
 
-// A Pod that PodSecurity refuses is no Pod at all, and the Task says why; once the reason is gone, it runs.
+// TestRefusedPod proves that a Task reports why PodSecurity refuses its Pod, and that it runs once the reason is gone.
 func TestRefusedPod(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "restricted")
@@ -164,7 +164,7 @@ func wantNoPod(t *testing.T, task *v1alpha1.Task) {
 	}
 }
 
-// What can't run says so in one sentence, on the Task, in a condition and in an event.
+// TestWaitingTasks proves that a Task which can't run has one sentence about it in a condition and in an event.
 func TestWaitingTasks(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -214,7 +214,8 @@ func TestWaitingTasks(t *testing.T) {
 	}
 }
 
-// The operator's Pod may go at any time: the step that runs goes on, and the next ones run when it is back.
+// TestOperatorIsReplacedInTheMiddle proves that the loss of the operator's Pods doesn't disturb a running step, and that the next steps run
+// afterwards.
 func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
 	task.Spec.Steps[0] = recordingStep(0, "sleep 3")
@@ -231,8 +232,8 @@ func TestOperatorIsReplacedInTheMiddle(t *testing.T) {
 	wait.For(t, "the operator to be back", rolledOut)
 }
 
-// The operator runs with no rights on its node: its namespace enforces PodSecurity restricted, which covers all but the
-// root file system.
+// TestOperatorIsConfined proves that the operator has no privileges on its node. Its namespace enforces PodSecurity restricted, which
+// covers everything except the root file system.
 func TestOperatorIsConfined(t *testing.T) {
 	var namespace corev1.Namespace
 	if err := cluster.Get(t.Context(), client.ObjectKey{Name: harness.OperatorNamespace}, &namespace); err != nil {
@@ -247,7 +248,7 @@ func TestOperatorIsConfined(t *testing.T) {
 	wait.For(t, "the operator to be available", rolledOut)
 }
 
-// A Task that is suspended makes no Pod until it is resumed, and its Pod goes with it.
+// TestSuspendResumeDelete proves that a suspended Task has no Pod until it is resumed, and that its Pod is deleted with it.
 func TestSuspendResumeDelete(t *testing.T) {
 	t.Parallel()
 	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "suspended", harness.Shell("only", "true"))
@@ -277,7 +278,8 @@ func TestSuspendResumeDelete(t *testing.T) {
 	})
 }
 
-// Somebody deletes the Pod in the middle: the Task has failed, and no second Pod runs the first steps again.
+// TestPodIsDeletedInTheMiddle proves that a Task fails if its Pod is deleted while a step runs, and that no second Pod runs the first steps
+// again.
 func TestPodIsDeletedInTheMiddle(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 2)

@@ -22,9 +22,9 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// TestUpgrade proves that a Pod which one version of the operator has made ends well under another, in order, whoever releases its
-// steps: at an upgrade, and at the way back. The other version also gives the init container other resources: a namespace whose
-// LimitRange refuses those that are the default takes these.
+// TestUpgrade proves that a Pod which one version of the operator has mutated succeeds under another version, in order, in both hand-off
+// modes, at an upgrade and at the way back. The other version also gives the init container other resources. A LimitRange that refuses the
+// default resources accepts these.
 func TestUpgrade(t *testing.T) {
 	const steps = 3
 	namespace, strict := cluster.NewNamespace(t, "privileged"), cluster.NewNamespace(t, "baseline")
@@ -48,7 +48,7 @@ func TestUpgrade(t *testing.T) {
 	})
 	wantCondition(t, status, v1alpha1.ConditionProgressing, metav1.ConditionFalse, v1alpha1.ReasonPodRefused, "minimum cpu usage per Container is 20m")
 
-	// One Task for each way to release steps, made by the operator that is there now.
+	// One Task for each hand-off mode, created with the installed operator.
 	begin := func(t *testing.T, version string) map[*v1alpha1.Task]string {
 		t.Helper()
 		journals := map[*v1alpha1.Task]string{}
@@ -103,7 +103,7 @@ func TestUpgrade(t *testing.T) {
 	end(t, after, newAgent)
 }
 
-// another pushes an image of taskflow's once more, as one of another digest, and returns its name: the same program, with a label.
+// another pushes a copy of an image of taskflow's with a label, so that it has another digest, and returns its name.
 func another(t *testing.T, image string) string {
 	t.Helper()
 	there := strings.Replace(image, "docker.io", clusterRegistry, 1)
