@@ -53,8 +53,9 @@
 // # To add an annotation
 //
 //   - internal/contract/keys.go: the constant, with its values, its writers and its readers.
-//   - config/policy/annotations.yaml and config/policy/keys.yaml: who may write it. A test fails if a key is missing there.
-//   - config/policy/templates.yaml: which values of a template are refused early, if users may write it.
+//   - charts/taskflow/templates/policy/annotations.yaml and charts/taskflow/templates/policy/keys.yaml: who may write it. Then run make generate,
+//     which renders config/policy. A test fails if a key is missing there.
+//   - charts/taskflow/templates/policy/templates.yaml: which values of a template are refused early, if users may write it.
 //   - internal/podspec/validate.go: which values are refused at admission.
 //   - hack/crd/rules.go: the rules for the metadata of a template, if the template of a Task may have it.
 //   - controller/cache.go: the list of annotations that the cache keeps, if a controller reads it.
