@@ -66,6 +66,9 @@
 //   - api/v1alpha1/task_types.go: the constant, if it is a reason of a condition.
 //   - internal/contract/record.go: the constant, if an agent gives it.
 //   - internal/entrypoint/reasons.go: the constant, if a look-up gives it.
+//   - controller/situations.go: the row of the decision table, if a Task waits or fails for it.
+//   - controller/startup.go: what a Pod waits for while it starts, and the events of the kubelet that say so.
+//   - controller/events.go: the event, if it is a reason of an event.
 //   - test/docs/testdata/reasons.txt: the list that keeps reasons stable. A reason that is in a release never changes its meaning.
 //   - docs/reasons.md and docs/reasons.zh-CN.md: what it means and what to do. A test fails if a reason is missing there.
 package contract
