@@ -16,15 +16,15 @@ demo: ## Start a cluster on this machine, install taskflow into it and run the f
 	@hack/demo.sh
 
 .PHONY: up
-up: ## Start the test cluster, or repair it. Its kubectl: eval "$(go run -C test/cluster . env)"
+up: ## Start the test cluster, or repair it. For its kubectl: eval "$(go run -C test/cluster . env)"
 	@$(CLUSTER) up
 
 .PHONY: down
-down: ## End the test cluster and remove all that it made.
+down: ## Stop the test cluster and remove everything that it created.
 	@$(CLUSTER) down
 
 .PHONY: cluster-status
-cluster-status: ## Say how the test cluster is.
+cluster-status: ## Print the state of the test cluster.
 	@$(CLUSTER) status
 
 .PHONY: deploy-local
@@ -36,19 +36,19 @@ deploy-local: up ## Build taskflow and install it into the test cluster.
 ##@ Install
 
 .PHONY: deploy
-deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager makes the certificate. NAMESPACES=a,b: for these alone.
+deploy: ## Build taskflow, push it to IMAGES (such as ghcr.io/me) and install it into the cluster of the current kubeconfig. VARIANT=certmanager: cert-manager issues the certificate. NAMESPACES=a,b: watch only these.
 	@hack/deploy.sh
 
 .PHONY: images
-images: ## Build the two images, push them to IMAGES and write their names, by digest, into dist/images.yaml: values for the Helm chart.
+images: ## Build the two images, push them to IMAGES and write their names, by digest, to dist/images.yaml: values for the Helm chart.
 	@hack/images.sh
 
 .PHONY: manifests
-manifests: ## Build the two images, push them to IMAGES and render what installs taskflow with them, in one file: dist/install.yaml and dist/install-certmanager.yaml.
+manifests: ## Build the two images, push them to IMAGES and render the manifests of each variant: dist/install.yaml and dist/install-certmanager.yaml.
 	@hack/manifests.sh
 
 .PHONY: sbom
-sbom: ## Write which modules are in the images' programs, as CycloneDX: dist/sbom/operator-linux-amd64.cdx.json and so on.
+sbom: ## Write a software bill of materials (CycloneDX) for each program in the images: dist/sbom/operator-linux-amd64.cdx.json and so on.
 	@hack/sbom.sh dist/sbom
 
 .PHONY: undeploy
@@ -61,21 +61,25 @@ undeploy: ## Remove taskflow from the cluster of the current kubeconfig. CRD=rem
 test: ## Run all tests: unit, API server, real node. Needs root for the last.
 	@hack/test.sh
 
+.PHONY: quick
+quick: ## Check what has changed since main: format, vet, unit tests. Needs no root and no API server. BASE=COMMIT: since that one.
+	@hack/quick.sh
+
 .PHONY: unit
-unit: ## Run the tests that need no node, those at an API server among them.
+unit: ## Run the tests that need no node: unit tests, and tests at an API server.
 	@hack/unit.sh
 
 .PHONY: repeat
-repeat: deploy-local ## Run, 20 times, what must not depend on which is faster: a first step, or the start of the other containers. COUNT=5: 5 times. RUN=file: that case alone.
+repeat: deploy-local ## Run the tests for races between a first step and the start of the other containers 20 times. COUNT=5: 5 times. RUN=file: only that case.
 	@environment="$$($(CLUSTER) env)" && eval "$$environment" && \
 	go test -tags e2e -timeout 60m -parallel 8 -count=$(or $(COUNT),20) -run 'TestSettledAtTheStart/^($(or $(RUN),subpath|workdir-replaced|workdir-cloned|workdir-of-user|workdir-linked|file))-(slow|quick)' ./test/e2e
 
 .PHONY: bench
-bench: ## Measure: what the code costs, and sequences on the test cluster beside the other ways to run them. Writes docs/benchmarks.md.
+bench: ## Measure the cost of functions and of the operator, and sequences on the test cluster in comparison with other tools. Writes docs/benchmarks.md.
 	@mkdir -p docs && hack/bench.sh --report docs/benchmarks.md
 
 .PHONY: bench-quick
-bench-quick: ## The same in three minutes, to standard output.
+bench-quick: ## Run a short version of bench, in three minutes. Writes to standard output.
 	@hack/bench.sh --quick
 
 .PHONY: generate
@@ -88,12 +92,12 @@ format: ## Format the Go code.
 	cd test/cluster && go tool -modfile=../../hack/golangci-lint.mod golangci-lint fmt --config ../../.golangci.yml ./...
 
 .PHONY: lint
-lint: ## Check format and code of all modules.
+lint: ## Check the format and the code of all modules.
 	$(GOLANGCI_LINT) run ./...
 	cd test/cluster && go tool -modfile=../../hack/golangci-lint.mod golangci-lint run --config ../../.golangci.yml ./...
 
 .PHONY: verify
-verify: ## Check that generated files are up to date, that modules are tidy, and lint.
+verify: ## Check that generated files and go.mod files are up to date, and lint.
 	@hack/verify.sh
 
 .PHONY: help
