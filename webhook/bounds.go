@@ -64,7 +64,7 @@ func refuseLarge(w http.ResponseWriter, r *http.Request) {
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
 		Response: &admissionv1.AdmissionResponse{UID: uid, Result: &metav1.Status{
 			Code: http.StatusRequestEntityTooLarge, Reason: metav1.StatusReasonRequestEntityTooLarge,
-			Message: fmt.Sprintf("the Pod has %d bytes, and the webhook takes at most %d: make it smaller, for example by moving scripts into a ConfigMap", r.ContentLength, maxReview),
+			Message: fmt.Sprintf("the Pod has %d bytes, and the webhook accepts at most %d: make it smaller, for example by moving scripts into a ConfigMap", r.ContentLength, maxReview),
 		}},
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -56,7 +56,7 @@ var _ admission.Handler = Handler{}
 // anyone may send one.
 func Unmutated(w http.ResponseWriter, _ *http.Request) {
 	// The API server shows the text of this status, and of few others, to the user.
-	http.Error(w, "no replica of taskflow's webhook has made this Pod sequential in time: create the Pod again, and look into the operator's log if that doesn't help",
+	http.Error(w, "no replica of taskflow's webhook mutated this Pod in time: create the Pod again, and check the operator's log if that doesn't help",
 		http.StatusInternalServerError)
 }
 
@@ -128,7 +128,7 @@ func (h Handler) mutate(ctx context.Context, request admission.Request, pod *cor
 		return nil, nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, nil, errors.New("the webhook had no time left: create the Pod again, or make it smaller")
+		return nil, nil, errors.New("the webhook ran out of time: create the Pod again, or make it smaller")
 	}
 	agent := h.Agent
 	agent.ImageVolumes = agent.Delivery == podspec.DeliveryAuto && h.ImageVolumes()
@@ -156,7 +156,7 @@ func (h Handler) resolve(ctx context.Context, namespace string, pod *corev1.PodS
 	for i, container := range unresolved {
 		switch {
 		case failed[i] != nil && ctx.Err() != nil:
-			return nil, fmt.Errorf("the container %q: its registry has not told the command of the image %q in time: set command", container.Name, container.Image)
+			return nil, fmt.Errorf("the container %q: the registry did not return the command of the image %q in time: set command", container.Name, container.Image)
 		case failed[i] != nil:
 			return nil, fmt.Errorf("the container %q: %w", container.Name, failed[i])
 		}
@@ -183,7 +183,7 @@ func (h Handler) readTask(ctx context.Context, key client.ObjectKey) (task *v1al
 	}
 	switch {
 	case apierrors.IsNotFound(err):
-		err = fmt.Errorf("metadata.labels: %s names the Task %q, and the namespace %q has none of that name: create it, or correct the name",
+		err = fmt.Errorf("metadata.labels: %s names the Task %q, which doesn't exist in the namespace %q: create it, or fix the name",
 			contract.TaskLabel, key.Name, key.Namespace)
 	case err != nil:
 		err = fmt.Errorf("the Task %q that the label %s names can't be read: %w; create the Pod again", key.Name, contract.TaskLabel, err)

@@ -42,7 +42,7 @@ func TestHandle(t *testing.T) {
 		"a Windows Pod":  {encode(t, windows), answer{Code: http.StatusForbidden, Message: rejection}},
 		"no such Task": {
 			encode(t, namingPod()),
-			answer{Code: http.StatusForbidden, Message: `metadata.labels: taskflow.practice.com/task names the Task "build", and the namespace "default" has none of that name: create it, or correct the name`},
+			answer{Code: http.StatusForbidden, Message: `metadata.labels: taskflow.practice.com/task names the Task "build", which doesn't exist in the namespace "default": create it, or fix the name`},
 		},
 		"an unknown command": {
 			encode(t, userPod(corev1.Container{Name: "a", Image: "unknown"})),
@@ -141,7 +141,7 @@ func TestHandleCommands(t *testing.T) {
 func TestSlowRegistry(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	const want = `the container "a": its registry has not told the command of the image "x" in time: set command`
+	const want = `the container "a": the registry did not return the command of the image "x" in time: set command`
 	response := Handler{Commands: slow{}}.Handle(ctx, requestFor(encode(t, userPod(corev1.Container{Name: "a", Image: "x"})), "user"))
 	if response.Allowed || response.Result.Message != want {
 		t.Errorf("the answer is %+v, want %s", response.Result, want)

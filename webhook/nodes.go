@@ -3,8 +3,6 @@ package webhook
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 
@@ -21,26 +19,24 @@ import (
 
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch
 
-// Nodes knows whether every node can mount an image as a volume, and says in the log when that changes. It watches them, and keeps of
-// each a name and a sentence.
+// Nodes watches whether every node can mount an image as a volume, and logs when that changes.
 type Nodes struct {
 	cache    cache.Cache
 	delivery string
 
-	mutex  sync.Mutex
-	able   map[string]struct{} // the names of the nodes that can
-	unable map[string]string   // by the names of those that can't: why
-	synced bool
-	told   bool // in the log, once
-	can    bool
+	mutex    sync.Mutex
+	nodes    map[string]string // why a node can't mount images, by the node's name; "" if it can
+	isSynced bool
+	isLogged bool // the value of canMount
+	canMount bool
 }
 
-// NewNodes watches nothing before it is started. Delivery is that of the operator.
+// NewNodes returns a Nodes that watches nothing until it is started. Delivery is the delivery that the operator is configured with.
 func NewNodes(c cache.Cache, delivery string) *Nodes {
-	return &Nodes{cache: c, delivery: delivery, able: map[string]struct{}{}, unable: map[string]string{}}
+	return &Nodes{cache: c, delivery: delivery, nodes: map[string]string{}}
 }
 
-// CacheNodes makes the cache keep of nodes what Nodes reads.
+// CacheNodes makes the cache keep only the fields of nodes that Nodes reads.
 func CacheNodes(byObject map[client.Object]cache.ByObject) {
 	byObject[&corev1.Node{}] = cache.ByObject{Transform: func(object any) (any, error) {
 		node, ok := object.(*corev1.Node)
@@ -55,14 +51,15 @@ func CacheNodes(byObject map[client.Object]cache.ByObject) {
 	}}
 }
 
-// ImageVolumes says whether every node can. It is false while that isn't known, and where there is no node: what comes next may be anything.
+// ImageVolumes reports whether every node can mount an image as a volume. It returns false while that is unknown, and if there are no nodes,
+// because the first node may not be able to.
 func (n *Nodes) ImageVolumes() bool {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	return n.can
+	return n.canMount
 }
 
-// Start watches the nodes until the context ends. Nobody waits for it: without the right to read nodes, nothing is known of them.
+// Start watches the nodes until the context ends. It doesn't block the manager: without the permission to list nodes, the watch never syncs.
 func (n *Nodes) Start(ctx context.Context) error {
 	informer, err := n.cache.GetInformer(ctx, &corev1.Node{}, cache.BlockUntilSynced(false))
 	if err != nil {
@@ -77,7 +74,7 @@ func (n *Nodes) Start(ctx context.Context) error {
 		return fmt.Errorf("watching the nodes: %w", err)
 	}
 	if toolscache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
-		n.change(ctx, func() { n.synced = true })
+		n.change(ctx, func() { n.isSynced = true })
 		<-ctx.Done()
 	}
 	return nil
@@ -86,80 +83,69 @@ func (n *Nodes) Start(ctx context.Context) error {
 func (n *Nodes) see(ctx context.Context, object any) {
 	node, ok := object.(*corev1.Node)
 	if !ok || node.Status.NodeInfo.OperatingSystem == string(corev1.Windows) {
-		return // no step runs there
+		return // no step can run there
 	}
-	why := whyNoImageVolumes(node.Status.NodeInfo)
-	n.change(ctx, func() {
-		delete(n.able, node.Name)
-		delete(n.unable, node.Name)
-		if why == "" {
-			n.able[node.Name] = struct{}{}
-		} else {
-			n.unable[node.Name] = why
-		}
-	})
+	reason := imageVolumeProblem(node.Status.NodeInfo)
+	n.change(ctx, func() { n.nodes[node.Name] = reason })
 }
 
 func (n *Nodes) forget(ctx context.Context, object any) {
-	name, err := toolscache.DeletionHandlingMetaNamespaceKeyFunc(object)
-	if err != nil {
-		return
+	if name, err := toolscache.DeletionHandlingMetaNamespaceKeyFunc(object); err == nil {
+		n.change(ctx, func() { delete(n.nodes, name) })
 	}
-	n.change(ctx, func() {
-		delete(n.able, name)
-		delete(n.unable, name)
-	})
 }
 
-func (n *Nodes) change(ctx context.Context, edit func()) {
+// change applies a change, and logs its effect on ImageVolumes.
+func (n *Nodes) change(ctx context.Context, apply func()) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	edit()
-	can := n.synced && len(n.able) > 0 && len(n.unable) == 0
-	if !n.synced || n.told && n.can == can {
+	apply()
+	node, reason := "", "the cluster has no nodes"
+	for name, problem := range n.nodes {
+		if problem != "" && (node == "" || name < node) {
+			node, reason = name, problem
+		}
+	}
+	can := n.isSynced && len(n.nodes) > 0 && node == ""
+	if !n.isSynced || n.isLogged && n.canMount == can {
 		return
 	}
-	n.told, n.can = true, can
-	node, why := "", "there is no node"
-	if len(n.unable) > 0 {
-		node = slices.Min(slices.Collect(maps.Keys(n.unable)))
-		why = n.unable[node]
-	}
+	n.isLogged, n.canMount = true, can
 	log := logf.FromContext(ctx).WithName("nodes")
 	switch {
 	case can:
-		log.Info("Every node can mount the agent's image", "nodes", len(n.able))
+		log.Info("Every node can mount the agent's image", "nodes", len(n.nodes))
 	case n.delivery == podspec.DeliveryAuto:
-		log.Info("The agent is delivered by an init container, since not every node can mount its image", "node", node, "why", why)
+		log.Info("An init container delivers the agent, because not every node can mount its image", "node", node, "reason", reason)
 	default:
-		log.Info("No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init", "node", node, "why", why)
+		log.Info("No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init", "node", node, "reason", reason)
 	}
 }
 
-// Before this version of Kubernetes the feature gate ImageVolume may be off, which no node tells. API servers aren't looked at: none is
-// older than a kubelet (Kubernetes' version skew policy).
+// firstKubelet is the first version of Kubernetes in which the feature gate ImageVolume can't be off; nodes don't report feature gates. API servers
+// need no check: none is older than a kubelet (Kubernetes' version skew policy).
 var firstKubelet = version.MustParseGeneric("1.36")
 
-// firstRuntimes are the versions from which a container runtime mounts images, and lets what is in them be executed, under Kubernetes 1.36:
-// containerd 2.1 and 2.2 do so too, but not in all builds (containerd 2.2.3 of k3s mounts an empty directory, and says nothing:
-// k3s-io/k3s#14323), and with gaps (user namespaces). CRI-O is released along with Kubernetes. The others, as cri-dockerd, don't.
+// firstRuntimes are the first versions of container runtimes that mount images, and permit executing their files, under Kubernetes 1.36. containerd
+// 2.1 and 2.2 can, but not in all builds (containerd 2.2.3 of k3s silently mounts an empty directory: k3s-io/k3s#14323), and not with user
+// namespaces. CRI-O is released along with Kubernetes. Others, such as cri-dockerd, can't.
 var firstRuntimes = map[string]*version.Version{
 	"containerd": version.MustParseGeneric("2.3"),
 	"cri-o":      version.MustParseGeneric("1.36"),
 }
 
-// whyNoImageVolumes is empty for a node that can mount an image as a volume.
-func whyNoImageVolumes(info corev1.NodeSystemInfo) string {
+// imageVolumeProblem returns why a node can't mount an image as a volume, or "" if it can.
+func imageVolumeProblem(info corev1.NodeSystemInfo) string {
 	if kubelet, err := version.ParseGeneric(info.KubeletVersion); err != nil || kubelet.LessThan(firstKubelet) {
-		return fmt.Sprintf("its kubelet is %q, and has to be %s or newer", info.KubeletVersion, firstKubelet)
+		return fmt.Sprintf("its kubelet is %q, and must be %s or later", info.KubeletVersion, firstKubelet)
 	}
 	name, number, _ := strings.Cut(info.ContainerRuntimeVersion, "://")
 	first, known := firstRuntimes[name]
 	if !known {
-		return fmt.Sprintf("its container runtime is %q, and has to be containerd or CRI-O", info.ContainerRuntimeVersion)
+		return fmt.Sprintf("its container runtime is %q, and must be containerd or CRI-O", info.ContainerRuntimeVersion)
 	}
 	if runtime, err := version.ParseGeneric(number); err != nil || runtime.LessThan(first) {
-		return fmt.Sprintf("its container runtime is %q, and has to be %s or newer", info.ContainerRuntimeVersion, first)
+		return fmt.Sprintf("its container runtime is %q, and must be %s or later", info.ContainerRuntimeVersion, first)
 	}
 	return ""
 }

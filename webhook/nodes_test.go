@@ -24,17 +24,17 @@ func node(name string, info corev1.NodeSystemInfo) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{NodeInfo: info}}
 }
 
-// TestWhyNoImageVolumes proves which nodes are taken to be able to mount an image, as clouds and distributions write their versions,
+// TestImageVolumeProblem proves which nodes are taken to be able to mount an image, as clouds and distributions write their versions,
 // and that whatever isn't known for sure is not.
-func TestWhyNoImageVolumes(t *testing.T) {
+func TestImageVolumeProblem(t *testing.T) {
 	kubelet := func(version string) string {
-		return `its kubelet is "` + version + `", and has to be 1.36 or newer`
+		return `its kubelet is "` + version + `", and must be 1.36 or later`
 	}
 	oldRuntime := func(version, first string) string {
-		return `its container runtime is "` + version + `", and has to be ` + first + ` or newer`
+		return `its container runtime is "` + version + `", and must be ` + first + ` or later`
 	}
 	otherRuntime := func(version string) string {
-		return `its container runtime is "` + version + `", and has to be containerd or CRI-O`
+		return `its container runtime is "` + version + `", and must be containerd or CRI-O`
 	}
 	for _, c := range []struct{ kubelet, runtime, want string }{
 		{"v1.36.0", "containerd://2.3.0", ""},
@@ -59,7 +59,7 @@ func TestWhyNoImageVolumes(t *testing.T) {
 		{"v1.36.1", "", otherRuntime("")}, // a virtual kubelet's
 		{"v1.36.1", "mycontainerd://2.3.0", otherRuntime("mycontainerd://2.3.0")},
 	} {
-		if diff := cmp.Diff(c.want, whyNoImageVolumes(nodeInfo(c.kubelet, c.runtime))); diff != "" {
+		if diff := cmp.Diff(c.want, imageVolumeProblem(nodeInfo(c.kubelet, c.runtime))); diff != "" {
 			t.Errorf("kubelet %q, runtime %q (-want +got):\n%s", c.kubelet, c.runtime, diff)
 		}
 	}
@@ -79,7 +79,7 @@ func TestNodes(t *testing.T) {
 		want bool
 	}{
 		{"a node that can, of some", func() { n.see(ctx, node("a", able)) }, false},
-		{"there are no more", func() { n.change(ctx, func() { n.synced = true }) }, true},
+		{"there are no more", func() { n.change(ctx, func() { n.isSynced = true }) }, true},
 		{"another one that can", func() { n.see(ctx, node("b", able)) }, true},
 		{"one that can't joins", func() { n.see(ctx, node("c", unable)) }, false},
 		{"a second", func() { n.see(ctx, node("d", unable)) }, false},
@@ -101,19 +101,19 @@ func TestNodes(t *testing.T) {
 func TestNodesTell(t *testing.T) {
 	able, unable := nodeInfo("v1.36.0", "containerd://2.3.0"), nodeInfo("v1.36.0", "docker://29")
 	const (
-		why = `"node"="b" "why"="its container runtime is \"docker://29\", and has to be containerd or CRI-O"`
-		all = `"level"=0 "msg"="Every node can mount the agent's image" "nodes"=2`
+		reason = `"node"="b" "reason"="its container runtime is \"docker://29\", and must be containerd or CRI-O"`
+		all    = `"level"=0 "msg"="Every node can mount the agent's image" "nodes"=2`
 	)
 	for delivery, unables := range map[string]string{
-		podspec.DeliveryAuto:   `"level"=0 "msg"="The agent is delivered by an init container, since not every node can mount its image" ` + why,
-		contract.DeliveryImage: `"level"=0 "msg"="No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init" ` + why,
+		podspec.DeliveryAuto:   `"level"=0 "msg"="An init container delivers the agent, because not every node can mount its image" ` + reason,
+		contract.DeliveryImage: `"level"=0 "msg"="No step can start on a node that can't mount the agent's image: set --agent-delivery to auto or init" ` + reason,
 	} {
 		var told []string
 		ctx := logf.IntoContext(t.Context(), funcr.New(func(_, line string) { told = append(told, line) }, funcr.Options{}))
 		n := NewNodes(nil, delivery)
 		n.see(ctx, node("a", able))
 		n.see(ctx, node("b", unable))
-		n.change(ctx, func() { n.synced = true })
+		n.change(ctx, func() { n.isSynced = true })
 		n.see(ctx, node("c", unable))
 		n.forget(ctx, node("c", unable))
 		n.see(ctx, node("b", able))

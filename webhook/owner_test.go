@@ -43,7 +43,7 @@ func TestOwnershipIsTheOperators(t *testing.T) {
 		"the mark":                             {user, marked(unowned(unlabelled(taskPod()))), "metadata.annotations: only taskflow sets taskflow.practice.com/task-uid: remove it"},
 		"neither, and checked": {
 			user, unowned(taskPod()),
-			`metadata.labels: taskflow.practice.com/task names the Task "build", and the namespace "default" has none of that name: create it, or correct the name`,
+			`metadata.labels: taskflow.practice.com/task names the Task "build", which doesn't exist in the namespace "default": create it, or fix the name`,
 		},
 	}
 	for name, c := range cases {

@@ -177,7 +177,7 @@ func TestPlanOfACopy(t *testing.T) {
 // TestPlanTwiceRefuses proves that what would be refused in a new Pod is so when another webhook has put it there, as is a step which would
 // start at once, since that one has taken its agent away.
 func TestPlanTwiceRefuses(t *testing.T) {
-	const lost = `the container "b" has lost its agent to another webhook and would start at once: let that webhook keep command and args`
+	const lost = `another webhook removed the agent from the container "b", which would start at once: configure that webhook to keep command and args`
 	cases := map[string]struct {
 		between func(b *corev1.Container)
 		want    string

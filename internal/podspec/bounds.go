@@ -21,15 +21,6 @@ const (
 
 // checkSize rejects a Pod beyond the bounds.
 func checkSize(pod *corev1.Pod) error {
-	if count := len(pod.Spec.Containers) + len(pod.Spec.InitContainers); count > maxContainers {
-		return fmt.Errorf("spec.containers: the Pod has %d containers, and a Pod with steps may have %d: split it into several Tasks", count, maxContainers)
-	}
-	if count := len(StepNames(pod)); count > maxContainers {
-		return fmt.Errorf("metadata.annotations: %s names %d steps, and there may be %d: split the Pod into several Tasks", contract.StepsAnnotation, count, maxContainers)
-	}
-	if count := len(pod.Spec.Volumes); count > maxVolumes {
-		return fmt.Errorf("spec.volumes: the Pod has %d volumes, and a Pod with steps may have %d: mount fewer", count, maxVolumes)
-	}
 	mounts := 0
 	for container := range containers(pod) {
 		count := len(container.VolumeMounts)
@@ -37,17 +28,27 @@ func checkSize(pod *corev1.Pod) error {
 			return fmt.Errorf("the container %q has %d volumeMounts, and a container may have %d: mount a directory above them", container.Name, count, maxOwnMounts)
 		}
 		mounts += count
-		long := len(container.WorkingDir) > maxPath
+		longest := len(container.WorkingDir)
 		for i := range container.VolumeMounts {
 			m := &container.VolumeMounts[i]
-			long = long || max(len(m.MountPath), len(m.SubPath), len(m.SubPathExpr)) > maxPath
+			longest = max(longest, len(m.MountPath), len(m.SubPath), len(m.SubPathExpr))
 		}
-		if long {
+		if longest > maxPath {
 			return fmt.Errorf("the container %q has a mountPath, subPath or workingDir of more than %d bytes: use a shorter path", container.Name, maxPath)
 		}
 	}
-	if mounts > maxMounts {
-		return fmt.Errorf("spec.containers: the Pod has %d volumeMounts, and a Pod with steps may have %d: mount directories above them", mounts, maxMounts)
+	for _, c := range []struct {
+		count, most   int
+		field, remedy string
+	}{
+		{len(pod.Spec.Containers) + len(pod.Spec.InitContainers), maxContainers, "spec.containers", "split the Pod into several Tasks"},
+		{len(StepNames(pod)), maxContainers, "metadata.annotations: " + contract.StepsAnnotation, "split the Pod into several Tasks"},
+		{len(pod.Spec.Volumes), maxVolumes, "spec.volumes", "mount fewer volumes"},
+		{mounts, maxMounts, "spec.containers[*].volumeMounts", "mount directories above them"},
+	} {
+		if c.count > c.most {
+			return fmt.Errorf("%s: %d entries, and a sequential Pod may have %d: %s", c.field, c.count, c.most, c.remedy)
+		}
 	}
 	return nil
 }
@@ -59,7 +60,7 @@ func checkTaskSize(task *v1alpha1.Task) error {
 		volumes = len(task.Spec.Template.Spec.Volumes)
 	}
 	if count := len(task.Spec.Steps) + len(task.Spec.Sidecars); count > maxContainers || volumes > maxVolumes {
-		return fmt.Errorf("the Task %q has %d steps and sidecars and %d volumes, and there may be %d and %d: split it into several Tasks",
+		return fmt.Errorf("the Task %q has %d steps and sidecars and %d volumes, and it may have %d and %d: split it into several Tasks",
 			task.Name, count, volumes, maxContainers, maxVolumes)
 	}
 	return nil

@@ -82,16 +82,16 @@ func TestBounds(t *testing.T) {
 		refused string
 	}{
 		"containers":                {pod: pod(steps(maxContainers, nil), nil)},
-		"too many containers":       {pod: pod(steps(20*maxContainers, nil), nil), refused: "spec.containers: the Pod has 20000 containers, and a Pod with steps may have 1000: split it into several Tasks"},
+		"too many containers":       {pod: pod(steps(20*maxContainers, nil), nil), refused: "spec.containers: 20000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
 		"mounts":                    {pod: pod(steps(maxMounts/maxOwnMounts, mounts(maxOwnMounts)), volumes(maxVolumes))},
-		"too many mounts":           {pod: pod(steps(1000, mounts(11)), nil), refused: "spec.containers: the Pod has 11000 volumeMounts, and a Pod with steps may have 10000: mount directories above them"},
+		"too many mounts":           {pod: pod(steps(1000, mounts(11)), nil), refused: "spec.containers[*].volumeMounts: 11000 entries, and a sequential Pod may have 10000: mount directories above them"},
 		"too many mounts of one":    {pod: pod(steps(2, mounts(20000)), nil), refused: `the container "s0" has 20000 volumeMounts, and a container may have 250: mount a directory above them`},
-		"too many volumes":          {pod: pod(steps(2, nil), volumes(20000)), refused: "spec.volumes: the Pod has 20000 volumes, and a Pod with steps may have 1000: mount fewer"},
+		"too many volumes":          {pod: pod(steps(2, nil), volumes(20000)), refused: "spec.volumes: 20000 entries, and a sequential Pod may have 1000: mount fewer volumes"},
 		"long paths":                {pod: pod(steps(100, deep(maxPath)), volumes(1))},
 		"too long a path":           {pod: pod(steps(1, deep(1<<20)), volumes(1)), refused: `the container "s0" has a mountPath, subPath or workingDir of more than 1024 bytes: use a shorter path`},
 		"a Task":                    {pod: naming(pod(steps(maxContainers, nil), volumes(maxVolumes/2)), ""), task: task(maxContainers, maxVolumes/2)},
-		"too large a Task":          {pod: naming(pod(steps(1, nil), nil), ""), task: task(20000, 0), refused: `the Task "task" has 20000 steps and sidecars and 0 volumes, and there may be 1000 and 1000: split it into several Tasks`},
-		"too many names of steps":   {pod: naming(pod(steps(1, nil), nil), strings.Repeat("a,", 100000)), task: task(1000, 0), refused: "metadata.annotations: taskflow.practice.com/steps names 100000 steps, and there may be 1000: split the Pod into several Tasks"},
+		"too large a Task":          {pod: naming(pod(steps(1, nil), nil), ""), task: task(20000, 0), refused: `the Task "task" has 20000 steps and sidecars and 0 volumes, and it may have 1000 and 1000: split it into several Tasks`},
+		"too many names of steps":   {pod: naming(pod(steps(1, nil), nil), strings.Repeat("a,", 100000)), task: task(1000, 0), refused: "metadata.annotations: taskflow.practice.com/steps: 100000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
 		"no steps, many containers": {pod: &corev1.Pod{Spec: corev1.PodSpec{Containers: steps(2000, nil)}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,8 +43,8 @@ func TestIsAgentImage(t *testing.T) {
 // place of the agent.
 func TestPlanRefusesAnotherAgent(t *testing.T) {
 	for delivery, want := range map[string]string{
-		contract.DeliveryInit:  `spec.initContainers: "taskflow-agent" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the Pod as it was before taskflow changed it`,
-		contract.DeliveryImage: `spec.volumes: "taskflow-bin" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the Pod as it was before taskflow changed it`,
+		contract.DeliveryInit:  `spec.initContainers: "taskflow-agent" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
+		contract.DeliveryImage: `spec.volumes: "taskflow-bin" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
 	} {
 		t.Run(delivery, func(t *testing.T) {
 			pod := taskPod(step("a"), step("b"))
@@ -85,7 +85,7 @@ func TestPodLevelResources(t *testing.T) {
 func TestAgentMedium(t *testing.T) {
 	for _, medium := range []corev1.StorageMedium{corev1.StorageMediumDefault, corev1.StorageMediumMemory} {
 		pod := taskPod(step("a"))
-		patch, _, err := gatePod(pod, Agent{Image: "agent", Medium: medium})
+		patch, err := gateWith(pod, Agent{Image: "agent", Medium: medium})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestDelivery(t *testing.T) {
 				c.edit(pod)
 			}
 			c.agent.Image, c.agent.PullPolicy = "agent", corev1.PullAlways
-			patch, _, err := gatePod(pod, c.agent)
+			patch, err := gateWith(pod, c.agent)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,30 +13,32 @@ import (
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
-// gatePod returns what to add to a Pod so that its steps run one after another, and warnings for the user. The patch is empty for a Pod that is
-// not sequential, and for one that needs nothing more: the API server may call a webhook twice for one Pod (reinvocationPolicy). Containers that
-// another webhook added in between are not steps. The Pod itself stays as it is.
-func gatePod(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, []string, error) {
+// gatePod adds to the patch what makes the steps run one after another, and warnings for the user. It adds nothing to a Pod that is not sequential,
+// and to one that needs nothing more: the API server may call a webhook twice for one Pod (reinvocationPolicy). Containers that another webhook
+// added in between are not steps.
+func (m *Mutation) gatePod(agent Agent) error {
+	pod, p := m.pod, &m.Patch
 	if !IsSequential(pod) {
-		return nil, nil, nil
+		return nil
 	}
-	isMutated := isMutated(pod)
+	isMutated := IsMutated(pod)
 	if isMutated {
 		if err := checkAgentImage(pod, agent.Image); err != nil {
-			return nil, nil, err
+			return err
 		}
-	} else if err := checkPod(pod); err != nil {
-		return nil, nil, err
+	} else if err := checkPod(pod, contract.ScriptsVolume); err != nil {
+		return err
 	}
 	steps, err := stepIndexes(pod)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for i := range pod.Spec.Containers {
 		check := checkHelper
@@ -44,62 +46,58 @@ func gatePod(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, []string, error) {
 			check = checkStep
 		}
 		if err := check(&pod.Spec.Containers[i]); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
 	early := make([][]earlyMount, len(steps)) // a second call adds nothing
-	var warnings []string
 	if !isMutated {
 		early = earlyMounts(pod, steps)
 		if err := checkStart(pod, early); err != nil {
-			return nil, nil, err
+			return err
 		}
-		warnings = append(startWarnings(early), probeWarnings(pod, steps)...)
+		m.Warnings = slices.Concat(m.Warnings, startWarnings(early), probeWarnings(pod, steps))
 	}
-
-	p := make(jsonpatch.Patch, 0, 3*len(steps)+4) // command, args and volumeMounts of each step, and the Pod's own
-	var before contract.StepOptions
-	for number, i := range steps {
-		container := &pod.Spec.Containers[i]
-		flags := stepFlags(pod, number+1, options[container.Name], before)
-		before = options[container.Name]
-		flags.Mounts = checkedMounts(pod, early[number])
-		if err := gateContainer(&p, i, pod, flags); err != nil {
-			return nil, nil, err
+	plan := Plan(StepNames(pod), options)
+	for n, i := range steps {
+		flags := stepFlags(pod, plan, n, options[plan.Steps[n].Name])
+		flags.Mounts = checkedMounts(pod, early[n])
+		if err := gateContainer(p, i, pod, flags); err != nil {
+			return err
 		}
 	}
-	// The caches of the controllers and the policies select Pods by this label. A Pod that is mutated already may lack it, too.
+	// The caches of the controllers and the policies select Pods by this label. A mutated Pod may lack it, too.
 	if pod.Labels[contract.SequentialLabel] != "true" {
 		p.Set("true", "metadata", "labels", contract.SequentialLabel)
 	}
 	if isMutated {
-		resetProgress(&p, pod)
-		return p, nil, nil
+		resetProgress(p, pod)
+		return nil
 	}
 	p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
 	isImage := isImageDelivery(pod, agent)
 	if !isImage {
-		jsonpatch.Add(&p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(pod, agent)}, "spec", "initContainers")
+		jsonpatch.Add(p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(pod, agent)}, "spec", "initContainers")
 	}
-	jsonpatch.Add(&p, len(pod.Spec.Volumes), addedVolumes(binVolume(agent, isImage)), "spec", "volumes")
-	return p, warnings, nil
+	jsonpatch.Add(p, len(pod.Spec.Volumes), addedVolumes(binVolume(agent, isImage)), "spec", "volumes")
+	return nil
 }
 
-// stepFlags returns those of the agent's flags for step n that depend on more than its container. Before are the options of its predecessor.
-func stepFlags(pod *corev1.Pod, n int, own, before contract.StepOptions) contract.AgentFlags {
+// stepFlags returns the agent's flags for step n of the plan, from 0, as far as they depend on more than its container.
+func stepFlags(pod *corev1.Pod, plan sequence.Plan, n int, options contract.StepOptions) contract.AgentFlags {
+	step := plan.Steps[n]
 	flags := contract.AgentFlags{
-		WaitContent:       n,
+		WaitContent:       step.Stage,
 		Run:               contract.RunDir,
 		ControllerOnly:    pod.Annotations[contract.HandoffAnnotation] == contract.HandoffController,
 		RestartsOnFailure: pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
-		Timeout:           own.Timeout,
-		Retries:           own.Retries,
+		Timeout:           options.Timeout,
+		Retries:           options.Retries,
 	}
 	switch {
-	case n == 1 || flags.ControllerOnly:
+	case len(step.After) == 0 || flags.ControllerOnly:
 	case flags.RestartsOnFailure:
 		flags.AfterFailure = contract.AfterFailureWait
-	case before.ContinueOnError:
+	case plan.Steps[step.After[0]].OnError == sequence.Continue: // there is one predecessor
 		flags.AfterFailure = contract.AfterFailureContinue
 	}
 	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
@@ -137,7 +135,7 @@ func stepIndexes(pod *corev1.Pod) ([]int, error) {
 	for _, name := range StepNames(pod) {
 		i, ok := indexes[name]
 		if !ok {
-			return nil, fmt.Errorf("metadata.annotations: %s names %q, and the Pod has no container of that name: correct the name",
+			return nil, fmt.Errorf("metadata.annotations: %s names %q, and the Pod has no container of that name: fix the name",
 				contract.StepsAnnotation, name)
 		}
 		if slices.Contains(steps, i) {
@@ -158,7 +156,7 @@ func stepIndexes(pod *corev1.Pod) ([]int, error) {
 // gateContainer puts the agent in front of the command of the container at index i. The flags hold what doesn't follow from the container.
 func gateContainer(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.AgentFlags) error {
 	container := &pod.Spec.Containers[i]
-	if mountsAgent(container) {
+	if slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.BinVolume }) {
 		return regateContainer(p, i, container)
 	}
 	if len(container.Command) == 0 {
@@ -167,13 +165,13 @@ func gateContainer(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.Ag
 	// The API server silently replaces each byte of JSON that isn't UTF-8 with this character.
 	flags.Command = slices.Concat(container.Command, container.Args)
 	if slices.ContainsFunc(flags.Command, func(arg string) bool { return strings.ContainsRune(arg, utf8.RuneError) }) {
-		return fmt.Errorf("the container %q has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\\377'",
+		return fmt.Errorf("the container %q has U+FFFD in command or args, in place of bytes that aren't UTF-8: write them with a program, such as printf '\\377'",
 			container.Name)
 	}
 	podInfo := contract.PodInfoDir
 	for _, mount := range container.VolumeMounts {
 		if overlap(mount.MountPath, contract.OwnDir) && mount.Name != contract.ScriptsVolume {
-			return fmt.Errorf("the container %q mounts %q at %s, which is for taskflow's own: choose another mountPath",
+			return fmt.Errorf("the container %q mounts %q at %s, which is reserved for taskflow: choose another mountPath",
 				container.Name, mount.Name, mount.MountPath)
 		}
 		if overlap(mount.MountPath, contract.PodInfoDir) {
@@ -203,7 +201,7 @@ func regateContainer(p *jsonpatch.Patch, i int, container *corev1.Container) err
 	argv := slices.Concat(container.Command, container.Args)
 	agent := slices.Index(argv, contract.AgentPath)
 	if agent < 0 {
-		return fmt.Errorf("the container %q has lost its agent to another webhook and would start at once: let that webhook keep command and args",
+		return fmt.Errorf("another webhook removed the agent from the container %q, which would start at once: configure that webhook to keep command and args",
 			container.Name)
 	}
 	// During an upgrade of the operator, a newer replica may have answered the first call, with flags that this one doesn't know.
@@ -217,21 +215,15 @@ func regateContainer(p *jsonpatch.Patch, i int, container *corev1.Container) err
 // stepMounts returns the mounts of a step: the agent, the annotations that release it, and the run directory. The step can read the records of
 // others there, and write to its own directory.
 func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount {
-	mounts := make([]corev1.VolumeMount, 0, 4)
-	mounts = append(mounts,
-		corev1.VolumeMount{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true},
-		corev1.VolumeMount{Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
-	)
+	mounts := []corev1.VolumeMount{
+		{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true}, {Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
+	}
 	if !flags.ControllerOnly { // the first step, too: at its end it looks for the start of the second
 		mounts = append(mounts, corev1.VolumeMount{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true})
 	}
 	return append(mounts, corev1.VolumeMount{
 		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.WaitContent), SubPath: strconv.Itoa(flags.WaitContent),
 	})
-}
-
-func mountsAgent(container *corev1.Container) bool {
-	return slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.BinVolume })
 }
 
 // overlap reports whether two directories are the same, or one lies in the other.

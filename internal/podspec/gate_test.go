@@ -473,10 +473,10 @@ func TestPlanRefuses(t *testing.T) {
 	}
 	const (
 		noSteps       = "metadata.annotations: taskflow.practice.com/steps is missing: set it to the names of the containers in their order"
-		anotherName   = " starts with taskflow-, which is for taskflow's own: choose another name"
-		anotherPath   = ", which is for taskflow's own: choose another mountPath"
-		anotherVolume = ", and volume names that start with taskflow- are for taskflow's own: choose another volume"
-		noPolicy      = `the container "b" is no step and has a restartPolicy of its own, which isn't supported: remove it, or make it an init container with restartPolicy: Always`
+		anotherName   = " starts with taskflow-, which is reserved for taskflow: choose another name"
+		anotherPath   = ", which is reserved for taskflow: choose another mountPath"
+		anotherVolume = ", and volume names that start with taskflow- are reserved for taskflow: choose another volume"
+		noPolicy      = `the container "b" is a helper and has a restartPolicy of its own, which isn't supported: remove the restartPolicy, or make it an init container with restartPolicy: Always`
 	)
 	cases := map[string]struct {
 		edit func(*corev1.Pod)
@@ -484,15 +484,15 @@ func TestPlanRefuses(t *testing.T) {
 	}{
 		"the order is set": {
 			annotation(contract.OrderAnnotation, "3"),
-			"metadata.annotations: taskflow.practice.com/order is set by taskflow alone: remove it",
+			"metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it",
 		},
 		"the order is set, and empty": {
 			annotation(contract.OrderAnnotation, ""),
-			"metadata.annotations: taskflow.practice.com/order is set by taskflow alone: remove it",
+			"metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it",
 		},
 		"halt is set": {
 			annotation(contract.HaltAnnotation, "stop"),
-			"metadata.annotations: taskflow.practice.com/halt is set by taskflow alone: remove it",
+			"metadata.annotations: only taskflow sets taskflow.practice.com/halt: remove it",
 		},
 		"a hand-off that there isn't": {
 			annotation(contract.HandoffAnnotation, "local"),
@@ -558,18 +558,18 @@ func TestPlanRefuses(t *testing.T) {
 		},
 		"a step without a container": {
 			annotation(contract.StepsAnnotation, "a,b,c,d"),
-			`metadata.annotations: taskflow.practice.com/steps names "d", and the Pod has no container of that name: correct the name`,
+			`metadata.annotations: taskflow.practice.com/steps names "d", and the Pod has no container of that name: fix the name`,
 		},
 		"a step in another case": {
 			annotation(contract.StepsAnnotation, "A"),
-			`metadata.annotations: taskflow.practice.com/steps names "A", and the Pod has no container of that name: correct the name`,
+			`metadata.annotations: taskflow.practice.com/steps names "A", and the Pod has no container of that name: fix the name`,
 		},
 		"a step that is an init container": {
 			func(pod *corev1.Pod) {
 				initContainer("prepare")(pod)
 				annotation(contract.StepsAnnotation, "prepare,a")(pod)
 			},
-			`metadata.annotations: taskflow.practice.com/steps names "prepare", and the Pod has no container of that name: correct the name`,
+			`metadata.annotations: taskflow.practice.com/steps names "prepare", and the Pod has no container of that name: fix the name`,
 		},
 		"a step twice": {
 			annotation(contract.StepsAnnotation, "a,b,a"),
@@ -585,11 +585,11 @@ func TestPlanRefuses(t *testing.T) {
 		},
 		"an argument that was not UTF-8": {
 			func(pod *corev1.Pod) { pod.Spec.Containers[1].Args = []string{"fine", "a\ufffdb"} },
-			`the container "b" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`,
+			`the container "b" has U+FFFD in command or args, in place of bytes that aren't UTF-8: write them with a program, such as printf '\377'`,
 		},
 		"a command that was not UTF-8": {
 			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{"\ufffd"} },
-			`the container "b" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`,
+			`the container "b" has U+FFFD in command or args, in place of bytes that aren't UTF-8: write them with a program, such as printf '\377'`,
 		},
 		"a mount at /taskflow": {
 			mounts("work", "/taskflow"),
@@ -649,7 +649,7 @@ func TestPlanRefuses(t *testing.T) {
 			func(pod *corev1.Pod) {
 				pod.Spec.Containers[1].VolumeDevices = []corev1.VolumeDevice{{Name: "disk", DevicePath: "/taskflow/disk"}}
 			},
-			`the container "b" has the device "disk" at /taskflow/disk, which is for taskflow's own: choose another devicePath`,
+			`the container "b" has the device "disk" at /taskflow/disk, which is reserved for taskflow: choose another devicePath`,
 		},
 		"a mount of the agent's volume": {
 			mounts("taskflow-bin", "/bin/agent"),

@@ -156,11 +156,19 @@ func gateRaw(t *testing.T, raw []byte) (jsonpatch.Patch, error) {
 	t.Helper()
 	pod := decodePod(t, raw)
 	before := pod.DeepCopy()
-	patch, _, err := gatePod(pod, testAgent)
+	patch, err := gateWith(pod, testAgent)
 	if diff := diff(before, pod); diff != "" {
 		t.Errorf("gatePod changed its Pod (-before +after):\n%s", diff)
 	}
 	return patch, err
+}
+
+func gateWith(pod *corev1.Pod, agent Agent) (jsonpatch.Patch, error) {
+	m := &Mutation{pod: pod}
+	if err := m.gatePod(agent); err != nil {
+		return nil, err
+	}
+	return m.Patch, nil
 }
 
 func assertNothingToAdd(t *testing.T, raw []byte) {

@@ -36,7 +36,7 @@ func (m *Mutation) mergeTask(task *v1alpha1.Task) error {
 		return err
 	}
 	if ignored := ownPodFields(task); len(ignored) > 0 {
-		m.warn("not taken from the Task %q, since it is for the Task's own Pod: %s", task.Name, strings.Join(ignored, ", "))
+		m.warn("ignored fields of the Task %q, which apply to its own Pod only: %s", task.Name, strings.Join(ignored, ", "))
 	}
 	template := New(taskSubset(task, m.pod, names), 1, nil)
 
@@ -79,7 +79,7 @@ func checkStepNames(task *v1alpha1.Task, pod *corev1.Pod, names []string) error 
 	for _, name := range names {
 		isContainer := func(c corev1.Container) bool { return c.Name == name }
 		if !hasStep(task, name) && !slices.ContainsFunc(pod.Spec.Containers, isContainer) {
-			return fmt.Errorf("metadata.annotations: %s names %q, but neither the Task %q has a step nor the Pod a container of that name: correct the name (the Task's steps: %s)",
+			return fmt.Errorf("metadata.annotations: %s names %q, which is neither a step of the Task %q nor a container of the Pod: fix the name (the Task's steps: %s)",
 				contract.StepsAnnotation, name, task.Name, listSteps(task))
 		}
 	}
@@ -89,10 +89,10 @@ func checkStepNames(task *v1alpha1.Task, pod *corev1.Pod, names []string) error 
 // noImage returns the reason why a container with image: task gets no image from the Task.
 func noImage(task *v1alpha1.Task, container string) error {
 	if hasStep(task, container) {
-		return fmt.Errorf("the container %q has image: %s, but metadata.annotations: %s leaves out the Task's step of that name: add it there, or remove the container",
+		return fmt.Errorf("the container %q has image: %s, but the annotation %s omits the Task's step of that name: add the step to the annotation, or remove the container",
 			container, taskImage, contract.StepsAnnotation)
 	}
-	return fmt.Errorf("the container %q has image: %s, but the Task %q has no step %q: correct name or image (the Task's steps: %s)",
+	return fmt.Errorf("the container %q has image: %s, but the Task %q has no step %q: fix its name or image (the Task's steps: %s)",
 		container, taskImage, task.Name, container, listSteps(task))
 }
 

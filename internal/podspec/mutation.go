@@ -47,7 +47,7 @@ func NewMutation(raw []byte, pod *corev1.Pod, isOperator bool) (*Mutation, error
 	}
 	_, namesTask := pod.Labels[contract.TaskLabel]
 	isOfTask := isOperator && namesTask && OwnerTask(pod) != ""
-	m.isIncomplete = !isOfTask && !isMutated(pod)
+	m.isIncomplete = !isOfTask && !IsMutated(pod)
 	if m.isIncomplete {
 		return m, checkUserPod(pod)
 	}
@@ -97,14 +97,14 @@ func (m *Mutation) Complete(task *v1alpha1.Task) (unresolved []*corev1.Container
 func (m *Mutation) Gate(agent Agent, commands map[string]Command) error {
 	for _, i := range m.unresolved { // gateContainer adds the commands to the patch
 		container := &m.pod.Spec.Containers[i]
-		if command := commands[container.Name]; command.setOn(container) {
-			m.Patch.Set(container.Image, "spec", "containers", strconv.Itoa(i), "image")
+		command := commands[container.Name]
+		container.Command, container.Args = command.Command, command.Args
+		if command.Image != "" {
+			container.Image = command.Image
+			m.Patch.Set(command.Image, "spec", "containers", strconv.Itoa(i), "image")
 		}
 	}
-	patch, warnings, err := gatePod(m.pod, agent)
-	m.Patch = append(m.Patch, patch...)
-	m.Warnings = append(m.Warnings, warnings...)
-	return err
+	return m.gatePod(agent)
 }
 
 // settleSteps settles which containers are the steps, and which restartPolicy the Pod has.
@@ -120,10 +120,10 @@ func (m *Mutation) settleSteps() error {
 	if policy := m.pod.Spec.RestartPolicy; policy != corev1.RestartPolicyNever && policy != corev1.RestartPolicyOnFailure {
 		m.pod.Spec.RestartPolicy = corev1.RestartPolicyNever
 		m.Patch.Set(corev1.RestartPolicyNever, "spec", "restartPolicy")
-		m.warn("spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure")
+		m.warn("spec.restartPolicy was changed from Always to Never, because steps must be able to finish: set it to Never or OnFailure")
 	}
 	if helpers := Helpers(m.pod); len(helpers) > 0 {
-		m.warn("not in the sequence: %s; the Pod ends only when they do, unless each is an init container with restartPolicy: Always",
+		m.warn("containers that are not steps: %s; the Pod finishes only after they exit, unless they are init containers with restartPolicy: Always",
 			strings.Join(helpers, ", "))
 	}
 	return checkContinue(m.pod)

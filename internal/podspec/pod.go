@@ -1,6 +1,7 @@
 package podspec
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -21,15 +22,6 @@ type Command struct {
 	Command, Args []string
 	// Image replaces the container's image, if it is not empty: the command is known for this digest only.
 	Image string
-}
-
-// setOn writes the command into a container, and reports whether it changed the image.
-func (c Command) setOn(container *corev1.Container) (hasNewImage bool) {
-	container.Command, container.Args = c.Command, c.Args
-	if c.Image != "" {
-		container.Image = c.Image
-	}
-	return c.Image != ""
 }
 
 // Name returns the name of a Task's Pod: the Task's own name, so that `kubectl logs TASK -c STEP` works. The Pods of later attempts have a
@@ -70,7 +62,8 @@ func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev
 	for i, step := range task.Spec.Steps {
 		container := *step.Container.DeepCopy()
 		if command, ok := commands[step.Name]; ok {
-			command.setOn(&container)
+			container.Command, container.Args = command.Command, command.Args
+			container.Image = cmp.Or(command.Image, container.Image)
 		}
 		if step.Script != "" {
 			file := strconv.Itoa(i + 1)

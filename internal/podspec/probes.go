@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
@@ -52,10 +53,7 @@ func probeDelay(container *corev1.Container) time.Duration {
 }
 
 func initialDelay(probe *corev1.Probe) int32 {
-	if probe == nil {
-		return 0
-	}
-	return probe.InitialDelaySeconds
+	return ptr.Deref(probe, corev1.Probe{}).InitialDelaySeconds
 }
 
 // probeWarnings returns a sentence for each step whose livenessProbe or readinessProbe begins at another time than its initialDelaySeconds says. It
@@ -77,11 +75,11 @@ func probeWarning(container *corev1.Container) string {
 	switch startup := container.StartupProbe; {
 	case startup != nil && startup.Exec == nil:
 		if delay > 0 {
-			return fmt.Sprintf("the step %q has a startupProbe that asks the network, so initialDelaySeconds of its other probes has no effect: set exec in startupProbe, or remove startupProbe",
+			return fmt.Sprintf("the step %q has a startupProbe without exec, so initialDelaySeconds of its other probes has no effect: set exec in startupProbe, or remove startupProbe",
 				container.Name)
 		}
 	case liveness != nil && readiness != nil && initialDelay(liveness) != initialDelay(readiness):
-		return fmt.Sprintf("the step %q has different initialDelaySeconds in livenessProbe and readinessProbe, and both begin after %d seconds: set the same initialDelaySeconds in both",
+		return fmt.Sprintf("the step %q has different initialDelaySeconds in livenessProbe and readinessProbe, so both start after %d seconds: set the same initialDelaySeconds in both",
 			container.Name, delay)
 	}
 	return ""

@@ -17,8 +17,8 @@ func TestProbeWarnings(t *testing.T) {
 		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 1}}, InitialDelaySeconds: delay}
 	}
 	const (
-		late    = `the step "a" has different initialDelaySeconds in livenessProbe and readinessProbe, and both begin after 60 seconds: set the same initialDelaySeconds in both`
-		network = `the step "a" has a startupProbe that asks the network, so initialDelaySeconds of its other probes has no effect: set exec in startupProbe, or remove startupProbe`
+		late    = `the step "a" has different initialDelaySeconds in livenessProbe and readinessProbe, so both start after 60 seconds: set the same initialDelaySeconds in both`
+		network = `the step "a" has a startupProbe without exec, so initialDelaySeconds of its other probes has no effect: set exec in startupProbe, or remove startupProbe`
 	)
 	cases := map[string]struct {
 		liveness, readiness, startup *corev1.Probe

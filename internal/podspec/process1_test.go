@@ -10,7 +10,7 @@ import (
 // TestCheckProcess1 proves that a program which ends at once unless it is process 1 is no step, and that one which only has such a name is.
 func TestCheckProcess1(t *testing.T) {
 	refused := func(program string) string {
-		return `the step "app" runs ` + program + `, which has to be process 1, and that is taskflow's agent: set command to the program that it would start`
+		return `the step "app" runs ` + program + `, which must be process 1, but taskflow's agent is: set command to the program that it starts`
 	}
 	cases := map[string]struct {
 		command, args []string

@@ -28,9 +28,9 @@ func IsGated(pod metav1.Object) bool {
 	return annotations[contract.StepsAnnotation] != "" && annotations[contract.OrderAnnotation] != ""
 }
 
-// isMutated reports whether the webhook has already mutated the Pod, with either delivery. A volume with the agent's name alone doesn't count:
-// users can have one, and checkNames rejects it.
-func isMutated(pod *corev1.Pod) bool {
+// IsMutated reports whether the webhook has already mutated the Pod, with either delivery. A volume with the agent's name alone doesn't count:
+// users can have one, and checkPod rejects it.
+func IsMutated(pod *corev1.Pod) bool {
 	isRunVolume := func(v corev1.Volume) bool { return v.Name == contract.RunVolume }
 	return slices.ContainsFunc(pod.Spec.InitContainers, isAgentContainer) ||
 		AgentVolume(pod) != nil && slices.ContainsFunc(pod.Spec.Volumes, isRunVolume)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
@@ -20,38 +21,25 @@ import (
 // workDir returns the directory that the agent enters at the step's turn, or "" if the container can start in it. No other container sees a
 // directory outside of the volumes, and the directory of a mount always exists.
 func workDir(pod *corev1.Pod, container *corev1.Container) string {
-	dir := container.WorkingDir
-	if !path.IsAbs(dir) {
+	paths, dir := mountPaths(container), path.Clean(container.WorkingDir)
+	i := innermostAbove(paths, dir)
+	if !path.IsAbs(dir) || i < 0 || slices.Contains(paths, dir) || !isWritable(pod, container.VolumeMounts[i].Name) {
 		return ""
 	}
-	mount := mountAbove(container, path.Clean(dir))
-	if mount == nil || !isWritable(pod, mount.Name) {
-		return ""
-	}
-	return dir
+	return container.WorkingDir
 }
 
 // literal escapes a text for command or args, where the kubelet would expand $(VAR). In workingDir, mountPath and subPath it expands nothing.
 func literal(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
-// mountAbove returns the innermost mount that a directory lies strictly below. It returns nil if a mount is at the directory itself.
-func mountAbove(container *corev1.Container, dir string) *corev1.VolumeMount {
-	var found *corev1.VolumeMount
+// mountPaths returns where the runtime mounts the volumes of a container: it resolves relative paths against the root. All are clean.
+func mountPaths(container *corev1.Container) []string {
+	paths := make([]string, len(container.VolumeMounts))
 	for i := range container.VolumeMounts {
-		mount := &container.VolumeMounts[i]
-		at := mountPath(mount)
-		if at == dir {
-			return nil
-		}
-		if isBelow(dir, at) && (found == nil || isBelow(at, mountPath(found))) {
-			found = mount
-		}
+		paths[i] = path.Clean("/" + container.VolumeMounts[i].MountPath)
 	}
-	return found
+	return paths
 }
-
-// mountPath returns where the runtime mounts it: it resolves a relative mountPath against the root.
-func mountPath(mount *corev1.VolumeMount) string { return path.Clean("/" + mount.MountPath) }
 
 // isBelow reports whether a clean path lies strictly below another one.
 func isBelow(dir, above string) bool {
@@ -85,12 +73,8 @@ func enterWorkDir(p *jsonpatch.Patch, i int, container *corev1.Container, dir st
 			p.Set(command, slices.Concat(spec, at, []string{"exec", "command"})...)
 		}
 	}
-	if probe := container.LivenessProbe; probe != nil {
-		enter(probe.Exec, literal(dir), "livenessProbe")
-	}
-	if probe := container.ReadinessProbe; probe != nil {
-		enter(probe.Exec, literal(dir), "readinessProbe")
-	}
+	enter(ptr.Deref(container.LivenessProbe, corev1.Probe{}).Exec, literal(dir), "livenessProbe")
+	enter(ptr.Deref(container.ReadinessProbe, corev1.Probe{}).Exec, literal(dir), "readinessProbe")
 	if hooks := container.Lifecycle; hooks != nil && hooks.PreStop != nil {
 		enter(hooks.PreStop.Exec, dir, "lifecycle", "preStop") // the kubelet expands nothing in a hook
 	}
@@ -131,10 +115,7 @@ func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 	for n, i := range steps {
 		container := &pod.Spec.Containers[i]
 		var nested []place
-		paths := make([]string, len(container.VolumeMounts))
-		for j := range container.VolumeMounts {
-			paths[j] = mountPath(&container.VolumeMounts[j])
-		}
+		paths := mountPaths(container)
 		for j := range container.VolumeMounts {
 			mount := &container.VolumeMounts[j]
 			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
@@ -225,8 +206,8 @@ func checkStart(pod *corev1.Pod, mounts [][]earlyMount) error {
 		subPath := m.mount.SubPath + m.mount.SubPathExpr
 		isEmptyDir := func(v corev1.Volume) bool { return v.Name == m.mount.Name && v.EmptyDir != nil }
 		if m.above == nil && !m.isInInit && isFile(subPath) && isFile(m.mount.MountPath) && slices.ContainsFunc(pod.Spec.Volumes, isEmptyDir) {
-			return fmt.Errorf("the step %q mounts subPath %s of the volume %q, which is made as a directory before the first step runs: "+
-				"mount the volume at a directory and name the file below it, or write subPath as %s/ if it is a directory", m.step.Name, subPath, m.mount.Name, subPath)
+			return fmt.Errorf("the step %q mounts subPath %s of the volume %q, which is created as a directory before the first step runs: "+
+				"mount the whole volume and use the file below its mountPath, or write subPath as %s/ if it is a directory", m.step.Name, subPath, m.mount.Name, subPath)
 		}
 	}
 	return nil
@@ -254,15 +235,15 @@ func startWarnings(mounts [][]earlyMount) []string {
 	all := slices.Concat(mounts...)
 	for i, m := range all {
 		if i == most {
-			return append(warnings, fmt.Sprintf("%d more mounts are made when the Pod starts, before earlier steps run", len(all)-most))
+			return append(warnings, fmt.Sprintf("%d more mounts are created when the Pod starts, before earlier steps run", len(all)-most))
 		}
 		if m.above != nil {
-			warnings = append(warnings, fmt.Sprintf("the step %q mounts %q at %s, below %q: this directory is made in %q when the Pod starts, before earlier steps run; "+
-				"choose a mountPath outside the other volumes if they create or replace it", m.step.Name, m.mount.Name, m.mount.MountPath, m.above.Name, m.above.Name))
+			warnings = append(warnings, fmt.Sprintf("the step %q mounts %q at %s, below %q: this directory is created in %q when the Pod starts, before earlier steps run: "+
+				"choose a mountPath outside the other volumes if an earlier step creates or replaces it", m.step.Name, m.mount.Name, m.mount.MountPath, m.above.Name, m.above.Name))
 			continue
 		}
-		warnings = append(warnings, fmt.Sprintf("the step %q mounts subPath %s of %q, which is made when the Pod starts, before earlier steps run; "+
-			"mount the whole volume and use a path below it if they create or replace it", m.step.Name, m.mount.SubPath+m.mount.SubPathExpr, m.mount.Name))
+		warnings = append(warnings, fmt.Sprintf("the step %q mounts subPath %s of %q, which is created when the Pod starts, before earlier steps run: "+
+			"mount the whole volume and use a path below it if an earlier step creates or replaces it", m.step.Name, m.mount.SubPath+m.mount.SubPathExpr, m.mount.Name))
 	}
 	return warnings
 }

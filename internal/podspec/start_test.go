@@ -125,8 +125,8 @@ func TestPlanWorkDirOfProbes(t *testing.T) {
 // Pod's start, and that an earlier step can remove or replace afterwards.
 func TestPlanEarlyMounts(t *testing.T) {
 	const (
-		dist  = `the step "b" mounts subPath dist of "s", which is made when the Pod starts, before earlier steps run; mount the whole volume and use a path below it if they create or replace it`
-		inner = `the step "b" mounts "cache" at /s/cache, below "s": this directory is made in "s" when the Pod starts, before earlier steps run; choose a mountPath outside the other volumes if they create or replace it`
+		dist  = `the step "b" mounts subPath dist of "s", which is created when the Pod starts, before earlier steps run: mount the whole volume and use a path below it if an earlier step creates or replaces it`
+		inner = `the step "b" mounts "cache" at /s/cache, below "s": this directory is created in "s" when the Pod starts, before earlier steps run: choose a mountPath outside the other volumes if an earlier step creates or replaces it`
 	)
 	readOnly := func(m corev1.VolumeMount) corev1.VolumeMount { m.ReadOnly = true; return m }
 	expr := func(name, path, expr string) corev1.VolumeMount {
@@ -196,8 +196,8 @@ func TestPlanRefusesAFileBeforeItIsWritten(t *testing.T) {
 	claim := subPath("claim", "/etc/app.conf", "app.conf")
 	prepare := corev1.Container{Name: "prepare", VolumeMounts: []corev1.VolumeMount{all}}
 	refused := func(subPath string) string {
-		return `the step "b" mounts subPath ` + subPath + ` of the volume "s", which is made as a directory before the first step runs: ` +
-			`mount the volume at a directory and name the file below it, or write subPath as ` + subPath + `/ if it is a directory`
+		return `the step "b" mounts subPath ` + subPath + ` of the volume "s", which is created as a directory before the first step runs: ` +
+			`mount the whole volume and use the file below its mountPath, or write subPath as ` + subPath + `/ if it is a directory`
 	}
 	cases := map[string]struct {
 		mount corev1.VolumeMount
@@ -243,7 +243,7 @@ func TestStartWarningsAreFew(t *testing.T) {
 		second.VolumeMounts = append(second.VolumeMounts, subPath("s", "/"+name, name))
 	}
 	_, got := admit(t, encode(t, startPod(step("a", mount("s", "/s")), second)))
-	if len(got) != 6 || got[5] != "3 more mounts are made when the Pod starts, before earlier steps run" {
+	if len(got) != 6 || got[5] != "3 more mounts are created when the Pod starts, before earlier steps run" {
 		t.Errorf("%d warnings: %q", len(got), got)
 	}
 }

@@ -377,7 +377,7 @@ func TestNamedTaskKeepsThePods(t *testing.T) {
 	if diff := cmp.Diff(pod.Spec.ImagePullSecrets, admitted.Spec.ImagePullSecrets); diff != "" {
 		t.Errorf("pull secrets (-was +is):\n%s", diff)
 	}
-	want := []string{`not taken from the Task "build", since it is for the Task's own Pod: ` +
+	want := []string{`ignored fields of the Task "build", which apply to its own Pod only: ` +
 		`template.metadata.annotations, template.metadata.labels, template.spec.initContainers, template.spec.nodeSelector, timeout`}
 	if diff := cmp.Diff(want, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
@@ -404,7 +404,7 @@ func TestNamedTaskAnnotations(t *testing.T) {
 		"beside the Pod's":     {map[string]string{handoff: "controller"}, map[string]string{"other": "x"}, run{true, "", true, "x", nil}},
 		"the Pod's come first": {map[string]string{delivery: "image"}, map[string]string{delivery: "init"}, run{false, "init", true, "", nil}},
 		"others": {map[string]string{"other": "x"}, nil, run{false, "", true, "", []string{
-			`not taken from the Task "build", since it is for the Task's own Pod: template.metadata.annotations`,
+			`ignored fields of the Task "build", which apply to its own Pod only: template.metadata.annotations`,
 		}}},
 	}
 	for name, c := range cases {
@@ -432,7 +432,7 @@ func TestNamedTaskAnnotations(t *testing.T) {
 // TestNamedTaskRefuses proves each refusal of a Pod that names a Task.
 func TestNamedTaskRefuses(t *testing.T) {
 	noSuchStep := func(name string) string {
-		return `the container "` + name + `" has image: task, but the Task "build" has no step "` + name + `": correct name or image (the Task's steps: fetch, compile, report)`
+		return `the container "` + name + `" has image: task, but the Task "build" has no step "` + name + `": fix its name or image (the Task's steps: fetch, compile, report)`
 	}
 	cases := map[string]struct {
 		containers string
@@ -445,21 +445,21 @@ func TestNamedTaskRefuses(t *testing.T) {
 		},
 		"a step that neither has": {
 			placeholder, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "report,fetsh"} },
-			`metadata.annotations: taskflow.practice.com/steps names "fetsh", but neither the Task "build" has a step nor the Pod a container of that name: correct the name (the Task's steps: fetch, compile, report)`,
+			`metadata.annotations: taskflow.practice.com/steps names "fetsh", which is neither a step of the Task "build" nor a container of the Pod: fix the name (the Task's steps: fetch, compile, report)`,
 		},
 		"the image of a step that is left out": {
 			placeholder + `,{"name":"fetch","image":"task"}`, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "report"} },
-			`the container "fetch" has image: task, but metadata.annotations: taskflow.practice.com/steps leaves out the Task's step of that name: add it there, or remove the container`,
+			`the container "fetch" has image: task, but the annotation taskflow.practice.com/steps omits the Task's step of that name: add the step to the annotation, or remove the container`,
 		},
 		"a failure that is run again for ever": {
 			placeholder, func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
-			`spec.restartPolicy: OnFailure would run the step "compile" again for ever, whose Task says onError: Continue: set it to Never`,
+			`spec.restartPolicy: OnFailure would restart the step "compile" without end, because its Task has onError: Continue: set it to Never`,
 		},
 		"a Deployment's": {
 			placeholder, func(pod *corev1.Pod) {
 				pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Controller: new(true)}}
 			},
-			`metadata.ownerReferences: the ReplicaSet "web" starts its Pods again for ever, and steps end: use a Job, or remove the taskflow labels from the Pod template`,
+			`metadata.ownerReferences: the ReplicaSet "web" replaces Pods that have succeeded, and steps must be able to finish: use a Job, or remove the taskflow labels from the Pod template`,
 		},
 	}
 	for name, c := range cases {

@@ -49,7 +49,7 @@ func TestUsersPod(t *testing.T) {
 		RestartPolicy corev1.RestartPolicy
 		Warnings      []string
 	}
-	const becameNever = "spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure"
+	const becameNever = "spec.restartPolicy was changed from Always to Never, because steps must be able to finish: set it to Never or OnFailure"
 	all := map[string]ran{"a": {1, echo("a")}, "b": {2, echo("b")}, "c": {3, echo("c")}}
 	cases := map[string]struct {
 		edit func(*corev1.Pod)
@@ -74,7 +74,7 @@ func TestUsersPod(t *testing.T) {
 		"helpers are waited for, and the Pod waits for them": {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "b"} },
 			settled{map[string]ran{"b": {1, echo("b")}}, "b", "0", corev1.RestartPolicyNever, []string{
-				"not in the sequence: a, c; the Pod ends only when they do, unless each is an init container with restartPolicy: Always",
+				"containers that are not steps: a, c; the Pod finishes only after they exit, unless they are init containers with restartPolicy: Always",
 			}},
 		},
 		"OnFailure": {
@@ -136,7 +136,7 @@ func TestUsersPodRefuses(t *testing.T) {
 		}
 	}
 	forEver := func(kind string) string {
-		return "metadata.ownerReferences: the " + kind + ` "web" starts its Pods again for ever, and steps end: use a Job, or remove the taskflow labels from the Pod template`
+		return "metadata.ownerReferences: the " + kind + ` "web" replaces Pods that have succeeded, and steps must be able to finish: use a Job, or remove the taskflow labels from the Pod template`
 	}
 	cases := map[string]struct {
 		edit func(*corev1.Pod)
@@ -146,19 +146,19 @@ func TestUsersPodRefuses(t *testing.T) {
 		"a StatefulSet's":           {owner("apps/v1", "StatefulSet"), forEver("StatefulSet")},
 		"a DaemonSet's":             {owner("apps/v1", "DaemonSet"), forEver("DaemonSet")},
 		"a ReplicationController's": {owner("v1", "ReplicationController"), forEver("ReplicationController")},
-		"order":                     {annotation(contract.OrderAnnotation), "metadata.annotations: taskflow.practice.com/order is set by taskflow alone: remove it"},
-		"halt":                      {annotation(contract.HaltAnnotation), "metadata.annotations: taskflow.practice.com/halt is set by taskflow alone: remove it"},
+		"order":                     {annotation(contract.OrderAnnotation), "metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it"},
+		"halt":                      {annotation(contract.HaltAnnotation), "metadata.annotations: only taskflow sets taskflow.practice.com/halt: remove it"},
 		"options": {
 			annotation(contract.OptionsAnnotation),
-			"metadata.annotations: taskflow.practice.com/options is set by taskflow alone: remove it, and name a Task with the label taskflow.practice.com/task",
+			"metadata.annotations: only taskflow sets taskflow.practice.com/options: remove it, and name a Task with the label taskflow.practice.com/task",
 		},
 		"a script": {
 			annotation(contract.ScriptAnnotationPrefix + "1"),
-			"metadata.annotations: taskflow.practice.com/script-1 is set by taskflow alone: remove it, and name a Task with the label taskflow.practice.com/task",
+			"metadata.annotations: only taskflow sets taskflow.practice.com/script-1: remove it, and name a Task with the label taskflow.practice.com/task",
 		},
 		"a volume that is taskflow's": {
 			func(pod *corev1.Pod) { pod.Spec.Volumes = []corev1.Volume{{Name: contract.ScriptsVolume}} },
-			`spec.volumes: "taskflow-scripts" starts with taskflow-, which is for taskflow's own: choose another name`,
+			`spec.volumes: "taskflow-scripts" starts with taskflow-, which is reserved for taskflow: choose another name`,
 		},
 		"neither true nor false": {
 			func(pod *corev1.Pod) { pod.Labels[contract.SequentialLabel] = "yes" },
@@ -166,7 +166,7 @@ func TestUsersPodRefuses(t *testing.T) {
 		},
 		"a step that isn't there": {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "a,x"} },
-			`metadata.annotations: taskflow.practice.com/steps names "x", and the Pod has no container of that name: correct the name`,
+			`metadata.annotations: taskflow.practice.com/steps names "x", and the Pod has no container of that name: fix the name`,
 		},
 		"two containers of one name": {
 			func(pod *corev1.Pod) { pod.Spec.Containers[1].Name = "a" },

@@ -26,17 +26,14 @@ func checkLabel(pod *corev1.Pod) error {
 func checkUserPod(pod *corev1.Pod) error {
 	for key := range pod.Annotations {
 		if key == contract.OptionsAnnotation || strings.HasPrefix(key, contract.ScriptAnnotationPrefix) {
-			return fmt.Errorf("metadata.annotations: %s is set by taskflow alone: remove it, and name a Task with the label %s", key, contract.TaskLabel)
+			return fmt.Errorf("metadata.annotations: only taskflow sets %s: remove it, and name a Task with the label %s", key, contract.TaskLabel)
 		}
 	}
-	if err := checkAnnotations(pod); err != nil {
-		return err
-	}
 	if owner := metav1.GetControllerOf(pod); owner != nil && replacesFinishedPods(*owner) {
-		return fmt.Errorf("metadata.ownerReferences: the %s %q starts its Pods again for ever, and steps end: use a Job, or remove the taskflow labels from the Pod template",
+		return fmt.Errorf("metadata.ownerReferences: the %s %q replaces Pods that have succeeded, and steps must be able to finish: use a Job, or remove the taskflow labels from the Pod template",
 			owner.Kind, owner.Name)
 	}
-	return checkNames(pod, "")
+	return checkPod(pod, "")
 }
 
 // replacesFinishedPods reports whether the owner creates a new Pod for each one that succeeded.
@@ -51,11 +48,12 @@ func replacesFinishedPods(owner metav1.OwnerReference) bool {
 	return false
 }
 
-// checkAnnotations rejects annotations that would release steps early, or that name an unknown hand-off or delivery.
-func checkAnnotations(pod *corev1.Pod) error {
+// checkPod rejects annotations that would release steps early or that name an unknown hand-off or delivery, Windows, and volumes and containers with
+// taskflow's own names, except for one volume.
+func checkPod(pod *corev1.Pod, except string) error {
 	for _, annotation := range []string{contract.OrderAnnotation, contract.HaltAnnotation} {
 		if _, set := pod.Annotations[annotation]; set {
-			return fmt.Errorf("metadata.annotations: %s is set by taskflow alone: remove it", annotation)
+			return fmt.Errorf("metadata.annotations: only taskflow sets %s: remove it", annotation)
 		}
 	}
 	if handoff, set := pod.Annotations[contract.HandoffAnnotation]; set && handoff != contract.HandoffController {
@@ -65,40 +63,27 @@ func checkAnnotations(pod *corev1.Pod) error {
 		return fmt.Errorf("metadata.annotations: %s is %q: set it to %s or %s, or remove it",
 			contract.DeliveryAnnotation, delivery, contract.DeliveryInit, contract.DeliveryImage)
 	}
-	return nil
-}
-
-// checkNames rejects volumes and containers with the names of taskflow's own, except for one volume.
-func checkNames(pod *corev1.Pod, except string) error {
+	if pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows {
+		return errors.New("spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out")
+	}
 	reserved := func(name string) bool { return strings.HasPrefix(name, contract.ReservedPrefix) && name != except }
 	for _, volume := range pod.Spec.Volumes {
 		if reserved(volume.Name) {
-			return fmt.Errorf("spec.volumes: %q starts with %s, which is for taskflow's own: choose another name", volume.Name, contract.ReservedPrefix)
+			return fmt.Errorf("spec.volumes: %q starts with %s, which is reserved for taskflow: choose another name", volume.Name, contract.ReservedPrefix)
 		}
 	}
 	for container := range containers(pod) {
 		if reserved(container.Name) {
-			return fmt.Errorf("the container name %q starts with %s, which is for taskflow's own: choose another name", container.Name, contract.ReservedPrefix)
+			return fmt.Errorf("the container name %q starts with %s, which is reserved for taskflow: choose another name", container.Name, contract.ReservedPrefix)
 		}
 		for _, mount := range container.VolumeMounts {
 			if reserved(mount.Name) {
-				return fmt.Errorf("the container %q mounts %q, and volume names that start with %s are for taskflow's own: choose another volume",
+				return fmt.Errorf("the container %q mounts %q, and volume names that start with %s are reserved for taskflow: choose another volume",
 					container.Name, mount.Name, contract.ReservedPrefix)
 			}
 		}
 	}
 	return nil
-}
-
-// checkPod rejects a Pod that can't be gated, regardless of its author.
-func checkPod(pod *corev1.Pod) error {
-	if err := checkAnnotations(pod); err != nil {
-		return err
-	}
-	if pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows {
-		return errors.New("spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out")
-	}
-	return checkNames(pod, contract.ScriptsVolume)
 }
 
 // inits are programs that exit at once unless they are process 1 of their container, which is the agent. /init is s6-overlay's. Only these paths
@@ -118,12 +103,12 @@ func checkStep(container *corev1.Container) error {
 	case container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0:
 		return fmt.Errorf("the step %q has a restartPolicy of its own, which isn't supported: set spec.restartPolicy", container.Name)
 	case len(container.Command) > 0 && slices.Contains(inits, container.Command[0]):
-		return fmt.Errorf("the step %q runs %s, which has to be process 1, and that is taskflow's agent: set command to the program that it would start",
+		return fmt.Errorf("the step %q runs %s, which must be process 1, but taskflow's agent is: set command to the program that it starts",
 			container.Name, container.Command[0])
 	}
 	for _, device := range container.VolumeDevices {
 		if overlap(device.DevicePath, contract.OwnDir) || overlap(device.DevicePath, contract.PodInfoDir) {
-			return fmt.Errorf("the container %q has the device %q at %s, which is for taskflow's own: choose another devicePath",
+			return fmt.Errorf("the container %q has the device %q at %s, which is reserved for taskflow: choose another devicePath",
 				container.Name, device.Name, device.DevicePath)
 		}
 	}
@@ -134,7 +119,7 @@ func checkStep(container *corev1.Container) error {
 // Pod's restartPolicy.
 func checkHelper(container *corev1.Container) error {
 	if container.RestartPolicy != nil || len(container.RestartPolicyRules) > 0 {
-		return fmt.Errorf("the container %q is no step and has a restartPolicy of its own, which isn't supported: remove it, or make it an init container with restartPolicy: Always",
+		return fmt.Errorf("the container %q is a helper and has a restartPolicy of its own, which isn't supported: remove the restartPolicy, or make it an init container with restartPolicy: Always",
 			container.Name)
 	}
 	return nil
@@ -161,7 +146,7 @@ func checkContinue(pod *corev1.Pod) error {
 	}
 	for _, name := range StepNames(pod) {
 		if options[name].ContinueOnError {
-			return fmt.Errorf("spec.restartPolicy: OnFailure would run the step %q again for ever, whose Task says onError: Continue: set it to Never", name)
+			return fmt.Errorf("spec.restartPolicy: OnFailure would restart the step %q without end, because its Task has onError: Continue: set it to Never", name)
 		}
 	}
 	return nil

@@ -288,7 +288,7 @@ func TestNotUTF8(t *testing.T) {
 	}
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "bytes", Namespace: namespace}}
 	status := cluster.AwaitTask(t, task, "the refusal", func(s v1alpha1.TaskStatus) bool { return len(s.Conditions) > 0 })
-	want := `the container "a" has U+FFFD in command or args, which stands for bytes that aren't UTF-8 and are lost: let a program write them, such as printf '\377'`
+	want := `the container "a" has U+FFFD in command or args, in place of bytes that aren't UTF-8: write them with a program, such as printf '\377'`
 	if got := status.Conditions[0]; got.Reason != v1alpha1.ReasonPodRefused || !strings.HasSuffix(got.Message, want) {
 		t.Errorf("the condition is %+v, and doesn't end in %q", got, want)
 	}

@@ -209,7 +209,7 @@ func TestTaskAndPodAtOnce(t *testing.T) {
 		cluster.Make(t, podWithLabels(namespace, name, taskLabel(name), corev1.Container{Name: "task", Image: "task"}))
 	}
 	err := cluster.Create(t.Context(), podWithLabels(namespace, "missing", taskLabel("missing"), corev1.Container{Name: "task", Image: "task"}))
-	want := fmt.Sprintf(`metadata.labels: taskflow.practice.com/task names the Task "missing", and the namespace %q has none of that name: create it, or correct the name`, namespace)
+	want := fmt.Sprintf(`metadata.labels: taskflow.practice.com/task names the Task "missing", which doesn't exist in the namespace %q: create it, or fix the name`, namespace)
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want) {
 		t.Errorf("the error is %v, and not %q", err, want)
 	}

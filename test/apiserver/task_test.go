@@ -272,7 +272,7 @@ func TestRefusedByTheWebhook(t *testing.T) {
 		return condition != nil && condition.Reason == v1alpha1.ReasonPodRefused
 	})
 	condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing)
-	if want := `the container "a" mounts "data" at /taskflow, which is for taskflow's own: choose another mountPath`; !strings.Contains(condition.Message, want) {
+	if want := `the container "a" mounts "data" at /taskflow, which is reserved for taskflow: choose another mountPath`; !strings.Contains(condition.Message, want) {
 		t.Errorf("the condition says %q, and not %q", condition.Message, want)
 	}
 	wantNoPod(t, task)

@@ -80,7 +80,7 @@ func TestEditorCannotReleaseSteps(t *testing.T) {
 			pod := labelledPod(namespace)
 			pod.Annotations = map[string]string{contract.OrderAnnotation: "2"}
 			return user.Create(t.Context(), pod)
-		}(), contract.OrderAnnotation + " is set by taskflow alone: remove it"},
+		}(), "only taskflow sets " + contract.OrderAnnotation + ": remove it"},
 		"a Task that is created so": {func() error {
 			preset := harness.NewTask(namespace, "preset", harness.Shell("first", "true"))
 			preset.Spec.Template = &v1alpha1.PodTemplate{Metadata: metav1.ObjectMeta{Annotations: map[string]string{contract.OrderAnnotation: "2"}}}

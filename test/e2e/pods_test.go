@@ -177,7 +177,7 @@ func TestStartedForEver(t *testing.T) {
 	if err := warnedClient.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(warnings{"spec.restartPolicy Always has become Never, since steps end: set it to Never or OnFailure"}, warned); diff != "" {
+	if diff := cmp.Diff(warnings{"spec.restartPolicy was changed from Always to Never, because steps must be able to finish: set it to Never or OnFailure"}, warned); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 	cluster.AwaitPod(t, pod, corev1.PodSucceeded)

@@ -134,7 +134,7 @@ var startCases = map[string]startCase{
 			harness.Shell("render", "echo a >/s/app.conf"),
 			subPath("app.conf", "/etc/app.conf", harness.Shell("run", "cat /etc/app.conf")),
 		},
-		refused: `the step "run" mounts subPath app.conf of the volume "s", which is made as a directory before the first step runs`,
+		refused: `the step "run" mounts subPath app.conf of the volume "s", which is created as a directory before the first step runs`,
 	},
 	"file-linked": {
 		steps: []corev1.Container{
