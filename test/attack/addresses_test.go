@@ -13,10 +13,11 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// The attacker is a tenant who names addresses as images, so that the operator, which looks the images up, reaches what the tenant can't.
+// The attacker is a tenant who uses addresses as names of images. The operator looks the images up, and can reach addresses that the tenant
+// can't.
 
-// TestRedirectToTheNode has a registry lead the operator to addresses of its node and of a cloud's metadata: none is asked, whatever kind of
-// answer it is.
+// TestRedirectToTheNode has a registry redirect the operator to addresses of its node and of a cloud's metadata, in every form that a
+// registry's answer has. The operator sends no request there.
 func TestRedirectToTheNode(t *testing.T) {
 	t.Parallel()
 	targets := []string{"http://169.254.169.254/latest/meta-data", "https://127.0.0.1:8081/healthz", "http://[::1]:8081/healthz", "http://100.100.100.200/", "file:///etc/passwd"}
@@ -46,8 +47,8 @@ func TestRedirectToTheNode(t *testing.T) {
 	}
 }
 
-// TestPortScan has a tenant name images at ports of a machine that are closed, silent, or speak another language. All refusals are alike but
-// for the port: nothing tells which one is open.
+// TestPortScan has a tenant name images at ports of a machine that are closed, silent, or speak another protocol. All refusals are alike
+// except for the port, so none tells which port is open.
 func TestPortScan(t *testing.T) {
 	t.Parallel()
 	banner, err := net.Listen("tcp", hostAddress+":0")

@@ -25,9 +25,10 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The attacker has the built-in ClusterRole edit in a namespace, or all rights on the Pods there: also those on subresources that edit hasn't.
+// The attacker has the built-in ClusterRole edit in a namespace, or all rights on the Pods there, including subresources that edit doesn't
+// have.
 
-// TestEditorReadsNoPath has somebody with the role edit read what a webhook's caller must know. They can't.
+// TestEditorReadsNoPath has a user with the role edit read what a caller of the webhook must know. They can't.
 func TestEditorReadsNoPath(t *testing.T) {
 	t.Parallel()
 	user := cluster.WithClusterRole(t, cluster.NewNamespace(t, "baseline"), "edit")
@@ -39,8 +40,8 @@ func TestEditorReadsNoPath(t *testing.T) {
 	}
 }
 
-// TestEditorForgesAnnotations has somebody with all rights on Pods change what releases the steps of a Pod, chooses them, or takes the Pod out of
-// the operator's sight: by updates and patches of the Pod, its status, its ephemeral containers and its size, and by a binding to a node. Nothing
+// TestEditorForgesAnnotations has a user with all rights on Pods change what releases or selects the steps of a Pod, or hides the Pod from
+// the operator: by updates and patches of the Pod, its status, its ephemeral containers and its size, and by a binding to a node. Nothing
 // changes.
 func TestEditorForgesAnnotations(t *testing.T) {
 	t.Parallel()
@@ -51,7 +52,7 @@ func TestEditorForgesAnnotations(t *testing.T) {
 	})
 	newHeldPod := func(name string) *corev1.Pod {
 		pod := harness.NewSequentialPod(namespace, name, harness.Shell("first", "true"), harness.Shell("second", "true"))
-		pod.Spec.SchedulerName = "nobody" // so that it waits for a binding
+		pod.Spec.SchedulerName = "nobody" // the Pod waits for a binding
 		pod.Annotations = map[string]string{contract.HandoffAnnotation: contract.HandoffController}
 		cluster.Make(t, pod)
 		return pod
@@ -80,14 +81,14 @@ func TestEditorForgesAnnotations(t *testing.T) {
 					t.Errorf("%s: the patch was accepted", name)
 				}
 			} else {
-				_ = user.SubResource(subresource).Patch(t.Context(), pod.DeepCopy(), patch) // some ignore metadata
+				_ = user.SubResource(subresource).Patch(t.Context(), pod.DeepCopy(), patch) // some subresources ignore metadata
 			}
 			if now := metadata(t, pod); now != before {
 				t.Fatalf("%s, by %q: the Pod has %s, and had %s", name, subresource, now, before)
 			}
 		}
 	}
-	// Taking the label away first, and the annotation then, would be two updates that are harmless one by one.
+	// Removing the label first and the annotation next would be two updates that are harmless one by one.
 	for name, binding := range map[string]metav1.ObjectMeta{
 		"order": {Annotations: map[string]string{contract.OrderAnnotation: "2"}},
 		"steps": {Annotations: map[string]string{contract.StepsAnnotation: "second"}},
@@ -109,7 +110,7 @@ func TestEditorForgesAnnotations(t *testing.T) {
 			t.Errorf("%s, by a binding: the Pod has %s, and had %s", name, now, before)
 		}
 	}
-	// A Pod of nobody's can't be made to look like one of taskflow's.
+	// A Pod without taskflow's label can't be given one.
 	foreign := harness.NewPod(namespace, "foreign", harness.Shell("only", "true"))
 	foreign.Spec.SchedulerName = "nobody"
 	cluster.Make(t, foreign)
@@ -121,7 +122,7 @@ func TestEditorForgesAnnotations(t *testing.T) {
 	}
 }
 
-// metadata are the labels and annotations of a Pod that are taskflow's.
+// metadata returns taskflow's labels and annotations of a Pod.
 func metadata(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
 	var now corev1.Pod
@@ -139,10 +140,11 @@ func metadata(t *testing.T, pod *corev1.Pod) string {
 	return fmt.Sprint(ours)
 }
 
-// TestEditorSlowsForeignPods has somebody put 40,000 annotations on a Pod that has nothing to do with taskflow. An update of the Pod takes as long
-// as without taskflow's policies.
+// TestEditorSlowsForeignPods has a user put 40,000 annotations on a Pod that has nothing to do with taskflow. An update of the Pod takes as
+// long as without taskflow's policies.
 func TestEditorSlowsForeignPods(t *testing.T) {
-	// Without the policies alone, the slowest update took up to thirteen times as long as the quickest one. An evaluated policy costs fifty times.
+	// Even without the policies, the slowest update took up to thirteen times as long as the quickest one. An evaluated policy takes fifty
+	// times as long.
 	const annotations, rounds, each, bound = 40_000, 3, 4, 2
 	namespace := cluster.NewNamespace(t, "baseline")
 	pod := harness.NewPod(namespace, "foreign", harness.Shell("only", "true"))
@@ -162,7 +164,7 @@ func TestEditorSlowsForeignPods(t *testing.T) {
 		}
 		return time.Since(began).Round(time.Millisecond)
 	}
-	update() // the first compiles
+	update() // the first update compiles the policies
 	var with, without []time.Duration
 	for range rounds {
 		for range each {
@@ -181,7 +183,7 @@ func TestEditorSlowsForeignPods(t *testing.T) {
 	}
 }
 
-// unbindPolicies takes taskflow's policies out of force, until it is told to put them back or the test ends.
+// unbindPolicies disables taskflow's policies until its result is called or the test ends.
 func unbindPolicies(t *testing.T, namespace string) (putBack func()) {
 	t.Helper()
 	var bindings admissionregistrationv1.ValidatingAdmissionPolicyBindingList
@@ -235,8 +237,8 @@ func unbindPolicies(t *testing.T, namespace string) (putBack func()) {
 	}
 }
 
-// TestEditorFloodsWithPods has somebody create labelled Pods of thousands of containers or mounts through the API server. They are refused soon,
-// Pods of other tenants are admitted meanwhile, and the operator has its memory.
+// TestEditorFloodsWithPods has a user create labelled Pods of thousands of containers or mounts. The API server refuses them soon, Pods of
+// other tenants are admitted meanwhile, and the operator stays within its memory.
 func TestEditorFloodsWithPods(t *testing.T) {
 	const clients, many, cost = 4, 20_000, 5 * time.Second
 	var containers []corev1.Container
@@ -275,8 +277,8 @@ func TestEditorFloodsWithPods(t *testing.T) {
 	}
 }
 
-// TestEditorFloodsWithEvents has somebody with the role edit create events of one megabyte each about a Pod whose volume is missing: the operator
-// reads the events of such a Pod to say what it waits for. It keeps its memory, and says it to another tenant.
+// TestEditorFloodsWithEvents has a user with the role edit create events of one megabyte each about a Pod whose volume is missing. The
+// operator reads the events of such a Pod to report what it waits for. It stays within its memory, and still reports for another tenant.
 func TestEditorFloodsWithEvents(t *testing.T) {
 	const events, size, clients = 150, 1 << 20, 4
 	before := replicas(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/oci"
 )
 
-// imageRegistry is a good registry that has one small image, under these names.
+// imageRegistry returns a working registry that has one small image under these names.
 func imageRegistry(t *testing.T, names ...string) http.Handler {
 	t.Helper()
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))

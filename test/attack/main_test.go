@@ -1,11 +1,6 @@
 //go:build e2e
 
-// Package attack attacks taskflow as installed by `make deploy-local`, on the real node of test/cluster. hack/test.sh prepares both.
-//
-// Each file is one kind of attacker: what the attacker may do, and what they try. The doc comment of a test says what must hold. docs/security.md
-// has a row for each test. A new attack is a test in the file of its attacker and a row there.
-//
-// Tests that look at the operator's memory or processor, or at how fast it is for others, don't run beside other tests.
+// Package attack attacks taskflow as `make deploy-local` installs it, on the real node of test/cluster. hack/test.sh prepares both.
 package attack
 
 import (
@@ -24,7 +19,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// waited calls check until it says that all is over, for at most so long. It is for what takes longer than wait.For waits.
+// waited polls the check until it reports the end, for at most the patience, and returns how long that took. It is for waits that are
+// longer than those of wait.For.
 func waited(t *testing.T, patience time.Duration, what string, check func(ctx context.Context) (over bool, err error)) time.Duration {
 	t.Helper()
 	began := time.Now()

@@ -30,11 +30,11 @@ type replica struct {
 	pod      string
 	pid      int
 	computed time.Duration
-	// limit is that of the container's memory, in bytes.
+	// limit is the memory limit of its container, in bytes.
 	limit int64
 }
 
-// replicas finds the operator's processes, and begins to measure them.
+// replicas finds the operator's processes, and starts to measure them.
 func replicas(t *testing.T) []replica {
 	t.Helper()
 	var pods corev1.PodList
@@ -65,8 +65,8 @@ func replicas(t *testing.T) []replica {
 	return found
 }
 
-// wantUnharmed checks that every replica is still alive, and never used more than half of the memory that it may. It returns how long they
-// have computed.
+// wantUnharmed checks that every replica is still alive and never used more than half of its memory limit. It returns the CPU time that
+// they used.
 func wantUnharmed(t *testing.T, replicas []replica) (computed time.Duration) {
 	t.Helper()
 	for _, r := range replicas {
@@ -88,7 +88,7 @@ func wantUnharmed(t *testing.T, replicas []replica) (computed time.Duration) {
 	return computed
 }
 
-// serviceAddresses are host and port of each Service of the operator whose name starts with the prefix.
+// serviceAddresses returns host and port of each Service of the operator whose name has the prefix.
 func serviceAddresses(t *testing.T, prefix string) []string {
 	t.Helper()
 	var services corev1.ServiceList
@@ -107,7 +107,7 @@ func serviceAddresses(t *testing.T, prefix string) []string {
 	return addresses
 }
 
-// podAddresses are host and port of the operator's Pods.
+// podAddresses returns host and port of the operator's Pods.
 func podAddresses(t *testing.T, port string) []string {
 	t.Helper()
 	var pods corev1.PodList
@@ -125,7 +125,7 @@ func podAddresses(t *testing.T, port string) []string {
 	return addresses
 }
 
-// scraper returns a function that reads the metrics of one replica, as Prometheus would with a right to, and says how long that took.
+// scraper returns a function that reads the metrics of one replica, as an authorized Prometheus does, and measures how long that takes.
 func scraper(t *testing.T) func() (metrics string, took time.Duration, err error) {
 	t.Helper()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -150,7 +150,7 @@ func scraper(t *testing.T) func() (metrics string, took time.Duration, err error
 			return "", 0, err
 		}
 		request.Header.Set("Authorization", "Bearer "+token.Status.Token)
-		// A new connection each time, and no look at the certificate: other tests have one.
+		// It uses a new connection each time, and doesn't verify the certificate, which other tests do.
 		impatient := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 		}}
@@ -167,8 +167,8 @@ func scraper(t *testing.T) func() (metrics string, took time.Duration, err error
 	}
 }
 
-// TestOperatorIsTakenOver has somebody act with the operator's own ServiceAccount. They try to turn the webhook's configuration to other
-// objects, namespaces or addresses, or to let Pods pass unchanged. Nothing can be changed but the authority of the certificate and the path.
+// TestOperatorIsTakenOver has an attacker use the operator's own ServiceAccount. They try to change the webhook's configuration to other
+// objects, namespaces or addresses, or to admit Pods unmutated. They can change only the authority of the certificate and the path.
 func TestOperatorIsTakenOver(t *testing.T) {
 	t.Parallel()
 	operator := cluster.AsOperator(t)

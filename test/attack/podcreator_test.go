@@ -28,7 +28,7 @@ func podCreator(t *testing.T, namespace string) client.Client {
 	return cluster.WithRights(t, namespace, "pod-creator", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "get", "delete"}})
 }
 
-// TestPodCreatorForgesOwnership has somebody create a Pod that says it was made for another's suspended Task. The Pod is refused; or else the
+// TestPodCreatorForgesOwnership has a user create a Pod that claims to belong to another user's suspended Task. The Pod is refused, or the
 // Task stays as it is.
 func TestPodCreatorForgesOwnership(t *testing.T) {
 	t.Parallel()
@@ -58,8 +58,9 @@ func TestPodCreatorForgesOwnership(t *testing.T) {
 	}
 }
 
-// TestPodCreatorReadsTasks has somebody read a Task by a Pod that names it, in a dry run. That is possible in their own namespace: who may
-// create Pods there may run the Task, too (docs/security.md). It isn't in another one, however the name is written.
+// TestPodCreatorReadsTasks has a user read a Task through a Pod that names it, in a dry run. That is possible in their own namespace,
+// because users who may create Pods there may run the Task (docs/security.md). It isn't possible in another namespace, regardless of how
+// the name is written.
 func TestPodCreatorReadsTasks(t *testing.T) {
 	t.Parallel()
 	namespace, elsewhere := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
@@ -88,8 +89,7 @@ func TestPodCreatorReadsTasks(t *testing.T) {
 	}
 }
 
-// TestPodCreatorTakesThePriority has somebody create a Pod with the operator's PriorityClass, which would displace everybody else's. It is
-// refused.
+// TestPodCreatorTakesThePriority has a user create a Pod with the operator's PriorityClass, which would preempt other Pods. It is refused.
 func TestPodCreatorTakesThePriority(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -100,8 +100,7 @@ func TestPodCreatorTakesThePriority(t *testing.T) {
 	}
 }
 
-// TestPodCreatorFakesTheAgent has somebody create a Pod that looks as if the webhook had mutated it, with a program of their own in place of the
-// agent. It is refused.
+// TestPodCreatorFakesTheAgent has a user create a Pod that looks mutated and has another program in place of the agent. It is refused.
 func TestPodCreatorFakesTheAgent(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -138,8 +137,8 @@ func TestPodCreatorFakesTheAgent(t *testing.T) {
 	}
 }
 
-// TestPodCreatorUsesRightsOfTheOperator has somebody create Pods that lead the webhook to what the creator may not read: a pull secret by a path, a
-// Secret of another namespace. Each is refused without a word of what is there.
+// TestPodCreatorUsesRightsOfTheOperator has a user create Pods that direct the webhook to objects which the user can't read: a pull secret
+// by a path, a Secret of another namespace. Each is refused, and the message reveals nothing about the object.
 func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
 	t.Parallel()
 	namespace, elsewhere := cluster.NewNamespace(t, "baseline"), cluster.NewNamespace(t, "baseline")
@@ -169,8 +168,8 @@ func TestPodCreatorUsesRightsOfTheOperator(t *testing.T) {
 	}
 }
 
-// TestPodCreatorForgesAStaticPod has somebody create labelled Pods that say they are the static Pods of a kubelet, which the webhook doesn't mutate,
-// with annotations of hundreds of kilobytes that the operator would keep and take apart. They are refused.
+// TestPodCreatorForgesAStaticPod has a user create labelled Pods that claim to be static Pods of a kubelet, which the webhook doesn't
+// mutate. Their annotations have hundreds of kilobytes that the operator would store and parse. They are refused.
 func TestPodCreatorForgesAStaticPod(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -186,8 +185,8 @@ func TestPodCreatorForgesAStaticPod(t *testing.T) {
 	}
 }
 
-// TestPodCreatorNamesALargeTask has somebody send many small Pods at once that name a Task of more than a megabyte. The operator keeps its memory, and
-// other tenants' Pods are admitted meanwhile.
+// TestPodCreatorNamesALargeTask has a user create many small Pods in parallel that name a Task of more than a megabyte. The operator stays
+// within its memory, and Pods of other tenants are admitted meanwhile.
 func TestPodCreatorNamesALargeTask(t *testing.T) {
 	const steps, variables, clients = 100, 900, 25
 	before := replicas(t)
@@ -209,7 +208,7 @@ func TestPodCreatorNamesALargeTask(t *testing.T) {
 	pod.Labels = map[string]string{contract.TaskLabel: task.Name}
 	var attack sync.WaitGroup
 	for range clients {
-		attack.Go(func() { _ = user.Create(t.Context(), pod.DeepCopy(), client.DryRunAll) }) // it is refused, and may be for the time that it took
+		attack.Go(func() { _ = user.Create(t.Context(), pod.DeepCopy(), client.DryRunAll) }) // it is refused, perhaps because it took too long
 	}
 	admitPods(t, 10, 10*time.Second)
 	attack.Wait()

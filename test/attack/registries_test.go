@@ -25,14 +25,14 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The attacker runs a registry, and a tenant names its images: Tasks and Pods whose steps have no command.
+// The attacker runs a registry, and a tenant uses its images in Tasks and Pods whose steps have no command.
 
 const (
-	clusterRegistry = "198.18.0.1:5000" // test/cluster's
-	hostAddress     = "198.18.0.2"      // of this machine, as the operator reaches it
+	clusterRegistry = "198.18.0.1:5000" // the registry of test/cluster
+	hostAddress     = "198.18.0.2"      // this machine, as the operator reaches it
 )
 
-// plainRegistry is an address that the operator's configuration (test/e2e/operator.yaml) lets it speak to without TLS. Each test has one of its own.
+// plainRegistry returns an address to which the operator may connect without TLS (test/e2e/operator.yaml). Each test has its own.
 func plainRegistry(n int) string { return fmt.Sprintf("%s:%d", hostAddress, 5001+n) }
 
 // serveHTTP serves a registry without TLS until the test ends, and returns its address.
@@ -43,12 +43,12 @@ func serveHTTP(t *testing.T, address string, handler http.HandlerFunc) string {
 		t.Fatal(err)
 	}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: handler}
-	go func() { _ = server.Serve(listener) }() // until it is closed
+	go func() { _ = server.Serve(listener) }() // until the test closes it
 	t.Cleanup(func() { _ = server.Close() })
 	return listener.Addr().String()
 }
 
-// tarPit accepts connections and says nothing. It counts those that are open.
+// tarPit accepts connections, never answers, and counts the open ones.
 type tarPit struct {
 	address string
 	open    atomic.Int64
@@ -72,20 +72,20 @@ func newTarPit(t *testing.T) *tarPit {
 			go func() {
 				defer pit.open.Add(-1)
 				defer connection.Close()
-				_, _ = io.Copy(io.Discard, connection) // until the other side has enough
+				_, _ = io.Copy(io.Discard, connection) // until the client closes it
 			}()
 		}
 	}()
 	return pit
 }
 
-// lookedUp is a step without a command.
+// lookedUp returns a step without a command.
 func lookedUp(name, image string) corev1.Container {
 	return corev1.Container{Name: name, Image: image, ImagePullPolicy: corev1.PullAlways, Args: []string{"1"}}
 }
 
-// TestSilentRegistries has a tenant create 100 Tasks whose images are in registries that accept connections and say nothing. Another tenant's
-// Tasks take at most 1.5 times as long as without them: those with a command, and those whose command must be looked up.
+// TestSilentRegistries has a tenant create 100 Tasks whose images are in registries that accept connections and never answer. Another
+// tenant's Tasks take at most 1.5 times as long as without them, with a command and with one that is looked up.
 func TestSilentRegistries(t *testing.T) {
 	const attackers, rounds, bound = 100, 3, 1.5
 	before := replicas(t)
@@ -107,7 +107,7 @@ func TestSilentRegistries(t *testing.T) {
 			awaitNone(t, victim)
 		}
 	}
-	measure(0) // the first pulls the image
+	measure(0) // the first one pulls the image
 	took = map[string][2][]time.Duration{}
 	for round := range rounds {
 		measure(0)
@@ -143,7 +143,7 @@ func TestSilentRegistries(t *testing.T) {
 	wantUnharmed(t, before)
 }
 
-// duration creates a Task, and returns how long it took until the Task had succeeded.
+// duration creates a Task and returns the time until it succeeded.
 func duration(t *testing.T, task *v1alpha1.Task) time.Duration {
 	t.Helper()
 	cluster.Make(t, task)
@@ -173,7 +173,7 @@ func median(times []time.Duration) time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// hostileRegistries answer badly. Each handler ends when the client has enough.
+// hostileRegistries are handlers with harmful answers. Each ends when the client closes the connection.
 var hostileRegistries = map[string]http.HandlerFunc{
 	"header bomb": func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
@@ -207,7 +207,7 @@ var hostileRegistries = map[string]http.HandlerFunc{
 	},
 }
 
-// pour writes the same thing for ever.
+// pour writes the same bytes forever.
 func pour(ctx context.Context, w http.ResponseWriter, what string, each time.Duration) {
 	for ctx.Err() == nil {
 		if _, err := io.WriteString(w, what); err != nil {
@@ -223,9 +223,9 @@ func pour(ctx context.Context, w http.ResponseWriter, what string, each time.Dur
 	}
 }
 
-// TestHostileRegistries has a tenant create Tasks and Pods with 20 images each of registries that send 9 MB of header, a manifest or an error
-// without an end, or one byte now and then. The operator's memory stays below half of its limit, a tenant's Pod is admitted soon, each Task says
-// in a short sentence that its image can't be looked up, and nothing of the registry's own text is in it.
+// TestHostileRegistries has a tenant create Tasks and Pods with 20 images each of registries that send 9 MB of header, an endless manifest
+// or error, or one byte now and then. The operator's memory stays below half of its limit, and a tenant's Pod is admitted soon. Each Task
+// reports in a short sentence that its image can't be looked up, without text of the registry.
 func TestHostileRegistries(t *testing.T) {
 	const images = 20
 	for i, kind := range []string{"header bomb", "header bomb at the door", "endless manifest", "endless refusal", "slow drip"} {
@@ -258,7 +258,7 @@ func TestHostileRegistries(t *testing.T) {
 	}
 }
 
-// unresolved waits until a Task says why it has no Pod, and returns that.
+// unresolved waits until a Task reports why it has no Pod, and returns the message.
 func unresolved(t *testing.T, task *v1alpha1.Task) string {
 	t.Helper()
 	status := cluster.AwaitTask(t, task, "the Task to say why it has no Pod", func(status v1alpha1.TaskStatus) bool {
@@ -268,8 +268,8 @@ func unresolved(t *testing.T, task *v1alpha1.Task) string {
 	return meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionProgressing).Message
 }
 
-// TestHangingImage has a tenant name an image that its registry never sends, while it sends all others. Pods of another tenant with images of
-// the same registry are admitted.
+// TestHangingImage has a tenant name an image that its registry never sends, although it sends all others. Pods of another tenant with
+// images of the same registry are admitted.
 func TestHangingImage(t *testing.T) {
 	behind := imageRegistry(t, "others/app:1")
 	host := serveHTTP(t, plainRegistry(5), func(w http.ResponseWriter, r *http.Request) {

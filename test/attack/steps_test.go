@@ -25,18 +25,18 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The attacker is a step: a program that somebody's Task or Pod runs, such as a test suite with a dependency that was taken over. It is root in
-// its container, and may write to its own part of the run directory and to its termination message.
+// The attacker is a step: a program that a user's Task or Pod runs, such as a test suite with a compromised dependency. It is root in its
+// container, and may write to its own part of the run directory and to its termination message.
 
-// forge writes a record of its own end into the step's own directory, as the agent does.
+// forge is a script that writes a record of its own end into the step's directory, as the agent does.
 const forge = `now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 echo "{\"taskflow\":{\"finishedAt\":\"$now\",\"exitCode\":0,RECORD\"startedAt\":\"$now\"}}" >/taskflow/run/1/new
 mv /taskflow/run/1/new /taskflow/run/1/record
 sleep 3
 `
 
-// TestStepForgesASkip has the first step of a Job and of a Task say that it was skipped, and that it has ended well. Neither is complete
-// unless the steps after it have run.
+// TestStepForgesASkip has the first step of a Job and of a Task claim that it was skipped, and that it succeeded. Neither completes unless
+// the later steps have run.
 func TestStepForgesASkip(t *testing.T) {
 	t.Parallel()
 	script := strings.Replace(forge, "RECORD", `\"reason\":\"Skipped\",\"message\":\"mine\",`, 1)
@@ -95,8 +95,8 @@ func wantCompleteOnlyAfter(t *testing.T, isComplete bool, namespace, pod string)
 	}
 }
 
-// TestStepForgesItsEnd has the first step say that it has ended well, so that the next ones start beside it, and then fail. The Task has failed,
-// and its status says of each step whether it ran, and when.
+// TestStepForgesItsEnd has the first step claim that it succeeded, so that the next steps start beside it, and then fail. The Task fails,
+// and its status reports for each step whether and when it ran.
 func TestStepForgesItsEnd(t *testing.T) {
 	t.Parallel()
 	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "task", harness.Shell("forger", strings.Replace(forge, "RECORD", "", 1)+"exit 3"), harness.Shell("second", "echo ran"), harness.Shell("third", "echo ran"))
@@ -114,13 +114,14 @@ func TestStepForgesItsEnd(t *testing.T) {
 	}
 }
 
-// message makes a step leave a record as its termination message, with these times.
+// message returns a script that leaves a record with these times as the termination message.
 func message(finished, started string) string {
 	return fmt.Sprintf(`printf '{"taskflow":{"finishedAt":"%s","exitCode":0,"startedAt":"%s"}}' >/dev/termination-log`, finished, started)
 }
 
-// TestStepForgesTimes has steps say that they ran in 2001, in 2999, in year 9999 in a zone where it is year 10000, and that they ended before
-// they started. The Task's ends have times within those of its Pod, a Task with a ttl stays for it, and no duration is negative or endless.
+// TestStepForgesTimes has steps claim that they ran in 2001, in 2999, in year 9999 in a zone where it is year 10000, and that they ended
+// before they started. The Task's times lie within those of its Pod, a Task with a TTL is kept for that time, and no duration is negative
+// or endless.
 func TestStepForgesTimes(t *testing.T) {
 	t.Parallel()
 	scrape := scraper(t)
@@ -163,7 +164,7 @@ func TestStepForgesTimes(t *testing.T) {
 						t.Errorf("the step %q has %d retries", step.Name, step.Retries)
 					}
 				}
-				// The ttl isn't over, and a Task that came later has been through the controller.
+				// The TTL isn't over although the controller has handled a later Task.
 				later := harness.NewTask(task.Namespace, "later", harness.Shell("only", "true"))
 				cluster.Make(t, later)
 				cluster.AwaitTask(t, later, "a later Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
@@ -184,8 +185,8 @@ func TestStepForgesTimes(t *testing.T) {
 	}
 }
 
-// TestStepForgesTexts has steps leave terminal sequences, line breaks and zero bytes in their messages. None of them gets into the Task's status
-// or its events, which people read in a terminal.
+// TestStepForgesTexts has steps leave terminal sequences, line breaks and zero bytes in their messages. None of them gets into the Task's
+// status or its events, which users read in a terminal.
 func TestStepForgesTexts(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -233,7 +234,7 @@ func TestStepForgesTexts(t *testing.T) {
 	}
 }
 
-// TestStepForgesOtherSteps has a step write to all that belongs to others: their records, the order, the agent. Nothing can be written.
+// TestStepForgesOtherSteps has a step write to everything that belongs to others: their records, the order, the agent. All writes fail.
 func TestStepForgesOtherSteps(t *testing.T) {
 	t.Parallel()
 	const script = `for target in /taskflow/run/1/record /taskflow/run/3/record /taskflow/run/3/started /taskflow/run/x /etc/podinfo/order /etc/podinfo/..data/halt /taskflow/bin/agent; do

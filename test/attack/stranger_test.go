@@ -28,16 +28,16 @@ import (
 	"github.com/taskflow/taskflow-operator/test/harness"
 )
 
-// The attacker is a Pod of some tenant's, without a token. It reaches every Service and every Pod, as it does where no NetworkPolicy is in force.
+// The attacker is a Pod of a tenant, without a token. It reaches every Service and every Pod, as without a NetworkPolicy.
 
 const password = "correct-horse-battery"
 
-// openPath is where the webhook refuses what it hasn't made sequential, whoever asks: it knows nothing of Tasks.
+// openPath is the path of the webhook that refuses unmutated Pods, for every caller. Its handler knows nothing of Tasks.
 const openPath = "/unmutated"
 
-// TestStrangerReadsNoTask has a Pod ask the webhook about a Pod in another namespace that names a Task there, as the API server would: at the
-// known path, at guessed ones, and with a client certificate of its own making. No answer is a review, none has anything of the Task, and none
-// tells a Task that exists from one that doesn't.
+// TestStrangerReadsNoTask has a Pod call the webhook about a Pod in another namespace that names a Task there, as the API server does: at
+// the known path, at guessed ones, and with a self-made client certificate. No answer is a review or contains anything of the Task, and the
+// answers don't reveal whether the Task exists.
 func TestStrangerReadsNoTask(t *testing.T) {
 	t.Parallel()
 	victim := cluster.NewNamespace(t, "baseline")
@@ -72,8 +72,8 @@ func TestStrangerReadsNoTask(t *testing.T) {
 	}
 }
 
-// TestStrangerUsesNoPullSecret has a Pod ask the webhook about a Pod in another namespace with that namespace's pull secret and an image in a
-// registry of the attacker's. The registry gets no password, and no answer says whether the secret exists.
+// TestStrangerUsesNoPullSecret has a Pod call the webhook about a Pod in another namespace with that namespace's pull secret and an image
+// in the attacker's registry. The registry gets no password, and no answer reveals whether the secret exists.
 func TestStrangerUsesNoPullSecret(t *testing.T) {
 	t.Parallel()
 	var heard sync.Map
@@ -104,8 +104,8 @@ func TestStrangerUsesNoPullSecret(t *testing.T) {
 	})
 }
 
-// TestStrangerFloodsTheWebhook has a Pod send reviews of 60,000 containers to the webhook while a tenant creates Pods. Each tenant's Pod is
-// admitted within seconds, and the flood costs the operator neither its memory nor much of the processor.
+// TestStrangerFloodsTheWebhook has a Pod send reviews of 60,000 containers to the webhook while a tenant creates Pods. Each of the tenant's
+// Pods is admitted within seconds, and the flood costs the operator neither its memory nor much CPU time.
 func TestStrangerFloodsTheWebhook(t *testing.T) {
 	const clients, reviewBound = 5, 2 * time.Second
 	before := replicas(t)
@@ -128,7 +128,8 @@ func TestStrangerFloodsTheWebhook(t *testing.T) {
 	}
 }
 
-// TestStrangerStarvesMetrics has a Pod ask for the metrics with wrong tokens, by 150 clients at once. Prometheus goes on getting them, soon.
+// TestStrangerStarvesMetrics has a Pod request the metrics with wrong tokens, with 150 clients in parallel. Prometheus still gets them
+// soon.
 func TestStrangerStarvesMetrics(t *testing.T) {
 	const clients, flood, bound = 150, 25 * time.Second, 3 * time.Second
 	before := replicas(t)
@@ -161,7 +162,7 @@ func TestStrangerStarvesMetrics(t *testing.T) {
 	wantUnharmed(t, before)
 }
 
-// admitPods creates labelled Pods, one after the other and without letting them run, and checks how long the slowest took.
+// admitPods creates labelled Pods one after another, without running them, and checks how long the slowest took.
 func admitPods(t *testing.T, count int, bound time.Duration) {
 	t.Helper()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -180,7 +181,7 @@ func admitPods(t *testing.T, count int, bound time.Duration) {
 	}
 }
 
-// review is an AdmissionReview as the API server sends it. The task and what follows in the Pod's spec may be empty.
+// review returns an AdmissionReview as the API server sends it. The task and the rest of the Pod's spec may be empty.
 func review(namespace, task, containers, more string) string {
 	labels := fmt.Sprintf(`{%q:"true"}`, contract.SequentialLabel)
 	if task != "" {
@@ -199,10 +200,10 @@ func wantNoReview(t *testing.T, answer ask.Answer) {
 	}
 }
 
-// decoded is the patch in an answer.
+// decoded returns the patch in an answer.
 func decoded(body string) string {
 	var answer struct{ Response struct{ Patch []byte } }
-	_ = json.Unmarshal([]byte(body), &answer) // it may be none
+	_ = json.Unmarshal([]byte(body), &answer) // there may be none
 	return string(answer.Response.Patch)
 }
 
@@ -212,7 +213,7 @@ func stranger(t *testing.T, requests ...ask.Request) []ask.Answer {
 	return strangerBeside(t, func() {}, requests...)
 }
 
-// strangerBeside is stranger that does something else once meanwhile.
+// strangerBeside is like stranger and calls meanwhile once.
 func strangerBeside(t *testing.T, meanwhile func(), requests ...ask.Request) []ask.Answer {
 	t.Helper()
 	pod := startStranger(t, requests)
@@ -220,7 +221,7 @@ func strangerBeside(t *testing.T, meanwhile func(), requests ...ask.Request) []a
 	return heardBy(t, pod)
 }
 
-// strangerWhile is stranger that does something else again and again meanwhile.
+// strangerWhile is like stranger and calls meanwhile repeatedly.
 func strangerWhile(t *testing.T, meanwhile func(), requests ...ask.Request) []ask.Answer {
 	t.Helper()
 	pod := startStranger(t, requests)
@@ -279,7 +280,7 @@ func heardBy(t *testing.T, pod *corev1.Pod) []ask.Answer {
 	return answers
 }
 
-// strangerImage is built once.
+// strangerImage builds the image once.
 var strangerImage = sync.OnceValues(func() (v1.Image, error) {
 	dir, err := os.MkdirTemp("", "stranger-*")
 	if err != nil {

@@ -21,9 +21,9 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// The attacker has taskflow's own ClusterRole taskflow-edit in a namespace, and nothing else: Tasks, but no Pods, no Secrets.
+// The attacker has taskflow's own ClusterRole taskflow-edit in a namespace and no other right: Tasks, but no Pods and no Secrets.
 
-// TestTaskEditorWritesNoStatus has somebody with taskflow-edit forge a Task's status, and the annotations and labels of its Pod. All of it is
+// TestTaskEditorWritesNoStatus has a user with taskflow-edit forge a Task's status, and the annotations and labels of its Pod. All of it is
 // refused.
 func TestTaskEditorWritesNoStatus(t *testing.T) {
 	t.Parallel()
@@ -59,8 +59,8 @@ func TestTaskEditorWritesNoStatus(t *testing.T) {
 	}
 }
 
-// TestTaskEditorBreaksOut has somebody with taskflow-edit create Tasks that ask for more than the namespace allows. The operator creates their
-// Pods, and PodSecurity refuses them as it would those of the user.
+// TestTaskEditorBreaksOut has a user with taskflow-edit create Tasks that request more than the namespace allows. The operator creates
+// their Pods, and PodSecurity refuses them like the user's own Pods.
 func TestTaskEditorBreaksOut(t *testing.T) {
 	t.Parallel()
 	namespace := cluster.NewNamespace(t, "baseline")
@@ -101,8 +101,8 @@ func TestTaskEditorBreaksOut(t *testing.T) {
 	}
 }
 
-// TestTaskEditorFillsTheMemory has somebody with taskflow-edit create suspended Tasks with 400,000 tolerations each. They are refused, or else they
-// cost the operator's replicas less than their own size.
+// TestTaskEditorFillsTheMemory has a user with taskflow-edit create suspended Tasks with 400,000 tolerations each. They are refused, or
+// they cost the operator's replicas less than their own size.
 func TestTaskEditorFillsTheMemory(t *testing.T) {
 	const tasks, tolerations, bound = 4, 400_000, 24 << 20
 	before := replicas(t)
@@ -146,8 +146,8 @@ func TestTaskEditorFillsTheMemory(t *testing.T) {
 	wantUnharmed(t, before)
 }
 
-// TestTaskEditorSilencesTheController has somebody with taskflow-edit create Tasks whose messages are longer than a status may hold. Each Task says
-// within seconds what is wrong, in a message that people can read.
+// TestTaskEditorSilencesTheController has a user with taskflow-edit create Tasks whose messages are longer than a status may hold. Each
+// Task reports its problem within seconds, in a readable message.
 func TestTaskEditorSilencesTheController(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("A", 40_000)
@@ -161,7 +161,7 @@ func TestTaskEditorSilencesTheController(t *testing.T) {
 			}}}}
 		},
 		"a-sidecars-command": func(task *v1alpha1.Task) {
-			// The runtime's message has it twice. Of 40,000 characters, the runtime itself hangs, and the Pod's status says nothing.
+			// The runtime's message repeats the name. With 40,000 characters the runtime itself hangs, and the Pod's status has no message.
 			task.Spec.Sidecars = []corev1.Container{{Name: "sidecar", Image: "busybox:1.28", Command: []string{"/" + long[:17_000]}}}
 		},
 		"a-steps-command": func(task *v1alpha1.Task) { task.Spec.Steps[0].Command = []string{"/" + long} },

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// kubernetesVersion is that of build/kubernetes/go.mod; the binaries report it.
+// kubernetesVersion is the version in build/kubernetes/go.mod. The binaries report it.
 const kubernetesVersion = "v1.37.2"
 
-// build is a Go module below build/ and the binaries that are made from it.
+// build is a Go module below build/ and the binaries that it makes.
 type build struct {
 	name     string   // its folder below build/
 	packages []string // main packages
 	ldflags  string
-	links    []string // further names of the one binary
+	links    []string // more names of the one binary
 }
 
 var (
@@ -55,8 +55,8 @@ var (
 	}
 )
 
-// binaries returns the folder with the build's binaries, and makes it first where it isn't there. The folder
-// is in the user's cache, under a key of all that the binaries are made from, so that clones share it.
+// binaries returns the folder with the build's binaries, and builds them if it doesn't exist. The folder is in the user's cache, under a
+// key of everything that the binaries are built from, so that clones share it.
 func (c *cluster) binaries(ctx context.Context, b build) (string, error) {
 	source := filepath.Join(c.root, "test", "cluster", "build", b.name)
 	key, err := buildKey(source, b)
@@ -100,7 +100,7 @@ func (c *cluster) binaries(ctx context.Context, b build) (string, error) {
 		return "", err
 	}
 	if err := os.Rename(temp, dir); err != nil {
-		if _, statErr := os.Stat(dir); statErr != nil { // not another clone that was quicker
+		if _, statErr := os.Stat(dir); statErr != nil { // another clone may have been quicker
 			return "", err
 		}
 	}
@@ -108,7 +108,7 @@ func (c *cluster) binaries(ctx context.Context, b build) (string, error) {
 	return dir, nil
 }
 
-// link gives the only binary in dir further names.
+// link adds names for the only binary in dir.
 func link(dir string, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -125,7 +125,7 @@ func link(dir string, names []string) error {
 	return nil
 }
 
-// buildKey names what the binaries are made from: the module's files, the flags, the Go version.
+// buildKey returns the key of a build: the module's files, the flags, the Go version.
 func buildKey(source string, b build) (string, error) {
 	hash := sha256.New()
 	fmt.Fprintln(hash, runtime.Version(), runtime.GOARCH, b.packages, b.ldflags, b.links)
@@ -144,7 +144,7 @@ func buildKey(source string, b build) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil))[:12], nil
 }
 
-// progress prints a line every half minute until its result is called.
+// progress prints a line every half minute until stop is called.
 func progress(what string, begin time.Time) (stop func()) {
 	done := make(chan struct{})
 	go func() {
@@ -172,7 +172,7 @@ func (c *cluster) assets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The folder's name is made of both keys, so it is right for ever once it is there.
+	// The folder's name has both keys, so its content never changes.
 	dir := kubernetes + "-" + strings.TrimPrefix(filepath.Base(etcd), etcdBuild.name+"-") + "-envtest"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -187,7 +187,7 @@ func (c *cluster) assets(ctx context.Context) error {
 	return nil
 }
 
-// certManager prints where cert-manager's controllers and CRDs are. They aren't part of the cluster: a test starts them that needs
+// certManager prints the paths of cert-manager's controllers and CRDs. They aren't part of the cluster: the tests that need them start
 // them.
 func (c *cluster) certManager(ctx context.Context) error {
 	dir, err := c.binaries(ctx, certManagerBuild)

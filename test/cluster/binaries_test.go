@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestBuildKey proves that binaries are made anew when anything that they are made from is another: each file's name
-// and content, each flag, each package and name; and that clones share them, wherever they lie.
+// TestBuildKey proves that binaries are built again if anything that they are built from changes: a file's name or content, a flag, a
+// package or a name. Clones share them, in every location.
 func TestBuildKey(t *testing.T) {
 	files := map[string]string{"go.mod": "module a\n", "go.sum": "", "main.go": "package main\n"}
 	base := build{name: "a", packages: []string{".", "./b"}, ldflags: "-X a=b", links: []string{"x", "y"}}
@@ -67,8 +67,8 @@ func TestBuildKey(t *testing.T) {
 	}
 }
 
-// TestVersions proves that the version which the Kubernetes binaries are told to report is the one that they are made
-// from, and that their module takes all parts of Kubernetes at that version.
+// TestVersions proves that the Kubernetes binaries report the version that they are built from, and that their module has all parts of
+// Kubernetes at that version.
 func TestVersions(t *testing.T) {
 	mod, err := os.ReadFile("build/kubernetes/go.mod")
 	if err != nil {
@@ -95,7 +95,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestLink proves that the one binary of a folder gets its further names, as links that hold when the folder is moved.
+// TestLink proves that the one binary of a folder gets its other names as links that stay valid when the folder is moved.
 func TestLink(t *testing.T) {
 	old, moved := filepath.Join(t.TempDir(), "old"), filepath.Join(t.TempDir(), "new")
 	if err := os.Mkdir(old, 0o755); err != nil {

@@ -14,24 +14,24 @@ import (
 	"time"
 )
 
-// cgroupRoot is the cgroup below which the kubelet puts all Pods. The name is fixed, so that what an earlier cluster
-// left is found.
+// cgroupRoot is the cgroup below which the kubelet puts all Pods. The name is fixed, so that cleanUp finds the remains of an earlier
+// cluster.
 const cgroupRoot = "taskflow-test"
 
-// fixedFolders are places outside of the cluster's own folders which the kubelet and the CNI library write to and
-// which no setting moves. They are removed at the end where the cluster made them.
+// fixedFolders are places outside of the cluster's own folders to which the kubelet and the CNI library write and which no setting moves.
+// They are removed at the end if the cluster created them.
 var fixedFolders = []string{"/var/lib/kubelet", "/var/lib/cni", "/var/log/containers"}
 
-// kernelSettings are the files below /proc/sys which the kubelet writes its own values to, for the whole machine. They
-// get their values back at the end.
+// kernelSettings are the files below /proc/sys to which the kubelet writes its own values, for the whole machine. cleanUp restores their
+// values.
 var kernelSettings = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// cleanUp removes all that a cluster leaves: processes, mounts, network, cgroups and files. It works whatever became
-// of that cluster or of the clone that made it, and can be called again after it was broken off.
+// cleanUp removes everything that a cluster leaves: processes, mounts, network, cgroups and files. It doesn't depend on the state of that
+// cluster or of the clone that created it, and can be called again after an interruption.
 func cleanUp(ctx context.Context, old record) error {
-	// The record goes last, since it says what is to be removed.
+	// The record is removed last, because it lists what to remove.
 	folders := slices.Concat([]string{old.State}, old.MadeFolders, []string{runDir})
 	if err := killAll(ctx); err != nil {
 		return err
@@ -56,7 +56,7 @@ func cleanUp(ctx context.Context, old record) error {
 	return nil
 }
 
-// readSettings reads files of one value below dir, as far as they are there.
+// readSettings reads files of one value below dir, if they exist.
 func readSettings(dir string, files []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, file := range files {
@@ -72,7 +72,7 @@ func readSettings(dir string, files []string) (map[string]string, error) {
 	return values, nil
 }
 
-// writeSettings gives the files below dir the values, where they have others.
+// writeSettings writes the values to the files below dir whose values differ.
 func writeSettings(dir string, values map[string]string) error {
 	now, err := readSettings(dir, slices.Collect(maps.Keys(values)))
 	if err != nil {
@@ -89,8 +89,7 @@ func writeSettings(dir string, values map[string]string) error {
 	return nil
 }
 
-// killAll ends every process of the cluster. It looks again until there is none, since containers can
-// be started until their shim is gone.
+// killAll kills every process of the cluster, and repeats until there is none, because a shim can start containers until it is gone.
 func killAll(ctx context.Context) error {
 	var pids []int
 	var err error
@@ -107,15 +106,15 @@ func killAll(ctx context.Context) error {
 	return err
 }
 
-// unmountBelow unmounts all that is mounted at or below the folders. It fails where a mount stays: a Pod's volume can be
-// a folder of the host, and removing what is mounted would empty it.
+// unmountBelow unmounts everything at or below the folders. It fails if a mount stays: a Pod's volume can be a folder of the host, and
+// removing the mounted files would empty it.
 func unmountBelow(folders []string) error {
 	mountInfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
 	for _, mount := range mountsBelow(string(mountInfo), folders) {
-		// Lazily: nothing uses it any more, but the kernel may still be busy with the end of what did.
+		// The unmount is lazy: no process uses the mount, but the kernel may still be ending those that did.
 		if err := syscall.Unmount(mount, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unmounting %s: %w", mount, err)
 		}
@@ -152,7 +151,7 @@ func mountsBelow(mountInfo string, folders []string) []string {
 	return mounts
 }
 
-// makeCgroups makes the cluster's cgroup in each hierarchy; the kubelet wants to find it.
+// makeCgroups creates the cluster's cgroup in each hierarchy. The kubelet expects it.
 func makeCgroups() error {
 	roots, err := cgroupHierarchies()
 	if err != nil {
@@ -163,12 +162,12 @@ func makeCgroups() error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("making a cgroup: %w", err)
 		}
-		if root == "/sys/fs/cgroup" { // version 2: controllers are handed down level by level
+		if root == "/sys/fs/cgroup" { // version 2: each level delegates controllers to the next
 			if err := delegateControllers(root, cgroupRoot); err != nil {
 				return err
 			}
 		}
-		// cpuset of version 1: a new group has no CPUs and no memory nodes, and takes no process until it has.
+		// cpuset of version 1: a new group has no CPUs and no memory nodes, and accepts no process until it has.
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			value, err := os.ReadFile(filepath.Join(root, file))
 			if err == nil && root != "/sys/fs/cgroup" {
@@ -182,17 +181,17 @@ func makeCgroups() error {
 	return nil
 }
 
-// podControllers are those of version 2 that the kubelet needs for its groups, as far as the kernel has them: see
+// podControllers are the controllers of version 2 that the kubelet needs for its groups, if the kernel has them: see
 // getSupportedUnifiedControllers in k8s.io/kubernetes/pkg/kubelet/cm.
 var podControllers = []string{"cpu", "cpuset", "hugetlb", "memory", "pids"}
 
-// delegateControllers lets the root and a group in it, of version 2, hand down the controllers that the kubelet needs. A root that is
-// none to the kernel, as that of a container, can't do so while it has processes (cgroups(7), "no internal processes"): they
-// move to a group of their own, which stays. The entrypoints of kind and k3d do the same.
+// delegateControllers lets the root and a group in it, of version 2, delegate the controllers that the kubelet needs. A root that isn't the
+// kernel's own, such as a container's, can't do so while it has processes (cgroups(7), "no internal processes"): they move to a group of
+// their own, which stays. The entrypoints of kind and k3d do the same.
 func delegateControllers(root, group string) error {
 	const leaf, attempts = "init", 10
 	err := enableControllers(root)
-	for attempt := 0; errors.Is(err, syscall.EBUSY) && attempt < attempts; attempt++ { // again, since those that move may have started others
+	for attempt := 0; errors.Is(err, syscall.EBUSY) && attempt < attempts; attempt++ { // repeated, because moving processes may have started others
 		if err := moveProcesses(root, filepath.Join(root, leaf)); err != nil {
 			return fmt.Errorf("moving the processes of %s to the group %s: %w", root, leaf, err)
 		}
@@ -204,7 +203,7 @@ func delegateControllers(root, group string) error {
 	return enableControllers(filepath.Join(root, group))
 }
 
-// enableControllers lets a group hand down what it has of podControllers.
+// enableControllers lets a group delegate those of podControllers that it has.
 func enableControllers(dir string) error {
 	controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -223,7 +222,7 @@ func enableControllers(dir string) error {
 	return nil
 }
 
-// moveProcesses moves all processes of a group to another one, which it makes.
+// moveProcesses moves all processes of a group to another one, which it creates.
 func moveProcesses(from, to string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
@@ -237,7 +236,7 @@ func moveProcesses(from, to string) error {
 		return err
 	}
 	defer procs.Close()
-	for pid := range strings.Lines(string(pids)) { // one a write
+	for pid := range strings.Lines(string(pids)) { // one process per write
 		if _, err := procs.WriteString(pid); err != nil && !errors.Is(err, syscall.ESRCH) { // it may have ended
 			return err
 		}
@@ -245,7 +244,7 @@ func moveProcesses(from, to string) error {
 	return nil
 }
 
-// cgroupHierarchies are the folders of all cgroup hierarchies: one with version 2, several with version 1.
+// cgroupHierarchies returns the folders of all cgroup hierarchies: one with version 2, several with version 1.
 func cgroupHierarchies() ([]string, error) {
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		return []string{"/sys/fs/cgroup"}, nil
@@ -256,14 +255,14 @@ func cgroupHierarchies() ([]string, error) {
 	}
 	var roots []string
 	for _, entry := range entries {
-		if entry.IsDir() { // the links are second names, such as cpu for cpu,cpuacct
+		if entry.IsDir() { // the links are other names, such as cpu for cpu,cpuacct
 			roots = append(roots, filepath.Join("/sys/fs/cgroup", entry.Name()))
 		}
 	}
 	return roots, nil
 }
 
-// clusterCgroups are the folders of the cluster's cgroups in the hierarchies, each before those in it.
+// clusterCgroups returns the folders of the cluster's cgroups in the hierarchies, parents first.
 func clusterCgroups(hierarchies []string) []string {
 	var dirs []string
 	for _, hierarchy := range hierarchies {
@@ -271,7 +270,7 @@ func clusterCgroups(hierarchies []string) []string {
 			if err == nil && entry.IsDir() {
 				dirs = append(dirs, path)
 			}
-			return nil // what is gone is gone
+			return nil // the group is gone
 		})
 	}
 	return dirs

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMountsBelow proves which mounts are the cluster's, from lines as the kernel writes them.
+// TestMountsBelow proves which mounts belong to the cluster, from lines as the kernel writes them.
 func TestMountsBelow(t *testing.T) {
 	for name, test := range map[string]struct {
 		mountPoints []string
@@ -54,8 +54,8 @@ func TestMountsBelow(t *testing.T) {
 	}
 }
 
-// TestMountsBelowFields proves that only the mount point counts, not where the mount comes from, whose text ends in
-// "//deleted" where that is gone; and that a line without a mount point is passed over.
+// TestMountsBelowFields proves that only the mount point counts and not the source of the mount, whose text ends in "//deleted" if it is
+// gone. A line without a mount point is ignored.
 func TestMountsBelowFields(t *testing.T) {
 	mountInfo := `36 27 254:0 /c/.cluster/volume /elsewhere rw - ext4 /dev/vda rw
 37 27 254:0 /elsewhere//deleted /c/.cluster/volume rw shared:1 master:2 - ext4 /dev/vda rw
@@ -68,8 +68,8 @@ func TestMountsBelowFields(t *testing.T) {
 	}
 }
 
-// TestSettings proves that the kernel's settings get back the values that they had before the cluster, that one which
-// this kernel doesn't have is passed over, and that one which nobody changed isn't written to.
+// TestSettings proves that the kernel's settings get back their values from before the cluster. A setting that this kernel doesn't have is
+// ignored, and an unchanged one isn't written.
 func TestSettings(t *testing.T) {
 	dir := t.TempDir()
 	write := func(file, value string) {
@@ -100,8 +100,8 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"vm/overcommit_memory": "0",    // as it is written: without a line feed
-		"kernel/panic":         "-1\n", // as it was
+		"vm/overcommit_memory": "0",    // as the kernel writes it: without a line feed
+		"kernel/panic":         "-1\n", // unchanged
 		"kernel/other":         "6\n",
 	}
 	for file, value := range want {
@@ -122,8 +122,8 @@ func TestSettingsOfOldRecord(t *testing.T) {
 	}
 }
 
-// TestDelegateControllers proves that the root and the cluster's group hand down what the kubelet needs of the controllers that each has,
-// in one request, and that no process moves where the kernel takes it. That the kernel refuses it is beyond a folder of files.
+// TestDelegateControllers proves that the root and the cluster's group delegate the controllers that the kubelet needs and that each has,
+// in one request, and that no process moves if the kernel accepts it. Files can't show that the kernel refuses it.
 func TestDelegateControllers(t *testing.T) {
 	root := t.TempDir()
 	writeGroup(t, root, "cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n")
@@ -157,7 +157,7 @@ func TestMoveProcesses(t *testing.T) {
 	root := t.TempDir()
 	leaf := filepath.Join(root, "init")
 	writeGroup(t, root, "cgroup.procs", "1\n12\n345\n")
-	writeGroup(t, leaf, "cgroup.procs", "") // the kernel makes it with the group
+	writeGroup(t, leaf, "cgroup.procs", "") // the kernel creates it with the group
 	if err := moveProcesses(root, leaf); err != nil {
 		t.Fatal(err)
 	}

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// runDir holds what must be found by every clone (the record of the cluster, one a machine) and what needs a short
-// path: a Unix socket's has at most 107 bytes.
+// runDir has what every clone must find (the record of the cluster, one per machine) and what needs a short path: that of a Unix socket has
+// at most 107 bytes.
 const runDir = "/run/taskflow-test"
 
-// lockFile keeps two commands from changing the cluster at once. It outlives runDir.
+// lockFile prevents two commands from changing the cluster at the same time. It outlives runDir.
 const lockFile = "/run/taskflow-test.lock"
 
 // cluster is the one cluster of this machine, as the clone at root sees it.
@@ -38,8 +38,8 @@ func (c *cluster) logFile(component string) string {
 	return filepath.Join(c.state, "logs", component+".log")
 }
 
-// begin makes sure that the caller may change the cluster and nobody else does meanwhile. It returns the record and a
-// function that lets others go on.
+// begin makes sure that the caller may change the cluster and that no other command does so meanwhile. It returns the record and a function
+// that releases the lock.
 func (c *cluster) begin(ctx context.Context) (record, func(), error) {
 	if err := checkRoot(); err != nil {
 		return record{}, nil, err
@@ -63,7 +63,7 @@ func (c *cluster) begin(ctx context.Context) (record, func(), error) {
 	}
 	r, err := readRecord(recordFile)
 	if err == nil && r.State != "" && r.State != c.state && len(r.aliveComponents()) > 0 {
-		// A clone that was removed while its cluster ran can't end it; what is mounted in the state folder may still be there.
+		// If a clone was removed while its cluster ran, it can't end the cluster. Mounts in its state folder may still exist.
 		if clone := filepath.Dir(r.State); isRepository(clone) {
 			err = fmt.Errorf("a cluster of another clone runs on this machine: end it with `make down` in %s", clone)
 		}
@@ -77,13 +77,13 @@ func (c *cluster) begin(ctx context.Context) (record, func(), error) {
 
 func (c *cluster) up(ctx context.Context) error {
 	began := time.Now()
-	if err := checkRoot(); err != nil { // before the minutes of a build
+	if err := checkRoot(); err != nil { // fails before a build of several minutes
 		return err
 	}
 	if err := c.checkPath(); err != nil {
 		return err
 	}
-	if err := c.setPath(); err != nil { // else a package whose program isn't on the user's PATH looks missing
+	if err := c.setPath(); err != nil { // otherwise a package looks missing if its program isn't on the user's PATH
 		return err
 	}
 	if err := installPackages(ctx); err != nil {
@@ -123,7 +123,7 @@ func (c *cluster) up(ctx context.Context) error {
 	for _, component := range components {
 		if p, ran := r.Processes[component.name]; ran && !p.alive() {
 			fmt.Fprintf(os.Stderr, "%s has died; the end of its log:\n%s", component.name, c.tail(component.name))
-			delete(r.Processes, component.name) // else await would find it dead before its turn comes
+			delete(r.Processes, component.name) // otherwise await would find it dead before its turn
 		}
 	}
 	started := false
@@ -144,7 +144,7 @@ func (c *cluster) up(ctx context.Context) error {
 			}
 		}
 	}
-	// Asked of the registry, since an earlier up may have been killed before this, or the registry have died.
+	// The registry is asked, because an earlier up may have been killed before this point, or the registry may have died.
 	if !imagesPushed(ctx) {
 		if err := c.pushImages(ctx, busybox); err != nil {
 			return err
@@ -161,14 +161,14 @@ func (c *cluster) up(ctx context.Context) error {
 	return nil
 }
 
-// repairable says whether what runs can go on with what of it has died started again. Without its files, which `git clean -fdx` removes
-// under it, it can't.
+// repairable reports whether up can repair the running cluster by starting its dead components. It can't without the cluster's files, which
+// `git clean -fdx` removes.
 func (c *cluster) repairable(r record) bool {
 	_, err := os.Stat(c.kubeconfig())
 	return err == nil && r.State == c.state && len(r.aliveComponents()) > 0
 }
 
-// prepare removes what an earlier cluster has left and makes what the components need.
+// prepare removes the remains of an earlier cluster and creates what the components need.
 func (c *cluster) prepare(ctx context.Context, old record) (record, error) {
 	if old.State != "" {
 		fmt.Fprintf(os.Stderr, "removing what the earlier cluster in %s has left\n", old.State)
@@ -218,7 +218,7 @@ func checkRoot() error {
 	return nil
 }
 
-// checkPath says where a socket of the kubelet's would have too long a path: the kubelet would end at once.
+// checkPath returns an error if the path of a kubelet's socket would be too long: the kubelet would exit at once.
 func (c *cluster) checkPath() error {
 	const most = 107 // bytes, unix(7)
 	socket := filepath.Join(c.state, "kubelet", "pod-resources", "kubelet.sock")
@@ -228,8 +228,8 @@ func (c *cluster) checkPath() error {
 	return nil
 }
 
-// mayLowerOOMScore says whether this process has CAP_SYS_RESOURCE, without which nobody lowers an oom_score_adj
-// (capabilities(7)) and containerd must not try.
+// mayLowerOOMScore reports whether this process has CAP_SYS_RESOURCE, which lowering an oom_score_adj requires (capabilities(7)). Without
+// it, containerd must not try.
 func mayLowerOOMScore() bool {
 	const capSysResource = 24
 	status, err := os.ReadFile("/proc/self/status")
@@ -242,7 +242,7 @@ func mayLowerOOMScore() bool {
 	return err == nil && effective&(1<<capSysResource) != 0
 }
 
-// await waits until a condition holds. It gives up after two minutes, and at once when a component has died.
+// await waits until a condition holds. It fails after two minutes, and at once if a component dies.
 func (c *cluster) await(ctx context.Context, r record, what string, holds func(context.Context) bool) error {
 	const limit = 2 * time.Minute
 	var dead string
@@ -274,10 +274,10 @@ func (c *cluster) down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	// In order where the order matters: nothing makes containers while they are removed, and the API server goes before
-	// etcd. All the rest is the work of cleanUp.
+	// In an order that matters: nothing creates containers while they are removed, and the API server stops before etcd. cleanUp does the
+	// rest.
 	for _, name := range []string{"kubelet", "kube-controller-manager", "kube-scheduler", "kube-apiserver"} {
-		if err := r.Processes[name].stop(5 * time.Second); err != nil { //nolint:contextcheck // an end that has begun goes on
+		if err := r.Processes[name].stop(5 * time.Second); err != nil { //nolint:contextcheck // down completes even if it is interrupted
 			return err
 		}
 	}
@@ -347,7 +347,7 @@ func (c *cluster) printLog(component string) error {
 	return err
 }
 
-// tail is the end of a component's log.
+// tail returns the end of a component's log.
 func (c *cluster) tail(component string) string {
 	const lines = 15
 	content, err := os.ReadFile(c.logFile(component))

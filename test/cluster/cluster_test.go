@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestRecord proves that a record comes back as it was written, over an older one, and that nothing else is left.
+// TestRecord proves that a record is read as it was written, over an older one, and that no other file stays.
 func TestRecord(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "run", "cluster.json")
 	old := record{State: "/old", Processes: map[string]process{"etcd": {1, "2"}}}
@@ -39,8 +39,8 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestReadRecord proves that no record is an empty one which processes can be added to, and that one that can't be read
-// is an error which names it: an empty one would let the cluster's leftovers be forgotten.
+// TestReadRecord proves that a missing record is an empty one to which processes can be added, and that an unreadable one is an error with
+// its name: an empty record would hide the cluster's remains.
 func TestReadRecord(t *testing.T) {
 	dir := t.TempDir()
 	got, err := readRecord(filepath.Join(dir, "none"))
@@ -61,7 +61,7 @@ func TestReadRecord(t *testing.T) {
 	}
 }
 
-// TestAliveComponents proves that those are listed, in order, whose process still runs.
+// TestAliveComponents proves that it lists, in order, the components whose process still runs.
 func TestAliveComponents(t *testing.T) {
 	alive := process{os.Getpid(), startTime(os.Getpid())}
 	r := record{Processes: map[string]process{"kubelet": alive, "etcd": {1 << 30, "1"}, "containerd": alive, "registry": {}}}
@@ -70,8 +70,8 @@ func TestAliveComponents(t *testing.T) {
 	}
 }
 
-// TestRepairable proves that `up` goes on with a cluster of this clone's that runs, and makes a new one in place of any other: also
-// where one runs whose files are gone.
+// TestRepairable proves that `up` continues with a running cluster of this clone, and replaces any other, even a running one whose files
+// are gone.
 func TestRepairable(t *testing.T) {
 	c, empty := newCluster(t.TempDir(), ""), newCluster(t.TempDir(), "")
 	if err := writeFiles(filepath.Join(c.state, "config"), settings{State: c.state, Run: runDir}); err != nil {
@@ -98,8 +98,8 @@ func TestRepairable(t *testing.T) {
 	}
 }
 
-// TestAwait proves that waiting ends when the condition holds, when a component has died (with the end of its log), and
-// when the command is interrupted.
+// TestAwait proves that waiting ends if the condition holds, if a component dies (with the end of its log), and if the command is
+// interrupted.
 func TestAwait(t *testing.T) {
 	c := newCluster(t.TempDir(), "")
 	writeLog(t, c, "etcd", "starting\npanic: no space left\n")
@@ -177,7 +177,7 @@ func TestTail(t *testing.T) {
 	})
 }
 
-// TestCheckPath proves that a clone is refused from the first character on which makes the kubelet's socket too long.
+// TestCheckPath proves that a clone is refused if its path makes the kubelet's socket one character too long, or more.
 func TestCheckPath(t *testing.T) {
 	clone := func(length int) string { return "/" + strings.Repeat("x", length-1) }
 	const longest = 107 - len("/.cluster/kubelet/pod-resources/kubelet.sock")

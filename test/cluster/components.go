@@ -12,20 +12,19 @@ import (
 	"time"
 )
 
-// nodeName is a name that resolves wherever the API server runs: it dials the kubelet by the node's name, for logs and
-// exec.
+// nodeName resolves on the machine of the API server, which connects to the kubelet by the node's name, for logs and exec.
 const nodeName = "localhost"
 
 // component is a daemon of the cluster.
 type component struct {
 	name    string
 	command []string
-	// ready says whether those that need this component can be started. Nil: none needs it.
+	// ready reports whether the components that need this one can start. Nil: none needs it.
 	ready func(ctx context.Context) bool
 }
 
-// components are the cluster's daemons in the order of their start; the end is in the opposite order. The API server
-// goes down before etcd, without which it hangs.
+// components returns the cluster's daemons in the order of their start. They stop in the opposite order: the API server stops before etcd,
+// without which it hangs.
 func (c *cluster) components(kubernetes, etcd, containerd string) []component {
 	pki := func(file string) string { return filepath.Join(c.state, "pki", file) }
 	config := func(file string) string { return filepath.Join(c.state, "config", file) }
@@ -43,7 +42,7 @@ func (c *cluster) components(kubernetes, etcd, containerd string) []component {
 				"--listen-client-urls=http://" + nodeAddress + ":2379",
 				"--advertise-client-urls=http://" + nodeAddress + ":2379",
 				"--listen-peer-urls=http://127.0.0.1:2380",
-				"--unsafe-no-fsync", // the data is worth nothing after a crash of the machine
+				"--unsafe-no-fsync", // the data has no value after a crash of the machine
 			},
 			ready: healthy("http://"+nodeAddress+":2379/health", nil),
 		},
@@ -72,7 +71,7 @@ func (c *cluster) components(kubernetes, etcd, containerd string) []component {
 				"--enable-admission-plugins=NodeRestriction",
 				"--allow-privileged",
 				"--client-ca-file=" + pki("ca.crt"),
-				// Nobody has a certificate of that name; without an authority for it, the others complain in their logs.
+				// No client has a certificate of that name. Without an authority for it, the other components log errors.
 				"--requestheader-client-ca-file=" + pki("ca.crt"),
 				"--requestheader-allowed-names=front-proxy",
 				"--requestheader-username-headers=X-Remote-User",
@@ -87,7 +86,7 @@ func (c *cluster) components(kubernetes, etcd, containerd string) []component {
 				"--service-account-key-file=" + pki("serviceaccount.key"),
 				"--service-account-signing-key-file=" + pki("serviceaccount.key"),
 			},
-			// The controller manager and the scheduler exit when the RBAC roles are not there yet: readyz waits for them.
+			// The controller manager and the scheduler exit if the RBAC roles don't exist yet: readyz waits for them.
 			ready: healthy("https://"+nodeAddress+":"+apiServerPort+"/readyz", c.apiServerTLS),
 		},
 		{
@@ -135,7 +134,7 @@ func (c *cluster) components(kubernetes, etcd, containerd string) []component {
 	}
 }
 
-// setPath puts folders on PATH, for the components: containerd finds its shim there.
+// setPath adds folders to PATH for the components: containerd finds its shim there.
 func (c *cluster) setPath(folders ...string) error {
 	path := os.Getenv("PATH")
 	for _, folder := range append(folders, "/usr/sbin", "/sbin") {
@@ -154,7 +153,7 @@ func listening(address string) func(context.Context) bool {
 	}
 }
 
-// healthy asks a health endpoint. trust gives the TLS settings; it is called late, when the certificates are there.
+// healthy returns a check of a health endpoint. trust returns the TLS settings. It is called late, when the certificates exist.
 func healthy(url string, trust func() (*tls.Config, error)) func(context.Context) bool {
 	return func(ctx context.Context) bool {
 		transport := &http.Transport{DisableKeepAlives: true}
@@ -189,8 +188,7 @@ func (c *cluster) apiServerTLS() (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool}, nil
 }
 
-// nodeReady says whether a Pod can be created and will run: the node is ready and the ServiceAccount
-// that Pods get is there.
+// nodeReady reports whether a Pod can be created and will run: the node is ready, and the default ServiceAccount exists.
 func (c *cluster) nodeReady(ctx context.Context, kubernetes string) bool {
 	kubectl := func(args ...string) string {
 		command := exec.CommandContext(ctx, filepath.Join(kubernetes, "kubectl"),

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestComponentFiles proves that each file that a component's command line names is one that `up` writes: the
-// certificates and the configuration. The folders are made by the components or by prepare.
+// TestComponentFiles proves that `up` writes each file that a component's command line names: the certificates and the configuration. The
+// components or prepare create the folders.
 func TestComponentFiles(t *testing.T) {
 	c := newCluster(t.TempDir(), "self")
 	if err := makePKI(filepath.Join(c.state, "pki")); err != nil {
@@ -38,8 +38,8 @@ func TestComponentFiles(t *testing.T) {
 	}
 }
 
-// TestComponentOrder proves the order of the start: the API server after etcd, and what exits without the roles that it
-// makes after it; the kubelet after containerd.
+// TestComponentOrder proves the order of the start: the API server after etcd, the components that need its roles after it, and the kubelet
+// after containerd.
 func TestComponentOrder(t *testing.T) {
 	var names []string
 	ready := map[string]bool{}
@@ -64,7 +64,7 @@ func TestComponentOrder(t *testing.T) {
 	}
 }
 
-// TestSetPath proves that the programs of the folders are found, and those of PATH still.
+// TestSetPath proves that the programs in the folders are found, and those in PATH as well.
 func TestSetPath(t *testing.T) {
 	t.Setenv("PATH", "/usr/local/bin:/usr/bin")
 	if err := newCluster("/c", "self").setPath("/cache/kubernetes", "/cache/containerd"); err != nil {

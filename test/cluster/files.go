@@ -11,15 +11,15 @@ import (
 //go:embed files
 var templates embed.FS
 
-// settings are what the files of files/ are filled in with.
+// settings are the values for the templates in files/.
 type settings struct {
-	State, Run       string // the two folders of the cluster, see cluster.go
+	State, Run       string // the cluster's two folders, see cluster.go
 	RestrictOOMScore bool
-	Identity         string // of a kubeconfig
-	Host             string // of a hosts.toml: the registry that containerd asks
+	Identity         string // for a kubeconfig
+	Host             string // for a hosts.toml: the registry that containerd uses
 }
 
-// These are here for the templates, so that each value has one home.
+// The templates call these methods, so that each value has one home.
 func (settings) Registry() string      { return registryAddress }
 func (settings) PodRange() string      { return podRange }
 func (settings) NodeName() string      { return nodeName }
@@ -56,7 +56,7 @@ func writeFiles(dir string, s settings) error {
 			return err
 		}
 	}
-	// There is no DNS in the cluster: a look-up is refused at once, rather than sent elsewhere.
+	// The cluster has no DNS: look-ups fail at once instead of leaving the cluster.
 	return os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644)
 }
 

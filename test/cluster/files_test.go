@@ -17,7 +17,7 @@ import (
 // testSettings has a state folder that only a quoted string of YAML, TOML or JSON can hold.
 var testSettings = settings{State: "/a clone: #1/.cluster", Run: "/run/test", RestrictOOMScore: true, Identity: "admin"}
 
-// TestRender proves that every file of files/ is a template that can be filled in, wholly.
+// TestRender proves that every file in files/ is a template that renders completely.
 func TestRender(t *testing.T) {
 	entries, err := templates.ReadDir("files")
 	if err != nil {
@@ -36,8 +36,8 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// TestWriteFiles proves which files the components find, that each is well-formed, and that no file is readable by
-// others, since the names in it are a root process's to trust.
+// TestWriteFiles proves which files the components find, that each is well-formed, and that other users can't read them, because root's
+// processes trust the names in them.
 func TestWriteFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "config")
 	if err := writeFiles(dir, testSettings); err != nil {
@@ -69,8 +69,8 @@ func TestWriteFiles(t *testing.T) {
 	}
 }
 
-// TestWrittenValues proves, at one value of each file, that the settings arrive where the component reads them, and
-// unchanged. The rest is proved by a cluster that runs.
+// TestWrittenValues proves for one value of each file that the setting arrives unchanged where the component reads it. A running cluster
+// proves the rest.
 func TestWrittenValues(t *testing.T) {
 	dir := t.TempDir()
 	if err := writeFiles(dir, testSettings); err != nil {
@@ -115,7 +115,7 @@ func TestWrittenValues(t *testing.T) {
 	}
 }
 
-// parse reads a file in the format that its name says. A key that is there twice is an error.
+// parse reads a file in the format of its extension. A duplicate key is an error.
 func parse(t *testing.T, file string) map[string]any {
 	t.Helper()
 	content, err := os.ReadFile(file)
@@ -137,7 +137,7 @@ func parse(t *testing.T, file string) map[string]any {
 	return got
 }
 
-// filesBelow lists the files below dir, by their paths in it.
+// filesBelow lists the files below dir, by their relative paths.
 func filesBelow(t *testing.T, dir string) []string {
 	t.Helper()
 	var files []string

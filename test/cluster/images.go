@@ -19,7 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/oci"
 )
 
-// registryCommand is how the cluster command starts itself as the registry: "serve-registry ADDRESS FOLDER".
+// registryCommand makes the cluster command run as the registry: "serve-registry ADDRESS FOLDER".
 const registryCommand = "serve-registry"
 
 // serveRegistry serves a registry that keeps its blobs in a folder, until the process ends.
@@ -45,16 +45,15 @@ while [ "$i" -le "$count" ]; do
 done
 `
 
-// lastImage is the one that pushImages pushes last.
+// lastImage is the image that pushImages pushes last.
 const lastImage = "devopscube/kubernetes-job-demo"
 
-// imagesPushed says whether pushImages has come to its end.
+// imagesPushed reports whether pushImages has completed.
 func imagesPushed(ctx context.Context) bool {
 	return healthy("http://"+registryAddress+"/v2/"+lastImage+"/manifests/latest", nil)(ctx)
 }
 
-// pushImages makes the images that the cluster and its tests use, and pushes them to the registry, under the paths
-// that they have on Docker Hub.
+// pushImages builds the images that the cluster and its tests use, and pushes them to the registry, under their paths on Docker Hub.
 func (c *cluster) pushImages(ctx context.Context, staticBusybox string) error {
 	pause, err := c.pauseImage(ctx)
 	if err != nil {
@@ -111,7 +110,7 @@ func (c *cluster) pauseImage(ctx context.Context) ([]oci.File, error) {
 	return []oci.File{{Path: "pause", Mode: 0o555, Content: content}}, err
 }
 
-// busyboxFiles are a static busybox, with a link for each of its applets, and what a base image has besides.
+// busyboxFiles returns a static busybox, a link for each of its applets, and the other files of a base image.
 func busyboxFiles(ctx context.Context, binary string) ([]oci.File, error) {
 	content, err := os.ReadFile(binary)
 	if err != nil {
@@ -135,7 +134,7 @@ func busyboxFiles(ctx context.Context, binary string) ([]oci.File, error) {
 	return files, nil
 }
 
-// isStatic says whether a program runs without a dynamic linker.
+// isStatic reports whether a program runs without a dynamic linker.
 func isStatic(program []byte) (bool, error) {
 	file, err := elf.NewFile(bytes.NewReader(program))
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/oci"
 )
 
-// TestIsStatic proves that a program which asks for a dynamic linker is told from one that doesn't, and that what is no
-// program is an error.
+// TestIsStatic proves that it distinguishes programs with and without a dynamic linker, and that a file which is no program is an error.
 func TestIsStatic(t *testing.T) {
 	for name, test := range map[string]struct {
 		program []byte
@@ -33,7 +32,7 @@ func TestIsStatic(t *testing.T) {
 	}
 }
 
-// program is an ELF file of a header and the program headers.
+// program returns an ELF file of a header and these program headers.
 func program(t *testing.T, types ...elf.ProgType) []byte {
 	t.Helper()
 	header := elf.Header64{
@@ -55,8 +54,8 @@ func program(t *testing.T, types ...elf.ProgType) []byte {
 	return file.Bytes()
 }
 
-// TestBusyboxFiles proves that the test image has a shell and the tools that the tests use, and that an image can be made
-// of its files: no path is there twice.
+// TestBusyboxFiles proves that the test image has a shell and the tools that the tests use, and that no path is there twice, so that the
+// files can be an image.
 func TestBusyboxFiles(t *testing.T) {
 	dir, err := busyboxDir()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestLifecycle proves, on this machine, that the cluster's commands do what they promise. It ends the cluster that is up.
+// TestLifecycle proves, on this machine, that the cluster's commands do what they promise. It ends a running cluster.
 func TestLifecycle(t *testing.T) {
 	root, err := repositoryRoot()
 	if err != nil {
@@ -34,7 +34,7 @@ func TestLifecycle(t *testing.T) {
 	cluster := func(command string) (output string, err error) {
 		began := time.Now()
 		c := exec.CommandContext(t.Context(), program, command)
-		c.ExtraFiles = []*os.File{lock} // open in the command, as a caller's lock is
+		c.ExtraFiles = []*os.File{lock} // open in the command, like a caller's lock
 		c.Dir = root
 		content, err := c.CombinedOutput()
 		t.Logf("%s took %s: %s", command, time.Since(began).Round(100*time.Millisecond), content)
@@ -128,7 +128,7 @@ func TestLifecycle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The daemons, the shim of the Pod, and its two containers.
+		// These are the daemons, the shim of the Pod, and its two containers.
 		if want := len(components()) + 3; len(pids) < want {
 			t.Fatalf("there are only %d processes, and not %d", len(pids), want)
 		}
@@ -142,7 +142,7 @@ func TestLifecycle(t *testing.T) {
 
 	t.Run("up after the files were removed under a cluster that runs", func(t *testing.T) {
 		before := components()
-		for _, dir := range []string{"config", "pki", "logs", "etcd", "registry"} { // not what holds mounts, which git clean can't remove either
+		for _, dir := range []string{"config", "pki", "logs", "etcd", "registry"} { // without the folders with mounts, which git clean can't remove either
 			if err := os.RemoveAll(filepath.Join(root, ".cluster", dir)); err != nil {
 				t.Fatal(err)
 			}

@@ -100,8 +100,8 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// bypassProxy keeps an HTTP proxy, which can't reach the cluster, out of the way to it: for this program and for the
-// components, which inherit its environment. The API server asks for webhooks by names that end in ".svc".
+// bypassProxy excludes the cluster from an HTTP proxy, which can't reach it, for this program and for the components, which inherit its
+// environment. The API server calls webhooks by names that end in ".svc".
 func bypassProxy() error {
 	hosts := []string{clusterRange, ".svc"}
 	for _, variable := range []string{"NO_PROXY", "no_proxy"} {
@@ -114,8 +114,8 @@ func bypassProxy() error {
 	return os.Setenv("NO_PROXY", strings.Join(hosts, ","))
 }
 
-// repositoryRoot is the nearest folder, from the working directory upwards, whose go.mod is the product's. It is
-// without symbolic links, as the kernel names it in its list of mounts.
+// repositoryRoot returns the nearest folder, from the working directory upwards, whose go.mod is the product's. Its path has no symbolic
+// links, like the paths in the kernel's list of mounts.
 func repositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestRepositoryRoot proves that the clone is found from any folder in it, past this command's own module, and under its
-// name without symbolic links: the kernel lists the mounts below it under that name, and `down` compares them.
+// TestRepositoryRoot proves that the clone is found from any folder in it, above this command's own module, with a path without symbolic
+// links: the kernel lists the mounts below that path, and `down` compares them.
 func TestRepositoryRoot(t *testing.T) {
 	temp, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -57,8 +57,8 @@ func TestRepositoryRoot(t *testing.T) {
 	}
 }
 
-// TestBypassProxy proves that the cluster is reached without a proxy whatever the user's settings are, that those are
-// kept, and that a second call adds nothing: `env` hands the value on to other commands.
+// TestBypassProxy proves that the cluster is reached without a proxy, regardless of the user's settings. It keeps those settings, and a
+// second call adds nothing, because `env` passes the value to other commands.
 func TestBypassProxy(t *testing.T) {
 	for name, test := range map[string]struct{ upper, lower, want string }{
 		"none":       {"", "", "198.18.0.0/15,.svc"},

@@ -8,10 +8,9 @@ import (
 	"strings"
 )
 
-// All of the cluster lives in one network namespace, joined to the host by a pair of interfaces. So no
-// port, route or firewall rule of the host's is touched, but for the one route to the cluster, and all of
-// it goes when the namespace goes. The addresses are from 198.18.0.0/15, which is set aside for tests
-// (RFC 2544), so that they clash with no network that the machine is in.
+// The whole cluster is in one network namespace, connected to the host by a pair of interfaces. So it changes no port, route or firewall
+// rule of the host, except for the one route to the cluster, and everything disappears with the namespace. The addresses are from
+// 198.18.0.0/15, which is reserved for tests (RFC 2544), so that they conflict with no network of the machine.
 const (
 	namespace     = "taskflow-test"
 	hostInterface = "taskflow0"
@@ -25,14 +24,14 @@ const (
 	registryPort  = "5000"
 
 	registryAddress = nodeAddress + ":" + registryPort
-	// hostRegistryAddress is for tests that bring a registry of their own, on the host.
+	// hostRegistryAddress is for tests that run a registry of their own on the host.
 	hostRegistryAddress = hostAddress + ":" + registryPort
 )
 
-// checkNetwork says where an interface or a route of somebody else's has some of the cluster's addresses. VPNs and proxies do that: the
-// made-up addresses of Clash are from 198.18.0.0/16.
+// checkNetwork returns an error if an interface or a route of another program uses the cluster's addresses. VPNs and proxies do that: the
+// fake addresses of Clash are from 198.18.0.0/16.
 func checkNetwork(ctx context.Context) error {
-	// All routes inside of the range. An address has its route too, in the table "local".
+	// This lists all routes inside the range. An address has its route as well, in the table "local".
 	routes, err := exec.CommandContext(ctx, "ip", "-4", "route", "show", "table", "all", "root", clusterRange).Output()
 	if err != nil {
 		return fmt.Errorf("listing the routes of this machine: %w", err)
@@ -43,7 +42,7 @@ func checkNetwork(ctx context.Context) error {
 	return nil
 }
 
-// foreignRoute returns the first of the routes, as ip-route(8) prints them, that isn't the cluster's, or "".
+// foreignRoute returns the first of the routes, as ip-route(8) prints them, that doesn't belong to the cluster, or "".
 func foreignRoute(routes string) string {
 	for line := range strings.Lines(routes) {
 		if !strings.Contains(strings.TrimSpace(line)+" ", " dev "+hostInterface+" ") {
@@ -53,7 +52,7 @@ func foreignRoute(routes string) string {
 	return ""
 }
 
-// makeNetwork makes the namespace, its interfaces and routes.
+// makeNetwork creates the namespace, its interfaces and routes.
 func makeNetwork(ctx context.Context) error {
 	return script(ctx, [][]string{
 		{"ip", "netns", "add", namespace},
@@ -63,17 +62,17 @@ func makeNetwork(ctx context.Context) error {
 		{"ip", "-n", namespace, "link", "set", "lo", "up"},
 		{"ip", "-n", namespace, "address", "add", nodeAddress + "/30", "dev", "eth0"},
 		{"ip", "-n", namespace, "link", "set", "eth0", "up"},
-		// kube-proxy catches what goes to a Service; but without a route the kernel would not send it in the first place.
+		// kube-proxy handles packets to a Service, but without a route the kernel would not send them.
 		{"ip", "-n", namespace, "route", "add", serviceRange, "dev", "eth0"},
 		{"ip", "route", "add", clusterRange, "via", nodeAddress, "dev", hostInterface},
 		inNamespace("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"),
 	})
 }
 
-// removeNetwork removes what makeNetwork made. The interfaces of the Pods go with the namespace.
+// removeNetwork removes what makeNetwork created. The Pods' interfaces disappear with the namespace.
 func removeNetwork(ctx context.Context) error {
-	// The interface goes first: the kernel ends a namespace some time after its name is gone, and would
-	// delete the pair just when we do.
+	// The interface is removed first: the kernel ends a namespace some time after its name is gone, and might delete the pair at the same
+	// moment.
 	if _, err := os.Stat("/sys/class/net/" + hostInterface); err == nil {
 		if err := script(ctx, [][]string{{"ip", "link", "delete", hostInterface}}); err != nil {
 			return err
@@ -87,13 +86,13 @@ func removeNetwork(ctx context.Context) error {
 
 func namespacePath() string { return "/run/netns/" + namespace }
 
-// inNamespace is the command line that runs a command in the cluster's network namespace. It enters that one
-// namespace only: `ip netns exec` would mount a new /sys, without the cgroups.
+// inNamespace returns a command line that runs a command in the cluster's network namespace. It enters only that namespace: `ip netns exec`
+// would mount a new /sys, without the cgroups.
 func inNamespace(command ...string) []string {
 	return append([]string{"nsenter", "--net=" + namespacePath()}, command...)
 }
 
-// script runs commands in turn, up to the first that fails.
+// script runs commands in order, up to the first that fails.
 func script(ctx context.Context, commands [][]string) error {
 	for _, args := range commands {
 		output, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()

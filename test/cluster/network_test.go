@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestForeignRoute proves that the cluster's own routes are told from those of others, as ip prints them.
+// TestForeignRoute proves that the cluster's own routes are distinguished from others, as ip prints them.
 func TestForeignRoute(t *testing.T) {
 	const ours = `198.18.0.0/30 dev taskflow0 proto kernel scope link src 198.18.0.2 
 198.18.0.0/15 via 198.18.0.1 dev taskflow0 

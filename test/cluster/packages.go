@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// packages are the Debian packages that the cluster needs, each with a program that shows that it is there, however it
-// was installed: its name, where any on PATH will do, or its only place.
+// packages are the Debian packages that the cluster needs. Each has a program that proves its presence, regardless of how it was installed:
+// a name on PATH, or a path.
 var packages = []struct{ name, program string }{
 	{"runc", "runc"},
 	{"containernetworking-plugins", "/usr/lib/cni/ptp"}, // containerd.toml
@@ -33,7 +33,7 @@ func missingPackages(found func(program string) bool) []string {
 	return missing
 }
 
-// installPackages removes nothing: where a package that is missing conflicts with one that is there, it fails.
+// installPackages removes no package: it fails if a missing package conflicts with an installed one.
 func installPackages(ctx context.Context) error {
 	missing := missingPackages(func(program string) bool {
 		_, err := exec.LookPath(program)
@@ -50,10 +50,10 @@ func installPackages(ctx context.Context) error {
 	return nil
 }
 
-// aptGet runs apt-get in a folder, with new lists of packages.
+// aptGet runs apt-get in a folder, after updating the package lists.
 func aptGet(ctx context.Context, dir string, args ...string) error {
 	for _, args := range [][]string{{"update"}, args} {
-		// Another one, such as the unattended upgrade of a machine that was just started, is waited for.
+		// It waits for another apt-get, such as the unattended upgrade of a machine that has just started.
 		command := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "DPkg::Lock::Timeout=300"}, args...)...)
 		command.Dir = dir
 		command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
@@ -64,8 +64,8 @@ func aptGet(ctx context.Context, dir string, args ...string) error {
 	return nil
 }
 
-// staticBusybox returns the path of a busybox that needs no shared libraries: the machine's, or one in the user's cache. Debian's
-// package busybox, whose program needs them, conflicts with busybox-static: so that one is unpacked there, and not installed.
+// staticBusybox returns the path of a busybox that needs no shared libraries: the machine's, or one in the user's cache. Debian's package
+// busybox, whose program needs them, conflicts with busybox-static, which is therefore unpacked there instead of being installed.
 func staticBusybox(ctx context.Context) (string, error) {
 	dir, err := busyboxDir()
 	if err != nil {
@@ -93,7 +93,7 @@ func busyboxDir() (string, error) {
 	return filepath.Join(cache, "taskflow-cluster", "busybox-static"), nil
 }
 
-// busyboxes are where a busybox may be: the package's folder has it in the same places as the machine.
+// busyboxes returns the possible paths of a busybox. They are the same in the package as on the machine.
 func busyboxes(packageDir string) []string {
 	places := []string{"/usr/bin/busybox", "/bin/busybox"}
 	for _, place := range places {
@@ -102,7 +102,7 @@ func busyboxes(packageDir string) []string {
 	return places
 }
 
-// firstStatic returns the first of the programs that is there and is static, or "".
+// firstStatic returns the first of the programs that exists and is static, or "".
 func firstStatic(programs []string) (string, error) {
 	for _, program := range programs {
 		content, err := os.ReadFile(program)
@@ -123,7 +123,7 @@ func firstStatic(programs []string) (string, error) {
 	return "", nil
 }
 
-// unpackPackage makes a folder of the files of a Debian package, all or none.
+// unpackPackage unpacks a Debian package into a folder, completely or not at all.
 func unpackPackage(ctx context.Context, name, dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMissingPackages proves that a package is there where its program is found, and that all that are missing are named.
+// TestMissingPackages proves that a package counts as installed if its program is found, and that all missing ones are listed.
 func TestMissingPackages(t *testing.T) {
 	var all, names []string
 	for _, p := range packages {
@@ -32,8 +32,8 @@ func TestMissingPackages(t *testing.T) {
 	}
 }
 
-// TestFirstStatic proves that a busybox which needs shared libraries, as that of Debian's package busybox, is passed over, and that none
-// of them is the sign to get one.
+// TestFirstStatic proves that a busybox with shared libraries, such as that in Debian's package busybox, is ignored, and that the result is
+// empty if there is no other.
 func TestFirstStatic(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, content []byte) string {

@@ -16,8 +16,7 @@ import (
 	"time"
 )
 
-// identities are the clients and servers of the cluster, by the names of their files. The organizations
-// are groups of Kubernetes' RBAC.
+// identities are the cluster's clients and servers, by the names of their files. The organizations are groups in Kubernetes' RBAC.
 var identities = []struct {
 	file         string
 	commonName   string
@@ -32,8 +31,8 @@ var identities = []struct {
 	{file: "kubelet", commonName: "system:node:" + nodeName, organization: "system:nodes"},
 }
 
-// makePKI writes into dir a certificate authority (ca.crt), a key pair for each identity, and the key that
-// signs ServiceAccount tokens (serviceaccount.key). All are good for a year, and for this cluster only.
+// makePKI writes into dir a certificate authority (ca.crt), a key pair for each identity, and the key that signs ServiceAccount tokens
+// (serviceaccount.key). All are valid for one year, and only for this cluster.
 func makePKI(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

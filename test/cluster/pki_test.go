@@ -12,9 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMakePKI proves that each identity is trusted by the authority as client and as server, by all names and addresses
-// that the API server is asked by, and that its groups are those that Kubernetes' RBAC knows it by; that each
-// private key is its certificate's own; and that only root can read what is there.
+// TestMakePKI proves that the authority signed each identity as client and server, for all names and addresses of the API server, with its
+// groups in Kubernetes' RBAC. Each private key belongs to its certificate, and only root can read the files.
 func TestMakePKI(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
 	if err := makePKI(dir); err != nil {

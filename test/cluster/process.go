@@ -18,19 +18,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a daemon that the cluster started. The start time tells it from a later process that was
-// given the same id.
+// process is a daemon that the cluster started. Its start time distinguishes it from a later process with the same id.
 type process struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"` // field 22 of /proc/PID/stat: clock ticks since boot
 }
 
-// alive is false too for a daemon that had ended before its start time was read, and so has none.
+// alive reports whether the process still runs. It is false for a daemon that ended before its start time was read.
 func (p process) alive() bool {
 	return p.PID > 0 && p.Started != "" && startTime(p.PID) == p.Started
 }
 
-// startTime is empty where there is no such process, and for one that has ended and is not reaped.
+// startTime returns "" for a process that doesn't exist, or that has ended and isn't reaped.
 func startTime(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -57,11 +56,11 @@ func start(command []string, logFile string) (process, error) {
 	}
 	defer log.Close()
 	args := inNamespace(command...)
-	daemon := exec.Command(args[0], args[1:]...) //nolint:noctx // it outlives us
+	daemon := exec.Command(args[0], args[1:]...) //nolint:noctx // it outlives this process
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.Dir = "/"
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // outlives this command and its terminal
-	// What we were given open by our caller, such as a lock, isn't the daemon's.
+	// The daemon must not inherit open files of the caller, such as a lock.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return process{}, err
 	}
@@ -69,11 +68,11 @@ func start(command []string, logFile string) (process, error) {
 		return process{}, err
 	}
 	p := process{PID: daemon.Process.Pid, Started: startTime(daemon.Process.Pid)}
-	go func() { _ = daemon.Wait() }() // so that one that dies while we wait for it is seen to be dead
+	go func() { _ = daemon.Wait() }() // reaps it, so that its death is seen while this process waits for it
 	return p, nil
 }
 
-// stop ends a process with SIGTERM, and with SIGKILL where it is still there after the grace period.
+// stop ends a process with SIGTERM, and with SIGKILL after the grace period.
 func (p process) stop(grace time.Duration) error {
 	if !p.alive() {
 		return nil
@@ -93,7 +92,7 @@ func (p process) stop(grace time.Duration) error {
 	return nil
 }
 
-// poll asks until the answer is yes, the time is over or the context ends.
+// poll repeats a check until it is true, the time is over or the context ends.
 func poll(ctx context.Context, limit time.Duration, yes func() bool) bool {
 	deadline := time.Now().Add(limit)
 	for !yes() {
@@ -105,8 +104,8 @@ func poll(ctx context.Context, limit time.Duration, yes func() bool) bool {
 	return true
 }
 
-// clusterProcesses are all processes in the cluster's network namespace (its daemons, the shims, Pods with
-// hostNetwork) and all in its cgroups (its containers), whoever started them.
+// clusterProcesses returns all processes in the cluster's network namespace (its daemons, the shims, Pods with hostNetwork) and in its
+// cgroups (its containers).
 func clusterProcesses() ([]int, error) {
 	hierarchies, err := cgroupHierarchies()
 	if err != nil {
@@ -131,15 +130,14 @@ func clusterProcesses() ([]int, error) {
 	return slices.DeleteFunc(slices.Compact(pids), func(pid int) bool { return pid == os.Getpid() }), nil
 }
 
-// cgroupProcesses are the processes in the cluster's cgroups, each as often as there are hierarchies that have it. The groups are
-// asked, not the processes: /proc/PID/cgroup names a group as its reader's cgroup namespace does, which need not be
-// how it is named here (cgroup_namespaces(7)).
+// cgroupProcesses returns the processes in the cluster's cgroups, once for each hierarchy that has them. It reads the groups and not
+// /proc/PID/cgroup, which names a group as its reader's cgroup namespace does (cgroup_namespaces(7)).
 func cgroupProcesses(hierarchies []string) ([]int, error) {
 	var pids []int
 	for _, dir := range clusterCgroups(hierarchies) {
 		content, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
-			continue // the group has gone meanwhile
+			continue // the group is gone
 		}
 		if err != nil {
 			return nil, err
@@ -149,7 +147,7 @@ func cgroupProcesses(hierarchies []string) ([]int, error) {
 			if err != nil {
 				return nil, fmt.Errorf("reading the processes of the cgroup %s: %w", dir, err)
 			}
-			if pid > 0 { // 0 is one of another PID namespace (cgroups(7))
+			if pid > 0 { // 0: a process of another PID namespace (cgroups(7))
 				pids = append(pids, pid)
 			}
 		}
@@ -157,7 +155,7 @@ func cgroupProcesses(hierarchies []string) ([]int, error) {
 	return pids, nil
 }
 
-// inode is 0 where the file doesn't exist.
+// inode returns 0 if the file doesn't exist.
 func inode(file string) uint64 {
 	var stat syscall.Stat_t
 	if syscall.Stat(file, &stat) != nil {

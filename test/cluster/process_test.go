@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestParseStartTime proves that a name with blanks, parentheses or a line feed in it shifts no field, and that what
-// has ended has no start time.
+// TestParseStartTime proves that blanks, parentheses or a line feed in the name shift no field, and that an ended process has no start
+// time.
 func TestParseStartTime(t *testing.T) {
 	// Fields 4 to 21 of proc_pid_stat(5), then the start time and three more.
 	const rest = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21 22\n"
@@ -35,8 +35,8 @@ func TestParseStartTime(t *testing.T) {
 	}
 }
 
-// TestAlive proves that a process is known by its id and its start time, and that one that ended before its start time
-// was read is dead: there is no time either when it is asked for later.
+// TestAlive proves that a process is identified by its id and its start time, and that a process which ended before its start time was read
+// is dead, although its start time is empty later, too.
 func TestAlive(t *testing.T) {
 	self := os.Getpid()
 	const none = 1 << 30 // above the highest pid_max
@@ -62,7 +62,7 @@ func TestAlive(t *testing.T) {
 	}
 }
 
-// TestStartTimeOfKernel proves that the kernel's own text is understood: the time is that of /proc/self/stat.
+// TestStartTimeOfKernel proves that the kernel's own text is parsed: the time equals that in /proc/self/stat.
 func TestStartTimeOfKernel(t *testing.T) {
 	stat, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
@@ -75,8 +75,8 @@ func TestStartTimeOfKernel(t *testing.T) {
 	}
 }
 
-// TestCgroupProcesses proves that the processes of all the cluster's cgroups are found, however deep, in each hierarchy,
-// and those of no other group: neither of one beside it, nor of one of the same name in another group.
+// TestCgroupProcesses proves that the processes of all the cluster's cgroups are found, at every depth and in each hierarchy, and those of
+// no other group: neither of a sibling, nor of a group of the same name elsewhere.
 func TestCgroupProcesses(t *testing.T) {
 	root := t.TempDir()
 	for group, procs := range map[string]string{
@@ -96,7 +96,7 @@ func TestCgroupProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(root, "pids/taskflow-test/gone"), 0o755); err != nil { // as one that is being removed
+	if err := os.Mkdir(filepath.Join(root, "pids/taskflow-test/gone"), 0o755); err != nil { // like one that is being removed
 		t.Fatal(err)
 	}
 	got, err := cgroupProcesses([]string{filepath.Join(root, "memory"), filepath.Join(root, "pids"), filepath.Join(root, "none")})

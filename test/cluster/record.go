@@ -10,12 +10,11 @@ import (
 	"slices"
 )
 
-// record is what is known of the cluster that runs, or of the one that ran last and was not ended. It
-// lies in runDir.
+// record describes the running cluster, or the last one if it was not ended. It is stored in runDir.
 type record struct {
-	State          string             `json:"state"` // the state folder of the clone that made it
+	State          string             `json:"state"` // the state folder of the clone that created it
 	MadeFolders    []string           `json:"madeFolders"`
-	KernelSettings map[string]string  `json:"kernelSettings"` // by file below /proc/sys: the value before the cluster's
+	KernelSettings map[string]string  `json:"kernelSettings"` // by file below /proc/sys: the value before the cluster
 	Processes      map[string]process `json:"processes"`      // by component
 }
 
@@ -32,7 +31,7 @@ func (r record) aliveComponents() []string {
 
 const recordFile = runDir + "/cluster.json"
 
-// readRecord returns an empty record where there is none.
+// readRecord returns an empty record if there is none.
 func readRecord(file string) (record, error) {
 	r := record{Processes: map[string]process{}}
 	content, err := os.ReadFile(file)

@@ -53,7 +53,7 @@ func TestTwoCommands(t *testing.T) {
 	}
 }
 
-// documents returns every Markdown file of the repository that git knows, or would add.
+// documents returns every Markdown file of the repository that git tracks or would add.
 func documents(t *testing.T) []string {
 	t.Helper()
 	var files []string

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package inotify takes from a user what the machine has of inotify, for a test's time.
+// Package inotify uses up a user's inotify instances for a test.
 package inotify
 
 import (
@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exhaust takes all inotify instances that the user may have (fs.inotify.max_user_instances), until release is called. They count for
-// the user who opens them, which a thread may be by itself (setresuid(2): "C library/kernel differences"). It needs root. Choose a user
-// that nobody else is.
+// Exhaust takes all inotify instances that the user may have (fs.inotify.max_user_instances), until release is called. They count for the
+// user that opens them, which a single thread can be (setresuid(2): "C library/kernel differences"). It needs root. Choose a user without
+// other processes.
 func Exhaust(uid int) (release func(), err error) {
 	var instances []int
 	release = func() {
@@ -23,7 +23,7 @@ func Exhaust(uid int) (release func(), err error) {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine, and never runs another one
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		const same = ^uintptr(0)
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
 			done <- errno

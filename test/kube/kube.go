@@ -17,7 +17,7 @@ import (
 // testCluster is the API server of test/cluster (network.go there).
 const testCluster = "https://198.18.0.1:6443"
 
-// ConnectToTestCluster is Connect for tests that must not run on a cluster in use: they remove the kind Task, with all Tasks.
+// ConnectToTestCluster is Connect for tests that must not run on a cluster in use, because they remove the kind Task with all Tasks.
 func ConnectToTestCluster() (client.WithWatch, *kubernetes.Clientset, error) {
 	config, err := ctrl.GetConfig()
 	if err != nil {
@@ -30,8 +30,8 @@ func ConnectToTestCluster() (client.WithWatch, *kubernetes.Clientset, error) {
 	return connect(config)
 }
 
-// Connect returns a client that knows Tasks, and one for logs. Both may ask more often than a client's default, so that it isn't the
-// client that is waited for.
+// Connect returns a client that knows Tasks, and one for logs. Their rate limits are above the default, so that tests don't wait for the
+// client.
 func Connect() (client.WithWatch, *kubernetes.Clientset, error) {
 	config, err := ctrl.GetConfig()
 	if err != nil {

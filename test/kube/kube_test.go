@@ -11,8 +11,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/kube"
 )
 
-// TestConnectToTestCluster proves that tests which remove all Tasks connect to the test cluster and to no other. It reads no answer: the
-// clients are made without asking the API server.
+// TestConnectToTestCluster proves that tests which remove all Tasks connect only to the test cluster. It creates the clients without a
+// request to the API server.
 func TestConnectToTestCluster(t *testing.T) {
 	const testCluster = "https://198.18.0.1:6443"
 	for name, test := range map[string]struct{ server, want string }{

@@ -1,4 +1,4 @@
-// Package node looks at processes of the test cluster's node, which is the machine that the tests run on.
+// Package node inspects processes on the test cluster's node, which is the machine that runs the tests.
 package node
 
 import (
@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// FindProcess returns the process of the Pod with this UID whose command line has the part.
+// FindProcess returns the process of the Pod with this UID whose command line contains the part.
 func FindProcess(pod types.UID, part string) (pid int, err error) {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -30,10 +30,10 @@ func FindProcess(pod types.UID, part string) (pid int, err error) {
 	return 0, fmt.Errorf("the Pod has no process with %q", part)
 }
 
-// ForgetPeak makes PeakMemory begin again with what the process uses now (proc_pid_clear_refs(5)).
+// ForgetPeak resets PeakMemory to the memory that the process uses now (proc_pid_clear_refs(5)).
 func ForgetPeak(pid int) error { return os.WriteFile(proc(pid, "clear_refs"), []byte("5"), 0) }
 
-// PeakMemory returns the most memory that the process has had resident, in bytes. It fails if the process has ended.
+// PeakMemory returns the maximum resident memory of the process, in bytes. It fails if the process has ended.
 func PeakMemory(pid int) (int64, error) {
 	status, err := os.ReadFile(proc(pid, "status"))
 	if err != nil {
@@ -51,7 +51,7 @@ func PeakMemory(pid int) (int64, error) {
 // ticksPerSecond is USER_HZ, the unit of the times in /proc: the same on every architecture that Go knows.
 const ticksPerSecond = 100
 
-// CPUTime returns how long the process has computed.
+// CPUTime returns the CPU time that the process has used.
 func CPUTime(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(proc(pid, "stat"))
 	if err != nil {

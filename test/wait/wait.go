@@ -1,4 +1,4 @@
-// Package wait lets tests wait for what happens elsewhere, by looking again and again.
+// Package wait polls for conditions in tests.
 package wait
 
 import (
@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// patience is how long a test waits for what should take seconds at most: the machine may be busy.
+	// patience bounds each wait. What a test waits for takes seconds, but the machine may be busy.
 	patience = 90 * time.Second
-	// interval is how often it looks.
+	// interval is the time between two checks.
 	interval = 100 * time.Millisecond
-	// worthMentioning is a time that the log of a test tells of.
+	// worthMentioning is the duration from which the test's log mentions a wait.
 	worthMentioning = 2 * time.Second
 )
 
-// For polls until the check passes, and fails the test with what was missing when that takes too long.
+// For polls until the check passes. After patience, it fails the test with the last error.
 func For(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -27,7 +27,7 @@ func For(t *testing.T, what string, check func(ctx context.Context) error) {
 	var missing error
 	for {
 		err := check(ctx)
-		if missing == nil || ctx.Err() == nil { // else it may tell of nothing but the end of the wait
+		if missing == nil || ctx.Err() == nil { // otherwise the error may be only the end of the wait
 			missing = err
 		}
 		if err == nil {

@@ -1,4 +1,4 @@
-// Package ask is what the program stranger is told to send, and what it tells of the answers.
+// Package ask has the requests that the program stranger sends, and its report of the answers.
 package ask
 
 import (
@@ -19,27 +19,28 @@ import (
 	"time"
 )
 
-// Request is sent by a number of clients at once, each of which sends it again and again until its time is over.
+// Request is sent by a number of clients in parallel, each of which repeats it until its time is over.
 type Request struct {
 	URL string `json:"url"`
 	// Body makes it a POST of JSON.
 	Body string `json:"body,omitempty"`
-	// Containers takes the place of this word in Body: a list of so many containers, too large for the program's arguments.
+	// Containers replaces the word "CONTAINERS" in Body by a list of this many containers, which would be too large for the program's
+	// arguments.
 	Containers int `json:"containers,omitempty"`
 	// Token is sent as the bearer token.
 	Token string `json:"token,omitempty"`
-	// Certificate is the common name in a client certificate that the program makes for itself.
+	// Certificate is the common name in a client certificate that the program generates.
 	Certificate string `json:"certificate,omitempty"`
-	// Clients is how many send the request at once. Default: 1.
+	// Clients is the number of parallel clients. Default: 1.
 	Clients int `json:"clients,omitempty"`
-	// For is how long each client goes on. Default: it sends the request once.
+	// For is how long each client repeats the request. Default: it sends the request once.
 	For time.Duration `json:"for,omitempty"`
 }
 
-// Containers is the word in Request.Body that a list of containers takes the place of.
+// Containers is the word in Request.Body that Request.Containers replaces.
 const Containers = `"CONTAINERS"`
 
-// Answer is what one client heard last.
+// Answer is the last answer to one client.
 type Answer struct {
 	URL  string `json:"url"`
 	Code int    `json:"code,omitempty"`
@@ -47,19 +48,19 @@ type Answer struct {
 	Body  string `json:"body,omitempty"`
 	Bytes int64  `json:"bytes,omitempty"`
 	Error string `json:"error,omitempty"`
-	// Slowest is how long the slowest of the client's requests took, and Count how many there were.
+	// Slowest is the duration of the client's slowest request, and Count the number of its requests.
 	Slowest time.Duration `json:"slowest"`
 	Count   int           `json:"count"`
 }
 
 const (
-	// patience is longer than any server has a reason to take.
+	// patience is longer than any server needs.
 	patience = 2 * time.Minute
-	// excerpt is how much of an answer is kept. A log line of more than 16 KiB would be split.
+	// excerpt bounds the part of an answer that is kept. A log line of more than 16 KiB would be split.
 	excerpt = 12 << 10
 )
 
-// Send sends the requests, one kind beside the other, and writes each client's answer as a line of JSON.
+// Send sends the requests, all kinds in parallel, and writes each client's answer as a line of JSON.
 func Send(ctx context.Context, requests []Request, out io.Writer) error {
 	var clients sync.WaitGroup
 	answers := make(chan Answer)
@@ -97,7 +98,7 @@ func containers(count int) string {
 	return list.String() + "]"
 }
 
-// client asks each time over a connection of its own, as many strangers would, and believes every certificate.
+// client uses a new connection for each request, as many strangers would, and trusts every certificate.
 func (r Request) client() (*http.Client, error) {
 	config := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // an attacker doesn't care
 	if r.Certificate != "" {

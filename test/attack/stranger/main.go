@@ -1,4 +1,4 @@
-// Command stranger runs in a Pod without a token, and sends what its argument says (package ask).
+// Command stranger runs in a Pod without a token, and sends the requests in its argument (package ask).
 package main
 
 import (

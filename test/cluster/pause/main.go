@@ -1,4 +1,4 @@
-// Command pause holds the namespaces of a Pod open: it waits for the signal that ends it, and reaps.
+// Command pause holds the namespaces of a Pod open: it waits for a signal to end, and reaps processes.
 package main
 
 import (

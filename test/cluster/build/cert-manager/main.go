@@ -27,7 +27,7 @@ import (
 	"github.com/cert-manager/cert-manager/pkg/controller"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
 
-	// Each registers itself.
+	// Each import registers its controllers.
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/ca"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/selfsigned"
@@ -56,7 +56,7 @@ func main() {
 	}
 }
 
-// run ends as soon as one part does.
+// run returns as soon as one part ends.
 func run(ctx context.Context, kubeconfig string) error {
 	ctrl.SetLogger(klog.Background())
 	ctx, cancel := context.WithCancel(ctx)
@@ -82,7 +82,7 @@ func run(ctx context.Context, kubeconfig string) error {
 	return errors.Join(failures...)
 }
 
-// controllers starts all that are registered.
+// controllers starts all registered controllers.
 func controllers(ctx context.Context, kubeconfig string, start func(string, func(context.Context) error)) error {
 	factory, err := controller.NewContextFactory(ctx, controller.ContextOptions{
 		Kubeconfig:         kubeconfig,
@@ -114,7 +114,7 @@ func controllers(ctx context.Context, kubeconfig string, start func(string, func
 	return nil
 }
 
-// inject runs the cainjector, for webhook configurations.
+// inject runs the cainjector for webhook configurations.
 func inject(ctx context.Context, kubeconfig string) error {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command kubernetes is all of Kubernetes that a one-node cluster needs, in one binary that takes its
-// part from the name it is called by. One link and 200 MB instead of six of each.
+// Command kubernetes is all parts of Kubernetes that a one-node cluster needs. The name by which it is called selects the part. One link
+// and 200 MB replace six of each.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// daemons are the parts that run until they are told to stop.
+// daemons are the parts that run until a signal stops them.
 var daemons = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllermanager.NewControllerManagerCommand,
