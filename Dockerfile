@@ -1,4 +1,4 @@
-# The two images, for those who have Docker; hack/image builds the same ones without it.
+# The two images, built with Docker. hack/image builds the same images without Docker.
 #   docker build --target operator -t taskflow/operator .
 #   docker build --target agent -t taskflow/agent .
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the benchmarks: first those that need no cluster; then what the operator costs (test/bench/operator), beside an API server of its
-# own; then sequences on the test cluster (test/bench), with taskflow as it stands here. What each has found is in dist/bench, also where a
-# later one fails. It fails where a bound is exceeded or a goal is missed, after the report is written.
+# Runs the benchmarks: functions, without a cluster; the cost of the operator (test/bench/operator), with an API server of its own; and sequences on the
+# test cluster (test/bench), with taskflow built from this tree. Each writes its results to dist/bench, so they remain if a later one fails. The
+# script writes the report first, and then fails if a bound is exceeded or a goal is missed.
 # bench.sh [--quick] [--report FILE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,7 +47,7 @@ parts=($out/node.md $out/operator.md)
 if [ -e $out/functions.md ]; then parts+=($out/functions.md); fi
 cat "${parts[@]}"
 if [ -n "$report" ]; then cat "${parts[@]}" >"$report"; fi
-# One round on a machine that others use, too, says little about goals.
+# A single round on a shared machine is too noisy to check goals.
 if ((${#quick[@]} == 0)) && grep -h -F '**missed**' "${parts[@]}" >&2 || $exceeded; then
 	echo "bench: not all goals are met, or not all bounds kept: see above" >&2
 	exit 1

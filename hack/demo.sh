@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a cluster on this machine, installs taskflow into it, runs the first Task and shows what it did.
+# Starts a cluster on this machine, installs taskflow into it, runs the first Task and prints its logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -39,8 +39,8 @@ cat <<'EOF'
 
 The cluster stays up. Try next:
   eval "$(go run -C test/cluster . env)"      # kubectl for this cluster
-  kubectl describe task example-taskflow      # the Task's story
-  kubectl explain task.spec                   # what a Task can say
+  kubectl describe task example-taskflow      # the Task's steps and events
+  kubectl explain task.spec                   # the fields of a Task
   kubectl apply -f config/samples/failing.yaml && kubectl get tasks -w
   make down                                   # remove the cluster
 EOF

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests and prints how long each layer took: those that need no node (hack/unit.sh), then those on a real node. Side by side they
-# took the processors from each other, and what must be done within a time wasn't. It leaves the test cluster as it found it: up or not there.
+# Runs all tests and prints how long each layer takes: first the tests that need no node (hack/unit.sh), then the tests on a real node. They don't run
+# at the same time, because tests with a deadline would fail for lack of CPU. It leaves the test cluster as it was: running, or not there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cluster="go run -C test/cluster ."
@@ -45,7 +45,7 @@ lifecycle() {
 	go test -C test/cluster -tags lifecycle -timeout 20m -count=1 -run TestLifecycle .
 }
 
-# Until it is known, the cluster isn't ours to end.
+# Assume that the cluster was running until this is known, so that it is not stopped by mistake.
 found_up=true
 finish() {
 	if [ -n "$layer" ]; then layer="$layer: failed" took >/dev/null; fi
@@ -61,9 +61,9 @@ layer "cert-manager (built once)" $cluster cert-manager
 layer "unit tests, tests at an API server" hack/unit.sh
 found_up=$($cluster running)
 if $found_up; then
-	echo "The life of the test cluster itself isn't tested, since one is up: make down first."
+	echo "Skipping the tests of the cluster's own lifecycle, because the test cluster is running: to run them, make down first."
 else
-	layer "life of the test cluster" lifecycle
+	layer "lifecycle of the test cluster" lifecycle
 fi
 layer "make demo" install
 layer "tests on the real node" e2e

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Runs the tests that need no node: those of the code alone, and those at an API server. Most wait more than they compute, so more run at once
-# than there are cores; the longest package begins first. A first run compiles all tests and their images, for which Go's ten minutes a
-# package are too few.
+# Runs the tests that need no node: unit tests, and tests at an API server. Most tests wait more than they compute, so more of them run at once than
+# there are cores. The longest package starts first. The timeout is longer than Go's ten minutes, because a first run compiles all tests and images.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The race detector is C, with the C library's headers.
+# The race detector needs a C compiler and the headers of the C library.
 if ! echo '#include <stdlib.h>' | $(go env CC) -E - >/dev/null 2>&1; then
 	echo "installing Debian packages: gcc libc6-dev"
 	export DEBIAN_FRONTEND=noninteractive
@@ -13,7 +12,7 @@ if ! echo '#include <stdlib.h>' | $(go env CC) -E - >/dev/null 2>&1; then
 	apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends --no-remove gcc libc6-dev
 fi
 
-# Tests that do no more than run other programs have no races of their own.
+# Tests that only run other programs can't have races.
 outside='/(hack/image|test/chart)$'
 KUBEBUILDER_ASSETS=$(go run -C test/cluster . assets)
 export KUBEBUILDER_ASSETS

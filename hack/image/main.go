@@ -1,12 +1,12 @@
-// Command image builds taskflow's images, without Docker, and pushes them: from scratch, with one static binary each. The same
-// source gives the same digest.
+// Command image builds taskflow's images without Docker, and pushes them. Each image contains one static binary and nothing else. The same source
+// gives the same digest.
 //
 //	image --name docker.io/taskflow --push-to localhost:5000/taskflow --plain-http [--platform linux/amd64,linux/arm64] [PACKAGE...]
 //	image --programs DIR [--platform linux/amd64,linux/arm64] [PACKAGE...]
 //
-// The packages are main packages; without any, those of the operator and the agent. It prints the images' full names, a line
-// each: docker.io/taskflow/operator@sha256:... With --programs it writes what would be in the images, pushes nothing, and prints the names of
-// the files: DIR/operator-linux-amd64
+// The packages are main packages. They default to the operator and the agent. It prints the full name of each image on a line:
+// docker.io/taskflow/operator@sha256:... With --programs, it writes the programs to DIR, pushes nothing, and prints the names of the files:
+// DIR/operator-linux-amd64.
 package main
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/oci"
 )
 
-// user is any that isn't root, as a number, so that the kubelet can see that it isn't.
+// user is not root. It is a number, because the kubelet can't check runAsNonRoot for a user name.
 const user = "65532:65532"
 
 func main() {
@@ -44,12 +44,12 @@ func run(ctx context.Context, args []string) error {
 	var platforms []string
 	var plainHTTP bool
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
-	flags.StringVar(&imageName, "name", "", "what the images are called, up to the last part, such as ghcr.io/me")
-	flags.StringVar(&pushTo, "push-to", "", "where they are pushed, if that isn't what they are called")
-	flags.StringVar(&tag, "tag", "latest", "tag that they get besides their digest")
-	flags.StringSliceVar(&platforms, "platform", []string{oci.HostPlatform().String()}, "platforms that they are built for, such as linux/amd64,linux/arm64")
-	flags.BoolVar(&plainHTTP, "plain-http", false, "the registry has no TLS")
-	flags.StringVar(&programs, "programs", "", "where the programs are written, instead of pushing images of them")
+	flags.StringVar(&imageName, "name", "", "prefix of the images' names, such as ghcr.io/me")
+	flags.StringVar(&pushTo, "push-to", "", "prefix that the images are pushed to (default: --name)")
+	flags.StringVar(&tag, "tag", "latest", "tag of the images")
+	flags.StringSliceVar(&platforms, "platform", []string{oci.HostPlatform().String()}, "platforms to build for, such as linux/amd64,linux/arm64")
+	flags.BoolVar(&plainHTTP, "plain-http", false, "use HTTP instead of HTTPS for the registry")
+	flags.StringVar(&programs, "programs", "", "directory to write the programs to, instead of pushing images")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string) error {
 		return write(ctx, packages, platforms, programs)
 	}
 	if imageName == "" {
-		return errors.New("--name is missing: set it to what the images are called, up to the last part, such as ghcr.io/me")
+		return errors.New("--name is missing: set it to the prefix of the images' names, such as ghcr.io/me")
 	}
 	if pushTo == "" {
 		pushTo = imageName
@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// write writes the programs that would be in the images.
+// write writes the programs of the images to a directory.
 func write(ctx context.Context, packages, platforms []string, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -110,7 +110,7 @@ func parsePlatform(value string) (v1.Platform, error) {
 	return *platform, nil
 }
 
-// buildAndPush makes one image, or an index of one for each platform.
+// buildAndPush pushes one image, or an index with an image for each platform.
 func buildAndPush(ctx context.Context, pkg string, platforms []string, ref string, options []name.Option) (v1.Hash, error) {
 	var images []v1.Image
 	for _, value := range platforms {
@@ -140,10 +140,10 @@ func buildAndPush(ctx context.Context, pkg string, platforms []string, ref strin
 	return index.Digest()
 }
 
-// largest is how many bytes a program may have: nodes pull the agent for the first Pod with steps, and wait for it.
+// largest is the maximum size of a program in bytes. The first Pod with steps on a node waits until the agent is pulled.
 var largest = map[string]int{"agent": 4_000_000, "operator": 60_000_000}
 
-// build makes the image of a main package for one platform.
+// build returns the image of a main package for one platform.
 func build(ctx context.Context, pkg string, platform v1.Platform) (v1.Image, error) {
 	program := filepath.Base(pkg)
 	dir, err := os.MkdirTemp("", "taskflow-image-*")
@@ -160,14 +160,14 @@ func build(ctx context.Context, pkg string, platform v1.Platform) (v1.Image, err
 		return nil, err
 	}
 	if limit, ok := largest[program]; ok && len(content) > limit {
-		return nil, fmt.Errorf("the program has %d bytes, and may have %d: what has made it grow?", len(content), limit)
+		return nil, fmt.Errorf("the program has %d bytes, more than the maximum of %d: check what made it grow", len(content), limit)
 	}
 	return oci.Image(platform,
 		[]oci.File{{Path: program, Mode: 0o555, Content: content}},
 		v1.Config{Entrypoint: []string{"/" + program}, User: user})
 }
 
-// compile builds a program such that nothing in it depends on where, when and by whom it is built.
+// compile builds a program reproducibly: it does not depend on the directory, the time or the user.
 func compile(ctx context.Context, pkg string, platform v1.Platform, file string) error {
 	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", file, pkg)
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)

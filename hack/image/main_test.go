@@ -33,10 +33,9 @@ import (
 // root of the repository.
 const root = "../.."
 
-// TestImages proves that each image is for both architectures: static programs, of the right machine and within the sizes that are
-// promised, for a user who isn't root. And that the same source makes the same programs, wherever it lies, and whether there is a git
-// repository around it or not. (What Go has compiled before, it takes from its cache; that the same files make the same image, internal/oci
-// proves.)
+// TestImages proves that each image has a static program for both architectures, of at most the documented size, and runs as a user that is not root.
+// It also proves that the same source gives the same programs in any directory, with and without a git repository. (Go takes packages that it
+// has compiled before from its cache. Tests of internal/oci prove that the same files give the same image.)
 func TestImages(t *testing.T) {
 	// As a program of its own it compresses without the race detector, which takes ten times as long.
 	image := filepath.Join(t.TempDir(), "image")
@@ -88,7 +87,7 @@ func TestImages(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !bytes.Equal(content, again) {
-					t.Errorf("elsewhere another program is made, of %d bytes; this one has %d", len(again), len(content))
+					t.Errorf("another directory gives another program, of %d bytes; this one has %d", len(again), len(content))
 				}
 			})
 		}
@@ -107,7 +106,7 @@ func execute(t *testing.T, dir, program string, args ...string) {
 	}
 }
 
-// programOf is the one file that the image has, which may be at most so large.
+// programOf returns the only file of the image, and checks its maximum size.
 func programOf(t *testing.T, image v1.Image, program string, largest int64) []byte {
 	t.Helper()
 	file, err := image.ConfigFile()
@@ -133,12 +132,12 @@ func programOf(t *testing.T, image v1.Image, program string, largest int64) []by
 		t.Fatal(err)
 	}
 	if header, err := reader.Next(); !errors.Is(err, io.EOF) {
-		t.Errorf("there is another file: %+v (%v)", header, err)
+		t.Errorf("the image has a second file: %+v (%v)", header, err)
 	}
 	return content
 }
 
-// copySource copies what git keeps.
+// copySource copies the files that git tracks.
 func copySource(t *testing.T, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
@@ -166,8 +165,7 @@ func copySource(t *testing.T, from, to string) {
 	}
 }
 
-// TestSBOM proves that the bill of materials of a program is that of the very program in the image, and that it names all that Go's build
-// information in it names.
+// TestSBOM proves that a bill of materials describes the program in the image, by its hash, and lists all modules of its Go build information.
 func TestSBOM(t *testing.T) {
 	dir := t.TempDir()
 	platform := oci.HostPlatform()
@@ -215,11 +213,11 @@ func TestSBOM(t *testing.T) {
 				t.Errorf("modules (-build information +bill):\n%s", diff)
 			}
 			if len(info.Deps) == 0 || bill.BOMFormat != "CycloneDX" || bill.Metadata.Component.Name != info.Main.Path {
-				t.Errorf("the bill is %s's, as %q, want %s's", bill.Metadata.Component.Name, bill.BOMFormat, info.Main.Path)
+				t.Errorf("the bill describes %s, as %q, want %s", bill.Metadata.Component.Name, bill.BOMFormat, info.Main.Path)
 			}
 			hash := slices.IndexFunc(bill.Metadata.Properties, func(p struct{ Name, Value string }) bool { return p.Name == "cdx:gomod:binary:hash:SHA-256" })
 			if hash < 0 || bill.Metadata.Properties[hash].Value != hex.EncodeToString(sum[:]) {
-				t.Errorf("the bill isn't of the program with the hash %x: %+v", sum, bill.Metadata.Properties)
+				t.Errorf("the bill does not have the hash %x of the program: %+v", sum, bill.Metadata.Properties)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-// Package chart checks the Helm chart: that it installs what config/ installs, what its values change, and what it refuses.
+// Package chart tests the Helm chart: it installs the same objects as config/, each value changes only what it should, and wrong values are rejected.
 package chart
 
 import (
@@ -27,12 +27,12 @@ const (
 	namespace = "taskflow-system"
 )
 
-// images have no default in the chart; these are the ones that config/ names.
+// images are values without a default in the chart. These are the names in config/.
 var images = []string{"--set=images.operator=taskflow/operator", "--set=images.agent=taskflow/agent"}
 
 var kustomize, helm = tool("kustomize"), tool("helm")
 
-// TestMain opens what the tools read: Go takes a result from its cache unless a file has changed that the tests themselves have opened.
+// TestMain opens all files that the tools read, because Go reuses a cached test result unless a file that the test itself opened has changed.
 func TestMain(m *testing.M) {
 	for _, dir := range []string{"charts", "config", "hack"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
@@ -46,14 +46,14 @@ func TestMain(m *testing.M) {
 			return file.Close()
 		})
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "opening what the chart is made of: %v\n", err)
+			fmt.Fprintf(os.Stderr, "opening the source of the chart: %v\n", err)
 			os.Exit(1)
 		}
 	}
 	os.Exit(m.Run())
 }
 
-// tool builds one of hack/'s tools when it is needed, and returns what runs it in the root of the repository.
+// tool returns a function that runs one of hack/'s tools in the root of the repository. The first call builds the tool.
 func tool(name string) func(args ...string) ([]byte, error) {
 	build := sync.OnceValues(func() (string, error) {
 		output, err := run("go", "tool", "-modfile=hack/"+name+".mod", "-n", name)
@@ -68,7 +68,7 @@ func tool(name string) func(args ...string) ([]byte, error) {
 	}
 }
 
-// run returns what a command writes to its standard output. An error holds what it wrote elsewhere.
+// run returns the standard output of a command. Its error contains the standard error.
 func run(program string, args ...string) ([]byte, error) {
 	command := exec.Command(program, args...)
 	command.Dir = root
@@ -81,7 +81,7 @@ func run(program string, args ...string) ([]byte, error) {
 	return output, nil
 }
 
-// objects are those of a manifest, by kind, namespace and name.
+// objects are the objects of a manifest by kind, namespace and name.
 type objects map[string]map[string]any
 
 func parse(t *testing.T, manifest []byte) objects {
@@ -95,12 +95,12 @@ func parse(t *testing.T, manifest []byte) objects {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if len(object.Object) == 0 { // there are comments only
+		if len(object.Object) == 0 { // the document has only comments
 			continue
 		}
 		key := fmt.Sprintf("%s %s/%s", object.GetKind(), object.GetNamespace(), object.GetName())
 		if all[key] != nil {
-			t.Errorf("%s is there twice", key)
+			t.Errorf("the manifest has two objects %s", key)
 		}
 		all[key] = object.Object
 	}
@@ -140,9 +140,8 @@ func compare(t *testing.T, want, got objects) {
 	}
 }
 
-// TestSameAsKustomize proves that the chart installs the same objects as config/, in each variant, but for two things: Helm itself makes the
-// namespace, and the CRD has an annotation that keeps it when the release goes. The labels that Helm adds while it installs aren't in what
-// it renders.
+// TestSameAsKustomize proves that the chart installs the same objects as config/ in each variant, with two exceptions: Helm itself creates the
+// namespace, and the CRD has an annotation that keeps it when the release is uninstalled.
 func TestSameAsKustomize(t *testing.T) {
 	cases := map[string]struct {
 		overlays, values []string
@@ -164,7 +163,7 @@ func TestSameAsKustomize(t *testing.T) {
 	}
 }
 
-// TestAnotherNamespace proves that taskflow can be installed into any namespace of its own: nothing still names the usual one.
+// TestAnotherNamespace proves that taskflow can be installed into any namespace: no object refers to the usual one.
 func TestAnotherNamespace(t *testing.T) {
 	for _, certificates := range []string{"own", "certManager"} {
 		values := slices.Concat(images, []string{"--set=serviceMonitor.enabled=true", "--set=certificates=" + certificates})
@@ -177,7 +176,7 @@ func TestAnotherNamespace(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(strings.ReplaceAll(string(usual), namespace, "elsewhere"), string(other)); diff != "" {
-			t.Errorf("certificates: %s (-what is in taskflow-system +what is elsewhere):\n%s", certificates, diff)
+			t.Errorf("certificates: %s (-in taskflow-system +in elsewhere):\n%s", certificates, diff)
 		}
 	}
 }
@@ -187,10 +186,10 @@ const (
 	webhook = "MutatingWebhookConfiguration /taskflow"
 )
 
-// deployments are those of the two replicas.
+// deployments are the Deployments of the two replicas.
 var deployments = []string{"Deployment taskflow-system/taskflow-operator-a", "Deployment taskflow-system/taskflow-operator-b"}
 
-// TestValues proves what each value changes: all else is as it is without it.
+// TestValues proves what each value changes, and that everything else stays the same.
 func TestValues(t *testing.T) {
 	replicas := func(change func(any) any, path ...any) func(objects) {
 		return func(all objects) {
@@ -336,7 +335,7 @@ func added(values ...any) func(any) any {
 	return func(list any) any { return slices.Concat(list.([]any), values) }
 }
 
-// set changes a field that is reached by names, and by numbers in lists.
+// set changes the field at a path of field names and list indexes.
 func set(t *testing.T, object any, change func(any) any, path ...any) {
 	t.Helper()
 	for ; len(path) > 1; path = path[1:] {
@@ -351,7 +350,7 @@ func set(t *testing.T, object any, change func(any) any, path ...any) {
 	object.(map[string]any)[last] = change(object.(map[string]any)[last])
 }
 
-// TestRefused proves the sentence that somebody reads who has mistyped a value, or forgotten one that is needed.
+// TestRefused proves the error messages for wrong and missing values.
 func TestRefused(t *testing.T) {
 	usual := append([]string{"--namespace", namespace}, images...)
 	cases := map[string]struct {
@@ -385,7 +384,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestLint proves that Helm finds nothing to complain of.
+// TestLint proves that helm lint reports no problem.
 func TestLint(t *testing.T) {
 	output, err := helm(append([]string{"lint", "--strict", "--quiet", chart, "--namespace", namespace}, images...)...)
 	if err != nil {
