@@ -21,7 +21,7 @@ const (
 // terminalSequence matches the control sequences of terminals: ECMA-48, 5.4 (CSI), 5.6 (strings such as OSC), and two-byte sequences.
 var terminalSequence = regexp.MustCompile("(?s)(?:\x1b\\[|\u009b)[0-?]*[ -/]*[@-~]?|(?:\x1b[\\]PX^_]|[\u009d\u0090\u0098\u009e\u009f]).*?(?:\x07|\x1b\\\\|\u009c|$)|\x1b[ -/]*[0-~]?")
 
-// clean returns the text on one line, without control characters, terminal sequences and invalid UTF-8, and with at most most bytes. A clean
+// clean returns the text on one line, without control characters, terminal sequences and invalid UTF-8, and cut to a number of bytes. A clean
 // text stays unchanged.
 func clean(text string, most int) string {
 	if isPlain(text) {

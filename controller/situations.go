@@ -135,7 +135,7 @@ var rows = []row{
 	{"resolving a command takes long", situation{spec: asksRun, time: inTime, pod: podResolvingLong}, (*next).resolving},
 	{"command not resolved yet", situation{spec: asksRun, time: inTime, pod: podUnresolved}, (*next).retryLookup},
 	{"command can't be resolved", situation{spec: asksRun, time: inTime, pod: podUnresolvable}, (*next).failUnresolved},
-	{"Pod is due", situation{spec: asksRun, time: inTime, pod: podDue}, (*next).createPod},
+	{"Pod is due", situation{spec: asksRun, time: inTime, pod: podDue}, func(n *next) { n.create = true }},
 	{"Pod is gone", situation{spec: asksNoEnd, pod: podGone}, (*next).podDeleted},
 	{"name taken by a former Task's Pod", situation{pod: podOfFormerTask}, (*next).waitForName},
 	{"name taken by another Pod", situation{pod: podForeign}, (*next).failNameConflict},
@@ -260,7 +260,7 @@ func (n *next) stepsState() stepsColumn {
 	switch {
 	case count == 0 || count != len(stepNames(n.task)):
 		return stepsChanged
-	case n.seen.done == count && !(terminating && n.seen.steps[count-1].Reason == contract.ReasonStopped):
+	case n.seen.done == count && (!terminating || n.seen.steps[count-1].Reason != contract.ReasonStopped):
 		return stepsSucceeded
 	case n.seen.failed >= 0 && !terminating:
 		return stepsFailed

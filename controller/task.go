@@ -101,19 +101,20 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 		return r.deleteExpired(ctx, &task)
 	}
 
+	// Read, decide, write the Pod.
 	f, failure := r.read(ctx, &task, m)
-	var n *next
+	n := &next{facts: f, TaskStatus: task.Status}
 	if failure == nil {
 		n, failure = r.writePod(ctx, decide(f))
-	} else {
-		n = nextStatus(f)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return ctrl.Result{}, ctx.Err() // the operator shuts down, which is no state of the Task
-	case errors.Is(failure, errStale), failure != nil && n.isEnd(): // an end that was written could not be told to the Pod any more
+	case errors.Is(failure, errStale), failure != nil && n.isEnd(): // once the end is written, the Pod is not told any more
 		return retryStale(failure)
 	}
+
+	// Write the status.
 	if result, err := r.writeStatus(ctx, n, m); err != nil || !result.IsZero() {
 		return result, err
 	}

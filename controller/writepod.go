@@ -153,17 +153,16 @@ func (r *TaskReconciler) expirePod(ctx context.Context, pod *corev1.Pod) error {
 	return patchPod(ctx, r.Client, pod, patch)
 }
 
-// createPod: nothing stands before the Pod of the attempt.
-func (n *next) createPod() { n.create = true }
-
 // createPod creates the Pod of the attempt, and returns the status that follows.
 func (r *TaskReconciler) createPod(ctx context.Context, n *next) (*next, error) {
 	f := n.facts
 	pod := podspec.New(f.task, f.task.Status.Attempt, filledCommands(f.task, f.commands))
 	markOwner(pod, f.task)
 	n.limit(pod)
-	err := r.Client.Create(ctx, pod)
-	if apierrors.IsAlreadyExists(err) {
+	switch err := r.Client.Create(ctx, pod); {
+	case err == nil:
+		f.isNew = true
+	case apierrors.IsAlreadyExists(err):
 		live, liveErr := r.readLivePod(ctx, f.task)
 		if live == nil {
 			return n, cmp.Or(liveErr, err) // without an error from the read, the Pod has just been deleted
@@ -173,10 +172,8 @@ func (r *TaskReconciler) createPod(ctx context.Context, n *next) (*next, error) 
 			return decide(f), nil
 		}
 		f.foreign, pod = nil, live
-	} else if err != nil {
+	default:
 		return n, n.podRejected(err)
-	} else {
-		f.isNew = true
 	}
 	if !podspec.IsGated(pod) {
 		return n, r.deleteUngated(ctx, n, pod)
