@@ -15,15 +15,15 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// event is one line of the story in `kubectl describe`.
+// event is one line under Events in `kubectl describe`.
 type event struct {
 	kind, reason, action, note string
-	// step is the one that it is about, if it is about one.
+	// step is the step that the event concerns, if any.
 	step string
 }
 
-// record tells an event of an object. What is about a step is related to its container: events of one object with the same reason and
-// the same relation are taken for a repetition of the first, and only that is shown.
+// record emits an event about an object. The event of a step is related to its container, because the API treats events of one object with
+// equal reason and relation as repetitions, and `kubectl describe` shows only the first.
 func record(recorder events.EventRecorder, object runtime.Object, pod *corev1.Pod, e event) {
 	var related runtime.Object
 	if e.step != "" {
@@ -35,8 +35,8 @@ func record(recorder events.EventRecorder, object runtime.Object, pod *corev1.Po
 	recorder.Eventf(object, related, e.kind, cleanReason(e.reason, v1alpha1.ReasonPodFailed), e.action, "%s", clean(e.note, maxNote))
 }
 
-// ownerOf returns the Job that controls a Pod, or nil. Whoever looks at the Job finds only that the Pod failed. Other kinds are told nothing:
-// whoever creates a Pod can name any object of the cluster as its controller, such as a Node.
+// ownerOf returns the Job that controls a Pod, or nil. Without an event, a Job says only that its Pod failed. Other kinds get no event: the
+// author of a Pod can name any object of the cluster as its controller, such as a Node.
 func ownerOf(pod *corev1.Pod) *corev1.ObjectReference {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil || owner.Kind != "Job" || owner.APIVersion != batchv1.SchemeGroupVersion.String() {
@@ -45,11 +45,11 @@ func ownerOf(pod *corev1.Pod) *corev1.ObjectReference {
 	return &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: pod.Namespace, Name: owner.Name, UID: owner.UID}
 }
 
-// ownerEvent is what the controller of a Pod is told when the sequence is halted: once for each Pod.
+// ownerEvent is the event for the Job of a Pod whose sequence is halted, once for each Pod.
 func ownerEvent(pod *corev1.Pod, seen observation) event {
 	e := event{
 		kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps",
-		note: fmt.Sprintf("no further step of the Pod %q is started: %s", pod.Name, seen.halt),
+		note: fmt.Sprintf("Pod %q starts no further step: %s", pod.Name, seen.halt),
 	}
 	if seen.failed >= 0 {
 		e.reason, e.step = v1alpha1.ReasonStepFailed, seen.steps[seen.failed].Name
@@ -58,7 +58,7 @@ func ownerEvent(pod *corev1.Pod, seen observation) event {
 	return e
 }
 
-// stepEvents tell of the steps that have begun or ended since.
+// stepEvents returns the events for the steps that started or ended between two statuses.
 func stepEvents(before, after []v1alpha1.StepStatus) []event {
 	old := map[string]v1alpha1.StepState{}
 	for _, step := range before {
@@ -71,11 +71,11 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 		}
 		switch step.State {
 		case v1alpha1.StepRunning:
-			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q has started", step.Name), step.Name})
+			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q started", step.Name), step.Name})
 		case v1alpha1.StepSucceeded:
-			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q has ended well", step.Name), step.Name})
+			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q succeeded", step.Name), step.Name})
 		case v1alpha1.StepFailed:
-			if step.ExitCode != nil { // else it is the Pod's end that is the story
+			if step.ExitCode != nil { // otherwise the event about the Pod tells the cause
 				all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step), step.Name})
 			}
 		}
@@ -83,30 +83,30 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 	return all
 }
 
-// history is what has been told of Pods, so that nothing is told twice. It is lost when the operator ends: what the annotations of a Pod
-// say, or the end of it, is taken to have been told by then.
+// history is what was reported of Pods, so that no event repeats. It is lost when the operator ends. Then the annotations of a Pod, or its
+// end, show what was reported before.
 type history struct {
 	mutex sync.Mutex
-	steps map[types.NamespacedName]told
+	steps map[types.NamespacedName]reported
 }
 
-// told is what has been told of one Pod.
-type told struct {
+// reported is what was reported of one Pod.
+type reported struct {
 	uid   types.UID
 	steps []v1alpha1.StepStatus
 }
 
-// next returns the steps as they were told last, and keeps them as they are now.
+// next returns the steps as last reported, and stores the current ones.
 func (s *history) next(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
 	before, known := s.steps[key]
-	s.steps[key] = told{uid: pod.UID, steps: now.steps}
+	s.steps[key] = reported{uid: pod.UID, steps: now.steps}
 	if known && before.uid == pod.UID {
 		return before.steps
 	}
-	return toldBefore(pod, now)
+	return reportedBefore(pod, now)
 }
 
 func (s *history) forget(key types.NamespacedName) {
@@ -115,11 +115,11 @@ func (s *history) forget(key types.NamespacedName) {
 	delete(s.steps, key)
 }
 
-// toldBefore are the steps of a Pod that an earlier operator is taken to have told of: all of one that has ended, and else those before the
-// one that was released last. A Pod that has ended doesn't say whether anybody looked while it ran: its agents release each other's steps, and the
-// order of one that is over is not written any more. So nothing is told of a Pod that ran wholly while no operator was alive, rather than all of it
-// twice after each restart.
-func toldBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
+// reportedBefore returns the steps that an earlier operator is assumed to have reported: all of a Pod that has ended, otherwise those
+// before the one released last. Whether an operator watched a Pod that has ended is unknown, because agents release each other's steps and
+// the order annotation is no longer written. So a Pod that ran while no operator was running gets no events, rather than all events twice
+// after each restart.
+func reportedBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	if isTerminal(pod.Status.Phase) {
 		return now.steps
 	}

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// TestTransitions proves which events tell a Task's story: each turn once, with a warning where somebody should look.
+// TestTransitions proves which events a Task gets: one for each change, and a warning if it needs attention.
 func TestTransitions(t *testing.T) {
 	unschedulable := func(pod *corev1.Pod) {
 		pod.Status.Phase = corev1.PodPending
@@ -26,11 +26,11 @@ func TestTransitions(t *testing.T) {
 	const (
 		podCreated = `Normal PodCreated CreatePod: created the Pod "example"`
 		resumed    = "Normal Resumed Suspend: spec.suspend is false"
-		aStarted   = `Normal StepStarted RunSteps: step "a" has started`
-		aEnded     = `Normal StepSucceeded RunSteps: step "a" has ended well`
-		bStarted   = `Normal StepStarted RunSteps: step "b" has started`
-		bEnded     = `Normal StepSucceeded RunSteps: step "b" has ended well`
-		cEnded     = `Normal StepSucceeded RunSteps: step "c" has ended well`
+		aStarted   = `Normal StepStarted RunSteps: step "a" started`
+		aEnded     = `Normal StepSucceeded RunSteps: step "a" succeeded`
+		bStarted   = `Normal StepStarted RunSteps: step "b" started`
+		bEnded     = `Normal StepSucceeded RunSteps: step "b" succeeded`
+		cEnded     = `Normal StepSucceeded RunSteps: step "c" succeeded`
 		allEnded   = "Normal Complete RunSteps: all steps succeeded"
 		stepFailed = `Warning StepFailed RunSteps: step "b" failed with exit code 3`
 	)
@@ -92,15 +92,15 @@ func TestTransitions(t *testing.T) {
 	}
 }
 
-// TestHistory proves that an event of a step is told once, also by an operator that was started while the Pod ran: what the annotations
-// or the end of a Pod say, the one before it is taken to have told.
+// TestHistory proves that each event of a step is emitted once, also by an operator that starts while the Pod runs: it assumes that the
+// previous operator reported what the annotations or the end of the Pod show.
 func TestHistory(t *testing.T) {
 	another := func(pod *corev1.Pod) { pod.UID = "another" }
 	const (
-		aStarted = `step "a" has started`
-		aEnded   = `step "a" has ended well`
-		bStarted = `step "b" has started`
-		bEnded   = `step "b" has ended well`
+		aStarted = `step "a" started`
+		aEnded   = `step "a" succeeded`
+		bStarted = `step "b" started`
+		bEnded   = `step "b" succeeded`
 		bFailed  = `step "b" failed with exit code 3`
 	)
 	fresh := sequential(phase(corev1.PodPending))
@@ -122,7 +122,7 @@ func TestHistory(t *testing.T) {
 		"a new operator, and the first step runs":                     {[]*corev1.Pod{aRuns}, []string{aStarted}},
 		"a new operator, and a step runs that was released before it": {[]*corev1.Pod{bRuns, bRuns}, nil},
 		"a new operator, and a step has ended since": {
-			[]*corev1.Pod{sequential(order("2"), containers(succeeded("a"), succeeded("b"), running("c")))}, []string{bEnded, `step "c" has started`},
+			[]*corev1.Pod{sequential(order("2"), containers(succeeded("a"), succeeded("b"), running("c")))}, []string{bEnded, `step "c" started`},
 		},
 		"a new operator, and the Pod has ended": {
 			[]*corev1.Pod{sequential(order("3"), phase(corev1.PodSucceeded), containers(succeeded("a"), succeeded("b"), succeeded("c")))}, nil,
@@ -137,7 +137,7 @@ func TestHistory(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			h := history{steps: map[types.NamespacedName]told{}}
+			h := history{steps: map[types.NamespacedName]reported{}}
 			var got []string
 			for _, pod := range c.pods {
 				seen := observe(pod)

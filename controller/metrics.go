@@ -11,19 +11,20 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
+// The metrics of Tasks and steps. Two more are beside their use: statusesRefused in writestatus.go, eventsDropped in recorder.go.
 var (
 	tasksFinished = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskflow_tasks_finished_total",
-		Help: "Tasks that have ended, by phase.",
+		Help: "Tasks that ended, by phase.",
 	}, []string{"phase"})
 	stepSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "taskflow_step_duration_seconds",
-		Help:    "How long the commands of Tasks' steps ran, by how they ended.",
+		Help:    "Duration of the commands of Tasks' steps, by the state in which they ended.",
 		Buckets: []float64{.1, .5, 1, 5, 15, 30, 60, 300, 900, 3600, 4 * 3600},
 	}, []string{"state"})
 	handoffSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "taskflow_step_handoff_seconds",
-		Help:    "From the end of a step's command to the start of the next one's, in Tasks.",
+		Help:    "Time from the end of a step's command to the start of the next one, in Tasks.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 	})
 )
@@ -32,8 +33,7 @@ func init() {
 	metrics.Registry.MustRegister(tasksFinished, stepSeconds, handoffSeconds, statusesRefused, eventsDropped)
 }
 
-// measure counts what has ended between one status of a Task and the next one. Each is written once, so each end is counted
-// once.
+// measure counts what ended between two statuses of a Task. Each status is written once, so each end is counted once.
 func measure(before, after v1alpha1.TaskStatus) {
 	if finished(&after) && !finished(&before) {
 		tasksFinished.WithLabelValues(string(after.Phase)).Inc()
@@ -53,12 +53,12 @@ func measure(before, after v1alpha1.TaskStatus) {
 	}
 }
 
-var tasksByPhase = prometheus.NewDesc("taskflow_tasks", "Tasks that there are, by phase. Every replica counts all of them.", []string{"phase"}, nil)
+var tasksByPhase = prometheus.NewDesc("taskflow_tasks", "Existing Tasks, by phase. Every replica counts all of them.", []string{"phase"}, nil)
 
-// countTimeout is how long a scrape waits for the cache.
+// countTimeout bounds how long a scrape waits for the cache.
 const countTimeout = time.Second
 
-// TaskCounter counts Tasks when the metrics are read.
+// TaskCounter counts the existing Tasks at each scrape.
 type TaskCounter struct {
 	// Tasks reads from the cache.
 	Tasks client.Reader
@@ -66,16 +66,16 @@ type TaskCounter struct {
 
 var _ prometheus.Collector = TaskCounter{}
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (TaskCounter) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- tasksByPhase }
 
-// Collect is of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (c TaskCounter) Collect(samples chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 	defer cancel()
 	var tasks v1alpha1.TaskList
 	if err := c.Tasks.List(ctx, &tasks, client.UnsafeDisableDeepCopy); err != nil {
-		return // the cache hasn't begun yet
+		return // the cache has not started yet
 	}
 	phases := map[v1alpha1.TaskPhase]int{
 		v1alpha1.TaskPending: 0, v1alpha1.TaskRunning: 0, v1alpha1.TaskSucceeded: 0,
@@ -84,7 +84,7 @@ func (c TaskCounter) Collect(samples chan<- prometheus.Metric) {
 	for _, task := range tasks.Items {
 		phase := task.Status.Phase
 		if phase == "" {
-			phase = v1alpha1.TaskPending // it is new
+			phase = v1alpha1.TaskPending // new
 		}
 		phases[phase]++
 	}

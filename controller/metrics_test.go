@@ -13,7 +13,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// sums are the counts and the sums of all that measure counts, by metric and label.
+// sums returns the counts and sums of all metrics of measure, by metric and label.
 func sums(t *testing.T) map[string]float64 {
 	t.Helper()
 	families, err := metrics.Registry.Gather()
@@ -43,8 +43,7 @@ func sums(t *testing.T) map[string]float64 {
 	return all
 }
 
-// TestMeasure proves that each step and each Task is counted once, when it ends, with the time that its command ran and the time that
-// passed before it.
+// TestMeasure proves that each step and each Task is counted once, when it ends, with the duration of its command and the time before it.
 func TestMeasure(t *testing.T) {
 	at := func(seconds float64) *metav1.MicroTime {
 		return &metav1.MicroTime{Time: time.Unix(0, 0).Add(time.Duration(seconds * float64(time.Second)))}

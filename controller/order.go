@@ -35,7 +35,7 @@ type OrderReconciler struct {
 
 // NewOrderReconciler returns a reconciler that has emitted no events yet.
 func NewOrderReconciler(c client.Client, recorder events.EventRecorder) *OrderReconciler {
-	return &OrderReconciler{client: c, events: recorder, told: history{steps: map[types.NamespacedName]told{}}}
+	return &OrderReconciler{client: c, events: recorder, told: history{steps: map[types.NamespacedName]reported{}}}
 }
 
 // SetupWithManager registers the controller.

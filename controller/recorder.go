@@ -14,9 +14,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/record/util"
 	"k8s.io/client-go/tools/reference"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -24,15 +26,18 @@ import (
 )
 
 const (
-	// eventQueue bounds the events that wait to be written; each takes about a kilobyte. What is told beyond is lost.
+	// eventQueue bounds the events that wait to be written, about 1 kB each. Further events are dropped and counted.
 	eventQueue = 10000
-	// eventWriters write at the same time: of a hundred Tasks of three steps a second, 800 events, which keep sixteen of them busy where a
-	// call takes 20 ms.
+	// eventWriters write concurrently. A hundred Tasks of three steps a second cause 800 events, which keep sixteen writers busy if a call
+	// takes 20 ms. With four, a write of 200 ms delayed the events of 1,000 Tasks by more than three minutes (docs/benchmarks.md).
 	eventWriters = 32
 )
 
-// Recorder writes events, each once, beside the work of the controllers. That of client-go keeps each event for six minutes and more, to
-// tell repetitions; here nothing is told twice, and with a hundred Tasks a second that would be half a gigabyte.
+// Recorder writes each event once, without delaying the controllers.
+//
+// client-go's recorder is not enough: to recognise repetitions, it keeps each event, 1.7 kB, for 6 to 12 minutes. In the benchmark of a
+// hundred Tasks a second (docs/benchmarks.md) that was half of the heap, without bound, and no event here repeats. It also drops events
+// without counting them.
 type Recorder struct {
 	client   client.Client
 	queue    chan *eventsv1.Event
@@ -44,16 +49,16 @@ var (
 	_ manager.Runnable     = (*Recorder)(nil)
 )
 
-// NewRecorder returns one that writes as soon as it is started.
+// NewRecorder returns a Recorder, which writes once it is started.
 func NewRecorder(c client.Client) *Recorder {
-	host, _ := os.Hostname() // it only says who it was
+	host, _ := os.Hostname() // only informative
 	return &Recorder{client: c, queue: make(chan *eventsv1.Event, eventQueue), instance: reporter + "-" + host}
 }
 
-// reporter is who tells the events.
+// reporter is the reporting controller of the events.
 const reporter = "taskflow"
 
-// Eventf is of events.EventRecorder. It doesn't wait.
+// Eventf implements events.EventRecorder. It never blocks.
 func (r *Recorder) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
 	event := &eventsv1.Event{
 		EventTime:           metav1.NowMicro(),
@@ -65,16 +70,14 @@ func (r *Recorder) Eventf(regarding, related runtime.Object, kind, reason, actio
 		Note:                fmt.Sprintf(note, args...),
 	}
 	about, err := reference.GetReference(r.client.Scheme(), regarding)
-	if err != nil {
-		return // of a kind that nobody knows
+	if err == nil && related != nil {
+		event.Related, err = reference.GetReference(r.client.Scheme(), related)
 	}
-	event.Regarding = *about
-	if related != nil {
-		if event.Related, err = reference.GetReference(r.client.Scheme(), related); err != nil {
-			return
-		}
+	if err != nil { // the scheme lacks the kind
+		eventsDropped.WithLabelValues(droppedWrite).Inc()
+		return
 	}
-	event.Namespace = about.Namespace
+	event.Regarding, event.Namespace = *about, about.Namespace
 	event.Name = util.GenerateEventName(about.Name, event.EventTime.UnixNano())
 	select {
 	case r.queue <- event:
@@ -83,7 +86,7 @@ func (r *Recorder) Eventf(regarding, related runtime.Object, kind, reason, actio
 	}
 }
 
-// Why an event is dropped, for the metric.
+// The reasons of a dropped event, for the metric.
 const (
 	droppedQueue    = "QueueFull"
 	droppedWrite    = "WriteFailed"
@@ -92,14 +95,14 @@ const (
 
 var eventsDropped = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "taskflow_events_dropped_total",
-	Help: "Events that were not written, by reason: QueueFull, WriteFailed or Shutdown.",
+	Help: "Events that were dropped, by reason: QueueFull, WriteFailed or Shutdown.",
 }, []string{"reason"})
 
-// drainTimeout bounds how long the operator goes on for the events that wait when it ends.
+// drainTimeout bounds how long a terminating operator writes waiting events.
 const drainTimeout = 10 * time.Second
 
-// afterControllers makes a manager stop a Recorder after the controllers, whose last events it would lose otherwise: a manager stops what has a
-// cache when all controllers have returned.
+// afterControllers makes a manager stop the Recorder after the controllers, so that their last events are written: a manager stops
+// runnables with a cache last.
 type afterControllers struct {
 	*Recorder
 
@@ -109,7 +112,7 @@ type afterControllers struct {
 // GetCache returns the manager's own cache.
 func (a afterControllers) GetCache() cache.Cache { return a.cache }
 
-// Start writes events until the operator ends, and then those that wait.
+// Start writes events until ctx ends, and then those that wait.
 func (r *Recorder) Start(ctx context.Context) error {
 	var writers sync.WaitGroup
 	for range eventWriters {
@@ -137,7 +140,7 @@ func (r *Recorder) drain(ctx context.Context) {
 		case event := <-r.queue:
 			if ctx.Err() != nil {
 				eventsDropped.WithLabelValues(droppedShutdown).Inc()
-				log.FromContext(ctx).Info("An event isn't written, because the operator ends", "regarding", event.Regarding.Name, "reason", event.Reason)
+				log.FromContext(ctx).Info("Dropped an event because the operator is terminating", "regarding", event.Regarding.Name, "reason", event.Reason)
 				continue
 			}
 			r.write(ctx, event)
@@ -147,16 +150,13 @@ func (r *Recorder) drain(ctx context.Context) {
 	}
 }
 
-// eventTimeout is how long one event may take to be written.
+// eventTimeout bounds the time for one event, retries included.
 const eventTimeout = 10 * time.Second
 
-// An event is tried so often, after a pause that doubles.
-const (
-	eventTries = 4
-	eventRetry = 100 * time.Millisecond
-)
+// eventBackoff has the tries of one event, and the pause before the second one.
+var eventBackoff = wait.Backoff{Steps: 4, Duration: 100 * time.Millisecond, Factor: 2}
 
-// isTransient reports whether another try may help: the API server, or the way to it, has failed.
+// isTransient reports whether a retry may help, because the API server or the connection failed.
 func isTransient(err error) bool {
 	var status apierrors.APIStatus
 	if err == nil || !errors.As(err, &status) {
@@ -168,20 +168,12 @@ func isTransient(err error) bool {
 func (r *Recorder) write(ctx context.Context, event *eventsv1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	err := r.client.Create(ctx, event)
-	for try := 1; try < eventTries && isTransient(err); try++ {
-		select {
-		case <-ctx.Done():
-		case <-time.After(eventRetry << (try - 1)):
-		}
-		if again := r.client.Create(ctx, event); !apierrors.IsAlreadyExists(again) { // else it was written, and the answer was lost
-			err = again
-		} else {
-			err = nil
-		}
-	}
+	err := retry.OnError(eventBackoff, isTransient, func() error {
+		err := r.client.Create(ctx, event)
+		return client.IgnoreAlreadyExists(err) // written by an earlier try, whose response was lost
+	})
 	if err != nil { // such as in a namespace that is being deleted
 		eventsDropped.WithLabelValues(droppedWrite).Inc()
-		log.FromContext(ctx).V(1).Info("Can't write an event", "regarding", event.Regarding.Name, "reason", event.Reason, "why", err.Error())
+		log.FromContext(ctx).V(1).Info("Cannot write an event", "regarding", event.Regarding.Name, "reason", event.Reason, "why", err.Error())
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// written keeps the events that are created.
+// written stores the events that are created.
 type written struct {
 	client.Client
 	mutex  sync.Mutex
@@ -44,8 +44,8 @@ func (w *written) Create(ctx context.Context, object client.Object, _ ...client.
 	return nil
 }
 
-// TestRecorder proves that what was told is written, each as an event of its own, also when the operator ends meanwhile and when one can't
-// be written; and that a name is valid, however long the object's is.
+// TestRecorder proves that each event is written as an object of its own with a valid name, also if the operator is terminating or another
+// event cannot be written.
 func TestRecorder(t *testing.T) {
 	w := &written{}
 	recorder := NewRecorder(w)
@@ -87,9 +87,9 @@ func TestRecorder(t *testing.T) {
 	}
 }
 
-// TestRecorderNeverWaits proves that events in plenty hold up nobody, and are bounded.
+// TestRecorderNeverWaits proves that a flood of events does not block, and that the queue is bounded.
 func TestRecorderNeverWaits(t *testing.T) {
-	recorder := NewRecorder(&written{}) // and is never started
+	recorder := NewRecorder(&written{}) // never started
 	for range eventQueue + 10 {
 		record(recorder, &corev1.Pod{}, nil, event{kind: corev1.EventTypeNormal})
 	}
@@ -98,12 +98,12 @@ func TestRecorderNeverWaits(t *testing.T) {
 	}
 }
 
-// held holds back whoever writes an event, until so many do as should.
+// held blocks each write until the expected number of writes is in progress.
 type held struct {
 	client.Client
 	want    int32
 	writing atomic.Int32
-	all     chan struct{} // closed when they do
+	all     chan struct{} // closed then
 }
 
 func (*held) Scheme() *runtime.Scheme { return clientgoscheme.Scheme }
@@ -121,8 +121,8 @@ func (h *held) Create(ctx context.Context, _ client.Object, _ ...client.CreateOp
 	}
 }
 
-// TestRecorderWritesSideBySide proves that a slow API server doesn't hold up the events of a hundred Tasks a second: as many are written at
-// the same time as would be at 20 ms for each. Each waits for all others.
+// TestRecorderWritesSideBySide proves that a slow API server does not delay the events of a hundred Tasks a second: as many writes are
+// concurrent as calls of 20 ms require. Each waits for all others.
 func TestRecorderWritesSideBySide(t *testing.T) {
 	const eventsPerSecond, call = 800, 20 * time.Millisecond
 	h := &held{want: int32(eventsPerSecond * call / time.Second), all: make(chan struct{})}
@@ -131,13 +131,13 @@ func TestRecorderWritesSideBySide(t *testing.T) {
 		record(recorder, &corev1.Pod{}, nil, event{kind: corev1.EventTypeNormal})
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	stop() // it ends when all are written, or given up
+	stop() // Start returns once all are written or dropped
 	if err := recorder.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case <-h.all:
 	default:
-		t.Errorf("%d events are never written at the same time", h.want)
+		t.Errorf("%d events are never written concurrently", h.want)
 	}
 }

@@ -103,7 +103,7 @@ func TestDroppedEvents(t *testing.T) {
 		}
 	})
 	t.Run("too many failures", func(t *testing.T) {
-		f := &failing{failures: eventTries, with: errors.New("connection refused")}
+		f := &failing{failures: eventBackoff.Steps, with: errors.New("connection refused")}
 		recorder := NewRecorder(f)
 		before := count(droppedWrite)
 		recorder.write(t.Context(), &eventsv1.Event{})

@@ -134,7 +134,7 @@ func buildAndPush(ctx context.Context, pkg string, platforms []string, ref strin
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	if err := oci.PushIndex(ctx, ref, index, options...); err != nil {
+	if err := oci.Push(ctx, ref, index, options...); err != nil {
 		return v1.Hash{}, err
 	}
 	return index.Digest()

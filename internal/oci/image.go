@@ -1,4 +1,4 @@
-// Package oci makes container images from files, and pushes them, without Docker. The same files give the
+// Package oci builds container images from files, and pushes them, without Docker. The same files give the
 // same digest, on every machine and at every time.
 package oci
 
@@ -114,28 +114,14 @@ func archive(files []File) ([]byte, error) {
 	return content.Bytes(), err
 }
 
-// PlainHTTP tells Push that the registry has no TLS.
+// PlainHTTP allows Push to use a registry without TLS.
 var PlainHTTP = name.Insecure
 
-// PushIndex is Push for the images of several platforms.
-func PushIndex(ctx context.Context, ref string, index v1.ImageIndex, options ...name.Option) error {
-	return push(ref, options, func(parsed name.Reference) error {
-		return remote.WriteIndex(parsed, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
-	})
-}
-
-// Push pushes an image to ref, such as "registry.example.com/taskflow/agent:v1", with the credentials of the user's Docker
-// configuration where it has some for that registry.
-func Push(ctx context.Context, ref string, image v1.Image, options ...name.Option) error {
-	return push(ref, options, func(parsed name.Reference) error {
-		return remote.Write(parsed, image, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
-	})
-}
-
-func push(ref string, options []name.Option, write func(name.Reference) error) error {
+// Push pushes an image or index to ref, such as "registry.example.com/taskflow/agent:v1", with the credentials of the Docker configuration.
+func Push(ctx context.Context, ref string, content remote.Taggable, options ...name.Option) error {
 	parsed, err := name.ParseReference(ref, options...)
 	if err == nil {
-		err = write(parsed)
+		err = remote.Push(parsed, content, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
 	}
 	if err != nil {
 		return fmt.Errorf("pushing %s: %w", ref, err)

@@ -248,7 +248,7 @@ func TestPushIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := oci.PushIndex(t.Context(), ref, index); err != nil {
+		if err := oci.Push(t.Context(), ref, index); err != nil {
 			t.Fatal(err)
 		}
 		digest, err := index.Digest()

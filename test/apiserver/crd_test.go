@@ -346,7 +346,7 @@ func TestKubectl(t *testing.T) {
 		t.Errorf("kubectl get tasks, at the end (-want +got):\n%s", diff)
 	}
 	story := kubectl("describe", "-n", namespace, "task", "shown")
-	for _, line := range []string{`created the Pod "shown"`, `step "a" has ended well`, `step "b" has ended well`, "all steps succeeded"} {
+	for _, line := range []string{`created the Pod "shown"`, `step "a" succeeded`, `step "b" succeeded`, "all steps succeeded"} {
 		if !strings.Contains(story, line) {
 			t.Errorf("kubectl describe doesn't tell of %q: %s", line, story)
 		}

@@ -99,7 +99,7 @@ func TestPlainPod(t *testing.T) {
 	awaitOrder(t, pod, "1")
 	setStates(t, pod, corev1.PodRunning, ended(0), running(), running())
 	awaitOrder(t, pod, "2")
-	wantEvents(t, pod, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`, `Normal StepStarted: step "b" has started`)
+	wantEvents(t, pod, `Normal StepStarted: step "a" started`, `Normal StepSucceeded: step "a" succeeded`, `Normal StepStarted: step "b" started`)
 	setStates(t, pod, corev1.PodRunning, ended(0), running(), ended(42))
 	wait.For(t, "the halt", func(ctx context.Context) error {
 		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
@@ -111,8 +111,8 @@ func TestPlainPod(t *testing.T) {
 		return nil
 	})
 	setStates(t, pod, corev1.PodFailed, ended(0), ended(0), ended(42))
-	wantEvents(t, pod, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`,
-		`Normal StepStarted: step "b" has started`, `Warning StepFailed: step "b" failed with exit code 42`,
+	wantEvents(t, pod, `Normal StepStarted: step "a" started`, `Normal StepSucceeded: step "a" succeeded`,
+		`Normal StepStarted: step "b" started`, `Warning StepFailed: step "b" failed with exit code 42`,
 		`Warning Halted: no further step is started: step "b" failed with exit code 42`)
 }
 
@@ -128,8 +128,8 @@ func TestTaskEventsNameEachStep(t *testing.T) {
 	cluster.AwaitTask(t, task, "step b", func(s v1alpha1.TaskStatus) bool { return s.CurrentStep == "b" && s.Order == 2 })
 	setStates(t, pod, corev1.PodSucceeded, ended(0), ended(0))
 	cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskSucceeded))
-	wantEvents(t, task, `Normal PodCreated: created the Pod "told"`, `Normal StepStarted: step "a" has started`, `Normal StepSucceeded: step "a" has ended well`,
-		`Normal StepStarted: step "b" has started`, `Normal StepSucceeded: step "b" has ended well`, "Normal Complete: all steps succeeded")
+	wantEvents(t, task, `Normal PodCreated: created the Pod "told"`, `Normal StepStarted: step "a" started`, `Normal StepSucceeded: step "a" succeeded`,
+		`Normal StepStarted: step "b" started`, `Normal StepSucceeded: step "b" succeeded`, "Normal Complete: all steps succeeded")
 }
 
 // TestPodThatNamesATask proves that a suspended Task serves as a template, even for a Pod of its own name, and that this Pod's end doesn't
@@ -160,8 +160,8 @@ func TestPodThatNamesATask(t *testing.T) {
 	setStates(t, pod, corev1.PodRunning, ended(0), running())
 	awaitOrder(t, pod, "2")
 	setStates(t, pod, corev1.PodFailed, ended(0), ended(1))
-	wantEvents(t, pod, `Normal StepStarted: step "fetch" has started`, `Normal StepSucceeded: step "fetch" has ended well`,
-		`Normal StepStarted: step "compile" has started`, `Warning StepFailed: step "compile" failed with exit code 1`)
+	wantEvents(t, pod, `Normal StepStarted: step "fetch" started`, `Normal StepSucceeded: step "fetch" succeeded`,
+		`Normal StepStarted: step "compile" started`, `Warning StepFailed: step "compile" failed with exit code 1`)
 	if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func TestSequentialPod(t *testing.T) {
 			}
 		}
 		for step := 1; step <= 3; step++ {
-			if n := got[fmt.Sprintf("step %q has ended well", fmt.Sprintf("step-%d", step))]; n != 1 {
+			if n := got[fmt.Sprintf("step %q succeeded", fmt.Sprintf("step-%d", step))]; n != 1 {
 				return fmt.Errorf("the end of step %d is told %d times: %v", step, n, got)
 			}
 		}

@@ -142,7 +142,7 @@ func TestJobSaysWhichStepFailed(t *testing.T) {
 	wait.For(t, "the Pod's events, in order", func(context.Context) error { // describe sorts them by a time that newer events don't have
 		all := string(kubectl(t, nil, "-n", job.Namespace, "events", "--for", "pod/"+pod))
 		text := all
-		for _, note := range []string{`step "build" has ended well`, `step "check" failed with exit code 7`} {
+		for _, note := range []string{`step "build" succeeded`, `step "check" failed with exit code 7`} {
 			_, after, found := strings.Cut(text, note)
 			if !found {
 				return fmt.Errorf("this is missing or not in order: %s:\n%s", note, all)
