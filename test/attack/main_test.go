@@ -1,6 +1,11 @@
 //go:build e2e
 
 // Package attack attacks taskflow as `make deploy-local` installs it, on the real node of test/cluster. hack/test.sh prepares both.
+//
+// Each file has one kind of attacker: their rights, and what they try. The doc comment of a test says what must hold. docs/security.md has a row
+// for each test. A new attack is a test in the file of its attacker, and a row there.
+//
+// Tests that measure the operator's memory, its CPU time, or how fast it is for others don't run beside other tests.
 package attack
 
 import (
