@@ -127,7 +127,7 @@ func TestAgentDeliveryWithoutTheRight(t *testing.T) { // not parallel, for the s
 		t.Fatal("the nodes were not asked for")
 	}
 	if others.ImageVolumes() {
-		t.Error("the nodes are said to be able, and nobody has seen them")
+		t.Error("the operator reports that the nodes can mount images, although it has not seen them")
 	}
 	applyRoles(t, func(object *unstructured.Unstructured) bool {
 		return object.GetKind() == "ClusterRoleBinding" && object.GetName() != "taskflow-operator-nodes" || object.GetKind() == "RoleBinding"

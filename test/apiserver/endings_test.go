@@ -70,7 +70,7 @@ func TestEndings(t *testing.T) {
 		then func(*testing.T, *corev1.Pod)
 		want outcome
 	}{
-		"killed, and nobody says why": {
+		"killed without a reason": {
 			status: []func(*corev1.Pod){killed},
 			want: outcome{
 				v1alpha1.TaskFailed, `StepFailed: step "b" failed with exit code 137`,
@@ -142,7 +142,7 @@ func TestEndings(t *testing.T) {
 				[]string{"a Succeeded Completed 0", "b Failed Evicted 137", "c Skipped Skipped"}, "2",
 			},
 		},
-		"evicted, and its step ended well all the same": {
+		"evicted, although its step succeeded": {
 			status: []func(*corev1.Pod){all(failed("Evicted", lowOnMemory), step(1, ended(0)), toldToStop)},
 			want: outcome{
 				v1alpha1.TaskFailed, "Evicted: the Pod failed: " + strings.TrimSpace(lowOnMemory),

@@ -40,12 +40,12 @@ var errNotYet = errors.New("not yet")
 // regardless of how the call fails. The API server shows the URL of a webhook whose failurePolicy is Fail, as the last case proves.
 func TestPathIsToldToNobody(t *testing.T) {
 	secret := strings.Repeat("5e", 32)
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	unused, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := "https://" + nobody.Addr().String()
-	if err := nobody.Close(); err != nil {
+	closed := "https://" + unused.Addr().String()
+	if err := unused.Close(); err != nil {
 		t.Fatal(err)
 	}
 	answering := func(handler http.HandlerFunc) string {
@@ -63,8 +63,8 @@ func TestPathIsToldToNobody(t *testing.T) {
 		told    bool
 		text    string
 	}{
-		"nobody listens":                  {address: closed, policy: admissionv1.Ignore, text: "no replica of taskflow's webhook"},
-		"nobody listens, nowhere":         {address: closed, policy: admissionv1.Ignore, last: closed, text: "failed calling webhook"},
+		"no server listens":               {address: closed, policy: admissionv1.Ignore, text: "no replica of taskflow's webhook"},
+		"no server listens, nowhere":      {address: closed, policy: admissionv1.Ignore, last: closed, text: "failed calling webhook"},
 		"another certificate":             {address: untrusted, policy: admissionv1.Ignore, text: "no replica of taskflow's webhook"},
 		"the path isn't known":            {address: trusted, path: "/mutate-pods/", policy: admissionv1.Ignore, text: "no replica of taskflow's webhook"},
 		"the connection breaks":           {address: trusted, path: hangsUp, policy: admissionv1.Ignore, text: "no replica of taskflow's webhook"},

@@ -148,7 +148,7 @@ func TestStartGrace(t *testing.T) {
 // TestStartGraceInTime proves that a problem which is fixed within the grace period leaves no trace.
 func TestStartGraceInTime(t *testing.T) {
 	t.Parallel()
-	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "mended", "a")
+	task := makeEchoTask(t, cluster.NewNamespace(t, "privileged"), "fixed", "a")
 	pod := awaitPod(t, task)
 	setStates(t, pod, corev1.PodPending, waiting("ImagePullBackOff", "back-off"))
 	waits := cluster.AwaitTask(t, task, "the reason", func(s v1alpha1.TaskStatus) bool {

@@ -54,7 +54,7 @@ func TestPodCreatorForgesOwnership(t *testing.T) {
 		t.Fatal(err)
 	}
 	if task.Status.Phase != v1alpha1.TaskSuspended || task.Status.PodName != "" {
-		t.Errorf("the Task is %s with the Pod %q, by a Pod that somebody else made", task.Status.Phase, task.Status.PodName)
+		t.Errorf("the Task is %s with the Pod %q, because of a Pod of another user", task.Status.Phase, task.Status.PodName)
 	}
 }
 

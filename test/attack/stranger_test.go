@@ -196,7 +196,7 @@ func review(namespace, task, containers, more string) string {
 func wantNoReview(t *testing.T, answer ask.Answer) {
 	t.Helper()
 	if answer.Code/100 == 2 || strings.Contains(answer.Body, "AdmissionReview") {
-		t.Errorf("%s: the webhook answers whoever asks: %d %.300s", answer.URL, answer.Code, answer.Body)
+		t.Errorf("%s: the webhook answers a stranger: %d %.300s", answer.URL, answer.Code, answer.Body)
 	}
 }
 

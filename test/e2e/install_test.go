@@ -127,7 +127,7 @@ func awaitOwnCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(made, secret.Data["ca.key"]) {
-		t.Error("the authority was made once more: somebody else writes the Secret, too")
+		t.Error("the authority was created again: another program writes the Secret, too")
 	}
 }
 

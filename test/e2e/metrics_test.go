@@ -74,11 +74,11 @@ func TestMetricsAreGuarded(t *testing.T) {
 		code  int
 		body  string
 	}{
-		"no token":      {"", http.StatusUnauthorized, "send a bearer token"},
-		"a wrong token": {"nonsense", http.StatusUnauthorized, "does not know this token"},
-		"without leave": {token("somebody"), http.StatusForbidden, "taskflow-metrics-reader"},
-		"with leave":    {reader, http.StatusOK, `taskflow_tasks{phase="Running"}`},
-		"Go's own":      {reader, http.StatusOK, "go_gc_gomemlimit_bytes 2.14748364e+08"}, // two fifths of config/manager's limit
+		"no token":          {"", http.StatusUnauthorized, "send a bearer token"},
+		"a wrong token":     {"nonsense", http.StatusUnauthorized, "does not know this token"},
+		"without the right": {token("somebody"), http.StatusForbidden, "taskflow-metrics-reader"},
+		"with leave":        {reader, http.StatusOK, `taskflow_tasks{phase="Running"}`},
+		"Go's own":          {reader, http.StatusOK, "go_gc_gomemlimit_bytes 2.14748364e+08"}, // two fifths of config/manager's limit
 	} {
 		code, body := scrape(c.token)
 		if code != c.code || !strings.Contains(body, c.body) {

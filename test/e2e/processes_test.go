@@ -12,11 +12,12 @@ import (
 
 	"context"
 	"errors"
+	"syscall"
+
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/test/harness"
 	"github.com/taskflow/taskflow-operator/test/node"
 	"github.com/taskflow/taskflow-operator/test/wait"
-	"syscall"
 )
 
 // TestPkillFindsNoAgent proves that a step which ends processes by words of their command lines ends no agent: neither its own nor that of

@@ -143,7 +143,7 @@ func TestSamples(t *testing.T) {
 			t.Parallel()
 			c, known := cases[sample]
 			if !known {
-				t.Fatal("nobody says what this sample does: add it here")
+				t.Fatal("this sample has no case: add one here")
 			}
 			namespace := cluster.NewNamespace(t, "baseline")
 			apply(t, namespace, sample)
