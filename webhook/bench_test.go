@@ -18,8 +18,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// BenchmarkWebhook measures one answer to the API server for a Pod whose steps have commands, all but the connection. It fails where the
-// cost of a container grows with their number: that of 100 may be at most twice that of 10.
+// BenchmarkWebhook measures one answer to the API server, without the connection, for a Pod whose steps have commands. It fails if the cost of a
+// container grows with their number: a container of 100 may cost at most twice as much as one of 10.
 func BenchmarkWebhook(b *testing.B) {
 	each := map[int]float64{} // nanoseconds for one container
 	for _, count := range []int{1, 3, 10, 50, 100} {
@@ -44,7 +44,7 @@ func BenchmarkWebhook(b *testing.B) {
 	}
 }
 
-// review is what the API server asks for a Pod of so many containers.
+// review returns the request of the API server for a Pod with count containers.
 func review(b *testing.B, count int) []byte {
 	b.Helper()
 	pod := &corev1.Pod{

@@ -18,8 +18,8 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// TestBoundedReview proves that a review which is too large isn't read, and is refused in a way that the API server tells the user; and that one
-// that doesn't say how large it is isn't read to its end.
+// TestBoundedReview proves that a review that is too large is not read, and that the user sees why it is rejected. A review of unknown size is not
+// read beyond the bound.
 func TestBoundedReview(t *testing.T) {
 	handler := Bounded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.ReadAll(r.Body); err != nil {
@@ -89,7 +89,7 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestLargeReviewsTakeTurns proves that few large reviews are worked on at the same time, and that a small one doesn't wait for them.
+// TestLargeReviewsTakeTurns proves that few large reviews are handled at the same time, and that a small one doesn't wait for them.
 func TestLargeReviewsTakeTurns(t *testing.T) {
 	const clients = 10
 	let := make(chan struct{})
@@ -126,8 +126,8 @@ func TestLargeReviewsTakeTurns(t *testing.T) {
 	}
 }
 
-// TestLargeTasksTakeTurns proves that a Pod waits for its turn if the cache doesn't have the spec of the Task that it names, that it is refused
-// with a sentence if that doesn't come, and that the turn is given back.
+// TestLargeTasksTakeTurns proves that a Pod waits for a slot if the cache doesn't have the spec of the Task that it names, that it is rejected with a
+// sentence if it gets none in time, and that it returns the slot.
 func TestLargeTasksTakeTurns(t *testing.T) {
 	limit := NewLargeTasks()
 	handler := Handler{Agent: testAgent, Tasks: tasks{}, Live: tasks{newTask()}, Commands: &commands{}, LargeTasks: limit}

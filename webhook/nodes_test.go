@@ -24,8 +24,7 @@ func node(name string, info corev1.NodeSystemInfo) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{NodeInfo: info}}
 }
 
-// TestImageVolumeProblem proves which nodes are taken to be able to mount an image, as clouds and distributions write their versions,
-// and that whatever isn't known for sure is not.
+// TestImageVolumeProblem proves which versions can mount an image, as clouds and distributions write them, and that unknown versions can't.
 func TestImageVolumeProblem(t *testing.T) {
 	kubelet := func(version string) string {
 		return `its kubelet is "` + version + `", and must be 1.36 or later`
@@ -65,8 +64,8 @@ func TestImageVolumeProblem(t *testing.T) {
 	}
 }
 
-// TestNodes proves that one node decides for all, however they come and go, that Windows nodes don't, and that nothing is said before all
-// are known.
+// TestNodes proves that one node that can't mount images decides for all, that Windows nodes don't count, and that the answer is false before all
+// nodes are known.
 func TestNodes(t *testing.T) {
 	able, unable := nodeInfo("v1.36.0", "containerd://2.3.0"), nodeInfo("v1.36.0", "docker://29")
 	windows := nodeInfo("v1.30.0", "containerd://1.7.0")
@@ -97,8 +96,8 @@ func TestNodes(t *testing.T) {
 	}
 }
 
-// TestNodesTell proves what the log says of the nodes: once all are known, and when the answer changes.
-func TestNodesTell(t *testing.T) {
+// TestNodesLog proves that the log has the answer once all nodes are known, and when it changes.
+func TestNodesLog(t *testing.T) {
 	able, unable := nodeInfo("v1.36.0", "containerd://2.3.0"), nodeInfo("v1.36.0", "docker://29")
 	const (
 		reason = `"node"="b" "reason"="its container runtime is \"docker://29\", and must be containerd or CRI-O"`
@@ -124,7 +123,7 @@ func TestNodesTell(t *testing.T) {
 	}
 }
 
-// TestCacheNodes proves that of a node no more is kept than what is read, and that a marker of a deletion comes through.
+// TestCacheNodes proves that the cache keeps only the fields of a node that are read, and passes tombstones on.
 func TestCacheNodes(t *testing.T) {
 	byObject := map[client.Object]cache.ByObject{}
 	CacheNodes(byObject)

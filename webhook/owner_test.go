@@ -9,8 +9,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestOwnershipIsTheOperators proves that a Pod counts as a Task's own only if the operator creates it: from anybody else, whatever makes it
-// look so is refused, and a Pod that names a Task is checked as any other.
+// TestOwnershipIsTheOperators proves that only the operator can create a Pod that belongs to a Task. From a user, the webhook rejects the owner
+// reference and the mark, and checks a Pod that names a Task as any other Pod.
 func TestOwnershipIsTheOperators(t *testing.T) {
 	const user = "mallory"
 	const owner = `metadata.ownerReferences: only taskflow creates the Pods of a Task: remove the owner reference to the Task "build", ` +

@@ -15,8 +15,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of internal/contract/keys.go: a key that is missing
-// there could be changed by whoever may edit a Pod, or would be called unknown.
+// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of internal/contract/keys.go: anyone who
+// may edit a Pod could change a missing key, or users would be told that it is unknown.
 func TestPoliciesKnowAllKeys(t *testing.T) {
 	keys := contractKeys(t)
 	if want := contract.OrderAnnotation; !slices.Contains(keys, want) {
@@ -39,7 +39,7 @@ func TestPoliciesKnowAllKeys(t *testing.T) {
 	}
 }
 
-// contractKeys are the labels and annotations that internal/contract/keys.go has: the constants that start with contract.Group.
+// contractKeys returns the labels and annotations that internal/contract/keys.go has: the constants that start with contract.Group.
 func contractKeys(t *testing.T) []string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../internal/contract/keys.go", nil, parser.SkipObjectResolution)

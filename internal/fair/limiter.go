@@ -1,4 +1,4 @@
-// Package fair shares a bounded resource among tenants, so that no tenant keeps the others waiting.
+// Package fair shares a bounded resource among tenants, so that no tenant starves the others.
 package fair
 
 import (
@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Limiter hands out slots: a bounded number in total, and a bounded number to each key. A free slot goes to the keys in turn, and within
-// a key to whoever has waited longest. It is safe for concurrent use.
+// Limiter hands out slots: a bounded number in total, and a bounded number to each key. A free slot goes to the keys in turn, and within a key to
+// the oldest call of Acquire. It is safe for concurrent use.
 type Limiter struct {
 	total, perKey int
 
@@ -16,20 +16,20 @@ type Limiter struct {
 	used    int
 	held    map[string]int
 	waiting map[string][]chan struct{}
-	// turns are the keys that somebody waits for, the next one first.
+	// turns are the keys with waiting calls, in the order of their turns.
 	turns []string
 }
 
-// NewLimiter returns a Limiter with so many slots in total and for each key.
+// NewLimiter returns a Limiter with the given number of slots in total and per key.
 func NewLimiter(total, perKey int) *Limiter {
 	return &Limiter{total: total, perKey: perKey, held: map[string]int{}, waiting: map[string][]chan struct{}{}}
 }
 
-// Acquire waits for a slot. The caller must Release it, unless there is an error, which is the context's.
+// Acquire blocks until a slot is free or the context ends, and returns the context's error then. The caller must Release the slot.
 func (l *Limiter) Acquire(ctx context.Context, key string) error {
 	l.mutex.Lock()
 	if l.used < l.total && l.held[key] < l.perKey {
-		l.take(key) // nobody else waits who could use it: serve leaves no such slot
+		l.take(key) // no waiting call could use it, because serve leaves no such slot
 		l.mutex.Unlock()
 		return nil
 	}
@@ -49,13 +49,13 @@ func (l *Limiter) Acquire(ctx context.Context, key string) error {
 	defer l.mutex.Unlock()
 	if i := slices.Index(l.waiting[key], granted); i >= 0 {
 		l.setWaiting(key, slices.Delete(l.waiting[key], i, i+1))
-	} else { // it was granted meanwhile
+	} else { // granted in the meantime
 		l.release(key)
 	}
 	return ctx.Err()
 }
 
-// Release gives a slot back.
+// Release returns a slot.
 func (l *Limiter) Release(key string) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -75,7 +75,7 @@ func (l *Limiter) take(key string) {
 	l.held[key]++
 }
 
-// serve grants free slots to those who wait, one to each key in turn.
+// serve grants free slots to waiting calls, one to each key in turn.
 func (l *Limiter) serve() {
 	for l.used < l.total {
 		i := slices.IndexFunc(l.turns, func(key string) bool { return l.held[key] < l.perKey })
@@ -86,14 +86,14 @@ func (l *Limiter) serve() {
 		first := l.waiting[key][0]
 		l.take(key)
 		l.setWaiting(key, l.waiting[key][1:])
-		if len(l.waiting[key]) > 0 { // its next turn comes after those of all others
+		if len(l.waiting[key]) > 0 { // its next turn comes last
 			l.turns = append(slices.Delete(l.turns, i, i+1), key)
 		}
 		close(first)
 	}
 }
 
-// setWaiting forgets a key that nobody waits for.
+// setWaiting sets the waiting calls of a key, and removes a key without any.
 func (l *Limiter) setWaiting(key string, waiting []chan struct{}) {
 	if len(waiting) > 0 {
 		l.waiting[key] = waiting

@@ -15,7 +15,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// waiters returns how many wait for a slot.
+// waiters counts the calls that wait for a slot.
 func (l *Limiter) waiters() int {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -43,7 +43,7 @@ func enqueue(t *testing.T, l *Limiter, key, name string, granted chan<- string) 
 	})
 }
 
-// TestTurns proves that the keys take turns, however many of one key wait, and that a key's own bound leaves slots to others.
+// TestTurns proves that the keys take turns, regardless of how many calls of one key wait, and that a key's own bound leaves slots to others.
 func TestTurns(t *testing.T) {
 	l := NewLimiter(3, 2)
 	granted := make(chan string, 10)
@@ -75,7 +75,7 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// TestCancelled proves that whoever no longer waits holds nothing and blocks nobody.
+// TestCancelled proves that a cancelled call holds no slot and blocks no other call.
 func TestCancelled(t *testing.T) {
 	l := NewLimiter(1, 1)
 	if err := l.Acquire(t.Context(), "a"); err != nil {
@@ -104,7 +104,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// TestBounds proves, with the race detector, that the bounds hold whatever comes at the same time, and that nothing is left in the end.
+// TestBounds proves that the bounds hold for concurrent calls, and that no state is left in the end.
 func TestBounds(t *testing.T) {
 	const total, perKey = 5, 2
 	l := NewLimiter(total, perKey)

@@ -1,7 +1,7 @@
-// Package jsonpatch writes JSON patches (RFC 6902) by hand.
+// Package jsonpatch writes JSON patches (RFC 6902).
 //
-// Its patches set and remove members of objects, and add elements to the end of lists. So no operation moves what another one, or another writer, refers to by its index, and fields that nobody here
-// knows stay as they are.
+// Its patches set and remove members of objects, and append elements to lists. So no operation moves an element that another operation or another
+// writer refers to by its index, and unknown fields survive.
 package jsonpatch
 
 import (
@@ -10,18 +10,17 @@ import (
 	"strings"
 )
 
-// Patch is a list of operations. The zero value is an empty one.
+// Patch is a list of operations. The zero value is empty and ready to use.
 type Patch []operation
 
-// operation has no encoding of its own: encoding/json reads what a MarshalJSON returns a second time, which was a fifth of the
-// webhook's time for a Pod of many containers.
+// operation has no MarshalJSON: encoding/json would parse its result again, which took a fifth of the webhook's time for a Pod with many containers.
 type operation struct {
 	Operation string `json:"op"`
 	Path      string `json:"path"`
 	Value     any    `json:"value,omitempty"`
 }
 
-// orNull keeps null from being left out.
+// orNull keeps omitempty from dropping null.
 func orNull(value any) any {
 	if value == nil {
 		return json.RawMessage("null")
@@ -29,20 +28,20 @@ func orNull(value any) any {
 	return value
 }
 
-// Test makes the whole patch fail where the member doesn't have the value.
+// Test makes the whole patch fail if the member has another value.
 func (p *Patch) Test(value any, path ...string) { p.append("test", orNull(value), path) }
 
-// Set gives a member of an object a value. The object must exist.
+// Set sets a member of an object. The object must exist.
 func (p *Patch) Set(value any, path ...string) { p.append("add", orNull(value), path) }
 
-// Remove takes a member of an object away. The member must exist.
+// Remove removes a member of an object. The member must exist.
 func (p *Patch) Remove(path ...string) { p.append("remove", nil, path) }
 
 func (p *Patch) append(name string, value any, path []string) {
 	*p = append(*p, operation{name, pointer(path), value})
 }
 
-// Add puts elements at the end of a list that has the given length. A list that is empty may not exist.
+// Add appends elements to a list of the given length. An empty list need not exist.
 func Add[T any](p *Patch, length int, elements []T, path ...string) {
 	switch {
 	case len(elements) == 0:
@@ -55,16 +54,16 @@ func Add[T any](p *Patch, length int, elements []T, path ...string) {
 	}
 }
 
-// Marshal returns the patch as it is sent.
+// Marshal returns the JSON of the patch.
 func (p Patch) Marshal() ([]byte, error) { return json.Marshal([]operation(p)) }
 
-// escape is made once: that takes longer than to use it.
+// escape is shared, because creating it takes longer than using it.
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
-// pointer is a JSON pointer (RFC 6901).
+// pointer returns the JSON pointer (RFC 6901) of a path.
 func pointer(path []string) string {
 	var text strings.Builder
-	text.Grow(64) // most are shorter
+	text.Grow(64) // enough for most
 	for _, part := range path {
 		text.WriteByte('/')
 		text.WriteString(escape.Replace(part))

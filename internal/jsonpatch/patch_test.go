@@ -10,7 +10,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
-// TestPatch proves what each operation does to a document, by the implementation of RFC 6902 that the API server uses.
+// TestPatch proves what each operation does to a document, with the implementation of RFC 6902 that the API server uses.
 func TestPatch(t *testing.T) {
 	type patch = jsonpatch.Patch
 	cases := map[string]struct {
@@ -124,7 +124,7 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// TestPatchFails proves that a patch which was made from something else changes nothing.
+// TestPatchFails proves that a patch for another document changes nothing.
 func TestPatchFails(t *testing.T) {
 	cases := map[string]func(p *jsonpatch.Patch){
 		"Test of another value":                  func(p *jsonpatch.Patch) { p.Test("2", "a", "b") },
@@ -147,7 +147,7 @@ func TestPatchFails(t *testing.T) {
 	}
 }
 
-// TestMarshal proves the bytes that are sent: the pointers are those of RFC 6901, and no value is left out.
+// TestMarshal proves the JSON: pointers as in RFC 6901, and no value left out.
 func TestMarshal(t *testing.T) {
 	var p jsonpatch.Patch
 	p.Test("", "metadata", "uid")
@@ -164,7 +164,7 @@ func TestMarshal(t *testing.T) {
 	}
 }
 
-// TestAddLeavesThePathAlone proves that Add doesn't write into the array behind its caller's path.
+// TestAddLeavesThePathAlone proves that Add doesn't write into the array of its caller's path.
 func TestAddLeavesThePathAlone(t *testing.T) {
 	path := []string{"spec", "volumes", "untouched"}
 	var p jsonpatch.Patch

@@ -10,9 +10,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPlanTwice proves that a second call has nothing to add, whatever another webhook has done in between: the API server calls
-// again then (reinvocationPolicy: IfNeeded).
-func TestPlanTwice(t *testing.T) {
+// TestGateTwice proves that a second call adds nothing, regardless of what another webhook changed in between: the API server calls again then
+// (reinvocationPolicy: IfNeeded).
+func TestGateTwice(t *testing.T) {
 	// front puts a program before the command, as webhooks that fetch secrets do.
 	front := func(edit func(*corev1.Container)) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
@@ -94,9 +94,9 @@ func TestPlanTwice(t *testing.T) {
 	}
 }
 
-// TestPlanTwiceProbes proves that probes which another webhook has added between two calls count from the start of the command, as if they had been
-// there at the first one: else the kubelet would kill a step that waits.
-func TestPlanTwiceProbes(t *testing.T) {
+// TestGateTwiceProbes proves that probes that another webhook adds between two calls start with the command, as if the first call had seen them.
+// Otherwise the kubelet would kill a waiting step.
+func TestGateTwiceProbes(t *testing.T) {
 	exec := func(command ...string) *corev1.Probe {
 		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}, InitialDelaySeconds: 5}
 	}
@@ -138,9 +138,9 @@ func TestPlanTwiceProbes(t *testing.T) {
 	}
 }
 
-// TestPlanOfACopy proves that a Pod which has run, and is created again as it stands (a backup that is restored), begins with its
-// first step: else all that was released before would start at once. And that the controllers see it.
-func TestPlanOfACopy(t *testing.T) {
+// TestGateOfACopy proves that the copy of a Pod that has run, such as a restored backup, starts with its first step: otherwise all released steps
+// would start at once. It also proves that the controllers see the copy.
+func TestGateOfACopy(t *testing.T) {
 	helper := corev1.Container{Name: "helper", Image: "helper"}
 	type result struct{ Order, Halt, Sequential string }
 	cases := map[string]struct {
@@ -174,9 +174,9 @@ func TestPlanOfACopy(t *testing.T) {
 	}
 }
 
-// TestPlanTwiceRefuses proves that what would be refused in a new Pod is so when another webhook has put it there, as is a step which would
-// start at once, since that one has taken its agent away.
-func TestPlanTwiceRefuses(t *testing.T) {
+// TestGateTwiceRejects proves that the second call rejects what another webhook added if the first call rejects it, and a step whose agent another
+// webhook removed.
+func TestGateTwiceRejects(t *testing.T) {
 	const lost = `another webhook removed the agent from the container "b", which would start at once: configure that webhook to keep command and args`
 	cases := map[string]struct {
 		between func(b *corev1.Container)
@@ -186,7 +186,7 @@ func TestPlanTwiceRefuses(t *testing.T) {
 		"another command":                       {func(b *corev1.Container) { b.Command = []string{"/vault/env"} }, lost},
 		"no command and args":                   {func(b *corev1.Container) { b.Command, b.Args = nil, nil }, lost},
 		"a shell around it":                     {func(b *corev1.Container) { b.Command, b.Args = []string{"sh", "-c", "exec /taskflow/bin/agent"}, nil }, lost},
-		"a hook before the step's turn (PEERS row 28)": {
+		"a hook before the step's turn": {
 			func(b *corev1.Container) { b.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}} },
 			`the step "b" has lifecycle.postStart, which would run before its turn: put it into the command`,
 		},
@@ -201,10 +201,10 @@ func TestPlanTwiceRefuses(t *testing.T) {
 			c.between(&once.Spec.Containers[1])
 			patch, err := gateRaw(t, encode(t, once))
 			if err == nil {
-				t.Fatalf("plan = %v, want a refusal", patch)
+				t.Fatalf("gatePod = %v, want a rejection", patch)
 			}
 			if diff := cmp.Diff(c.want, err.Error()); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
+				t.Errorf("the rejection (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -109,7 +109,7 @@ func TestBounds(t *testing.T) {
 				t.Errorf("the patch has %d bytes", len(got.Patch))
 			}
 			if diff := cmp.Diff(c.refused, got.Rejection); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
+				t.Errorf("the rejection (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestIsAgentImage proves which images count as the agent's: those of other versions and mirrors do, and those of other programs don't.
+// TestIsAgentImage proves that images of other versions and mirrors count as the agent's, and images of other programs don't.
 func TestIsAgentImage(t *testing.T) {
 	const tagged, pinned = "ghcr.io/me/agent:v2", "ghcr.io/me/agent@sha256:2"
 	for name, c := range map[string]struct {
@@ -31,7 +31,7 @@ func TestIsAgentImage(t *testing.T) {
 		"another program of that owner": {"ghcr.io/me/operator:v2", tagged, false},
 		"the name as a tag":             {"busybox:agent", tagged, false},
 		"no image":                      {"", tagged, false},
-		"a digest that nobody asks for": {"busybox@sha256:1", tagged, false},
+		"a digest beside a tag":         {"busybox@sha256:1", tagged, false},
 	} {
 		if got := isAgentImage(c.found, c.image); got != c.want {
 			t.Errorf("%s: isAgentImage(%q, %q) = %v", name, c.found, c.image, got)
@@ -39,9 +39,8 @@ func TestIsAgentImage(t *testing.T) {
 	}
 }
 
-// TestPlanRefusesAnotherAgent proves that a Pod which looks as if the webhook had mutated it isn't believed to be so, if it has another program in
-// place of the agent.
-func TestPlanRefusesAnotherAgent(t *testing.T) {
+// TestGateRejectsAnotherAgent proves that a Pod that looks mutated is rejected if it has another program in place of the agent.
+func TestGateRejectsAnotherAgent(t *testing.T) {
 	for delivery, want := range map[string]string{
 		contract.DeliveryInit:  `spec.initContainers: "taskflow-agent" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
 		contract.DeliveryImage: `spec.volumes: "taskflow-bin" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
@@ -60,17 +59,17 @@ func TestPlanRefusesAnotherAgent(t *testing.T) {
 			}
 			_, err := gateRaw(t, encode(t, pod))
 			if err == nil {
-				t.Fatal("the Pod was taken for a mutated one")
+				t.Fatal("the Pod was accepted")
 			}
 			if diff := cmp.Diff(want, err.Error()); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
+				t.Errorf("the rejection (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// TestPodLevelResources proves that the agent's container has no resources of its own where the Pod has: the API server refuses
-// a container that may use more than its Pod.
+// TestPodLevelResources proves that the agent's container has no resources if the Pod has some: the API server rejects a container that may use more
+// than its Pod.
 func TestPodLevelResources(t *testing.T) {
 	pod := userPod(step("a"))
 	pod.Spec.Resources = &corev1.ResourceRequirements{}
@@ -80,7 +79,7 @@ func TestPodLevelResources(t *testing.T) {
 	}
 }
 
-// TestAgentMedium proves that the agent can be kept in memory, for nodes that mount their disk noexec (PEERS row 27), and that the
+// TestAgentMedium proves that the agent can be kept in memory, for nodes that mount their disk noexec, and that the
 // containers can't write to it.
 func TestAgentMedium(t *testing.T) {
 	for _, medium := range []corev1.StorageMedium{corev1.StorageMediumDefault, corev1.StorageMediumMemory} {
@@ -100,8 +99,8 @@ func TestAgentMedium(t *testing.T) {
 	}
 }
 
-// TestDelivery proves who decides how the agent gets into a Pod: the Pod, else the operator; and that auto mounts the agent's image only where
-// every node can, and never under a runtime class.
+// TestDelivery proves that the Pod's annotation takes precedence over the operator's configuration, and that auto mounts the agent's image only if
+// every node can, and never with a runtime class.
 func TestDelivery(t *testing.T) {
 	kata := func(pod *corev1.Pod) { pod.Spec.RuntimeClassName = new("kata") }
 	asks := func(delivery string) func(*corev1.Pod) {
@@ -151,10 +150,10 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// TestPlanAgentOnRestrictedNamespaces proves that what is added passes the PodSecurity level restricted, field by field as
+// TestGateAgentOnRestrictedNamespaces proves that what is added passes the PodSecurity level restricted, field by field as
 // https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted lists them: the Pod's own settings may be missing,
 // so the container has each.
-func TestPlanAgentOnRestrictedNamespaces(t *testing.T) {
+func TestGateAgentOnRestrictedNamespaces(t *testing.T) {
 	pod := gateTyped(t, taskPod(step("a")))
 	agent := pod.Spec.InitContainers[0]
 	security := agent.SecurityContext

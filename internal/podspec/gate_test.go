@@ -12,9 +12,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPlan proves the whole of what is added to a Pod, and that nothing else changes. Its keys, names, paths and flags are spelled
+// TestGate proves everything that is added to a Pod, and that nothing else changes. Its keys, names, paths and flags are spelled
 // out, not taken from the contract: Pods in flight outlive an upgrade.
-func TestPlan(t *testing.T) {
+func TestGate(t *testing.T) {
 	cases := map[string]struct{ pod, want string }{
 		"three steps": {
 			pod: `
@@ -250,8 +250,8 @@ spec:
 	}
 }
 
-// TestPlanLeavesOtherPodsAlone proves that only the label makes a Pod taskflow's: without it, nothing is even looked at.
-func TestPlanLeavesOtherPodsAlone(t *testing.T) {
+// TestGateLeavesOtherPodsAlone proves that a Pod without the labels stays unchanged, and is not checked.
+func TestGateLeavesOtherPodsAlone(t *testing.T) {
 	cases := map[string]*corev1.Pod{
 		"an empty Pod": {},
 		"another label": {
@@ -275,8 +275,8 @@ func TestPlanLeavesOtherPodsAlone(t *testing.T) {
 	}
 }
 
-// TestPlanReadsEveryVersionOfTheAPI proves that the group alone makes the owner a Task: a later version is still one.
-func TestPlanReadsEveryVersionOfTheAPI(t *testing.T) {
+// TestGateReadsEveryVersionOfTheAPI proves that an owner in a later version of the API group is still a Task.
+func TestGateReadsEveryVersionOfTheAPI(t *testing.T) {
 	pod := taskPod(step("a"))
 	pod.OwnerReferences[0].APIVersion = "api.practice.com/v1"
 	if got := gateTyped(t, pod).Annotations[contract.OrderAnnotation]; got != "1" {
@@ -284,9 +284,9 @@ func TestPlanReadsEveryVersionOfTheAPI(t *testing.T) {
 	}
 }
 
-// TestPlanStep proves what the agent of one step is told: read with the agent's own parser, its flags give back the step's
+// TestGateStep proves what the agent of one step is told: read with the agent's own parser, its flags give back the step's
 // argv. A mount of the user's at, above or below the order's place moves that aside.
-func TestPlanStep(t *testing.T) {
+func TestGateStep(t *testing.T) {
 	type edit = func(*corev1.Container)
 	command := func(command, args []string) edit {
 		return func(c *corev1.Container) { c.Command, c.Args = command, args }
@@ -377,304 +377,6 @@ func TestPlanStep(t *testing.T) {
 			})
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("the container (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-// TestPlanHandOff proves what each step's agent is told of the step before it, and that a step can write to no directory but its own
-// (PEERS row 13).
-func TestPlanHandOff(t *testing.T) {
-	own := func(n string) corev1.VolumeMount {
-		return corev1.VolumeMount{Name: "taskflow-run", MountPath: "/taskflow/run/" + n, SubPath: n}
-	}
-	all := corev1.VolumeMount{Name: "taskflow-run", MountPath: "/taskflow/run", ReadOnly: true}
-	type told struct {
-		Alone, Again bool
-		AfterFailure string
-		Mounts       []corev1.VolumeMount
-	}
-	const stop, goOn, wait = contract.AfterFailureStop, contract.AfterFailureContinue, contract.AfterFailureWait
-	onFailure := func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }
-	continues := func(pod *corev1.Pod) {
-		pod.Annotations[contract.OptionsAnnotation] = contract.Options{"a": {ContinueOnError: true}}.Marshal()
-	}
-	controller := func(pod *corev1.Pod) { pod.Annotations["taskflow.practice.com/handoff"] = "controller" }
-	mounts := [][]corev1.VolumeMount{{all, own("1")}, {all, own("2")}, {all, own("3")}}
-	alone := [][]corev1.VolumeMount{{own("1")}, {own("2")}, {own("3")}}
-
-	cases := map[string]struct {
-		edits []func(*corev1.Pod)
-		want  []told
-	}{
-		"restartPolicy Never": {nil, []told{
-			{false, false, stop, mounts[0]}, {false, false, stop, mounts[1]}, {false, false, stop, mounts[2]},
-		}},
-		"restartPolicy OnFailure": {[]func(*corev1.Pod){onFailure}, []told{
-			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
-		}},
-		"the first step may fail": {[]func(*corev1.Pod){continues}, []told{
-			{false, false, stop, mounts[0]}, {false, false, goOn, mounts[1]}, {false, false, stop, mounts[2]},
-		}},
-		"the first step may fail, but is run again": {[]func(*corev1.Pod){continues, onFailure}, []told{
-			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
-		}},
-		"the controller alone releases": {[]func(*corev1.Pod){controller, continues}, []told{
-			{true, false, stop, alone[0]}, {true, false, stop, alone[1]}, {true, false, stop, alone[2]},
-		}},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			pod := taskPod(step("a"), step("b"), step("c"))
-			for _, edit := range c.edits {
-				edit(pod)
-			}
-			var got []told
-			for _, container := range gateTyped(t, pod).Spec.Containers {
-				flags, err := contract.ParseAgentFlags(container.Args)
-				if err != nil {
-					t.Fatalf("ParseAgentFlags(%q): %v", container.Args, err)
-				}
-				if flags.Run != "/taskflow/run" {
-					t.Errorf("the run directory is %q", flags.Run)
-				}
-				run := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != "taskflow-run" })
-				got = append(got, told{flags.ControllerOnly, flags.RestartsOnFailure, flags.AfterFailure, run})
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("what the agents are told (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-// TestPlanRefuses proves each refusal: one sentence with the field and the remedy.
-func TestPlanRefuses(t *testing.T) {
-	annotation := func(key, value string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { pod.Annotations[key] = value }
-	}
-	volume := func(name string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) {
-			pod.Spec.Volumes = []corev1.Volume{{Name: "work"}, {Name: name}}
-		}
-	}
-	container := func(name string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { pod.Spec.Containers = append(pod.Spec.Containers, step(name)) }
-	}
-	initContainer := func(name string, args ...string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) {
-			pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: name, Args: args})
-		}
-	}
-	mounts := func(name, path string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) {
-			pod.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{mount("fine", "/fine"), mount(name, path)}
-		}
-	}
-	const (
-		noSteps       = "metadata.annotations: taskflow.practice.com/steps is missing: set it to the names of the containers in their order"
-		anotherName   = " starts with taskflow-, which is reserved for taskflow: choose another name"
-		anotherPath   = ", which is reserved for taskflow: choose another mountPath"
-		anotherVolume = ", and volume names that start with taskflow- are reserved for taskflow: choose another volume"
-		noPolicy      = `the container "b" is a helper and has a restartPolicy of its own, which isn't supported: remove the restartPolicy, or make it an init container with restartPolicy: Always`
-	)
-	cases := map[string]struct {
-		edit func(*corev1.Pod)
-		want string
-	}{
-		"the order is set": {
-			annotation(contract.OrderAnnotation, "3"),
-			"metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it",
-		},
-		"the order is set, and empty": {
-			annotation(contract.OrderAnnotation, ""),
-			"metadata.annotations: only taskflow sets taskflow.practice.com/order: remove it",
-		},
-		"halt is set": {
-			annotation(contract.HaltAnnotation, "stop"),
-			"metadata.annotations: only taskflow sets taskflow.practice.com/halt: remove it",
-		},
-		"a hand-off that there isn't": {
-			annotation(contract.HandoffAnnotation, "local"),
-			`metadata.annotations: taskflow.practice.com/handoff is "local": set it to controller, or remove it`,
-		},
-		"a hand-off that is empty": {
-			annotation(contract.HandoffAnnotation, ""),
-			`metadata.annotations: taskflow.practice.com/handoff is "": set it to controller, or remove it`,
-		},
-		"a delivery that there isn't": {
-			annotation(contract.DeliveryAnnotation, "auto"),
-			`metadata.annotations: taskflow.practice.com/agent-delivery is "auto": set it to init or image, or remove it`,
-		},
-		"a delivery that is empty": {
-			annotation(contract.DeliveryAnnotation, ""),
-			`metadata.annotations: taskflow.practice.com/agent-delivery is "": set it to init or image, or remove it`,
-		},
-		"an image of the user's as the agent's volume": {
-			func(pod *corev1.Pod) {
-				pod.Spec.Volumes = []corev1.Volume{{Name: "taskflow-bin", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "mine"}}}}
-			},
-			`spec.volumes: "taskflow-bin"` + anotherName,
-		},
-		"Windows": {
-			func(pod *corev1.Pod) { pod.Spec.OS = &corev1.PodOS{Name: corev1.Windows} },
-			"spec.os.name: steps run on Linux nodes only: set it to linux, or leave it out",
-		},
-		"a volume of the agent's": {
-			volume("taskflow-bin"),
-			`spec.volumes: "taskflow-bin"` + anotherName,
-		},
-		"a volume with a name that begins alike": {
-			volume("taskflow-data"),
-			`spec.volumes: "taskflow-data"` + anotherName,
-		},
-		"a container with a name that begins alike": {
-			container("taskflow-helper"),
-			`the container name "taskflow-helper"` + anotherName,
-		},
-		"a container with the agent's name": {
-			container("taskflow-agent"),
-			`the container name "taskflow-agent"` + anotherName,
-		},
-		"an init container with the agent's name": {
-			initContainer("taskflow-agent", "install", "/elsewhere"),
-			`the container name "taskflow-agent"` + anotherName,
-		},
-		"an init container with a name that begins alike": {
-			initContainer("taskflow-helper"),
-			`the container name "taskflow-helper"` + anotherName,
-		},
-		"no annotations": {
-			func(pod *corev1.Pod) { pod.Annotations = nil },
-			noSteps,
-		},
-		"no names of steps": {
-			annotation(contract.StepsAnnotation, ""),
-			noSteps,
-		},
-		"nothing but commas": {
-			annotation(contract.StepsAnnotation, " , "),
-			noSteps,
-		},
-		"a step without a container": {
-			annotation(contract.StepsAnnotation, "a,b,c,d"),
-			`metadata.annotations: taskflow.practice.com/steps names "d", and the Pod has no container of that name: fix the name`,
-		},
-		"a step in another case": {
-			annotation(contract.StepsAnnotation, "A"),
-			`metadata.annotations: taskflow.practice.com/steps names "A", and the Pod has no container of that name: fix the name`,
-		},
-		"a step that is an init container": {
-			func(pod *corev1.Pod) {
-				initContainer("prepare")(pod)
-				annotation(contract.StepsAnnotation, "prepare,a")(pod)
-			},
-			`metadata.annotations: taskflow.practice.com/steps names "prepare", and the Pod has no container of that name: fix the name`,
-		},
-		"a step twice": {
-			annotation(contract.StepsAnnotation, "a,b,a"),
-			`metadata.annotations: taskflow.practice.com/steps names "a" twice: name each container once`,
-		},
-		"no command": {
-			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command, pod.Spec.Containers[1].Args = nil, nil },
-			`the container "b" has no command: set command`,
-		},
-		"args alone": {
-			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{} },
-			`the container "b" has no command: set command`,
-		},
-		"an argument that was not UTF-8": {
-			func(pod *corev1.Pod) { pod.Spec.Containers[1].Args = []string{"fine", "a\ufffdb"} },
-			`the container "b" has U+FFFD in command or args, in place of bytes that aren't UTF-8: write them with a program, such as printf '\377'`,
-		},
-		"a command that was not UTF-8": {
-			func(pod *corev1.Pod) { pod.Spec.Containers[1].Command = []string{"\ufffd"} },
-			`the container "b" has U+FFFD in command or args, in place of bytes that aren't UTF-8: write them with a program, such as printf '\377'`,
-		},
-		"a mount at /taskflow": {
-			mounts("work", "/taskflow"),
-			`the container "b" mounts "work" at /taskflow` + anotherPath,
-		},
-		"a mount below /taskflow": {
-			mounts("work", "/taskflow/bin/x"),
-			`the container "b" mounts "work" at /taskflow/bin/x` + anotherPath,
-		},
-		"a mount at /taskflow, written in another way": {
-			mounts("work", "//taskflow/../taskflow/"),
-			`the container "b" mounts "work" at //taskflow/../taskflow/` + anotherPath,
-		},
-		"a relative mount at taskflow": {
-			mounts("work", "taskflow"),
-			`the container "b" mounts "work" at taskflow` + anotherPath,
-		},
-		"a mount of the run directory": {
-			mounts("work", "/taskflow/run/2"),
-			`the container "b" mounts "work" at /taskflow/run/2` + anotherPath,
-		},
-		"a mount of the run directory's volume": {
-			mounts("taskflow-run", "/records"),
-			`the container "b" mounts "taskflow-run"` + anotherVolume,
-		},
-		"a mount at the root": {
-			mounts("work", "/"),
-			`the container "b" mounts "work" at /` + anotherPath,
-		},
-		"a hook before the step's turn (PEERS row 28)": {
-			func(pod *corev1.Pod) {
-				pod.Spec.Containers[1].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}
-			},
-			`the step "b" has lifecycle.postStart, which would run before its turn: put it into the command`,
-		},
-		"a step with a restart policy": {
-			func(pod *corev1.Pod) {
-				pod.Spec.Containers[1].RestartPolicy = new(corev1.ContainerRestartPolicyOnFailure)
-			},
-			`the step "b" has a restartPolicy of its own, which isn't supported: set spec.restartPolicy`,
-		},
-		"a helper with a restart policy": {
-			func(pod *corev1.Pod) {
-				annotation(contract.StepsAnnotation, "a,c")(pod)
-				pod.Spec.Containers[1].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
-			},
-			noPolicy,
-		},
-		"a helper with rules when to start it again": {
-			func(pod *corev1.Pod) {
-				annotation(contract.StepsAnnotation, "a,c")(pod)
-				pod.Spec.Containers[1].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestart}}
-			},
-			noPolicy,
-		},
-		"a device at /taskflow": {
-			func(pod *corev1.Pod) {
-				pod.Spec.Containers[1].VolumeDevices = []corev1.VolumeDevice{{Name: "disk", DevicePath: "/taskflow/disk"}}
-			},
-			`the container "b" has the device "disk" at /taskflow/disk, which is reserved for taskflow: choose another devicePath`,
-		},
-		"a mount of the agent's volume": {
-			mounts("taskflow-bin", "/bin/agent"),
-			`the container "b" mounts "taskflow-bin"` + anotherVolume,
-		},
-		"a mount of the agent's volume, in an init container": {
-			func(pod *corev1.Pod) {
-				pod.Spec.InitContainers = []corev1.Container{{Name: "prepare", VolumeMounts: []corev1.VolumeMount{mount("taskflow-bin", "/x")}}}
-			},
-			`the container "prepare" mounts "taskflow-bin"` + anotherVolume,
-		},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			pod := taskPod(step("a"), step("b"), step("c"))
-			c.edit(pod)
-			patch, err := gateRaw(t, encode(t, pod))
-			if err == nil {
-				t.Fatalf("plan = %v, want a refusal", patch)
-			}
-			if diff := cmp.Diff(c.want, err.Error()); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
-			}
-			if len(patch) != 0 {
-				t.Errorf("beside the refusal there is the patch %v", patch)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +14,8 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPlanOptions proves what the agents are told beyond the command: each the options of its own step, and all the Pod's grace period.
-func TestPlanOptions(t *testing.T) {
+// TestGateOptions proves the flags beside the command: the options of the step, and the Pod's grace period.
+func TestGateOptions(t *testing.T) {
 	type told struct {
 		Timeout, Grace time.Duration
 		Retries        int
@@ -54,21 +55,21 @@ func TestPlanOptions(t *testing.T) {
 	}
 }
 
-// TestPlanOptionsThatCantBeRead proves that they are refused: a step without its timeout would be another step.
-func TestPlanOptionsThatCantBeRead(t *testing.T) {
+// TestGateOptionsThatCantBeRead proves that unreadable options are rejected, because a step must not lose its timeout.
+func TestGateOptionsThatCantBeRead(t *testing.T) {
 	for _, options := range []string{"{", "[]", `{"a":{"timeout":"1m"}}`, `{"a":{"retries":-0.5}}`} {
 		pod := taskPod(step("a"))
 		pod.Annotations[contract.OptionsAnnotation] = options
 		patch, err := gateRaw(t, encode(t, pod))
 		if want := "taskflow.practice.com/options is invalid: "; err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("plan with the options %s = %v, %v, want an error that starts with %q", options, patch, err, want)
+			t.Errorf("gatePod with the options %s = %v, %v, want an error that starts with %q", options, patch, err, want)
 		}
 	}
 }
 
-// TestPlanScripts proves that the volume with the scripts is no user's, though it has a name of taskflow's own, and that the path below
+// TestGateScripts proves that the volume with the scripts is no user's, though it has a name of taskflow's own, and that the path below
 // /taskflow is allowed for it alone.
-func TestPlanScripts(t *testing.T) {
+func TestGateScripts(t *testing.T) {
 	withScript := func(volume, path string) *corev1.Pod {
 		pod := taskPod(step("a", mount(volume, path)))
 		pod.Spec.Volumes = []corev1.Volume{{Name: volume}}
@@ -93,12 +94,12 @@ func TestPlanScripts(t *testing.T) {
 		t.Errorf("the mounts (-want +got):\n%s", diff)
 	}
 	if patch, err := gateRaw(t, encode(t, withScript("mine", "/taskflow/scripts"))); err == nil {
-		t.Errorf("plan with another volume there = %v, want a refusal", patch)
+		t.Errorf("plan with another volume there = %v, want a rejection", patch)
 	}
 }
 
-// TestPlanProbes proves which startupProbe a step has afterwards, and that its other probes are as they were (PEERS row 28).
-func TestPlanProbes(t *testing.T) {
+// TestGateProbes proves which startupProbe a step has afterwards, and that its other probes are as they were.
+func TestGateProbes(t *testing.T) {
 	exec := func(command ...string) corev1.ProbeHandler {
 		return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}
 	}
@@ -198,6 +199,71 @@ func TestPlanProbes(t *testing.T) {
 				}
 			}
 			assertNothingToAdd(t, encode(t, pod))
+		})
+	}
+}
+
+// TestGateHandOff proves what each step's agent is told of the step before it, and that a step can write to no directory but its own.
+func TestGateHandOff(t *testing.T) {
+	own := func(n string) corev1.VolumeMount {
+		return corev1.VolumeMount{Name: "taskflow-run", MountPath: "/taskflow/run/" + n, SubPath: n}
+	}
+	all := corev1.VolumeMount{Name: "taskflow-run", MountPath: "/taskflow/run", ReadOnly: true}
+	type told struct {
+		Alone, Again bool
+		AfterFailure string
+		Mounts       []corev1.VolumeMount
+	}
+	const stop, goOn, wait = contract.AfterFailureStop, contract.AfterFailureContinue, contract.AfterFailureWait
+	onFailure := func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }
+	continues := func(pod *corev1.Pod) {
+		pod.Annotations[contract.OptionsAnnotation] = contract.Options{"a": {ContinueOnError: true}}.Marshal()
+	}
+	controller := func(pod *corev1.Pod) { pod.Annotations["taskflow.practice.com/handoff"] = "controller" }
+	mounts := [][]corev1.VolumeMount{{all, own("1")}, {all, own("2")}, {all, own("3")}}
+	alone := [][]corev1.VolumeMount{{own("1")}, {own("2")}, {own("3")}}
+
+	cases := map[string]struct {
+		edits []func(*corev1.Pod)
+		want  []told
+	}{
+		"restartPolicy Never": {nil, []told{
+			{false, false, stop, mounts[0]}, {false, false, stop, mounts[1]}, {false, false, stop, mounts[2]},
+		}},
+		"restartPolicy OnFailure": {[]func(*corev1.Pod){onFailure}, []told{
+			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
+		}},
+		"the first step may fail": {[]func(*corev1.Pod){continues}, []told{
+			{false, false, stop, mounts[0]}, {false, false, goOn, mounts[1]}, {false, false, stop, mounts[2]},
+		}},
+		"the first step may fail, but is run again": {[]func(*corev1.Pod){continues, onFailure}, []told{
+			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
+		}},
+		"the controller alone releases": {[]func(*corev1.Pod){controller, continues}, []told{
+			{true, false, stop, alone[0]}, {true, false, stop, alone[1]}, {true, false, stop, alone[2]},
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := taskPod(step("a"), step("b"), step("c"))
+			for _, edit := range c.edits {
+				edit(pod)
+			}
+			var got []told
+			for _, container := range gateTyped(t, pod).Spec.Containers {
+				flags, err := contract.ParseAgentFlags(container.Args)
+				if err != nil {
+					t.Fatalf("ParseAgentFlags(%q): %v", container.Args, err)
+				}
+				if flags.Run != "/taskflow/run" {
+					t.Errorf("the run directory is %q", flags.Run)
+				}
+				run := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != "taskflow-run" })
+				got = append(got, told{flags.ControllerOnly, flags.RestartsOnFailure, flags.AfterFailure, run})
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("what the agents are told (-want +got):\n%s", diff)
+			}
 		})
 	}
 }

@@ -21,7 +21,7 @@ func newTask(steps ...corev1.Container) *v1alpha1.Task {
 	return task
 }
 
-// TestNewPod proves the whole of the Pod that a Task gets.
+// TestNewPod proves the complete Pod of a Task.
 func TestNewPod(t *testing.T) {
 	build := corev1.Container{Name: "build", Image: "golang", Command: []string{"go"}, Args: []string{"build"}, Env: []corev1.EnvVar{{Name: "A", Value: "b"}}}
 	push := corev1.Container{Name: "push", Image: "crane", Command: []string{"crane"}}
@@ -91,11 +91,11 @@ func TestNewPod(t *testing.T) {
 	}
 }
 
-// TestPodName proves that the first Pod of a Task has its name, and the later ones a number.
+// TestPodName proves that the first Pod of a Task has the Task's name, and later Pods have a number.
 func TestPodName(t *testing.T) {
 	task := newTask()
 	for attempt, want := range []string{"example", "example", "example-retry-1", "example-retry-2"} {
-		if got := Name(task, int32(attempt)); got != want { // attempt 0: nothing was written yet
+		if got := Name(task, int32(attempt)); got != want { // attempt 0: the status is empty
 			t.Errorf("Name for attempt %d = %q, want %q", attempt, got, want)
 		}
 		if got := New(task, int32(attempt), nil).Name; got != want {
@@ -104,7 +104,7 @@ func TestPodName(t *testing.T) {
 	}
 }
 
-// TestNewPodFields proves what becomes of the fields that a Task has beyond those of a Pod.
+// TestNewPodFields proves how the fields of a Task that a Pod lacks are translated.
 func TestNewPodFields(t *testing.T) {
 	step := func(edit func(*v1alpha1.Step)) func(*v1alpha1.Task) {
 		return func(task *v1alpha1.Task) { edit(&task.Spec.Steps[1]) }
@@ -182,7 +182,7 @@ func TestNewPodFields(t *testing.T) {
 	}
 }
 
-// TestInterpreter proves what runs a script: what the kernel would have run, had the file been executable.
+// TestInterpreter proves that a script runs with the interpreter that the kernel would start for an executable file.
 func TestInterpreter(t *testing.T) {
 	shell := []string{"/bin/sh"}
 	cases := map[string]struct {
@@ -215,7 +215,7 @@ func TestInterpreter(t *testing.T) {
 	}
 }
 
-// TestNewPodLeavesTheTaskAlone proves that Task and Pod share nothing: the Task is the cache's.
+// TestNewPodLeavesTheTaskAlone proves that Task and Pod share no memory: the Task belongs to the cache.
 func TestNewPodLeavesTheTaskAlone(t *testing.T) {
 	task := newTask(corev1.Container{Name: "a", Command: []string{"a"}, Env: []corev1.EnvVar{{Name: "A"}}})
 	task.Spec.Template = &v1alpha1.PodTemplate{

@@ -12,13 +12,13 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// randomPods is how many Pods TestPlanRandomPods makes. Their seed is fixed: a Pod that fails does so every time.
+// randomPods is how many Pods TestGateRandomPods makes. Their seed is fixed: a Pod that fails does so every time.
 const randomPods = 2000
 
-// TestPlanRandomPods proves for many Pods, with fields that nobody knows at every level, what must hold for each: all that was there is
+// TestGateRandomPods proves for many Pods, with fields that nobody knows at every level, what must hold for each: all that was there is
 // still there, at its place; the agents run the original commands in the order of the annotation; and a second call adds
 // nothing, also when another webhook was there in between.
-func TestPlanRandomPods(t *testing.T) {
+func TestGateRandomPods(t *testing.T) {
 	random := rand.New(rand.NewPCG(20, 26))
 	for number := range randomPods {
 		pod := randomPod(random)

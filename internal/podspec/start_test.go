@@ -26,9 +26,9 @@ func subPath(name, path, subPath string) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: name, MountPath: path, SubPath: subPath}
 }
 
-// TestPlanWorkDir proves which working directories the agent enters at the step's turn: those that a runtime would make in a volume. All else
+// TestGateWorkDir proves which working directories the agent enters at the step's turn: those that a runtime would make in a volume. All else
 // of a container is as it was, and so is every container that needs nothing of the sort.
-func TestPlanWorkDir(t *testing.T) {
+func TestGateWorkDir(t *testing.T) {
 	cases := map[string]struct {
 		dir    string
 		mounts []corev1.VolumeMount
@@ -71,9 +71,9 @@ func TestPlanWorkDir(t *testing.T) {
 	}
 }
 
-// TestPlanWorkDirOfProbes proves that probes and hooks run in the step's working directory although its container starts in another one,
+// TestGateWorkDirOfProbes proves that probes and hooks run in the step's working directory although its container starts in another one,
 // also those that another webhook adds between two calls.
-func TestPlanWorkDirOfProbes(t *testing.T) {
+func TestGateWorkDirOfProbes(t *testing.T) {
 	exec := func(command ...string) corev1.ProbeHandler {
 		return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}
 	}
@@ -121,9 +121,9 @@ func TestPlanWorkDirOfProbes(t *testing.T) {
 	}
 }
 
-// TestPlanEarlyMounts proves which mounts a step's agent checks, and that the user is told of them: those of directories that exist from the
-// Pod's start, and that an earlier step can remove or replace afterwards.
-func TestPlanEarlyMounts(t *testing.T) {
+// TestGateEarlyMounts proves which mounts a step's agent checks and the webhook warns of: directories that exist from the Pod's start and that an
+// earlier step can remove or replace.
+func TestGateEarlyMounts(t *testing.T) {
 	const (
 		dist  = `the step "b" mounts subPath dist of "s", which is created when the Pod starts, before earlier steps run: mount the whole volume and use a path below it if an earlier step creates or replaces it`
 		inner = `the step "b" mounts "cache" at /s/cache, below "s": this directory is created in "s" when the Pod starts, before earlier steps run: choose a mountPath outside the other volumes if an earlier step creates or replaces it`
@@ -189,9 +189,9 @@ func TestPlanEarlyMounts(t *testing.T) {
 	}
 }
 
-// TestPlanRefusesAFileBeforeItIsWritten proves that a subPath which can't become a file is refused, since the kubelet makes a directory of it,
-// and that what may be a directory, or be there already, is not.
-func TestPlanRefusesAFileBeforeItIsWritten(t *testing.T) {
+// TestGateRejectsAFileBeforeItIsWritten proves that a subPath of a file that doesn't exist yet is rejected, because the kubelet creates a directory
+// for it, and that a subPath is accepted if it can be a directory or can exist already.
+func TestGateRejectsAFileBeforeItIsWritten(t *testing.T) {
 	all := mount("s", "/s")
 	claim := subPath("claim", "/etc/app.conf", "app.conf")
 	prepare := corev1.Container{Name: "prepare", VolumeMounts: []corev1.VolumeMount{all}}
@@ -230,13 +230,13 @@ func TestPlanRefusesAFileBeforeItIsWritten(t *testing.T) {
 				got = err.Error()
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
+				t.Errorf("the rejection (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// TestStartWarningsAreFew proves that a Pod of many such mounts gets warnings that the API server doesn't cut.
+// TestStartWarningsAreFew proves that a Pod with many such mounts gets few warnings, because the API server truncates them.
 func TestStartWarningsAreFew(t *testing.T) {
 	second := step("b")
 	for name := range strings.FieldsSeq("a b c d e f g h") {

@@ -6,9 +6,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestPlanKeepsWhatItDoesNotKnow proves that fields of a newer Kubernetes come through (PEERS row 20): at every level, in the lists that are added
+// TestGateKeepsUnknownFields proves that fields of a later Kubernetes survive: at every level, in the lists that are added
 // to, and in what this program's types would read in another way.
-func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
+func TestGateKeepsUnknownFields(t *testing.T) {
 	const pod = `{
   "apiVersion": "v1", "kind": "Pod", "new": {"at": ["the", "top"]},
   "metadata": {
@@ -54,7 +54,7 @@ func TestPlanKeepsWhatItDoesNotKnow(t *testing.T) {
   },
   "status": {"new": "status"}
 }`))
-	// TestPlan has the init container and the volumes; here their names do.
+	// TestGate has the init container and the volumes; here their names do.
 	got := decode(t, gate(t, []byte(pod)))
 	spec := got.(map[string]any)["spec"].(map[string]any)
 	for _, list := range []string{"initContainers", "volumes"} {

@@ -11,14 +11,14 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// userPod is a Pod of a user's that asks for a sequence.
+// userPod returns a sequential Pod as a user creates it.
 func userPod(containers ...corev1.Container) *corev1.Pod {
 	pod := taskPod(containers...)
 	pod.Labels, pod.Annotations, pod.OwnerReferences = map[string]string{contract.SequentialLabel: "true"}, nil, nil
 	return pod
 }
 
-// ran is what an agent is told to run, and when.
+// ran is the command and the number that an agent gets.
 type ran struct {
 	Number  int
 	Command []string
@@ -40,8 +40,8 @@ func agents(t *testing.T, pod *corev1.Pod) map[string]ran {
 	return all
 }
 
-// TestUsersPod proves which containers of a user's Pod are steps, and what else is settled when it is created.
-func TestUsersPod(t *testing.T) {
+// TestUserPod proves which containers of a user's Pod are steps, and what else its creation settles.
+func TestUserPod(t *testing.T) {
 	echo := func(name string) []string { return []string{"sh", "-c", "echo " + name} }
 	type settled struct {
 		Agents        map[string]ran
@@ -95,7 +95,7 @@ func TestUsersPod(t *testing.T) {
 			},
 			settled{all, "a,b,c", "1", corev1.RestartPolicyNever, nil},
 		},
-		"somebody else's ReplicaSet": {
+		"a ReplicaSet of another API group": {
 			func(pod *corev1.Pod) {
 				pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "ReplicaSet", Name: "x", UID: "1", Controller: new(true)}}
 			},
@@ -125,8 +125,8 @@ func TestUsersPod(t *testing.T) {
 	}
 }
 
-// TestUsersPodRefuses proves each refusal of a user's Pod: one sentence with the field and the remedy.
-func TestUsersPodRefuses(t *testing.T) {
+// TestUserPodRejects proves each rejection of a user's Pod: one sentence with the field and the remedy.
+func TestUserPodRejects(t *testing.T) {
 	annotation := func(key string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) { pod.Annotations = map[string]string{key: "x"} }
 	}
@@ -184,16 +184,16 @@ func TestUsersPodRefuses(t *testing.T) {
 	}
 }
 
-// TestSequentialFalse proves that a label which says no is one.
+// TestSequentialFalse proves that a Pod with the label "false" stays unchanged.
 func TestSequentialFalse(t *testing.T) {
 	pod := userPod(step("a"))
 	pod.Labels[contract.SequentialLabel] = "false"
 	assertUnchanged(t, encode(t, pod))
 }
 
-// TestUsersPodCommands proves that a step without a command runs the command of its image, that helpers stay as they are, and that an image whose
+// TestUserPodCommands proves that a step without a command runs the command of its image, that helpers stay as they are, and that an image whose
 // command is known for one digest only is pinned.
-func TestUsersPodCommands(t *testing.T) {
+func TestUserPodCommands(t *testing.T) {
 	pod := userPod(
 		corev1.Container{Name: "args", Image: "x", Args: []string{"$(A)"}},
 		step("own"),

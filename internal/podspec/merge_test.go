@@ -15,7 +15,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// build is a Task that others name.
+// build is a Task that Pods name.
 const build = `
 metadata: {name: build}
 spec:
@@ -63,7 +63,7 @@ func readTask(t *testing.T, text string, edits ...func(*v1alpha1.Task)) *v1alpha
 	return &task
 }
 
-// naming is a Pod that names the Task, as the webhook sees it: with what the API server has written into it by then.
+// naming returns a Pod that names the Task, as the webhook sees it: with the defaults of the API server.
 func naming(containers string) string {
 	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","labels":{"taskflow.practice.com/task":"build"}},` +
 		`"spec":{"restartPolicy":"Never","containers":[` + containers + `]}}`
@@ -74,7 +74,7 @@ const (
 	placeholder = `{"name":"task","image":"task",` + defaulted + `,"unknown":{"kept":1.50},"volumeMounts":[{"name":"token","mountPath":"/var/run/x","unknown":true}]}`
 )
 
-// TestNamedTask proves that a Pod which names a Task becomes what the Task's own Pod would have been, around what the Pod has itself.
+// TestNamedTask proves that a Pod that names a Task gets everything that the Task's own Pod has, and keeps its own fields.
 func TestNamedTask(t *testing.T) {
 	raw, warnings := admit(t, []byte(naming(placeholder)), readTask(t, build))
 	if diff := cmp.Diff([]string(nil), warnings); diff != "" {
@@ -122,7 +122,7 @@ func TestNamedTask(t *testing.T) {
 		t.Errorf("the sidecar's restart policy is %v, want Always", policy)
 	}
 
-	// What nobody knows of the container that kept the place is still there (PEERS row 20), and what the API server wrote is not.
+	// Unknown fields of the placeholder are still there, and the API server's defaults are not.
 	first := decode(t, raw).(map[string]any)["spec"].(map[string]any)["containers"].([]any)[0].(map[string]any)
 	delete(first, "args")
 	wantFirst := decode(t, []byte(`{
@@ -141,129 +141,8 @@ func TestNamedTask(t *testing.T) {
 	assertUnchanged(t, raw)
 }
 
-// TestNamedTaskOverrides proves how a container of the Pod's changes the step of its name.
-func TestNamedTaskOverrides(t *testing.T) {
-	get := func(raw []byte, name string) map[string]any {
-		spec := decode(t, raw).(map[string]any)["spec"].(map[string]any)
-		for _, list := range []string{"containers", "initContainers"} {
-			containers, _ := spec[list].([]any)
-			for _, container := range containers {
-				if container := container.(map[string]any); container["name"] == name {
-					return container
-				}
-			}
-		}
-		t.Fatalf("there is no container %q: %s", name, raw)
-		return nil
-	}
-	cases := map[string]struct {
-		containers string
-		of         string
-		field      string
-		want       string
-	}{
-		"the image":        {`{"name":"fetch","image":"git:2"}`, "fetch", "image", `"git:2"`},
-		"the Task's image": {`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "image", `"git:1"`},
-		"the Task's pull policy, where the Pod's is Kubernetes' default": {
-			`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "imagePullPolicy", `"Never"`,
-		},
-		"no pull policy, where neither has one: the API server's default is that of the image": {
-			`{"name":"report","image":"task",` + defaulted + `}`, "report", "imagePullPolicy", `null`,
-		},
-		"the Pod's pull policy": {
-			`{"name":"fetch","image":"task","imagePullPolicy":"IfNotPresent"}`, "fetch", "imagePullPolicy", `"IfNotPresent"`,
-		},
-		"the Pod's image and Kubernetes' default for it": {
-			`{"name":"report","image":"a/b","imagePullPolicy":"Always"}`, "report", "imagePullPolicy", `"Always"`,
-		},
-		"a termination message that is Kubernetes' default": {
-			`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "terminationMessagePolicy", `"FallbackToLogsOnError"`,
-		},
-		"what only the Pod has": {`{"name":"report","image":"task","workingDir":"/x","unknown":[1.50]}`, "report", "unknown", `[1.50]`},
-		"variables merge by name": {
-			`{"name":"fetch","image":"task","env":[{"name":"NEW","value":"n"},{"name":"TOKEN","value":"mine","unknown":1},{"name":"DEPTH","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]}`,
-			"fetch", "env",
-			`[{"name":"DEPTH","valueFrom":{"fieldRef":{"fieldPath":"x"}}},{"name":"TOKEN","value":"mine","unknown":1},{"name":"NEW","value":"n"}]`,
-		},
-		"a variable twice, which the Task hasn't": {
-			`{"name":"report","image":"task","env":[{"name":"A","value":"1"},{"name":"B","value":"$(A)"},{"name":"A","value":"2"}]}`, "report", "env",
-			`[{"name":"A","value":"1"},{"name":"B","value":"$(A)"},{"name":"A","value":"2"}]`,
-		},
-		"a variable twice, beside others of the Task's": {
-			`{"name":"fetch","image":"task","env":[{"name":"A","value":"1"},{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]}`, "fetch", "env",
-			`[{"name":"DEPTH","value":"1"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}},` +
-				`{"name":"A","value":"1"},{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]`,
-		},
-		"a variable twice, which the Task has": {
-			`{"name":"fetch","image":"task","env":[{"name":"DEPTH","value":"2"},{"name":"A","value":"a"},{"name":"DEPTH","value":"$(DEPTH)0"}]}`, "fetch", "env",
-			`[{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"$(DEPTH)0"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}},` +
-				`{"name":"A","value":"a"}]`,
-		},
-		"a variable twice in what keeps the place": {
-			`{"name":"task","image":"task","env":[{"name":"A","value":"1"},{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"3"},{"name":"A","value":"2"}]}`, "fetch", "env",
-			`[{"name":"A","value":"1"},{"name":"DEPTH","value":"1"},{"name":"A","value":"2"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}}]`,
-		},
-		"what variables come from is appended: the last counts": {
-			`{"name":"report","image":"task","envFrom":[{"secretRef":{"name":"token"},"prefix":"T_"},{"configMapRef":{"name":"mine"},"unknown":1},{"secretRef":{"name":"token"}}]}`,
-			"report", "envFrom",
-			`[{"configMapRef":{"name":"settings"}},{"prefix":"T_","secretRef":{"name":"token"}},` +
-				`{"configMapRef":{"name":"mine"},"unknown":1},{"secretRef":{"name":"token"}}]`,
-		},
-		"what variables of the place come from stays": {
-			`{"name":"task","image":"task","envFrom":[{"configMapRef":{"name":"mine"}}]},{"name":"fetch","image":"task"},{"name":"compile","image":"task"}`,
-			"report", "envFrom",
-			`[{"configMapRef":{"name":"mine"}},{"configMapRef":{"name":"settings"}},{"prefix":"T_","secretRef":{"name":"token"}}]`,
-		},
-		"ports merge by number and protocol": {
-			`{"name":"report","image":"task","ports":[{"containerPort":53,"protocol":"TCP"},{"containerPort":80,"protocol":"TCP","hostPort":8080},{"containerPort":81,"protocol":"TCP"}]}`,
-			"report", "ports",
-			`[{"containerPort":53,"name":"dns","protocol":"UDP"},{"containerPort":80,"name":"web","protocol":"TCP","hostPort":8080},` +
-				`{"containerPort":53,"protocol":"TCP"},{"containerPort":81,"protocol":"TCP"}]`,
-		},
-		"mounts merge by path": {
-			`{"name":"fetch","image":"task","volumeMounts":[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"}]}`,
-			"fetch", "volumeMounts",
-			`[{"name":"cache","mountPath":"/work","subPath":"x","unknown":1},{"name":"token","mountPath":"/t"},` +
-				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
-				`{"name":"taskflow-run","mountPath":"/taskflow/run","readOnly":true},{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
-		},
-		"a mount twice, which the API server refuses in its own words": {
-			`{"name":"report","image":"task","volumeMounts":[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"}]}`, "report", "volumeMounts",
-			`[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"},` +
-				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
-				`{"name":"taskflow-run","mountPath":"/taskflow/run","readOnly":true},{"name":"taskflow-run","mountPath":"/taskflow/run/3","subPath":"3"}]`,
-		},
-		"a probe is one of its kinds": {
-			`{"name":"report","image":"task","livenessProbe":{"exec":{"command":["x"]}}}`, "report", "livenessProbe", `{"exec":{"command":["x"]}}`,
-		},
-		"a security context merges, a profile is one of its kinds": {
-			`{"name":"report","image":"task","securityContext":{"runAsUser":7,"seccompProfile":{"type":"RuntimeDefault"}}}`, "report", "securityContext",
-			`{"runAsUser":7,"runAsGroup":1,"seccompProfile":{"type":"RuntimeDefault"}}`,
-		},
-		"resources merge": {
-			`{"name":"fetch","image":"task","resources":{"requests":{"cpu":"2"},"limits":{"cpu":"4"}}}`, "fetch", "resources",
-			`{"requests":{"cpu":"2","memory":"1Gi"},"limits":{"cpu":"4"}}`,
-		},
-		"a sidecar": {``, "db", "env", `[{"name":"SIZE","value":"large"}]`},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			pod := naming(c.containers)
-			if c.containers == "" {
-				pod = `{"metadata":{"labels":{"taskflow.practice.com/task":"build"}},"spec":{"restartPolicy":"Never","containers":[],` +
-					`"initContainers":[{"name":"first","image":"x"},{"name":"db","image":"task","env":[{"name":"SIZE","value":"large"}]}]}}`
-			}
-			raw, _ := admit(t, []byte(pod), readTask(t, build))
-			if diff := cmp.Diff(decode(t, []byte(c.want)), get(raw, c.of)[c.field]); diff != "" {
-				t.Errorf("%s of %s (-want +got):\n%s", c.field, c.of, diff)
-			}
-			assertUnchanged(t, raw)
-		})
-	}
-}
-
-// TestNamedTaskCommands proves that command, args and script belong together: a command of the Pod's takes the place of all three, and
-// args alone are those of the Task's command or script. A list of steps chooses among those of the Task and of the Pod.
+// TestNamedTaskCommands proves that command, args and script belong together: a command of the Pod replaces all three, and args alone apply to the
+// Task's command or script. A list of steps chooses among those of the Task and of the Pod.
 func TestNamedTaskCommands(t *testing.T) {
 	fetch, compile, report := []string{"git", "clone"}, []string{"/bin/sh", "/taskflow/scripts/2", "all"}, []string{"echo"}
 	cases := map[string]struct {
@@ -331,8 +210,7 @@ func TestNamedTaskCommands(t *testing.T) {
 	}
 }
 
-// TestNamedTaskUnderALimitRange proves that the defaults of a namespace, which are in the Pod by the time that it is seen, don't change what
-// the Task says.
+// TestNamedTaskUnderALimitRange proves that the defaults of a namespace's LimitRange, which are in the Pod already, don't override the Task's values.
 func TestNamedTaskUnderALimitRange(t *testing.T) {
 	pod := decodePod(t, []byte(naming(`{"name":"fetch","image":"task"},{"name":"report","image":"task"}`)))
 	for i := range pod.Spec.Containers {
@@ -355,8 +233,7 @@ func TestNamedTaskUnderALimitRange(t *testing.T) {
 	}
 }
 
-// TestNamedTaskKeepsThePods proves that volumes and pull secrets of the Pod's own come first, and that what is not taken from the Task
-// is said.
+// TestNamedTaskKeepsThePods proves that the Pod's own volumes and pull secrets take precedence, and that ignored fields of the Task cause a warning.
 func TestNamedTaskKeepsThePods(t *testing.T) {
 	task := readTask(t, build, func(task *v1alpha1.Task) {
 		task.Spec.Template.Metadata.Labels = map[string]string{"team": "x"}
@@ -384,8 +261,7 @@ func TestNamedTaskKeepsThePods(t *testing.T) {
 	}
 }
 
-// TestNamedTaskAnnotations proves that those annotations of a Task's template which say how steps are run count in a Pod that names the Task, too,
-// unless it has its own.
+// TestNamedTaskAnnotations proves that the shared annotations of a Task's template apply to a Pod that names the Task, unless it has its own.
 func TestNamedTaskAnnotations(t *testing.T) {
 	type run struct {
 		Alone    bool
@@ -429,8 +305,8 @@ func TestNamedTaskAnnotations(t *testing.T) {
 	}
 }
 
-// TestNamedTaskRefuses proves each refusal of a Pod that names a Task.
-func TestNamedTaskRefuses(t *testing.T) {
+// TestNamedTaskRejects proves each rejection of a Pod that names a Task.
+func TestNamedTaskRejects(t *testing.T) {
 	noSuchStep := func(name string) string {
 		return `the container "` + name + `" has image: task, but the Task "build" has no step "` + name + `": fix its name or image (the Task's steps: fetch, compile, report)`
 	}
@@ -451,7 +327,7 @@ func TestNamedTaskRefuses(t *testing.T) {
 			placeholder + `,{"name":"fetch","image":"task"}`, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "report"} },
 			`the container "fetch" has image: task, but the annotation taskflow.practice.com/steps omits the Task's step of that name: add the step to the annotation, or remove the container`,
 		},
-		"a failure that is run again for ever": {
+		"a failure that would be restarted without end": {
 			placeholder, func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
 			`spec.restartPolicy: OnFailure would restart the step "compile" without end, because its Task has onError: Continue: set it to Never`,
 		},
