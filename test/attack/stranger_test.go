@@ -8,9 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -282,18 +279,7 @@ func heardBy(t *testing.T, pod *corev1.Pod) []ask.Answer {
 
 // strangerImage builds the image once.
 var strangerImage = sync.OnceValues(func() (v1.Image, error) {
-	dir, err := os.MkdirTemp("", "stranger-*")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "stranger")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./stranger")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if output, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the stranger: %w: %s", err, output)
-	}
-	content, err := os.ReadFile(binary)
+	content, err := harness.BuildProgram("./stranger")
 	if err != nil {
 		return nil, err
 	}

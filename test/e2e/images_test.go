@@ -6,9 +6,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -166,20 +163,7 @@ func argvImage(t *testing.T, platform v1.Platform, config v1.Config) v1.Image {
 }
 
 // argvProgram builds argv once.
-var argvProgram = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "argv-*")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "argv")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./argv")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if output, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building argv: %w: %s", err, output)
-	}
-	return os.ReadFile(binary)
-})
+var argvProgram = sync.OnceValues(func() ([]byte, error) { return harness.BuildProgram("./argv") })
 
 func entry(platform v1.Platform, image remote.Taggable) mutate.IndexAddendum {
 	return mutate.IndexAddendum{Add: image.(mutate.Appendable), Descriptor: v1.Descriptor{Platform: &platform}}
