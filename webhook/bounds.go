@@ -89,11 +89,10 @@ func reviewUID(head io.Reader) (types.UID, error) {
 			}
 		}
 	}
-	if err := within("request"); err != nil {
-		return "", err
-	}
-	if err := within("uid"); err != nil {
-		return "", err
+	for _, key := range []string{"request", "uid"} {
+		if err := within(key); err != nil {
+			return "", err
+		}
 	}
 	var uid types.UID
 	err := decoder.Decode(&uid)

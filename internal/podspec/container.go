@@ -19,7 +19,7 @@ type fields = map[string]any
 // overrideContainer returns the Task's container with the fields of the Pod's container over it. A webhook sees a Pod with the API server's
 // defaults in it. They are no choice of the user: so the Task's fields take precedence over defaults.
 func overrideContainer(container corev1.Container, own fields, ranges map[string][]string) (fields, error) {
-	base, over := fieldsOf(container), clone(own)
+	base, over := fieldsOf(container), fieldsOf(own)
 	defaults := fields{}
 	for key, value := range own {
 		if isDefault(key, value, own) {
@@ -45,7 +45,7 @@ func overrideContainer(container corev1.Container, own fields, ranges map[string
 // replacePlaceholder returns the Task's container in the place of the placeholder. Of the placeholder it keeps unknown fields, and the lists that
 // other webhooks add to.
 func replacePlaceholder(own fields, known corev1.Container, container corev1.Container) (fields, error) {
-	base, over := clone(own), fieldsOf(container)
+	base, over := fieldsOf(own), fieldsOf(container)
 	for key := range fieldsOf(known) {
 		switch key {
 		case "env", "envFrom", "volumeMounts", "volumeDevices":
@@ -101,8 +101,10 @@ func mergeList(base, over fields, list string) {
 			left[key] = nil
 		}
 		for _, o := range own {
-			if list == "ports" {
-				o = withMissing(o.(fields), element.(fields))
+			if list == "ports" { // it keeps the fields that it lacks itself
+				port := maps.Clone(element.(fields))
+				maps.Copy(port, o.(fields))
+				o = port
 			}
 			merged = append(merged, o)
 		}
@@ -132,13 +134,6 @@ func elementKey(list string, element fields) string {
 		return fmt.Sprint(element["containerPort"], "/", protocol)
 	}
 	return fmt.Sprintf("%#v", element)
-}
-
-// withMissing returns an object with the fields of another that it lacks.
-func withMissing(object, other fields) fields {
-	all := maps.Clone(other)
-	maps.Copy(all, object)
-	return all
 }
 
 // isDefault reports whether a field of a container has the value that the API server writes if the field is missing.
@@ -199,7 +194,7 @@ func dropLimitRange(container fields, ranges map[string][]string) {
 	}
 }
 
-// fieldsOf returns the fields of a typed object that are set.
+// fieldsOf returns a copy of the set fields of an object.
 func fieldsOf(object any) fields {
 	content, err := json.Marshal(object)
 	if err != nil {
@@ -214,8 +209,6 @@ func fieldsOf(object any) fields {
 	}
 	return f
 }
-
-func clone(f fields) fields { return fieldsOf(f) }
 
 func containerOf(f fields) (corev1.Container, error) {
 	var container corev1.Container

@@ -227,12 +227,7 @@ func addMissing[T any](m *Mutation, list string, own *[]T, ofTask []T, name func
 	for _, element := range *own {
 		used[name(element)] = true
 	}
-	var missing []T
-	for _, element := range ofTask {
-		if !used[name(element)] {
-			missing = append(missing, element)
-		}
-	}
+	missing := slices.DeleteFunc(slices.Clone(ofTask), func(element T) bool { return used[name(element)] })
 	jsonpatch.Add(&m.Patch, len(*own), missing, "spec", list)
 	*own = append(*own, missing...)
 }
