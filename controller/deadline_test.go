@@ -183,11 +183,11 @@ func TestTimedOutNamesCause(t *testing.T) {
 		"the kubelet has ended the Pod": {
 			[]bring{
 				func(n *next) {
-					n.progressing(metav1.ConditionFalse, "CreateContainerConfigError", `container "a" can't start: x`)
+					n.progressing(metav1.ConditionFalse, "CreateContainerConfigError", `container "a" cannot start: x`)
 				},
 				mirrored(phase(corev1.PodFailed), func(pod *corev1.Pod) { pod.Status.Reason = "DeadlineExceeded" }, containers(unknown("a"), skipped("b"), skipped("c"))),
 			},
-			message + `; it waited for: container "a" can't start: x`,
+			message + `; it waited for: container "a" cannot start: x`,
 		},
 		"a long cause": {
 			[]bring{func(n *next) { n.progressing(metav1.ConditionFalse, "PodRefused", strings.Repeat("x", 2000)) }},

@@ -65,7 +65,7 @@ func TestTransitions(t *testing.T) {
 		"the next step's image is missing": {
 			[]bring{bMissing},
 			mirrored(order("2"), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
-			[]string{aEnded, `Warning ImagePullBackOff RunSteps: container "b" can't start: back-off`},
+			[]string{aEnded, `Warning ImagePullBackOff RunSteps: container "b" cannot start: back-off`},
 		},
 
 		"complete":                {[]bring{bRuns}, complete, []string{bEnded, cEnded, allEnded}},

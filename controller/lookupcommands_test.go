@@ -131,7 +131,7 @@ func TestUnresolved(t *testing.T) {
 		"just begun":   {nil, unresolved{pending: 300 * time.Millisecond}, result{Again: 700 * time.Millisecond}},
 		"begun again":  {&unresolved{err: &known, again: 1}, unresolved{err: &known, pending: 3 * time.Second}, result{v1alpha1.TaskPending, failed, 0}},
 		"slow": {nil, unresolved{pending: time.Second}, result{v1alpha1.TaskPending, []string{
-			"True", v1alpha1.ReasonEntrypointUnresolved, `step "a": resolving the command of image "app"; set command to need no registry`,
+			"True", v1alpha1.ReasonEntrypointUnresolved, `step "a": resolving the command of image "app"; set command to skip the look-up`,
 		}, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {

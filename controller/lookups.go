@@ -153,7 +153,7 @@ func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entry
 // resolving: a registry has yet to answer.
 func (n *next) resolving() {
 	asked := questionsOf(n.task)
-	message := fmt.Sprintf("step %q: resolving the command of image %q; set command to need no registry", asked.steps[0], asked.requests[0].Image)
+	message := fmt.Sprintf("step %q: resolving the command of image %q; set command to skip the look-up", asked.steps[0], asked.requests[0].Image)
 	n.waiting(v1alpha1.ReasonEntrypointUnresolved, message)
 	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonEntrypointUnresolved, message)
 }
@@ -289,7 +289,7 @@ func (l *lookups) resolve(ctx context.Context, q questions) (map[string]entrypoi
 		}
 		err := fmt.Errorf("step %q: %w", step, failed[i])
 		if errors.Is(failed[i], context.DeadlineExceeded) {
-			err = fmt.Errorf("step %q: resolving the command of image %q timed out; set command to need no registry", step, q.requests[i].Image)
+			err = fmt.Errorf("step %q: resolving the command of image %q timed out; set command to skip the look-up", step, q.requests[i].Image)
 		}
 		if isPermanent(err) {
 			return nil, err

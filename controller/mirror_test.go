@@ -66,27 +66,27 @@ func TestMirror(t *testing.T) {
 		},
 		"the agent's image is missing": {
 			mirrored(phase(corev1.PodPending), initContainers(succeeded("prepare"), waiting(contract.AgentContainer, "ErrImagePull", "not found")), containers(waiting("a", "PodInitializing", ""))),
-			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False ImagePullBackOff: container "taskflow-agent" can't start: not found`}),
+			going(view{Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting", Progressing: `False ImagePullBackOff: container "taskflow-agent" cannot start: not found`}),
 		},
 		"the agent's image, mounted, is missing": {
 			mirrored(mountsAgent, phase(corev1.PodPending), containers(ofImage(waiting("a", "ErrImagePull", `failed to pull image "docker.io/taskflow/agent:1": not found`), "busybox"))),
 			going(view{
 				Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
-				Progressing: `False ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent:1": not found`,
+				Progressing: `False ImagePullBackOff: the image of taskflow's agent cannot be mounted: failed to pull image "docker.io/taskflow/agent:1": not found`,
 			}),
 		},
 		"the agent's image is mounted, and the step's own is missing": {
 			mirrored(mountsAgent, phase(corev1.PodPending), containers(ofImage(waiting("a", "ErrImagePull", `failed to pull image "taskflow/agent:11": not found`), "taskflow/agent:11"))),
 			going(view{
 				Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
-				Progressing: `False ImagePullBackOff: container "a" can't start: failed to pull image "taskflow/agent:11": not found`,
+				Progressing: `False ImagePullBackOff: container "a" cannot start: failed to pull image "taskflow/agent:11": not found`,
 			}),
 		},
 		"the runtime doesn't mount the agent's image, and can't create the container": {
 			mirrored(mountsAgent, phase(corev1.PodPending), containers(ofImage(waiting("a", "CreateContainerError", "stat /taskflow/bin/agent: no such file"), "busybox"))),
 			going(view{
 				Phase: "Pending", Progress: "0/3", Current: "a", Steps: "Waiting Waiting Waiting",
-				Progressing: `False CreateContainerError: container "a" can't start: the node can't run taskflow's agent from its image: ` +
+				Progressing: `False CreateContainerError: container "a" cannot start: the node cannot run taskflow's agent from its image: ` +
 					`annotate the Pod with taskflow.practice.com/agent-delivery: init (stat /taskflow/bin/agent: no such file)`,
 			}),
 		},
@@ -96,11 +96,11 @@ func TestMirror(t *testing.T) {
 		},
 		"the first step runs, the last one's image is missing": {
 			mirrored(phase(corev1.PodPending), containers(running("a"), running("b"), waiting("c", "ImagePullBackOff", "back-off"))),
-			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" is running; container "c" can't start: back-off`}),
+			going(view{Phase: "Running", Progress: "0/3", Current: "a", Steps: "Running Waiting Waiting", Progressing: `True StepRunning: step "a" is running; container "c" cannot start: back-off`}),
 		},
 		"the next one's image is missing": {
 			mirrored(order("2"), phase(corev1.PodPending), containers(succeeded("a"), waiting("b", "ImagePullBackOff", "back-off"), running("c"))),
-			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `False ImagePullBackOff: container "b" can't start: back-off`}),
+			going(view{Phase: "Running", Order: 2, Progress: "1/3", Current: "b", Steps: "Succeeded Waiting Waiting", Progressing: `False ImagePullBackOff: container "b" cannot start: back-off`}),
 		},
 		"before the first step, which waits for another webhook's container": {
 			mirrored(order("0"), containers(running("a"), running("b"), running("c"), running("proxy"))),

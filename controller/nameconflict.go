@@ -67,7 +67,7 @@ func (n *next) waitForName() {
 
 func (n *next) failNameConflict() {
 	n.failed(v1alpha1.ReasonPodNameConflict,
-		fmt.Sprintf("a Pod named %q exists and isn't this Task's: delete or rename it, then create the Task again", n.foreign.Name), n.now)
+		fmt.Sprintf("Pod %q exists and does not belong to this Task; delete or rename it, then create the Task again", n.foreign.Name), n.now)
 }
 
 // A user who may create Pods can give one an owner reference to a Task. Such a Pod does not belong to the Task: its end would be the Task's.

@@ -178,7 +178,7 @@ func helperState(pod *corev1.Pod) (ready bool, failed string) {
 		end := container.State.Terminated
 		switch {
 		case end != nil && end.ExitCode != 0 && !restarts(pod) && released(pod) == 0:
-			return false, fmt.Sprintf("the container %q failed with exit code %d before the first step", container.Name, end.ExitCode)
+			return false, fmt.Sprintf("helper %q failed with exit code %d before the first step", container.Name, end.ExitCode)
 		case end != nil && end.ExitCode == 0, container.Ready:
 		default:
 			ready = false

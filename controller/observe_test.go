@@ -57,7 +57,7 @@ func TestObserve(t *testing.T) {
 		},
 		"a helper fails before the first step": {
 			sequential(order("0"), containers(running("a"), failedWith("helper", 3), running("b"), running("c"))),
-			seen{"Skipped Skipped Skipped", 0, -1, 0, `the container "helper" failed with exit code 3 before the first step`},
+			seen{"Skipped Skipped Skipped", 0, -1, 0, `helper "helper" failed with exit code 3 before the first step`},
 		},
 		"a helper fails before the first step, and is restarted": {
 			sequential(order("0"), restartPolicy(corev1.RestartPolicyOnFailure), containers(running("a"), failedWith("helper", 3), running("b"), running("c"))),
@@ -157,7 +157,7 @@ func TestObserve(t *testing.T) {
 		"the agent in a mounted image can't be run": {
 			sequential(mountsAgent, containers(exited("a", 128, contract.ReasonStartError, `exec: "/taskflow/bin/agent": no such file`), running("b"), running("c"))),
 			seen{
-				"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): the node can't run taskflow's agent from its image: ` +
+				"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 128 (StartError): the node cannot run taskflow's agent from its image: ` +
 					`annotate the Pod with taskflow.practice.com/agent-delivery: init (exec: "/taskflow/bin/agent": no such file)`,
 			},
 		},

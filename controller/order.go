@@ -81,7 +81,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 		return retryStale(err)
 	}
 	if halts && !isTerminal(pod.Status.Phase) { // a terminal Pod has an event about its end
-		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step is started: " + seen.halt})
+		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step starts: " + seen.halt})
 		if owner := ownerOf(&pod); owner != nil {
 			record(r.events, owner, &pod, ownerEvent(&pod, seen))
 		}
@@ -90,7 +90,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	return ctrl.Result{}, nil
 }
 
-// endNow is the activeDeadlineSeconds that ends a halted Pod with a container that can't start: without it, the kubelet would retry the start
+// endNow is the activeDeadlineSeconds that ends a halted Pod with a container that cannot start: without it, the kubelet would retry the start
 // until somebody deletes the Pod. The Pod stays, with the logs of the steps that ran.
 const endNow = 1
 

@@ -134,12 +134,12 @@ func lacksAgent(pod *corev1.Pod, container corev1.ContainerStatus) bool {
 // cause returns why a container can't start, in the kubelet's words.
 func cause(pod *corev1.Pod, container corev1.ContainerStatus) string {
 	if lacksAgent(pod, container) {
-		return "the image of taskflow's agent can't be mounted: " + container.State.Waiting.Message
+		return "the image of taskflow's agent cannot be mounted: " + container.State.Waiting.Message
 	}
 	if container.State.Waiting.Reason == reasonCrashLoop {
 		return crash(pod, container)
 	}
-	return fmt.Sprintf("container %q can't start: %s", container.Name, withRemedy(pod, container.State.Waiting.Message))
+	return fmt.Sprintf("container %q cannot start: %s", container.Name, withRemedy(pod, container.State.Waiting.Message))
 }
 
 // reasonCrashLoop is the reason of a container that ran, ended, and waits until the kubelet restarts it.

@@ -73,7 +73,7 @@ func (s *reportReader) read(ctx context.Context, live client.Reader, known *podR
 	var list eventsv1.EventList
 	about := client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("regarding.uid", string(pod.UID))}
 	if err := live.List(ctx, &list, client.InNamespace(pod.Namespace), about, client.Limit(maxReports)); err != nil {
-		log.FromContext(ctx).V(1).Info("Can't read the events of a Pod", "pod", pod.Name, "why", err.Error())
+		log.FromContext(ctx).V(1).Info("Cannot read the events of a Pod", "pod", pod.Name, "why", err.Error())
 		s.pause(pod.Namespace, now)
 		return known.reports
 	}

@@ -65,10 +65,10 @@ func TestStartFailedMessage(t *testing.T) {
 		backoffLimit    int32
 		want            string
 	}{
-		"a Secret is missing":           {"CreateContainerConfigError", `secret "db" not found`, 0, `container "b" can't start: secret "db" not found` + lasted + again},
-		"an invalid name, at once":      {"InvalidImageName", "bad", 0, `container "b" can't start: bad` + again},
-		"another Pod follows":           {"CreateContainerConfigError", "x", 1, `container "b" can't start: x` + lasted},
-		"a cause of a thousand letters": {"CreateContainerConfigError", strings.Repeat("x", 1100), 0, `container "b" can't start: ` + strings.Repeat("x", 1000-3-27-len(lasted+again)) + "…" + lasted + again},
+		"a Secret is missing":           {"CreateContainerConfigError", `secret "db" not found`, 0, `container "b" cannot start: secret "db" not found` + lasted + again},
+		"an invalid name, at once":      {"InvalidImageName", "bad", 0, `container "b" cannot start: bad` + again},
+		"another Pod follows":           {"CreateContainerConfigError", "x", 1, `container "b" cannot start: x` + lasted},
+		"a cause of a thousand letters": {"CreateContainerConfigError", strings.Repeat("x", 1100), 0, `container "b" cannot start: ` + strings.Repeat("x", 1000-3-28-len(lasted+again)) + "…" + lasted + again},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -34,13 +34,13 @@ type startWait struct {
 
 // startFailures are the reasons of events with which a kubelet says why a Pod can't start, and what each means.
 var startFailures = map[string]string{
-	"FailedMount":                   "a volume can't be mounted",
-	"FailedMapVolume":               "a volume can't be mounted",
-	"FailedAttachVolume":            "a volume can't be attached",
-	"FailedCreatePodSandBox":        "the node can't create the Pod's sandbox",
-	"FailedCreatePodContainer":      "the node can't set up the Pod",
-	"FailedPrepareDynamicResources": "the node can't prepare the Pod's resource claims",
-	"NetworkNotReady":               "the node's network isn't ready",
+	"FailedMount":                   "a volume cannot be mounted",
+	"FailedMapVolume":               "a volume cannot be mounted",
+	"FailedAttachVolume":            "a volume cannot be attached",
+	"FailedCreatePodSandBox":        "the node cannot create the Pod's sandbox",
+	"FailedCreatePodContainer":      "the node cannot set up the Pod",
+	"FailedPrepareDynamicResources": "the node cannot prepare the Pod's resource claims",
+	"NetworkNotReady":               "the node's network is not ready",
 }
 
 // startSteps are the reasons of events that tell progress of a Pod's start. A failure before one of them is over.

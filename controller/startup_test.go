@@ -79,24 +79,24 @@ func TestFindStartWait(t *testing.T) {
 		"no event": {sequential(bound, creating), nil, "nothing"},
 		"a Secret is missing": {
 			sequential(bound, creating), []startReport{report(1, "FailedMount", noSecret)},
-			"False FailedMount: a volume can't be mounted: " + noSecret + " (a mistake)",
+			"False FailedMount: a volume cannot be mounted: " + noSecret + " (a mistake)",
 		},
 		"a Secret is missing, and the kubelet sums up": {
 			sequential(bound, creating),
 			[]startReport{report(1, "FailedMount", noSecret), report(120, "FailedMount", "Unable to attach or mount volumes: unmounted volumes=[keys]")},
-			"False FailedMount: a volume can't be mounted: " + noSecret + " (a mistake)",
+			"False FailedMount: a volume cannot be mounted: " + noSecret + " (a mistake)",
 		},
 		"a key is missing": {
 			sequential(bound, creating), []startReport{report(1, "FailedMount", `MountVolume.SetUp failed for volume "c" : references non-existent config key: x`)},
-			`False FailedMount: a volume can't be mounted: MountVolume.SetUp failed for volume "c" : references non-existent config key: x (a mistake)`,
+			`False FailedMount: a volume cannot be mounted: MountVolume.SetUp failed for volume "c" : references non-existent config key: x (a mistake)`,
 		},
 		"a file server is away": {
 			sequential(bound, creating), []startReport{report(1, "FailedMount", "mount.nfs: Connection timed out")},
-			"False FailedMount: a volume can't be mounted: mount.nfs: Connection timed out",
+			"False FailedMount: a volume cannot be mounted: mount.nfs: Connection timed out",
 		},
 		"a disk is attached elsewhere": {
 			sequential(bound, creating), []startReport{report(1, "FailedAttachVolume", "Multi-Attach error for volume x")},
-			"False FailedAttachVolume: a volume can't be attached: Multi-Attach error for volume x",
+			"False FailedAttachVolume: a volume cannot be attached: Multi-Attach error for volume x",
 		},
 		"a disk was attached elsewhere": {
 			sequential(bound, creating),
@@ -105,7 +105,7 @@ func TestFindStartWait(t *testing.T) {
 		},
 		"no sandbox": {
 			sequential(bound, creating), []startReport{report(1, "FailedCreatePodSandBox", `no runtime for "x" is configured`)},
-			`False FailedCreatePodSandBox: the node can't create the Pod's sandbox: no runtime for "x" is configured`,
+			`False FailedCreatePodSandBox: the node cannot create the Pod's sandbox: no runtime for "x" is configured`,
 		},
 		"an image is being pulled": {
 			sequential(bound, creating), []startReport{report(1, "FailedMount", noSecret), of("a", report(2, "Pulling", `Pulling image "busybox:1"`))},
@@ -219,7 +219,7 @@ func TestStartWaitTimes(t *testing.T) {
 				t.Errorf("what comes of it (-want +got):\n%s", diff)
 			}
 			if failed := meta.FindStatusCondition(n.Conditions, v1alpha1.ConditionFailed); failed != nil {
-				const want = `a volume can't be mounted: secret "keys" not found; this lasted 5m0s (--start-grace-period); the Task has failed: fix the cause, then create the Task again`
+				const want = `a volume cannot be mounted: secret "keys" not found; this lasted 5m0s (--start-grace-period); the Task has failed: fix the cause, then create the Task again`
 				if diff := cmp.Diff(want, failed.Message); diff != "" {
 					t.Errorf("the condition Failed (-want +got):\n%s", diff)
 				}

@@ -91,7 +91,7 @@ func restarts(pod *corev1.Pod) bool {
 func withRemedy(pod *corev1.Pod, message string) string {
 	switch {
 	case podspec.AgentVolume(pod) != nil && strings.Contains(message, contract.AgentPath):
-		return fmt.Sprintf("the node can't run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
+		return fmt.Sprintf("the node cannot run taskflow's agent from its image: annotate the Pod with %s: %s (%s)",
 			contract.DeliveryAnnotation, contract.DeliveryInit, message)
 	case strings.Contains(message, "/volume-subpaths/") && strings.Contains(message, "no such file or directory"):
 		return fmt.Sprintf("an earlier step removed the directory of a subPath while the container was started: mount the whole volume instead, and use a path below it (%s)",
@@ -103,7 +103,7 @@ func withRemedy(pod *corev1.Pod, message string) string {
 // failure returns one sentence about a failed step: the halt, and the message of conditions and events.
 func failure(step v1alpha1.StepStatus) string {
 	if step.Reason == contract.ReasonTerminated {
-		return fmt.Sprintf("step %q was told to stop before its turn", step.Name)
+		return fmt.Sprintf("step %q was interrupted before its turn", step.Name)
 	}
 	text := fmt.Sprintf("step %q failed", step.Name)
 	if step.ExitCode != nil {

@@ -131,7 +131,7 @@ func TestObserveContinue(t *testing.T) {
 		"it is killed":         {sequential(may, order("2"), containers(succeeded("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Succeeded Failed Running", 2, -1, 3, ""}},
 		"all have ended":       {sequential(may, order("3"), containers(succeeded("a"), failedWith("b", 1), succeeded("c"))), seen{"Succeeded Failed Succeeded", 3, -1, 3, ""}},
 		"it is cancelled":      {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonCancelled)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 143 (Cancelled)`}},
-		"it is told to stop":   {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonTerminated)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" was told to stop before its turn`}},
+		"it is told to stop":   {sequential(may, order("2"), containers(succeeded("a"), exited("b", 143, "Error", record(contract.ReasonTerminated)), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" was interrupted before its turn`}},
 		"another fails":        {sequential(may, containers(failedWith("a", 1), running("b"), running("c"))), seen{"Failed Skipped Skipped", 0, 0, 1, `step "a" failed with exit code 1`}},
 		"it fails too early":   {sequential(may, containers(running("a"), exited("b", 137, "OOMKilled", ""), running("c"))), seen{"Running Failed Waiting", 0, -1, 1, ""}},
 		"the option is spoilt": {sequential(annotated(contract.OptionsAnnotation, "{"), order("2"), containers(succeeded("a"), failedWith("b", 1), running("c"))), seen{"Succeeded Failed Skipped", 1, 1, 2, `step "b" failed with exit code 1`}},

@@ -24,7 +24,7 @@ import (
 // later steps would run under a Task that has failed, or beside the Pod of the next attempt.
 
 // errStale means that a write was made from an old state of its object, and has changed nothing.
-var errStale = errors.New("the Pod has changed meanwhile")
+var errStale = errors.New("the Pod changed since it was read")
 
 // isStale reports whether the API server refused a write because a precondition or a test of a JSON patch failed. For the latter it answers
 // 422 without an object; for a Pod that would be invalid it names the Pod.
@@ -198,7 +198,7 @@ func (r *TaskReconciler) deleteUngated(ctx context.Context, n *next, pod *corev1
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("deleting the Pod whose steps would all run at once: %w", err)
 	}
-	n.failed(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server has not called taskflow's webhook for the Pod, whose steps would all run at once: "+
+	n.failed(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server did not call taskflow's webhook for the Pod, so all steps would run at once: "+
 		"create the Task in another namespace than %s, or install taskflow's MutatingWebhookConfiguration again", pod.Namespace), n.now)
 	return nil
 }

@@ -36,7 +36,7 @@ func TestEndIsToldFirst(t *testing.T) {
 		},
 		"a container can't start": {
 			hasPod, sequential(owned, onNode, phase(corev1.PodPending), containers(waiting("a", "InvalidImageName", "why"), running("b"), running("c"))),
-			`container "a" can't start: why`,
+			`container "a" cannot start: why`,
 		},
 		"cancelled, and its steps have ended": {
 			func(task *v1alpha1.Task) { hasPod(task); cancel(task) },

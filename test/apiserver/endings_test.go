@@ -207,7 +207,7 @@ func TestEndings(t *testing.T) {
 		"not started, since the image has no valid name": {
 			status: []func(*corev1.Pod){step(1, waiting("InvalidImageName", `Failed to apply default image tag "A:b:c"`))},
 			want: outcome{
-				v1alpha1.TaskFailed, `InvalidImageName: container "b" can't start: Failed to apply default image tag "A:b:c"; the Task has failed: fix the cause, then create the Task again`,
+				v1alpha1.TaskFailed, `InvalidImageName: container "b" cannot start: Failed to apply default image tag "A:b:c"; the Task has failed: fix the cause, then create the Task again`,
 				[]string{"a Succeeded Completed 0", "b Failed InvalidImageName", "c Skipped Skipped"}, "2",
 			},
 			before: []corev1.ContainerState{ended(0), waiting("ContainerCreating", ""), running()},

@@ -31,7 +31,7 @@ func TestJobIsTold(t *testing.T) {
 		setStates(t, pod, corev1.PodRunning, ended(7), running())
 		setStates(t, pod, corev1.PodFailed, ended(7), ended(0))
 		wantEvents(t, pod, `Normal StepStarted: step "a" started`, `Warning StepFailed: step "a" failed with exit code 7`,
-			`Warning Halted: no further step is started: step "a" failed with exit code 7`)
+			`Warning Halted: no further step starts: step "a" failed with exit code 7`)
 	}
 	wantEvents(t, job, `Warning StepFailed: step "a" failed with exit code 7 in the Pod "nightly-x"`,
 		`Warning StepFailed: step "a" failed with exit code 7 in the Pod "nightly-y"`)

@@ -113,7 +113,7 @@ func TestPlainPod(t *testing.T) {
 	setStates(t, pod, corev1.PodFailed, ended(0), ended(0), ended(42))
 	wantEvents(t, pod, `Normal StepStarted: step "a" started`, `Normal StepSucceeded: step "a" succeeded`,
 		`Normal StepStarted: step "b" started`, `Warning StepFailed: step "b" failed with exit code 42`,
-		`Warning Halted: no further step is started: step "b" failed with exit code 42`)
+		`Warning Halted: no further step starts: step "b" failed with exit code 42`)
 }
 
 // TestTaskEventsNameEachStep proves that the events of a Task name each of its steps. The API merges events with the same reason about the
@@ -320,7 +320,7 @@ func TestTaskWithoutTheWebhook(t *testing.T) {
 				}
 			}
 			failed := awaitFailed(t, task)
-			want := "the API server has not called taskflow's webhook for the Pod, whose steps would all run at once: " +
+			want := "the API server did not call taskflow's webhook for the Pod, so all steps would run at once: " +
 				"create the Task in another namespace than kube-system, or install taskflow's MutatingWebhookConfiguration again"
 			if diff := cmp.Diff([]string{v1alpha1.ReasonPodRefused, want}, []string{failed.Reason, failed.Message}); diff != "" {
 				t.Errorf("condition (-want +got):\n%s", diff)

@@ -71,7 +71,7 @@ func TestSlowStart(t *testing.T) {
 				prepares(t, pod)
 				report(t, pod, "FailedMount", missing)
 			},
-			waits: "False FailedMount: a volume can't be mounted: " + missing,
+			waits: "False FailedMount: a volume cannot be mounted: " + missing,
 			fails: true,
 		},
 		"a disk is attached elsewhere": {
@@ -79,7 +79,7 @@ func TestSlowStart(t *testing.T) {
 				prepares(t, pod)
 				report(t, pod, "FailedAttachVolume", "Multi-Attach error for volume x")
 			},
-			waits: "False FailedAttachVolume: a volume can't be attached: Multi-Attach error for volume x",
+			waits: "False FailedAttachVolume: a volume cannot be attached: Multi-Attach error for volume x",
 		},
 		"an init container runs": {
 			template: corev1.PodSpec{InitContainers: []corev1.Container{{Name: "prepare", Image: "x"}}},
@@ -127,7 +127,7 @@ func TestSlowStart(t *testing.T) {
 			if diff := cmp.Diff(want, "False "+failed.Reason+": "+failed.Message); diff != "" {
 				t.Errorf("the condition Failed (-want +got):\n%s", diff)
 			}
-			awaitUnstartedEnd(t, pod, "a volume can't be mounted: "+missing)
+			awaitUnstartedEnd(t, pod, "a volume cannot be mounted: "+missing)
 		})
 	}
 }

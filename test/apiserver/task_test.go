@@ -202,7 +202,7 @@ func TestPodNameConflict(t *testing.T) {
 	}
 	cluster.Make(t, other)
 	failed := awaitFailed(t, makeEchoTask(t, namespace, "taken", "a"))
-	want := []string{v1alpha1.ReasonPodNameConflict, `a Pod named "taken" exists and isn't this Task's: delete or rename it, then create the Task again`}
+	want := []string{v1alpha1.ReasonPodNameConflict, `Pod "taken" exists and does not belong to this Task; delete or rename it, then create the Task again`}
 	if diff := cmp.Diff(want, []string{failed.Reason, failed.Message}); diff != "" {
 		t.Errorf("condition (-want +got):\n%s", diff)
 	}

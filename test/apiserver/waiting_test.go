@@ -66,27 +66,27 @@ func TestStartGrace(t *testing.T) {
 				step("ErrImagePull", `failed to pull image "x": not found`),
 				step("ImagePullBackOff", `Back-off pulling image "x"`),
 			},
-			waits: `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found`,
+			waits: `ImagePullBackOff: container "b" cannot start: failed to pull image "x": not found`,
 			want: outcome{
-				v1alpha1.TaskFailed, `ImagePullBackOff: container "b" can't start: failed to pull image "x": not found` + gaveUp,
+				v1alpha1.TaskFailed, `ImagePullBackOff: container "b" cannot start: failed to pull image "x": not found` + gaveUp,
 				[]string{"a Succeeded Completed 0", "b Failed ImagePullBackOff"}, "2",
 			},
 		},
 		"a ConfigMap that isn't there": {
 			before: []corev1.ContainerState{ended(0), waiting("ContainerCreating", "")},
 			status: []func(*corev1.Pod){step("CreateContainerConfigError", `configmap "settings" not found`)},
-			waits:  `CreateContainerConfigError: container "b" can't start: configmap "settings" not found`,
+			waits:  `CreateContainerConfigError: container "b" cannot start: configmap "settings" not found`,
 			want: outcome{
-				v1alpha1.TaskFailed, `CreateContainerConfigError: container "b" can't start: configmap "settings" not found` + gaveUp,
+				v1alpha1.TaskFailed, `CreateContainerConfigError: container "b" cannot start: configmap "settings" not found` + gaveUp,
 				[]string{"a Succeeded Completed 0", "b Failed CreateContainerConfigError"}, "2",
 			},
 		},
 		"the agent's own image": {
 			before: []corev1.ContainerState{waiting("PodInitializing", ""), waiting("PodInitializing", "")},
 			status: []func(*corev1.Pod){init("ImagePullBackOff", `Back-off pulling image "taskflow/agent"`)},
-			waits:  `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"`,
+			waits:  `ImagePullBackOff: container "taskflow-agent" cannot start: Back-off pulling image "taskflow/agent"`,
 			want: outcome{
-				v1alpha1.TaskFailed, `ImagePullBackOff: container "taskflow-agent" can't start: Back-off pulling image "taskflow/agent"` + gaveUp,
+				v1alpha1.TaskFailed, `ImagePullBackOff: container "taskflow-agent" cannot start: Back-off pulling image "taskflow/agent"` + gaveUp,
 				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
 			},
 		},
@@ -97,9 +97,9 @@ func TestStartGrace(t *testing.T) {
 				each("ErrImagePull", `failed to pull image "docker.io/taskflow/agent": not found`),
 				each("ImagePullBackOff", `Back-off pulling image "taskflow/agent"`),
 			},
-			waits: `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found`,
+			waits: `ImagePullBackOff: the image of taskflow's agent cannot be mounted: failed to pull image "docker.io/taskflow/agent": not found`,
 			want: outcome{
-				v1alpha1.TaskFailed, `ImagePullBackOff: the image of taskflow's agent can't be mounted: failed to pull image "docker.io/taskflow/agent": not found` + gaveUp,
+				v1alpha1.TaskFailed, `ImagePullBackOff: the image of taskflow's agent cannot be mounted: failed to pull image "docker.io/taskflow/agent": not found` + gaveUp,
 				[]string{"a Skipped Skipped", "b Skipped Skipped"}, "1",
 			},
 		},
@@ -154,7 +154,7 @@ func TestStartGraceInTime(t *testing.T) {
 	waits := cluster.AwaitTask(t, task, "the reason", func(s v1alpha1.TaskStatus) bool {
 		return slices.ContainsFunc(s.Conditions, func(c metav1.Condition) bool { return c.Reason == v1alpha1.ReasonImagePullBackOff })
 	})
-	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonImagePullBackOff, `container "a" can't start: back-off`)
+	assertEvent(t, task, corev1.EventTypeWarning, v1alpha1.ReasonImagePullBackOff, `container "a" cannot start: back-off`)
 	setStates(t, pod, corev1.PodRunning, running())
 	since := meta.FindStatusCondition(waits.Conditions, v1alpha1.ConditionProgressing).LastTransitionTime
 	wait.For(t, "the grace to pass", func(ctx context.Context) error {

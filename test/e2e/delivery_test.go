@@ -26,8 +26,8 @@ func TestAgentCannotBePulled(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "baseline")
 	tasks := map[*v1alpha1.Task]string{}
 	for delivery, says := range map[string]string{
-		"init":  `container "taskflow-agent" can't start: `,
-		"image": `the image of taskflow's agent can't be mounted: `,
+		"init":  `container "taskflow-agent" cannot start: `,
+		"image": `the image of taskflow's agent cannot be mounted: `,
 	} {
 		task := harness.NewTask(namespace, "no-agent-"+delivery, harness.Shell("first", "true"), harness.Shell("second", "true"))
 		deliver(task, delivery)

@@ -96,12 +96,12 @@ func TestEndings(t *testing.T) {
 		"image with an invalid name": {
 			step:    corev1.Container{Name: "ends", Image: "Not:A:Name", Command: []string{"true"}},
 			want:    ending{v1alpha1.TaskFailed, "InvalidImageName", v1alpha1.StepFailed, "InvalidImageName", none},
-			message: `container "ends" can't start`,
+			message: `container "ends" cannot start`,
 		},
 		"image that can't be pulled": {
 			step:    corev1.Container{Name: "ends", Image: "nobody/has-this:1", Command: []string{"true"}},
 			want:    ending{v1alpha1.TaskFailed, v1alpha1.ReasonImagePullBackOff, v1alpha1.StepFailed, v1alpha1.ReasonImagePullBackOff, none},
-			message: `container "ends" can't start`,
+			message: `container "ends" cannot start`,
 			both:    true,
 			slow:    true,
 		},

@@ -176,7 +176,7 @@ func TestWaitingTasks(t *testing.T) {
 		"the image doesn't exist": {
 			step:   corev1.Container{Name: "only", Image: "nobody/has-this:1", Command: []string{"true"}},
 			reason: "ImagePullBackOff",
-			text:   `container "only" can't start`,
+			text:   `container "only" cannot start`,
 			pod:    true,
 		},
 		"the command of the image isn't known, since its registry can't be reached": {
