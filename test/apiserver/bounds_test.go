@@ -17,8 +17,8 @@ import (
 func TestLargePodsAreRefused(t *testing.T) {
 	namespace := cluster.NewNamespace(t, "privileged")
 	for count, text := range map[int]string{
-		1100:  "the Pod has 1100 containers, and a Pod with steps may have 1000",
-		30000: "the webhook takes at most 4194304",
+		1100:  "spec.containers: 1100 entries, and a sequential Pod may have 1000",
+		30000: "the webhook accepts at most 4194304",
 	} {
 		var containers []corev1.Container
 		for i := range count {
