@@ -2,7 +2,6 @@ package certs
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,9 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"time"
 
@@ -28,101 +25,76 @@ const (
 	keyFile    = corev1.TLSPrivateKeyKey
 )
 
-// authority issues certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  crypto.Signer
-}
-
 // newAuthority creates an authority.
-func newAuthority(now time.Time, lifetime time.Duration) (authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return authority{}, err
-	}
-	template, err := template("taskflow", now, now.Add(lifetime))
-	if err != nil {
-		return authority{}, err
-	}
-	template.IsCA = true
-	template.KeyUsage = x509.KeyUsageCertSign
-	template.MaxPathLenZero = true
-	cert, err := sign(template, template, key.Public(), key)
-	return authority{cert: cert, key: key}, err
+func newAuthority(now time.Time, lifetime time.Duration) (certificate, error) {
+	return sign(x509.Certificate{
+		Subject:        pkix.Name{CommonName: "taskflow"},
+		NotAfter:       now.Add(lifetime),
+		IsCA:           true,
+		KeyUsage:       x509.KeyUsageCertSign,
+		MaxPathLenZero: true,
+	}, now, nil)
 }
 
 // issue returns a certificate for these DNS names, and its key, both in PEM.
-func (a authority) issue(names []string, now time.Time, lifetime time.Duration) (cert, key []byte, err error) {
-	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
+func issue(authority certificate, names []string, now time.Time, lifetime time.Duration) (cert, key []byte, err error) {
 	end := now.Add(lifetime)
-	if end.After(a.cert.NotAfter) {
-		end = a.cert.NotAfter
+	if end.After(authority.Leaf.NotAfter) {
+		end = authority.Leaf.NotAfter
 	}
-	template, err := template(names[0], now, end)
+	signed, err := sign(x509.Certificate{
+		Subject:     pkix.Name{CommonName: names[0]},
+		NotAfter:    end,
+		DNSNames:    names,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, now, authority)
 	if err != nil {
 		return nil, nil, err
 	}
-	template.DNSNames = names
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	signed, err := sign(template, a.cert, signer.Public(), a.key)
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err = encodeKey(signer)
-	return encodeCerts(signed), key, err
+	key, err = encodeKey(signed)
+	return encodeCerts(signed.Leaf), key, err
 }
 
-func template(name string, now, end time.Time) (*x509.Certificate, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+// sign creates a key and its certificate. Without an authority, the certificate is self-signed.
+func sign(template x509.Certificate, now time.Time, authority certificate) (certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	return &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-backdated),
-		NotAfter:              end,
-		BasicConstraintsValid: true,
-	}, nil
-}
-
-func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	template.NotBefore = now.Add(-backdated)
+	template.BasicConstraintsValid = true
+	if authority == nil {
+		authority = &tls.Certificate{Leaf: &template, PrivateKey: key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, authority.Leaf, key.Public(), authority.PrivateKey)
 	if err != nil {
 		return nil, err
 	}
-	return x509.ParseCertificate(der)
+	leaf, err := x509.ParseCertificate(der)
+	return &tls.Certificate{Leaf: leaf, PrivateKey: key}, err
 }
 
 // parseAuthority reads the current authority, and all that must be trusted. It returns the latter even if the former is missing.
-func parseAuthority(data map[string][]byte) (authority, []*x509.Certificate, error) {
+func parseAuthority(data map[string][]byte) (certificate, []*x509.Certificate, error) {
 	bundle := parseCerts(data[bundleFile])
 	if len(bundle) == 0 {
-		return authority{}, nil, fmt.Errorf("%s holds no certificate", bundleFile)
+		return nil, nil, fmt.Errorf("%s holds no certificate", bundleFile)
 	}
-	key, err := parseKey(data[caKeyFile])
-	if err != nil {
-		return authority{}, bundle, fmt.Errorf("%s: %w", caKeyFile, err)
+	authority, err := parsePair(data, bundleFile, caKeyFile)
+	if err == nil && !authority.Leaf.IsCA {
+		err = fmt.Errorf("the first certificate in %s is not an authority", bundleFile)
 	}
-	a := authority{cert: bundle[0], key: key}
-	public, ok := key.Public().(interface {
-		Equal(other crypto.PublicKey) bool
-	})
-	if !ok || !public.Equal(a.cert.PublicKey) {
-		return authority{}, bundle, fmt.Errorf("%s is not the key of the first certificate in %s", caKeyFile, bundleFile)
-	}
-	if !a.cert.IsCA {
-		return authority{}, bundle, fmt.Errorf("the first certificate in %s is not an authority", bundleFile)
-	}
-	return a, bundle, nil
+	return authority, bundle, err
 }
 
 // parseServed reads the serving certificate with its key.
-func parseServed(data map[string][]byte) (*tls.Certificate, error) {
+func parseServed(data map[string][]byte) (certificate, error) {
+	return parsePair(data, certFile, keyFile)
+}
+
+// parsePair reads a certificate and its key. Its errors do not repeat the key.
+func parsePair(data map[string][]byte, certFile, keyFile string) (certificate, error) {
 	pair, err := tls.X509KeyPair(data[certFile], data[keyFile])
 	if err != nil {
 		return nil, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
@@ -131,7 +103,7 @@ func parseServed(data map[string][]byte) (*tls.Certificate, error) {
 }
 
 // isTrusted reports whether the authorities vouch for the certificate with all these names at this time.
-func isTrusted(bundle []*x509.Certificate, served *tls.Certificate, names []string, now time.Time) bool {
+func isTrusted(bundle []*x509.Certificate, served certificate, names []string, now time.Time) bool {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, cert := range bundle {
 		roots.AddCert(cert)
@@ -170,23 +142,7 @@ func encodeCerts(certs ...*x509.Certificate) []byte {
 	return content.Bytes()
 }
 
-func parseKey(content []byte) (crypto.Signer, error) {
-	block, _ := pem.Decode(content)
-	if block == nil {
-		return nil, errors.New("holds no key")
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, errors.New("holds no key in PKCS #8") // without the cause, which could repeat the content
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("holds a key that cannot sign")
-	}
-	return signer, nil
-}
-
-func encodeKey(key crypto.Signer) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+func encodeKey(c certificate) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }

@@ -23,19 +23,6 @@ func (c *clock) now() time.Time {
 	return time.Now().Add(c.ahead)
 }
 
-// hear sets the clock by a response that has just arrived.
-func (c *clock) hear(answer *http.Response) {
-	date, err := http.ParseTime(answer.Header.Get("Date"))
-	if err != nil {
-		return
-	}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if ahead := time.Until(date); (ahead - c.ahead).Abs() > tolerance {
-		c.ahead = ahead
-	}
-}
-
 // listening is a transport to the API server that sets the clock.
 type listening struct {
 	http.RoundTripper
@@ -44,8 +31,15 @@ type listening struct {
 
 func (l listening) RoundTrip(request *http.Request) (*http.Response, error) {
 	answer, err := l.RoundTripper.RoundTrip(request)
-	if err == nil {
-		l.clock.hear(answer)
+	if err != nil {
+		return nil, err
 	}
-	return answer, err
+	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
+		l.clock.mutex.Lock()
+		defer l.clock.mutex.Unlock()
+		if ahead := time.Until(date); (ahead - l.clock.ahead).Abs() > tolerance {
+			l.clock.ahead = ahead
+		}
+	}
+	return answer, nil
 }

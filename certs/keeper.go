@@ -76,19 +76,16 @@ type Keeper struct {
 	server  *server
 	paths   paths
 	ready   chan struct{}
-	// closeReady closes ready once.
-	closeReady func()
+	once    sync.Once // closes ready
 }
 
 // New returns a Keeper. Its TLS settings can be used at once.
 func New(o Options) *Keeper {
-	ready := make(chan struct{})
 	return &Keeper{
-		options:    o,
-		server:     &server{names: o.Services, settle: o.Lifetimes.settle()},
-		paths:      paths{settle: o.Lifetimes.settle()},
-		ready:      ready,
-		closeReady: sync.OnceFunc(func() { close(ready) }),
+		options: o,
+		server:  &server{names: o.Services, settle: o.Lifetimes.settle()},
+		paths:   paths{settle: o.Lifetimes.settle()},
+		ready:   make(chan struct{}),
 	}
 }
 
@@ -132,24 +129,30 @@ func (k *Keeper) SetupWithManager(m manager.Manager) error {
 
 // Reconcile renews what is due, and serves what is trusted.
 func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	again, err := k.reconcile(ctx)
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		// Another replica wrote first. The event of its write may have come already.
+		again, err = conflictRetry, nil
+	}
+	return reconcile.Result{RequeueAfter: again}, err
+}
+
+// reconcile returns after how long it must run again, or 0.
+func (k *Keeper) reconcile(ctx context.Context) (again time.Duration, err error) {
 	var config admissionv1.MutatingWebhookConfiguration
 	if err := k.client.Get(ctx, client.ObjectKey{Name: k.options.WebhookConfiguration}, &config); err != nil {
 		// Without the configuration, the API server does not call. Its creation is an event.
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+		return 0, client.IgnoreNotFound(err)
 	}
 	var secret corev1.Secret
 	if err := k.client.Get(ctx, k.options.Secret, &secret); client.IgnoreNotFound(err) != nil {
-		return reconcile.Result{}, err
+		return 0, err
 	}
-	var again time.Duration
 	bundles := config.DeepCopy()
 	if k.options.Source == SourceOwn {
 		renewed, err := k.renew(ctx, &secret, bundles)
-		if lostRace(err) {
-			return reconcile.Result{RequeueAfter: conflictRetry}, nil
-		}
 		if err != nil {
-			return reconcile.Result{}, err
+			return 0, err
 		}
 		again = min(max(renewed.Sub(k.clock.now()), time.Second), longestPause)
 	}
@@ -159,29 +162,23 @@ func (k *Keeper) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 		logf.FromContext(ctx).Error(err, "The Secret has no usable certificate")
 	}
 	configured, waitPath, err := k.configure(ctx, served, &secret, &config, bundles)
-	if lostRace(err) {
-		return reconcile.Result{RequeueAfter: conflictRetry}, nil
-	}
 	if err != nil {
-		return reconcile.Result{}, err
+		return 0, err
 	}
 	changed, wait := k.server.offer(served, trustedBy(configured), k.clock.now())
 	if changed {
 		logf.FromContext(ctx).Info("Serving a certificate", "until", served.Leaf.NotAfter)
 	}
 	if k.Check(nil) == nil {
-		k.closeReady()
+		k.once.Do(func() { close(k.ready) })
 	}
 	for _, wait := range []time.Duration{wait, waitPath} {
 		if wait > 0 && (again == 0 || wait < again) {
 			again = wait
 		}
 	}
-	return reconcile.Result{RequeueAfter: again}, nil
+	return again, nil
 }
-
-// lostRace reports whether a write failed because another replica was first. The event of that write may have come already.
-func lostRace(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 
 // configure updates the CA bundle and the path in the webhook configuration if needed, and returns what it then holds. next already has the
 // bundle. Every replica writes it, and last, because the replica that wrote the Secret may be gone.

@@ -26,27 +26,26 @@ func renew(data map[string][]byte, trusted []*x509.Certificate, names []string, 
 		why = "there is no certificate yet"
 	case err != nil:
 		why = err.Error()
-	case now.Before(signer.cert.NotBefore):
-		why = "the authority is not valid before " + signer.cert.NotBefore.Format(time.RFC3339)
-	case now.After(renewalOf(signer.cert)):
-		why = "the authority expires at " + signer.cert.NotAfter.Format(time.RFC3339)
+	case now.Before(signer.Leaf.NotBefore):
+		why = "the authority is not valid before " + signer.Leaf.NotBefore.Format(time.RFC3339)
+	case now.After(renewalOf(signer.Leaf)):
+		why = "the authority expires at " + signer.Leaf.NotAfter.Format(time.RFC3339)
 	}
 	newSigner := why != ""
-	former := without(bundle, signer.cert)
 	if newSigner {
-		former = without(slices.Concat(bundle, trusted), nil)
+		bundle = slices.Concat(bundle, trusted)
 		if signer, err = newAuthority(now, lifetimes.Authority); err != nil {
 			return renewal{}, fmt.Errorf("creating an authority: %w", err)
 		}
 	}
-	former = slices.DeleteFunc(former, func(cert *x509.Certificate) bool {
-		return now.After(cert.NotAfter) || now.After(issuedAt(signer.cert).Add(lifetimes.overlap()))
+	former := slices.DeleteFunc(without(bundle, signer.Leaf), func(cert *x509.Certificate) bool {
+		return now.After(cert.NotAfter) || now.After(issuedAt(signer.Leaf).Add(lifetimes.overlap()))
 	})
 	former = former[:min(len(former), formerAuthorities)]
-	bundle = append([]*x509.Certificate{signer.cert}, former...)
+	bundle = append([]*x509.Certificate{signer.Leaf}, former...)
 	next := map[string][]byte{bundleFile: encodeCerts(bundle...), caKeyFile: data[caKeyFile], certFile: data[certFile], keyFile: data[keyFile]}
 	if newSigner {
-		if next[caKeyFile], err = encodeKey(signer.key); err != nil {
+		if next[caKeyFile], err = encodeKey(signer); err != nil {
 			return renewal{}, err
 		}
 	} else if string(next[bundleFile]) != string(data[bundleFile]) {
@@ -58,7 +57,7 @@ func renew(data map[string][]byte, trusted []*x509.Certificate, names []string, 
 		if why == "" {
 			why = broken
 		}
-		if next[certFile], next[keyFile], err = signer.issue(names, now, lifetimes.Serving); err != nil {
+		if next[certFile], next[keyFile], err = issue(signer, names, now, lifetimes.Serving); err != nil {
 			return renewal{}, fmt.Errorf("issuing a certificate: %w", err)
 		}
 		if served, err = parseServed(next); err != nil {
@@ -66,15 +65,15 @@ func renew(data map[string][]byte, trusted []*x509.Certificate, names []string, 
 		}
 	}
 
-	due := []time.Time{renewalOf(signer.cert), renewalOf(served.Leaf)}
+	due := []time.Time{renewalOf(signer.Leaf), renewalOf(served.Leaf)}
 	if len(former) > 0 {
-		due = append(due, issuedAt(signer.cert).Add(lifetimes.overlap()))
+		due = append(due, issuedAt(signer.Leaf).Add(lifetimes.overlap()))
 	}
 	return renewal{data: next, why: why, again: slices.MinFunc(due, time.Time.Compare)}, nil
 }
 
 // brokenServed returns why the certificate can no longer be served, or "".
-func brokenServed(served certificate, err error, signer authority, names []string, now time.Time) string {
+func brokenServed(served certificate, err error, signer certificate, names []string, now time.Time) string {
 	switch {
 	case err != nil:
 		return err.Error()
@@ -82,7 +81,7 @@ func brokenServed(served certificate, err error, signer authority, names []strin
 		return "the certificate is not valid before " + served.Leaf.NotBefore.Format(time.RFC3339)
 	case now.After(renewalOf(served.Leaf)):
 		return "the certificate expires at " + served.Leaf.NotAfter.Format(time.RFC3339)
-	case !isTrusted([]*x509.Certificate{signer.cert}, served, names, now):
+	case !isTrusted([]*x509.Certificate{signer.Leaf}, served, names, now):
 		return "the certificate is not issued by the authority, or not for these Services"
 	}
 	return ""

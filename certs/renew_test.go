@@ -79,7 +79,7 @@ func TestRenew(t *testing.T) {
 			func(data map[string][]byte) {
 				signer, _, err := parseAuthority(data)
 				if err == nil {
-					data[certFile], data[keyFile], err = signer.issue(names, start.Add(2*day), lives.Serving)
+					data[certFile], data[keyFile], err = issue(signer, names, start.Add(2*day), lives.Serving)
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -110,10 +110,10 @@ func TestRenew(t *testing.T) {
 			func(data map[string][]byte) { data[bundleFile], data[caKeyFile] = data[certFile], data[keyFile] },
 			start, "the first certificate in ca.crt is not an authority", true, true,
 		},
-		"no key of the authority": {func(data map[string][]byte) { delete(data, caKeyFile) }, start, "ca.key: holds no key", true, true},
-		"nonsense for a key":      {func(data map[string][]byte) { data[caKeyFile] = []byte("nonsense") }, start, "ca.key: holds no key", true, true},
-		"a certificate for a key": {func(data map[string][]byte) { data[caKeyFile] = data[certFile] }, start, "ca.key: holds no key in PKCS #8", true, true},
-		"another authority's key": {func(data map[string][]byte) { data[caKeyFile] = other[caKeyFile] }, start, "ca.key is not the key of the first certificate in ca.crt", true, true},
+		"no key of the authority": {func(data map[string][]byte) { delete(data, caKeyFile) }, start, "ca.crt and ca.key: tls: failed to find any PEM data in key input", true, true},
+		"nonsense for a key":      {func(data map[string][]byte) { data[caKeyFile] = []byte("nonsense") }, start, "ca.crt and ca.key: tls: failed to find any PEM data in key input", true, true},
+		"a certificate for a key": {func(data map[string][]byte) { data[caKeyFile] = data[certFile] }, start, "ca.crt and ca.key: tls: found a certificate rather than a key in the PEM for the private key", true, true},
+		"another authority's key": {func(data map[string][]byte) { data[caKeyFile] = other[caKeyFile] }, start, "ca.crt and ca.key: tls: private key does not match public key", true, true},
 		"no certificate":          {func(data map[string][]byte) { delete(data, certFile) }, start, "tls.crt and tls.key: tls: failed to find any PEM data in certificate input", false, true},
 		"no key":                  {func(data map[string][]byte) { delete(data, keyFile) }, start, "tls.crt and tls.key: tls: failed to find any PEM data in key input", false, true},
 		"another certificate's key": {
