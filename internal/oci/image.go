@@ -1,5 +1,5 @@
-// Package oci builds container images from files, and pushes them, without Docker. The same files give the
-// same digest, on every machine and at every time.
+// Package oci builds container images from files, and pushes them, without Docker. The digest depends only on the files and the
+// configuration.
 package oci
 
 import (
@@ -23,24 +23,24 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// File is a file of an image. Its owner is root, its time the start of the epoch.
+// File is a file of an image. Root owns it, and its modification time is the start of the epoch.
 type File struct {
 	// Path has no leading slash. A trailing slash makes a directory.
 	Path string
-	// Mode has the permission bits, and the setuid, setgid and sticky bits, as chmod(2) takes them.
+	// Mode holds the permission, setuid, setgid and sticky bits of chmod(2).
 	Mode int64
-	// Content of a regular file.
+	// Content is for a regular file.
 	Content []byte
-	// Link makes it a symbolic link to this target.
+	// Link is the target of a symbolic link.
 	Link string
 }
 
-// HostPlatform is linux on this machine's architecture.
+// HostPlatform returns Linux on this machine's architecture.
 func HostPlatform() v1.Platform {
 	return v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 }
 
-// Image makes an image of one layer.
+// Image returns an image with one layer.
 func Image(platform v1.Platform, files []File, config v1.Config) (v1.Image, error) {
 	content, err := archive(files)
 	if err != nil {
@@ -49,7 +49,7 @@ func Image(platform v1.Platform, files []File, config v1.Config) (v1.Image, erro
 	layer, err := tarball.LayerFromOpener(
 		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
 		tarball.WithMediaType(types.OCILayer),
-		tarball.WithCompressedCaching) // else it is compressed once for its digest, and once more to be pushed
+		tarball.WithCompressedCaching) // otherwise it is compressed for the digest, and again for the push
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func Image(platform v1.Platform, files []File, config v1.Config) (v1.Image, erro
 	return mutate.ConfigFile(image, configFile)
 }
 
-// Index joins the images of several platforms: who pulls it gets that of its own platform.
+// Index returns an index of images for several platforms. Each client pulls the image of its own platform.
 func Index(images ...v1.Image) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, image := range images {
@@ -82,15 +82,15 @@ func Index(images ...v1.Image) (v1.ImageIndex, error) {
 	return index, nil
 }
 
-// archive writes the files as a tar, sorted by path.
+// archive returns the files as a tar archive, sorted by path.
 func archive(files []File) ([]byte, error) {
 	files = slices.SortedFunc(slices.Values(files), func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
 	var content bytes.Buffer
 	writer := tar.NewWriter(&content)
 	for i, file := range files {
-		// Which of the two is unpacked last would depend on the order that the caller has them in.
 		if i > 0 && file.Path == files[i-1].Path {
-			return nil, fmt.Errorf("adding %s: it is there twice", file.Path)
+			// Otherwise the caller's order would decide which one is unpacked last.
+			return nil, fmt.Errorf("adding %s: the path exists twice", file.Path)
 		}
 		header := &tar.Header{Name: file.Path, Mode: file.Mode, Format: tar.FormatPAX}
 		switch {

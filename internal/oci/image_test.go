@@ -23,7 +23,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/oci"
 )
 
-// TestMain lets no proxy of whoever runs the tests come between them and their registries.
+// TestMain disables proxies of the environment, so that requests reach the registries of the tests.
 func TestMain(m *testing.M) {
 	if err := os.Setenv("NO_PROXY", "127.0.0.1,0.0.0.0"); err != nil {
 		panic(err)
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// files are one of each kind, in no order.
+// files has one file of each kind, unsorted.
 func files() []oci.File {
 	return []oci.File{
 		{Path: "bin/tool", Mode: 0o555, Content: []byte("#!/bin/sh\n")},
@@ -44,7 +44,7 @@ func files() []oci.File {
 	}
 }
 
-// contents are the same files as an image is to have them: sorted, so that a directory comes before what is in it.
+// contents are the same files as the image must have them: sorted, so that a directory precedes its files.
 func contents() []content {
 	return []content{
 		{Name: "bin/", Type: tar.TypeDir, Mode: 0o755},
@@ -66,7 +66,7 @@ type content struct {
 	Mode    int64
 	Link    string
 	Content string
-	// Owner and group, and seconds since the epoch.
+	// UID, GID, and seconds since the epoch.
 	UID, GID int
 	Time     int64
 }
@@ -79,8 +79,8 @@ var config = v1.Config{
 	WorkingDir: "/tmp",
 }
 
-// TestImageDigest proves that the digest is that of what is in the image: the order in which files are given is nothing to it, and
-// everything else is.
+// TestImageDigest proves that the digest depends on every property of the files, the platform and the configuration, but not on the order
+// of the files.
 func TestImageDigest(t *testing.T) {
 	platform := v1.Platform{OS: "linux", Architecture: "amd64"}
 	changed := func(change func(files []oci.File)) []oci.File {
@@ -121,7 +121,7 @@ func TestImageDigest(t *testing.T) {
 	}
 }
 
-// TestImageInvalid proves that files of which no image can be made are refused, by name.
+// TestImageInvalid proves that the error about an invalid file names it.
 func TestImageInvalid(t *testing.T) {
 	cases := map[string]struct {
 		files []oci.File
@@ -129,7 +129,7 @@ func TestImageInvalid(t *testing.T) {
 	}{
 		"path twice": {
 			[]oci.File{{Path: "a", Mode: 0o644}, {Path: "b"}, {Path: "a", Mode: 0o600}},
-			"adding a: it is there twice",
+			"adding a: the path exists twice",
 		},
 		"path that tar can't hold": {[]oci.File{{Path: "a\x00b"}}, "adding a\x00b: archive/tar: "},
 	}
@@ -143,8 +143,8 @@ func TestImageInvalid(t *testing.T) {
 	}
 }
 
-// TestPush proves that what is made of files, a platform and a configuration is what a registry gives back, in OCI's format and
-// under the same digest.
+// TestPush proves that a registry returns the files, the platform and the configuration as pushed, in OCI's format and with the same
+// digest.
 func TestPush(t *testing.T) {
 	type result struct {
 		Format, ConfigFormat types.MediaType
@@ -179,7 +179,7 @@ func TestPush(t *testing.T) {
 			want:     result{OS: "linux", Arch: runtime.GOARCH},
 		},
 	}
-	t.Setenv("DOCKER_CONFIG", t.TempDir()) // no credentials of whoever runs the tests
+	t.Setenv("DOCKER_CONFIG", t.TempDir()) // no credentials of the environment
 	host := serve(t, registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -232,8 +232,7 @@ func TestPush(t *testing.T) {
 	}
 }
 
-// TestPushIndex proves that of several platforms' images each node gets its own, by one name; and that the same images make the same
-// index.
+// TestPushIndex proves that each platform gets its own image under one name, and that the same images have the same index.
 func TestPushIndex(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	ref := serve(t, registry.New(registry.Logger(log.New(io.Discard, "", 0)))) + "/app:v1"
@@ -275,11 +274,11 @@ func TestPushIndex(t *testing.T) {
 	}
 }
 
-// TestPushPlainHTTP proves that a registry that isn't local is spoken to without TLS only where PlainHTTP says so.
+// TestPushPlainHTTP proves that a registry that is not local is used without TLS only with PlainHTTP.
 func TestPushPlainHTTP(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	address := serve(t, registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	// net.Dial says of 0.0.0.0 that "the local system is assumed"; go-containerregistry doesn't know that.
+	// net.Dial connects to the local system for 0.0.0.0, but go-containerregistry does not take it for local.
 	ref := strings.Replace(address, "127.0.0.1", "0.0.0.0", 1) + "/app:v1"
 	image := newImage(t, oci.HostPlatform(), nil, v1.Config{})
 
@@ -291,7 +290,7 @@ func TestPushPlainHTTP(t *testing.T) {
 	}
 }
 
-// TestPushFailure proves that an error names the image that wasn't pushed.
+// TestPushFailure proves that the error names the image.
 func TestPushFailure(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	refusing := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
@@ -367,7 +366,7 @@ func byPath(a, b oci.File) int {
 	return strings.Compare(a.Path, b.Path)
 }
 
-// serve returns the address of a server, host and port.
+// serve starts a server and returns its address, HOST:PORT.
 func serve(t *testing.T, handler http.Handler) string {
 	t.Helper()
 	server := httptest.NewServer(handler)

@@ -1,7 +1,8 @@
-// Package serve opens ports that strangers may reach, so that they don't keep others from being served.
+// Package serve opens ports that every Pod can reach, so that unauthenticated clients do not keep others from being served.
 //
-// A connection is a stranger's until a request over it has proven who it is (Trust). There are few strangers at a time: a further one takes the place
-// of the oldest of the address that has most. So an address that opens many connections loses its own, and nobody has to be known to get in.
+// A connection is a stranger until one of its requests is authenticated (Trusting). The number of strangers is bounded. A new one replaces
+// the oldest connection of the address that has the most. So an address that opens many connections closes its own, and a new client needs
+// no earlier request to be served.
 package serve
 
 import (
@@ -9,11 +10,12 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Limit returns a listener that keeps at most so many connections of strangers.
+// Limit returns a listener that keeps at most this many strangers.
 func Limit(listener net.Listener, strangers int) net.Listener {
 	return &limited{Listener: listener, max: strangers, strangers: map[string][]*connection{}}
 }
@@ -22,9 +24,8 @@ type limited struct {
 	net.Listener
 	max int
 
-	mutex sync.Mutex
-	// strangers are those of each address, the oldest first.
-	strangers map[string][]*connection
+	mutex     sync.Mutex
+	strangers map[string][]*connection // by address, the oldest first
 	count     int
 }
 
@@ -34,14 +35,18 @@ func (l *limited) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{Conn: accepted, listener: l, address: host(accepted.RemoteAddr())}
+	address := accepted.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		address = host
+	}
+	c := &connection{Conn: accepted, listener: l, address: address}
 	if oldest := l.add(c); oldest != nil {
-		_ = oldest.Conn.Close() // the server hears of it, and closes the connection too
+		_ = oldest.Conn.Close() // the server notices, and calls Close, too
 	}
 	return c, nil
 }
 
-// add returns the connection that has to give way.
+// add returns the connection that must be closed, if any.
 func (l *limited) add(c *connection) *connection {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -61,20 +66,17 @@ func (l *limited) add(c *connection) *connection {
 	return oldest
 }
 
-// remove takes a connection out of the strangers if it is one. The mutex is held.
+// remove removes a connection from the strangers if it is one. The caller holds the mutex.
 func (l *limited) remove(c *connection) {
 	connections := l.strangers[c.address]
-	for i := range connections {
-		if connections[i] != c {
-			continue
-		}
-		l.count--
-		if len(connections) == 1 {
-			delete(l.strangers, c.address)
-			return
-		}
-		l.strangers[c.address] = append(connections[:i:i], connections[i+1:]...)
+	i := slices.Index(connections, c)
+	if i < 0 {
 		return
+	}
+	l.count--
+	l.strangers[c.address] = slices.Delete(connections, i, i+1)
+	if len(connections) == 1 {
+		delete(l.strangers, c.address)
 	}
 }
 
@@ -84,7 +86,8 @@ type connection struct {
 	address  string
 }
 
-func (c *connection) known() {
+// trust removes the connection from the strangers.
+func (c *connection) trust() {
 	c.listener.mutex.Lock()
 	defer c.listener.mutex.Unlock()
 	c.listener.remove(c)
@@ -92,27 +95,20 @@ func (c *connection) known() {
 
 // Close closes the connection.
 func (c *connection) Close() error {
-	c.known()
+	c.trust()
 	return c.Conn.Close()
 }
 
-func host(address net.Addr) string {
-	if host, _, err := net.SplitHostPort(address.String()); err == nil {
-		return host
-	}
-	return address.String()
-}
-
-// The timeouts of servers. A handshake and the headers of a request may take headerTimeout, and the whole request requestTimeout.
+// Timeouts and bounds of a server.
 const (
-	headerTimeout  = 5 * time.Second
+	headerTimeout  = 5 * time.Second // for a handshake and the headers of a request
 	requestTimeout = 15 * time.Second
 	answerTimeout  = 30 * time.Second
-	idleTimeout    = 90 * time.Second // for as long does the API server keep a connection for its next call
-	maxHeader      = 32 << 10         // bytes; a token of a ServiceAccount has about 1 KiB
+	idleTimeout    = 90 * time.Second // the API server keeps an idle connection as long
+	maxHeader      = 32 << 10         // bytes; a ServiceAccount's token has about 1 KiB
 )
 
-// Server returns a server for a listener that Limit has made, which may be behind TLS.
+// Server returns a server for a listener of Limit, which may be behind TLS.
 func Server(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
@@ -132,17 +128,12 @@ func Server(handler http.Handler) *http.Server {
 
 type contextKey struct{}
 
-// Trust says that a request has proven who it is: its connection isn't a stranger's any longer.
-func Trust(ctx context.Context) {
-	if c, ok := ctx.Value(contextKey{}).(*connection); ok {
-		c.known()
-	}
-}
-
-// Trusting passes on requests that have proven who they are.
+// Trusting marks the connection of each request as authenticated. Put it behind the handler that authenticates.
 func Trusting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		Trust(r.Context())
+		if c, ok := r.Context().Value(contextKey{}).(*connection); ok {
+			c.trust()
+		}
 		next.ServeHTTP(w, r)
 	})
 }

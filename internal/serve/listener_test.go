@@ -13,7 +13,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
-// open starts a server, with TLS, that takes so many strangers. Requests to /known prove who they are.
+// open starts a TLS server with a bound of strangers. Requests to /known are authenticated.
 func open(t *testing.T, strangers int) (address string, client func(from string) *http.Client) {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -32,13 +32,13 @@ func open(t *testing.T, strangers int) (address string, client func(from string)
 	}
 }
 
-// dialer calls from an address of this machine's own.
+// dialer connects from one of the loopback addresses.
 func dialer(from string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
 }
 
-// TestFloodOfStrangers proves that connections which say nothing, or which say nothing that proves who they are, keep nobody from being served: not
-// somebody from another address, and not a connection that is known.
+// TestFloodOfStrangers proves that a flood of silent or unauthenticated connections affects neither clients from other addresses nor
+// authenticated connections.
 func TestFloodOfStrangers(t *testing.T) {
 	const bound = 20
 	address, client := open(t, bound)
@@ -67,7 +67,7 @@ func TestFloodOfStrangers(t *testing.T) {
 		}
 		var connection net.Conn
 		var err error
-		if i%5 == 0 { // one that has shaken hands
+		if i%5 == 0 { // with a TLS handshake
 			dialer := tls.Dialer{NetDialer: dialer(from), Config: &tls.Config{InsecureSkipVerify: true}}
 			connection, err = dialer.DialContext(t.Context(), "tcp", address)
 		} else {
@@ -80,7 +80,7 @@ func TestFloodOfStrangers(t *testing.T) {
 		silent = append(silent, connection)
 	}
 	get(client("127.0.0.4"), "/")
-	get(client("127.0.0.2"), "/") // of the flood's own address
+	get(client("127.0.0.2"), "/") // the address of the flood
 	get(known, "/known")
 
 	wait.For(t, "the oldest to be closed", func(context.Context) error {
@@ -95,33 +95,33 @@ func TestFloodOfStrangers(t *testing.T) {
 }
 
 func isTimeout(err error) bool {
-	timeout, ok := err.(net.Error) //nolint:errorlint // it comes from Read itself
+	timeout, ok := err.(net.Error) //nolint:errorlint // Read returns it unwrapped
 	return ok && timeout.Timeout()
 }
 
-// TestWhoGivesWay proves which connection makes room: the oldest of the address that has most.
-func TestWhoGivesWay(t *testing.T) {
+// TestOldestIsReplaced proves which connection a new one replaces: the oldest of the address that has the most.
+func TestOldestIsReplaced(t *testing.T) {
 	l := &limited{max: 4, strangers: map[string][]*connection{}}
 	from := func(address string) *connection { return &connection{listener: l, address: address} }
 	a1, b1, b2, a2 := from("a"), from("b"), from("b"), from("a")
 	for _, c := range []*connection{a1, b1, b2, a2} {
 		if gone := l.add(c); gone != nil {
-			t.Errorf("there is room, and one of %s is gone", gone.address)
+			t.Errorf("below the bound, a connection of %s is closed", gone.address)
 		}
 	}
 	b3 := from("b")
 	if gone := l.add(b3); gone != b1 {
-		t.Errorf("%+v gives way, want the oldest of b", gone)
+		t.Errorf("%+v is closed, want the oldest of b", gone)
 	}
-	a1.known() // it counts no longer
+	a1.trust() // no longer counted
 	if gone := l.add(from("c")); gone != nil {
-		t.Errorf("there is room, and one of %s is gone", gone.address)
+		t.Errorf("below the bound, a connection of %s is closed", gone.address)
 	}
 	if gone := l.add(from("c")); gone != b2 && gone.address != "c" {
-		t.Errorf("%+v gives way", gone)
+		t.Errorf("%+v is closed", gone)
 	}
-	a1.known()
+	a1.trust()
 	if l.count != 4 {
-		t.Errorf("%d strangers are counted, want 4", l.count)
+		t.Errorf("the count of strangers is %d, want 4", l.count)
 	}
 }
