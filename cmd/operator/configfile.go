@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -34,16 +35,16 @@ func init() {
 type commands struct {
 	file    string
 	secrets entrypoint.SecretReader
-	content []byte // as last read
-	valid   bool   // whether content is usable
-	missing string // last error of reading
+	every   time.Duration // between two reads
+	content []byte        // in use
+	problem string        // of the last read
 	current atomic.Pointer[entrypoint.Resolver]
 }
 
 // newCommands returns an error for an unusable file.
 func newCommands(file string, secrets entrypoint.SecretReader) (*commands, error) {
-	c := &commands{file: file, secrets: secrets}
-	return c, c.reread(true)
+	c := &commands{file: file, secrets: secrets, every: rereadEvery, problem: "not read yet"}
+	return c, c.reread()
 }
 
 // Resolve calls the current entrypoint.Resolver.
@@ -52,55 +53,48 @@ func (c *commands) Resolve(ctx context.Context, request entrypoint.Request) (ent
 }
 
 // Start checks the file for changes until ctx ends.
-func (c *commands) Start(ctx context.Context) error { return c.start(ctx, rereadEvery) }
-
-func (c *commands) start(ctx context.Context, every time.Duration) error {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		before := c.content
-		if err := c.reread(false); err != nil {
+func (c *commands) Start(ctx context.Context) error {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		before := c.current.Load()
+		if err := c.reread(); err != nil {
 			logf.FromContext(ctx).Error(err, "Keeping the previous configuration")
-		} else if !bytes.Equal(before, c.content) {
+		} else if before != c.current.Load() {
 			logf.FromContext(ctx).Info("Reloaded the configuration", "file", c.file)
 		}
-	}
+	}, c.every)
+	return nil
 }
 
-// reread replaces the resolver, and so drops its caches, if the file has changed. It reports each unusable content, and each read error,
-// once.
-func (c *commands) reread(first bool) error {
+// reread replaces the resolver, and so drops its caches, if the file has changed or is usable again. It reports each problem once.
+func (c *commands) reread() error {
 	var content []byte
+	var err error
 	if c.file != "" {
-		var err error
 		if content, err = os.ReadFile(c.file); err != nil {
-			fileValid.Set(0)
-			said := c.missing == err.Error()
-			if c.missing = err.Error(); said {
-				return nil
-			}
-			return fmt.Errorf("reading the configuration: %w", err)
+			return c.report(fmt.Errorf("reading the configuration: %w", err))
 		}
 	}
-	c.missing = ""
-	if first || !bytes.Equal(content, c.content) {
-		resolver, err := resolverOf(content, c.secrets)
-		c.content, c.valid = content, err == nil
-		if err != nil {
-			fileValid.Set(0)
-			return fmt.Errorf("%s: %w", c.file, err)
-		}
-		c.current.Store(resolver)
+	if c.problem == "" && bytes.Equal(content, c.content) {
+		return nil
 	}
-	if c.valid {
-		fileValid.Set(1)
+	resolver, err := resolverOf(content, c.secrets)
+	if err != nil {
+		return c.report(fmt.Errorf("%s: %w", c.file, err))
 	}
+	c.content, c.problem = content, ""
+	c.current.Store(resolver)
+	fileValid.Set(1)
 	return nil
+}
+
+// report returns nil for the problem of the previous read.
+func (c *commands) report(err error) error {
+	fileValid.Set(0)
+	if c.problem == err.Error() {
+		return nil
+	}
+	c.problem = err.Error()
+	return err
 }
 
 // resolverOf refuses unknown fields, which would otherwise be ignored silently.

@@ -84,38 +84,39 @@ func TestReread(t *testing.T) {
 	wantCommand("at first", "first")
 
 	write("[")
-	if err := c.reread(false); err == nil || !strings.HasPrefix(err.Error(), file+": ") {
+	if err := c.reread(); err == nil || !strings.HasPrefix(err.Error(), file+": ") {
 		t.Errorf("reading a broken file: %v, want an error that names it", err)
 	}
 	wantCommand("with a broken file", "first")
-	if err := c.reread(false); err != nil {
+	if err := c.reread(); err != nil {
 		t.Errorf("the second error of the same content: %v", err)
 	}
 
 	write("first")
-	if err := c.reread(false); err != nil {
+	if err := c.reread(); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.reread(false); err == nil {
+	if err := c.reread(); err == nil {
 		t.Error("reading a file that is gone has no error")
 	}
-	if err := c.reread(false); err != nil {
+	if err := c.reread(); err != nil {
 		t.Errorf("the second error of the file that is gone: %v", err)
 	}
 	wantValid(t, 0)
 	wantCommand("with the file gone", "first")
 	write("first")
-	if err := c.reread(false); err != nil {
+	if err := c.reread(); err != nil {
 		t.Fatal(err)
 	}
 	wantValid(t, 1)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- c.start(ctx, time.Millisecond) }()
+	c.every = time.Millisecond
+	go func() { ended <- c.Start(ctx) }()
 	write("third")
 	wait.For(t, "the new file to take effect", func(ctx context.Context) error {
 		got, err := c.Resolve(ctx, entrypoint.Request{Image: "app"})

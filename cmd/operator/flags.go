@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -29,7 +30,7 @@ type config struct {
 	metricsAddress string
 	profileAddress string
 	watched        []string // namespaces; empty means all
-	logLevel       string
+	logLevel       zapcore.Level
 	logFormat      string
 	startGrace     time.Duration
 	shutdownDelay  time.Duration
@@ -54,16 +55,14 @@ func parse(args []string) (config, error) {
 	if flags.NArg() > 0 {
 		return config{}, fmt.Errorf("unexpected argument %q: only flags are allowed", flags.Arg(0))
 	}
-	for _, step := range []func() error{
-		c.check,
-		func() error { return c.setResources(requests, limits) },
-		func() error { return c.setServices(services) },
-	} {
-		if err := step(); err != nil {
-			return config{}, err
-		}
+	c.certs.Secret.Namespace = c.namespace
+	for _, service := range services {
+		c.certs.Services = append(c.certs.Services, fmt.Sprintf("%s.%s.svc", service, c.namespace))
 	}
-	return c, nil
+	if err := c.check(); err != nil {
+		return config{}, err
+	}
+	return c, c.setResources(requests, limits)
 }
 
 func (c *config) addAgentFlags(flags *pflag.FlagSet, requests, limits *[]string) {
@@ -102,8 +101,9 @@ func (c *config) addAddressAndLogFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	flags.StringVar(&c.metricsAddress, "metrics-address", ":8443", "address of /metrics, with TLS and authorization; 0 for none")
 	flags.StringVar(&c.profileAddress, "profile-address", "", "address of /debug/pprof, without authorization, such as 127.0.0.1:6060 (default: none)")
-	flags.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
-	flags.StringVar(&c.logFormat, "log-format", "json", "json or console")
+	flags.TextVar(&c.logLevel, "log-level", zapcore.InfoLevel, "debug, info, warn or error")
+	c.logFormat = "json"
+	flags.Var(oneOf(&c.logFormat, "json", "console"), "log-format", "json or console")
 }
 
 // choice is the value of a flag that allows only some values.
@@ -136,6 +136,8 @@ func (c *config) check() error {
 	switch {
 	case c.namespace == "":
 		return errors.New("--namespace is missing: set it, or $POD_NAMESPACE, to the namespace of the operator")
+	case len(c.certs.Services) == 0:
+		return errors.New("--webhook-service is empty: set it to the Services of the webhook")
 	case c.startGrace < 0:
 		return fmt.Errorf("--start-grace-period %s is below 0: set it to 0 or more", c.startGrace)
 	case c.shutdownDelay < 0:
@@ -148,19 +150,7 @@ func (c *config) check() error {
 	return nil
 }
 
-func (c *config) setServices(services []string) error {
-	if len(services) == 0 {
-		return errors.New("--webhook-service is empty: set it to the Services of the webhook")
-	}
-	for _, service := range services {
-		c.certs.Services = append(c.certs.Services, fmt.Sprintf("%s.%s.svc", service, c.namespace))
-	}
-	c.certs.Secret.Namespace = c.namespace
-	return nil
-}
-
-func (c *config) setResources(requests, limits []string) error {
-	var err error
+func (c *config) setResources(requests, limits []string) (err error) {
 	resources := &c.agent.Resources
 	if resources.Requests, err = parseQuantities("--agent-requests", requests); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/fields"
@@ -26,7 +27,7 @@ func defaults() config {
 		webhookPort:    9443,
 		healthAddress:  ":8081",
 		metricsAddress: ":8443",
-		logLevel:       "info",
+		logLevel:       zapcore.InfoLevel,
 		logFormat:      "json",
 		startGrace:     5 * time.Minute,
 		shutdownDelay:  5 * time.Second,
@@ -127,7 +128,7 @@ func TestParse(t *testing.T) {
 		"health and logs": {
 			[]string{"--health-address=:1", "--metrics-address=0", "--profile-address=:2", "--log-level=debug", "--log-format=console"},
 			func(c *config) {
-				c.healthAddress, c.metricsAddress, c.profileAddress, c.logLevel, c.logFormat = ":1", "0", ":2", "debug", "console"
+				c.healthAddress, c.metricsAddress, c.profileAddress, c.logLevel, c.logFormat = ":1", "0", ":2", zapcore.DebugLevel, "console"
 			},
 		},
 	}
@@ -170,6 +171,8 @@ func TestParseRefuses(t *testing.T) {
 		"no quantity":         {[]string{"--agent-limits=memory=much"}, "--agent-limits memory=much is not a quantity: use the form cpu=10m,memory=16Mi"},
 		"a negative quantity": {[]string{"--agent-requests=cpu=-1"}, "--agent-requests cpu=-1 is not a quantity: use the form cpu=10m,memory=16Mi"},
 		"more than the limit": {[]string{"--agent-requests=memory=65Mi"}, "--agent-requests memory=65Mi is above --agent-limits memory=64Mi: raise the limit"},
+		"an unknown level":    {[]string{"--log-level=loud"}, `invalid argument "loud" for "--log-level" flag: unrecognized level: "loud"`},
+		"an unknown format":   {[]string{"--log-format=xml"}, `invalid argument "xml" for "--log-format" flag: must be one of ["json" "console"]`},
 		"an unknown flag":     {[]string{"--verbose"}, "unknown flag: --verbose"},
 	}
 	for name, c := range cases {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/go-logr/logr"
@@ -14,22 +13,14 @@ import (
 
 // logger returns zap behind logr. Level debug includes V(1) and above.
 func (c config) logger() (logr.Logger, error) {
-	level, err := zapcore.ParseLevel(c.logLevel)
-	if err != nil {
-		return logr.Logger{}, fmt.Errorf("--log-level %q is unknown: set it to debug, info, warn or error", c.logLevel)
-	}
 	settings := zap.NewProductionConfig()
-	settings.Level = zap.NewAtomicLevelAt(level)
+	settings.Level = zap.NewAtomicLevelAt(c.logLevel)
 	settings.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	settings.Sampling = nil
 	settings.DisableStacktrace = true // errors come from the API server and from registries, not from this program
-	switch c.logFormat {
-	case "json":
-	case "console":
-		settings.Encoding = "console"
+	settings.Encoding = c.logFormat
+	if c.logFormat == "console" {
 		settings.EncoderConfig = zap.NewDevelopmentEncoderConfig()
-	default:
-		return logr.Logger{}, fmt.Errorf("--log-format %q is unknown: set it to json or console", c.logFormat)
 	}
 	logger, err := settings.Build(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return lazyCore{core} }))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -48,25 +47,23 @@ func newServer(ctx context.Context, name, address string, strangers int, setting
 // webhookServer is controller-runtime's webhook server with a listener of its own.
 type webhookServer struct {
 	ctrlwebhook.Server
-	address string
-	mux     *http.ServeMux
-	tls     *tls.Config
+	open    func(context.Context) (*manager.Server, error)
 	started atomic.Bool
 }
 
 func newWebhookServer(port int, settings *tls.Config) *webhookServer {
 	mux := http.NewServeMux()
 	return &webhookServer{
-		Server:  ctrlwebhook.NewServer(ctrlwebhook.Options{Port: port, WebhookMux: mux}),
-		address: net.JoinHostPort("", strconv.Itoa(port)),
-		mux:     mux,
-		tls:     settings,
+		Server: ctrlwebhook.NewServer(ctrlwebhook.Options{Port: port, WebhookMux: mux}),
+		open: func(ctx context.Context) (*manager.Server, error) {
+			return newServer(ctx, "webhook", fmt.Sprintf(":%d", port), webhookStrangers, settings, mux)
+		},
 	}
 }
 
 // Start serves until ctx ends.
 func (s *webhookServer) Start(ctx context.Context) error {
-	server, err := newServer(ctx, "webhook", s.address, webhookStrangers, s.tls, s.mux)
+	server, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -86,9 +83,6 @@ func (s *webhookServer) StartedChecker() healthz.Checker {
 
 // addHealth serves /healthz and /readyz.
 func addHealth(ctx context.Context, m manager.Manager, address string, ready map[string]healthz.Checker) error {
-	if address == "" || address == "0" {
-		return nil
-	}
 	mux := http.NewServeMux()
 	for path, checks := range map[string]map[string]healthz.Checker{
 		"/healthz": {"ping": healthz.Ping},
@@ -98,25 +92,26 @@ func addHealth(ctx context.Context, m manager.Manager, address string, ready map
 		mux.Handle(path, handler)
 		mux.Handle(path+"/", handler)
 	}
-	server, err := newServer(ctx, "health", address, healthStrangers, nil, mux)
-	if err != nil {
-		return err
-	}
-	return m.Add(server)
+	return addServer(ctx, m, "health", address, healthStrangers, nil, mux)
 }
 
 // addMetrics serves /metrics.
 func addMetrics(ctx context.Context, m manager.Manager, address string, settings *tls.Config) error {
-	if address == "0" {
-		return nil
-	}
 	guard, err := newMetricsGuard(m)
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", guard.protect(serve.Trusting(promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))))
-	server, err := newServer(ctx, "metrics", address, metricsStrangers, settings, mux)
+	return addServer(ctx, m, "metrics", address, metricsStrangers, settings, mux)
+}
+
+// addServer adds a server to the manager unless its address is empty or 0.
+func addServer(ctx context.Context, m manager.Manager, name, address string, strangers int, settings *tls.Config, handler http.Handler) error {
+	if address == "" || address == "0" {
+		return nil
+	}
+	server, err := newServer(ctx, name, address, strangers, settings, handler)
 	if err != nil {
 		return err
 	}
