@@ -11,7 +11,6 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// The metrics of Tasks and steps. Two more are beside their use: statusesRefused in writestatus.go, eventsDropped in recorder.go.
 var (
 	tasksFinished = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "taskflow_tasks_finished_total",
@@ -27,6 +26,14 @@ var (
 		Help:    "Time from the end of a step's command to the start of the next one, in Tasks.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 	})
+	statusesRefused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "taskflow_statuses_refused_total",
+		Help: "Statuses of Tasks that the API server refused to write.",
+	})
+	eventsDropped = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "taskflow_events_dropped_total",
+		Help: "Events that were dropped, by reason: QueueFull, WriteFailed or Shutdown.",
+	}, []string{"reason"})
 )
 
 func init() {

@@ -23,8 +23,6 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch
-
 // OrderReconciler releases the steps of gated Pods and halts their sequences. It emits the events about steps, except for the Pods of Tasks,
 // about which the Task controller does.
 type OrderReconciler struct {

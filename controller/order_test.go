@@ -55,7 +55,7 @@ func TestOrderPatch(t *testing.T) {
 	}
 }
 
-// TestPodIsEnded proves when a Pod that was halted is ended by its deadline: when it would otherwise try for ever to start a container, and
+// TestPodIsEnded proves when a Pod that was halted is ended by its deadline: when it would otherwise try without end to start a container, and
 // nothing of it runs any more.
 func TestPodIsEnded(t *testing.T) {
 	stuckInit := func(pod *corev1.Pod) {

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -92,11 +91,6 @@ const (
 	droppedWrite    = "WriteFailed"
 	droppedShutdown = "Shutdown"
 )
-
-var eventsDropped = prometheus.NewCounterVec(prometheus.CounterOpts{
-	Name: "taskflow_events_dropped_total",
-	Help: "Events that were dropped, by reason: QueueFull, WriteFailed or Shutdown.",
-}, []string{"reason"})
 
 // drainTimeout bounds how long a terminating operator writes waiting events.
 const drainTimeout = 10 * time.Second

@@ -18,8 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=list
-
 const (
 	// reportInterval is the time between two reads of events, of all Pods together. The API server searches all events of the namespace.
 	reportInterval = 200 * time.Millisecond

@@ -18,13 +18,6 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// +kubebuilder:rbac:groups=api.practice.com,resources=tasks,verbs=get;list;watch;delete
-// +kubebuilder:rbac:groups=api.practice.com,resources=tasks/status,verbs=patch
-// +kubebuilder:rbac:groups=api.practice.com,resources=tasks/finalizers,verbs=update
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;delete
-// +kubebuilder:rbac:groups="",resources=secrets;serviceaccounts,verbs=get
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create
-
 // staleRetry is how soon a Task is reconciled again after a conflict with another writer.
 const staleRetry = 50 * time.Millisecond
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,11 +20,6 @@ import (
 
 // refusedRetry is how soon a status is retried that the API server has refused: the same one would be refused again.
 const refusedRetry = 5 * time.Minute
-
-var statusesRefused = prometheus.NewCounter(prometheus.CounterOpts{
-	Name: "taskflow_statuses_refused_total",
-	Help: "Statuses of Tasks that the API server refused to write.",
-})
 
 // writeStatus writes the status if it has changed, and tells the changes in events. Unless the result is empty, the status was not written.
 func (r *TaskReconciler) writeStatus(ctx context.Context, n *next, m *memory) (ctrl.Result, error) {

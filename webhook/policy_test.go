@@ -15,7 +15,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of internal/contract/keys.go: anyone who
+// TestPoliciesKnowAllKeys proves that the policies in config/policy name each label and annotation of internal/contract/annotations.go: anyone who
 // may edit a Pod could change a missing key, or users would be told that it is unknown.
 func TestPoliciesKnowAllKeys(t *testing.T) {
 	keys := contractKeys(t)
@@ -39,10 +39,10 @@ func TestPoliciesKnowAllKeys(t *testing.T) {
 	}
 }
 
-// contractKeys returns the labels and annotations that internal/contract/keys.go has: the constants that start with contract.Group.
+// contractKeys returns the labels and annotations that internal/contract/annotations.go has: the constants that start with contract.Group.
 func contractKeys(t *testing.T) []string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../internal/contract/keys.go", nil, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), "../internal/contract/annotations.go", nil, parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}

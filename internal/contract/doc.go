@@ -52,7 +52,7 @@
 //
 // # To add an annotation
 //
-//   - internal/contract/keys.go: the constant, with its values, its writers and its readers.
+//   - internal/contract/annotations.go: the constant, with its values, its writers and its readers.
 //   - charts/taskflow/templates/policy/annotations.yaml and charts/taskflow/templates/policy/keys.yaml: who may write it. Then run make generate,
 //     which renders config/policy. A test fails if a key is missing there.
 //   - charts/taskflow/templates/policy/templates.yaml: which values of a template are refused early, if users may write it.

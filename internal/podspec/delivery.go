@@ -126,7 +126,7 @@ func addedVolumes(bin corev1.VolumeSource) []corev1.Volume {
 // mistakes, not against the Pod's creator, who may run any image: an agent can do no more than the other containers of its Pod.
 func checkAgentImage(pod *corev1.Pod, image string) error {
 	refusal := func(field, found string) error {
-		return fmt.Errorf("%s has the image %q, which isn't taskflow's agent: set it to %q, or create the original Pod, without taskflow's changes", field, found, image)
+		return fmt.Errorf("%s has the image %q, which is not taskflow's agent: set it to %q, or create the original Pod, without taskflow's changes", field, found, image)
 	}
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; c.Name == contract.AgentContainer && !isAgentImage(c.Image, image) {

@@ -42,8 +42,8 @@ func TestIsAgentImage(t *testing.T) {
 // TestGateRejectsAnotherAgent proves that a Pod that looks mutated is rejected if it has another program in place of the agent.
 func TestGateRejectsAnotherAgent(t *testing.T) {
 	for delivery, want := range map[string]string{
-		contract.DeliveryInit:  `spec.initContainers: "taskflow-agent" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
-		contract.DeliveryImage: `spec.volumes: "taskflow-bin" has the image "busybox:1.28", which isn't taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
+		contract.DeliveryInit:  `spec.initContainers: "taskflow-agent" has the image "busybox:1.28", which is not taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
+		contract.DeliveryImage: `spec.volumes: "taskflow-bin" has the image "busybox:1.28", which is not taskflow's agent: set it to "` + testAgent.Image + `", or create the original Pod, without taskflow's changes`,
 	} {
 		t.Run(delivery, func(t *testing.T) {
 			pod := taskPod(step("a"), step("b"))

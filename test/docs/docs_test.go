@@ -174,9 +174,9 @@ func outline(document string) []string {
 	return lines
 }
 
-// TestKeysAreDocumented proves that the page about Pods has each label and annotation of internal/contract/keys.go.
+// TestKeysAreDocumented proves that the page about Pods has each label and annotation of internal/contract/annotations.go.
 func TestKeysAreDocumented(t *testing.T) {
-	keys := regexp.MustCompile(`Group \+ "([a-z-]+)"`).FindAllStringSubmatch(read(t, "internal/contract/keys.go"), -1)
+	keys := regexp.MustCompile(`Group \+ "([a-z-]+)"`).FindAllStringSubmatch(read(t, "internal/contract/annotations.go"), -1)
 	if len(keys) == 0 {
 		t.Fatal("there are no keys")
 	}
