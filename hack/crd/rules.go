@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -204,7 +205,7 @@ func durationFrom(least string) apiextensionsv1.ValidationRules {
 	)
 	positions := make([]string, maxLength)
 	for i := range positions {
-		positions[i] = fmt.Sprint(i)
+		positions[i] = strconv.Itoa(i)
 	}
 	isValid := fmt.Sprintf("i >= size(self) || %s || i > 0 && (%s)", fmt.Sprintf(digit, "i"), fmt.Sprintf(isUnit, fmt.Sprintf(digit, "i - 1")))
 	return apiextensionsv1.ValidationRules{

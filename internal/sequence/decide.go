@@ -4,18 +4,18 @@ package sequence
 type State uint8
 
 const (
-	// Waiting: nothing shows that the command started.
+	// Waiting means that nothing shows that the command started.
 	Waiting State = iota
-	// Running: the command started, and its end is not known or not final. A failed step that the kubelet restarts is Running, and so is
+	// Running means that the command started, and its end is not known or not final. A failed step that the kubelet restarts is Running, and so is
 	// one that was told to stop if it is not clear yet whether that concerns the whole Pod.
 	Running
-	// Succeeded: the command ended with exit code 0.
+	// Succeeded means that the command ended with exit code 0.
 	Succeeded
-	// Failed: the command ended with another exit code, or could not be started.
+	// Failed means that the command ended with another exit code, or could not be started.
 	Failed
-	// Interrupted: the step ended because it was told to. Nothing follows it, whatever OnError says.
+	// Interrupted means that the step ended because it was told to. Nothing follows it, whatever OnError says.
 	Interrupted
-	// Skipped: the command never ran, because the sequence had ended.
+	// Skipped means that the command never ran, because the sequence had ended.
 	Skipped
 )
 
@@ -33,13 +33,13 @@ type Records struct {
 type Verdict uint8
 
 const (
-	// Wait: the turn of the step has not come.
+	// Wait means that the turn of the step has not come.
 	Wait Verdict = iota
-	// Run: the step may start its command.
+	// Run means that the step may start its command.
 	Run
-	// Skip: the step never runs.
+	// Skip means that the step never runs.
 	Skip
-	// Begun: the step runs or has ended, so there is nothing to decide.
+	// Begun means that the step runs or has ended, so there is nothing to decide.
 	Begun
 )
 

@@ -95,7 +95,7 @@ func TestDecide(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			known := sequence.Records{Order: tc.order, Halted: tc.halted}
-			for _, word := range strings.Fields(tc.states) {
+			for word := range strings.FieldsSeq(tc.states) {
 				known.States = append(known.States, states[word])
 			}
 			got := sequence.Decide(tc.plan, known)

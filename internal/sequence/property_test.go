@@ -71,7 +71,7 @@ func newWorld(seed uint64) *world {
 	steps := make([]sequence.Step, 1+w.random.IntN(6))
 	for i := range steps {
 		steps[i].Name = string(rune('a' + i))
-		steps[i].OnError = sequence.OnError(w.random.IntN(2)) //nolint:gosec // 0 or 1
+		steps[i].OnError = sequence.OnError(w.random.IntN(2))
 		for before := range i {
 			if w.random.IntN(i+1) == 0 || before == i-1 && w.random.IntN(2) == 0 {
 				steps[i].After = append(steps[i].After, before)
@@ -193,7 +193,7 @@ func (w *world) settle() {
 				w.act(action, i)
 			}
 		}
-		now := fmt.Sprint(w.truth, w.records, w.order, w.halted, w.projects, w.statuses)
+		now := fmt.Sprintf("%v %v %v %v %v %v", w.truth, w.records, w.order, w.halted, w.projects, w.statuses)
 		if now == before {
 			return
 		}
