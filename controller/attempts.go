@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -57,9 +56,6 @@ func (n *next) nextAttempt() time.Time {
 	return n.Attempts[failures-1].CompletionTime.Add(min(pause, longest))
 }
 
-// pause waits until the next Pod is due.
-func (n *next) pause() { n.again = n.nextAttempt().Sub(n.now) }
-
 // markInterrupted gives the reason to the steps that the end of their Pod interrupted, because they are not at fault: to the one that ran,
 // which is the last that is not waiting. The steps that waited for their turn were skipped.
 func (n *next) markInterrupted(reason string) {
@@ -92,17 +88,11 @@ func (r *TaskReconciler) readFailedPod(ctx context.Context, task *v1alpha1.Task)
 	if failed == 0 {
 		return nil, nil
 	}
-	var pod corev1.Pod
-	key := client.ObjectKey{Namespace: task.Namespace, Name: task.Status.Attempts[failed-1].PodName}
-	err := r.Client.Get(ctx, key, &pod)
-	if apierrors.IsNotFound(err) {
-		err = r.Live.Get(ctx, key, &pod)
-		distrust(&pod)
+	pod, err := r.readPod(ctx, client.ObjectKey{Namespace: task.Namespace, Name: task.Status.Attempts[failed-1].PodName}, true)
+	if pod == nil || !isMarked(pod, task) || isTerminal(pod.Status.Phase) {
+		return nil, err
 	}
-	if err != nil || !isMarked(&pod, task) || isTerminal(pod.Status.Phase) {
-		return nil, client.IgnoreNotFound(err)
-	}
-	return &pod, nil
+	return pod, nil
 }
 
 // waitForFailedPod: the next Pod is due, and containers of the failed Pod may still run.

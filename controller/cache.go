@@ -189,45 +189,31 @@ func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 const maxCachedSpec = 64 << 10
 
 // isLarger reports whether the values that v refers to take more than about bound bytes of memory. It stops there.
-func isLarger(v any, bound int) bool { return heap(reflect.ValueOf(v), &bound) }
+func isLarger(v any, bound int) bool { return leftAfter(reflect.ValueOf(v), bound) < 0 }
 
-// heap subtracts what a value has on the heap from left, and reports whether nothing is left.
-func heap(v reflect.Value, left *int) bool {
+// leftAfter returns what is left of a number of bytes after those that a value has on the heap; any negative number if they are more.
+func leftAfter(v reflect.Value, left int) int {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
-		if v.IsNil() {
-			return false
+		if !v.IsNil() {
+			left = leftAfter(v.Elem(), left-int(v.Elem().Type().Size()))
 		}
-		return take(int(v.Elem().Type().Size()), left) || heap(v.Elem(), left)
 	case reflect.String:
-		return take(v.Len(), left)
+		left -= v.Len()
 	case reflect.Slice:
-		if take(v.Cap()*int(v.Type().Elem().Size()), left) {
-			return true
-		}
-		for i := range v.Len() {
-			if heap(v.Index(i), left) {
-				return true
-			}
+		left -= v.Cap() * int(v.Type().Elem().Size())
+		for i := 0; i < v.Len() && left >= 0; i++ {
+			left = leftAfter(v.Index(i), left)
 		}
 	case reflect.Map:
-		for entries := v.MapRange(); entries.Next(); {
-			size := int(v.Type().Key().Size() + v.Type().Elem().Size())
-			if take(size, left) || heap(entries.Key(), left) || heap(entries.Value(), left) {
-				return true
-			}
+		for entries := v.MapRange(); left >= 0 && entries.Next(); {
+			left -= int(v.Type().Key().Size() + v.Type().Elem().Size())
+			left = leftAfter(entries.Value(), leftAfter(entries.Key(), left))
 		}
 	case reflect.Struct:
-		for i := range v.NumField() { //nolint:modernize // Fields takes five times as long
-			if heap(v.Field(i), left) {
-				return true
-			}
+		for i := 0; i < v.NumField() && left >= 0; i++ { //nolint:modernize // Fields takes five times as long
+			left = leftAfter(v.Field(i), left)
 		}
 	}
-	return false
-}
-
-func take(size int, left *int) bool {
-	*left -= size
-	return *left < 0
+	return left
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
@@ -69,26 +70,21 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 		if old[step.Name] == step.State {
 			continue
 		}
-		switch step.State {
-		case v1alpha1.StepRunning:
+		switch {
+		case step.State == v1alpha1.StepRunning:
 			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q started", step.Name), step.Name})
-		case v1alpha1.StepSucceeded:
+		case step.State == v1alpha1.StepSucceeded:
 			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q succeeded", step.Name), step.Name})
-		case v1alpha1.StepFailed:
-			if step.ExitCode != nil { // otherwise the event about the Pod tells the cause
-				all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step), step.Name})
-			}
+		case step.State == v1alpha1.StepFailed && step.ExitCode != nil: // otherwise the event about the Pod tells the cause
+			all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step), step.Name})
 		}
 	}
 	return all
 }
 
-// history is what was reported of Pods, so that no event repeats. It is lost when the operator ends. Then the annotations of a Pod, or its
-// end, show what was reported before.
-type history struct {
-	mutex sync.Mutex
-	steps map[types.NamespacedName]reported
-}
+// history has what was reported of each Pod, by its name, so that no event repeats. It is lost when the operator ends. Then the annotations of a
+// Pod, or its end, show what was reported before.
+type history struct{ sync.Map }
 
 // reported is what was reported of one Pod.
 type reported struct {
@@ -97,22 +93,12 @@ type reported struct {
 }
 
 // next returns the steps as last reported, and stores the current ones.
-func (s *history) next(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
-	before, known := s.steps[key]
-	s.steps[key] = reported{uid: pod.UID, steps: now.steps}
-	if known && before.uid == pod.UID {
+func (h *history) next(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
+	old, _ := h.Swap(client.ObjectKeyFromObject(pod), reported{uid: pod.UID, steps: now.steps})
+	if before, _ := old.(reported); before.uid == pod.UID {
 		return before.steps
 	}
 	return reportedBefore(pod, now)
-}
-
-func (s *history) forget(key types.NamespacedName) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	delete(s.steps, key)
 }
 
 // reportedBefore returns the steps that an earlier operator is assumed to have reported: all of a Pod that has ended, otherwise those
@@ -126,10 +112,8 @@ func reportedBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	steps := slices.Clone(now.steps)
 	order := released(pod)
 	for i := range steps {
-		switch {
-		case i < order-1:
-		case i == order-1 && order > 1 && steps[i].State == v1alpha1.StepRunning:
-		default:
+		isNewest := i == order-1 && order > 1 && steps[i].State == v1alpha1.StepRunning
+		if i >= order-1 && !isNewest {
 			steps[i].State = v1alpha1.StepWaiting
 		}
 	}

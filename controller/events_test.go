@@ -137,7 +137,7 @@ func TestHistory(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			h := history{steps: map[types.NamespacedName]reported{}}
+			var h history
 			var got []string
 			for _, pod := range c.pods {
 				seen := observe(pod)
@@ -148,9 +148,9 @@ func TestHistory(t *testing.T) {
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("the events (-want +got):\n%s", diff)
 			}
-			h.forget(types.NamespacedName{Namespace: "default", Name: "example"})
-			if len(h.steps) > 0 {
-				t.Errorf("it remembers a Pod that is gone: %v", h.steps)
+			h.Delete(types.NamespacedName{Namespace: "default", Name: "example"})
+			for _, known := range h.Range {
+				t.Errorf("it remembers a Pod that is gone: %v", known)
 			}
 		})
 	}

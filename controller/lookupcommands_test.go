@@ -87,7 +87,7 @@ func TestCommands(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(map[string]entrypoint.Command{"a": {Entrypoint: []string{"/app"}}}, got); diff != "" {
+			if diff := cmp.Diff(map[string]podspec.Command{"a": {Command: []string{"/app"}, Args: []string{"x"}}}, got); diff != "" {
 				t.Errorf("commands (-want +got):\n%s", diff)
 			}
 			want := []entrypoint.Request{{Namespace: "default", Image: "app", PullPolicy: corev1.PullAlways, PullSecrets: c.secrets, HasArgs: true}}
@@ -156,6 +156,13 @@ func TestUnresolved(t *testing.T) {
 // permanentFailure fails with an error that no retry fixes.
 type permanentFailure struct{}
 
+// answer resolves each image to the same command.
+type answer struct{ command *entrypoint.Command }
+
+func (a answer) Resolve(context.Context, entrypoint.Request) (entrypoint.Command, error) {
+	return *a.command, nil
+}
+
 func (permanentFailure) Resolve(context.Context, entrypoint.Request) (entrypoint.Command, error) {
 	return entrypoint.Command{}, &entrypoint.Error{Permanent: true, Image: "x", Reason: "x", Cause: "has no command", Remedy: "set command"}
 }
@@ -185,11 +192,11 @@ func TestFilledCommands(t *testing.T) {
 				corev1.Container{Name: "first", Command: []string{"first"}},
 				corev1.Container{Name: "step", Command: c.step.Command, Args: c.step.Args},
 			)
-			commands := map[string]entrypoint.Command{}
-			if c.image != nil {
-				commands["step"] = *c.image
+			commands, err := newLookups(answer{c.image}, accounts{}, time.Now).resolve(t.Context(), questionsOf(task))
+			if err != nil {
+				t.Fatal(err)
 			}
-			containers := podspec.New(task, 1, filledCommands(task, commands)).Spec.Containers
+			containers := podspec.New(task, 1, commands).Spec.Containers
 			if diff := cmp.Diff(argv{Command: []string{"first"}}, argv{containers[0].Command, containers[0].Args}); diff != "" {
 				t.Errorf("what the other step runs (-want +got):\n%s", diff)
 			}

@@ -55,26 +55,20 @@ type lookups struct {
 
 // lookup is what is known about the commands of one Task.
 type lookup struct {
-	of lookupVersion
+	// version is what a result is valid for: one Pod of one version of a Task.
+	version string
 	// since is when the look-up in flight began; zero if there is none.
 	since time.Time
 	// cancel ends the look-up and drops its result.
 	cancel context.CancelFunc
 	// commands are the result, by the steps' names; nil unless all are known.
-	commands map[string]entrypoint.Command
+	commands map[string]podspec.Command
 	// err is why the last look-up failed, failures is how many failed in a row, and retry is when the next one is due.
 	err      error
 	failures int
 	retry    time.Time
 	// refused is since when each look-up was refused (entrypoint.Error.IsRefusal); zero if the last one was not.
 	refused time.Time
-}
-
-// lookupVersion is what a result is valid for: one Pod of one version of a Task.
-type lookupVersion struct {
-	uid        types.UID
-	generation int64
-	attempt    int32
 }
 
 func newLookups(commands CommandResolver, live client.Reader, now func() time.Time) *lookups {
@@ -112,7 +106,7 @@ type unresolved struct {
 
 // of returns the commands of the steps that set none, by the steps' names, and drops them; or why they are not known. It never waits: if a look-up
 // is needed, the Task is requeued when that has ended.
-func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entrypoint.Command, *unresolved) {
+func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]podspec.Command, *unresolved) {
 	asked := questionsOf(task)
 	if len(asked.steps) == 0 {
 		return nil, nil
@@ -120,14 +114,11 @@ func (l *lookups) of(ctx context.Context, task *v1alpha1.Task) (map[string]entry
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	key, now := client.ObjectKeyFromObject(task), l.now()
-	version := lookupVersion{task.UID, task.Generation, task.Status.Attempt}
+	version := fmt.Sprintf("%s/%d/%d", task.UID, task.Generation, task.Status.Attempt)
 	known := l.known[key]
-	if known != nil && known.of != version {
+	if known == nil || known.version != version {
 		l.drop(key)
-		known = nil
-	}
-	if known == nil {
-		known = &lookup{of: version}
+		known = &lookup{version: version}
 		l.known[key] = known
 	}
 	if known.commands != nil {
@@ -167,11 +158,6 @@ func (n *next) retryLookup() {
 	}
 }
 
-// failUnresolved: no retry helps, or the image has been missing for the start grace period.
-func (n *next) failUnresolved() {
-	n.failed(v1alpha1.ReasonEntrypointUnresolved, n.unresolved.err.Error(), n.now)
-}
-
 // forget drops what is known about a Task, and ends its look-up.
 func (l *lookups) forget(key types.NamespacedName) {
 	l.mutex.Lock()
@@ -196,23 +182,21 @@ func (l *lookups) run(ctx context.Context, key types.NamespacedName, known *look
 	}
 	defer l.limiter.Release(key.Namespace)
 	commands, err := l.resolve(ctx, asked)
-	if l.end(ctx, key, known, commands, err) {
-		taken := time.NewTimer(keepResult)
-		defer taken.Stop()
-		select {
-		case <-ctx.Done():
-		case <-taken.C:
-			l.mutex.Lock()
-			defer l.mutex.Unlock()
-			if l.known[key] == known {
-				l.drop(key)
-			}
-		}
+	if !l.end(ctx, key, known, commands, err) {
+		return
+	}
+	kept, cancel := context.WithTimeout(ctx, keepResult)
+	defer cancel()
+	<-kept.Done()
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if l.known[key] == known {
+		l.drop(key)
 	}
 }
 
 // end keeps the result of a look-up, and reports whether a worker has yet to take it.
-func (l *lookups) end(ctx context.Context, key types.NamespacedName, known *lookup, commands map[string]entrypoint.Command, err error) bool {
+func (l *lookups) end(ctx context.Context, key types.NamespacedName, known *lookup, commands map[string]podspec.Command, err error) bool {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	if ctx.Err() != nil {
@@ -243,13 +227,13 @@ func retryAfter(err error, failures int) time.Duration {
 	return min(firstRetry<<min(failures-1, 10), lastRetry)
 }
 
-func needsCommand(step *v1alpha1.Step) bool { return len(step.Command) == 0 && step.Script == "" }
-
 // questions are what to resolve for a Task.
 type questions struct {
 	// account is the ServiceAccount whose pull secrets apply; empty if the template has its own.
-	account  client.ObjectKey
+	account client.ObjectKey
+	// steps and args are the names and arguments of the steps that set no command, and requests are about their images.
 	steps    []string
+	args     [][]string
 	requests []entrypoint.Request
 }
 
@@ -264,8 +248,8 @@ func questionsOf(task *v1alpha1.Task) questions {
 		q.account = client.ObjectKey{Namespace: task.Namespace, Name: cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount, "default")}
 	}
 	for i := range task.Spec.Steps {
-		if step := &task.Spec.Steps[i]; needsCommand(step) {
-			q.steps = append(q.steps, step.Name)
+		if step := &task.Spec.Steps[i]; len(step.Command) == 0 && step.Script == "" {
+			q.steps, q.args = append(q.steps, step.Name), append(q.args, step.Args)
 			q.requests = append(q.requests, entrypoint.RequestFor(task.Namespace, &spec, &step.Container))
 		}
 	}
@@ -273,18 +257,19 @@ func questionsOf(task *v1alpha1.Task) questions {
 }
 
 // resolve returns the commands by the steps' names, or one error: the first one that no retry fixes, or else the first one.
-func (l *lookups) resolve(ctx context.Context, q questions) (map[string]entrypoint.Command, error) {
+func (l *lookups) resolve(ctx context.Context, q questions) (map[string]podspec.Command, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	if err := l.addSecrets(ctx, q); err != nil {
 		return nil, err
 	}
 	found, failed := entrypoint.ResolveAll(ctx, l.commands.Resolve, q.requests)
-	commands := map[string]entrypoint.Command{}
+	commands := map[string]podspec.Command{}
 	var first error
 	for i, step := range q.steps {
-		commands[step] = found[i]
 		if failed[i] == nil {
+			command, args := found[i].Fill(q.args[i])
+			commands[step] = podspec.Command{Command: command, Args: args, Image: found[i].Image}
 			continue
 		}
 		err := fmt.Errorf("step %q: %w", step, failed[i])
@@ -300,19 +285,6 @@ func (l *lookups) resolve(ctx context.Context, q questions) (map[string]entrypoi
 		return nil, first
 	}
 	return commands, nil
-}
-
-// filledCommands returns what the steps run whose commands come from their images, by the names of the steps.
-func filledCommands(task *v1alpha1.Task, found map[string]entrypoint.Command) map[string]podspec.Command {
-	commands := make(map[string]podspec.Command, len(found))
-	for i := range task.Spec.Steps {
-		step := &task.Spec.Steps[i]
-		if image, ok := found[step.Name]; ok {
-			command, args := image.Fill(step.Args)
-			commands[step.Name] = podspec.Command{Command: command, Args: args, Image: image.Image}
-		}
-	}
-	return commands
 }
 
 // isPermanent reports whether no retry fixes the error.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 	"github.com/taskflow/taskflow-operator/test/wait"
 )
 
@@ -90,8 +91,8 @@ func TestSilentRegistries(t *testing.T) {
 	if unresolved != nil {
 		t.Fatalf("after the requeue: %+v", unresolved)
 	}
-	quick := entrypoint.Command{Entrypoint: []string{"/quick"}}
-	want := map[string]entrypoint.Command{"step0": quick, "step1": {Entrypoint: []string{"/quick2"}}, "step2": quick}
+	quick := podspec.Command{Command: []string{"/quick"}}
+	want := map[string]podspec.Command{"step0": quick, "step1": {Command: []string{"/quick2"}}, "step2": quick}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}

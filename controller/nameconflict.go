@@ -2,8 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,27 +15,34 @@ import (
 
 // What happens when a Pod of the name exists that the Task gives its Pod.
 
-// readPod returns the Pod with the name of the current attempt's Pod, or nil. If the status names a Pod that the cache does not have, it asks the
-// API server, because the cache may be behind.
-func (r *TaskReconciler) readPod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
+// podKey returns the name of the current attempt's Pod.
+func podKey(task *v1alpha1.Task) client.ObjectKey {
+	return client.ObjectKey{Namespace: task.Namespace, Name: podspec.Name(task, task.Status.Attempt)}
+}
+
+// readPod returns a Pod from the cache, or nil. If a Pod is expected that the cache does not have, it asks the API server, because the cache may
+// be behind.
+func (r *TaskReconciler) readPod(ctx context.Context, key client.ObjectKey, isExpected bool) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	err := r.Client.Get(ctx, client.ObjectKey{Namespace: task.Namespace, Name: podspec.Name(task, task.Status.Attempt)}, &pod)
-	switch {
-	case apierrors.IsNotFound(err) && task.Status.PodName != "":
-		return r.readLivePod(ctx, task)
+	switch err := r.Client.Get(ctx, key, &pod); {
+	case apierrors.IsNotFound(err) && isExpected:
+		return r.readLivePod(ctx, key)
 	case err != nil:
 		return nil, client.IgnoreNotFound(err)
 	}
 	return &pod, nil
 }
 
-// readLivePod is readPod without the cache.
-func (r *TaskReconciler) readLivePod(ctx context.Context, task *v1alpha1.Task) (*corev1.Pod, error) {
+// readLivePod returns a Pod from the API server, or nil. A Pod without the label that the webhook selects Pods by loses its mark, because the
+// webhook has not checked it. The cache selects Pods by that label.
+func (r *TaskReconciler) readLivePod(ctx context.Context, key client.ObjectKey) (*corev1.Pod, error) {
 	var pod corev1.Pod
-	if err := r.Live.Get(ctx, client.ObjectKey{Namespace: task.Namespace, Name: podspec.Name(task, task.Status.Attempt)}, &pod); err != nil {
+	if err := r.Live.Get(ctx, key, &pod); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	distrust(&pod)
+	if pod.Labels[contract.SequentialLabel] != "true" {
+		delete(pod.Annotations, contract.TaskUIDAnnotation)
+	}
 	return &pod, nil
 }
 
@@ -60,16 +65,6 @@ func isOfFormerTask(pod *corev1.Pod, task *v1alpha1.Task) bool {
 	return owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == task.Name && owner.UID != task.UID && task.Status.PodName == ""
 }
 
-func (n *next) waitForName() {
-	n.waiting(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("the Pod %q of an earlier Task of this name is still being deleted", n.foreign.Name))
-	n.err = errors.New("the Pod of an earlier Task of the same name still exists")
-}
-
-func (n *next) failNameConflict() {
-	n.failed(v1alpha1.ReasonPodNameConflict,
-		fmt.Sprintf("Pod %q exists and does not belong to this Task; delete or rename it, then create the Task again", n.foreign.Name), n.now)
-}
-
 // A user who may create Pods can give one an owner reference to a Task. Such a Pod does not belong to the Task: its end would be the Task's.
 
 // markOwner marks a Pod as created by the operator for the Task. The webhook rejects the mark from other users, and a ValidatingAdmissionPolicy
@@ -81,27 +76,14 @@ func markOwner(pod *corev1.Pod, task *v1alpha1.Task) {
 // isOwn reports whether the operator created the Pod for the Task: the Task's status has the Pod's UID. If that write was lost, the Pod has the
 // mark. An earlier release wrote neither, but the Pod's name.
 func isOwn(pod *corev1.Pod, task *v1alpha1.Task) bool {
-	switch status := &task.Status; {
-	case !metav1.IsControlledBy(pod, task):
-		return false
-	case status.PodName == pod.Name && status.PodUID != "":
-		return status.PodUID == pod.UID
-	case isMarked(pod, task):
-		return true
-	default:
-		return status.PodName == pod.Name
+	isNamed := task.Status.PodName == pod.Name
+	if isNamed && task.Status.PodUID != "" {
+		return task.Status.PodUID == pod.UID && metav1.IsControlledBy(pod, task)
 	}
+	return isMarked(pod, task) || isNamed && metav1.IsControlledBy(pod, task)
 }
 
 // isMarked reports whether the Pod has the Task's mark.
 func isMarked(pod *corev1.Pod, task *v1alpha1.Task) bool {
 	return metav1.IsControlledBy(pod, task) && pod.Annotations[contract.TaskUIDAnnotation] == string(task.UID)
-}
-
-// distrust removes the mark from a Pod without the label that the webhook selects Pods by, because the webhook has not checked it. The cache
-// selects Pods by that label.
-func distrust(pod *corev1.Pod) {
-	if pod.Labels[contract.SequentialLabel] != "true" {
-		delete(pod.Annotations, contract.TaskUIDAnnotation)
-	}
 }

@@ -26,14 +26,10 @@ import (
 // OrderReconciler releases the steps of gated Pods and halts their sequences. It emits the events about steps, except for the Pods of Tasks,
 // about which the Task controller does.
 type OrderReconciler struct {
-	client client.Client
-	events events.EventRecorder
-	told   history
-}
+	Client client.Client
+	Events events.EventRecorder
 
-// NewOrderReconciler returns a reconciler that has emitted no events yet.
-func NewOrderReconciler(c client.Client, recorder events.EventRecorder) *OrderReconciler {
-	return &OrderReconciler{client: c, events: recorder, told: history{steps: map[types.NamespacedName]reported{}}}
+	told history
 }
 
 // SetupWithManager registers the controller.
@@ -48,9 +44,9 @@ func (r *OrderReconciler) SetupWithManager(manager ctrl.Manager) error {
 // Reconcile patches the Pod's order and halt annotations if they differ from what the Pod's status calls for.
 func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var pod corev1.Pod
-	err := r.client.Get(ctx, request.NamespacedName, &pod)
+	err := r.Client.Get(ctx, request.NamespacedName, &pod)
 	if apierrors.IsNotFound(err) {
-		r.told.forget(request.NamespacedName)
+		r.told.Delete(request.NamespacedName)
 	}
 	if err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -61,7 +57,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	seen := observe(&pod)
 	if podspec.OwnerTask(&pod) == "" { // the Task controller emits the events of a Task's Pod
 		for _, e := range stepEvents(r.told.next(&pod, seen), seen.steps) {
-			record(r.events, &pod, &pod, e)
+			record(r.Events, &pod, &pod, e)
 		}
 	}
 	if isTerminal(pod.Status.Phase) {
@@ -75,13 +71,13 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 		return ctrl.Result{}, nil
 	}
 	halts := seen.halt != pod.Annotations[contract.HaltAnnotation]
-	if err := patchPod(ctx, r.client, &pod, patch); err != nil {
+	if err := patchPod(ctx, r.Client, &pod, patch); err != nil {
 		return retryStale(err)
 	}
 	if halts && !isTerminal(pod.Status.Phase) { // a terminal Pod has an event about its end
-		record(r.events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step starts: " + seen.halt})
+		record(r.Events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step starts: " + seen.halt})
 		if owner := ownerOf(&pod); owner != nil {
-			record(r.events, owner, &pod, ownerEvent(&pod, seen))
+			record(r.Events, owner, &pod, ownerEvent(&pod, seen))
 		}
 	}
 	log.FromContext(ctx).V(1).Info("Patched the Pod", "order", seen.order, "halt", seen.halt)

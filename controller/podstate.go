@@ -51,7 +51,7 @@ func isKilled(pod *corev1.Pod) bool {
 			return false
 		}
 		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated, time.Time{})
-		killed = killed || hasKillExitCode(end) || mayBeInterrupted(end)
+		killed = killed || hasKillExitCode(end) || slices.Contains(signaled, end.Reason)
 	}
 	return killed
 }
@@ -70,10 +70,8 @@ func hasKillExitCode(step v1alpha1.StepStatus) bool {
 	return step.Reason == "Error" && step.ExitCode != nil && (*step.ExitCode == exitSIGTERM || *step.ExitCode == exitSIGKILL)
 }
 
-// mayBeInterrupted reports whether the step's agent says that its container was told to stop, or may have been.
-func mayBeInterrupted(step v1alpha1.StepStatus) bool {
-	return step.Reason == contract.ReasonStopped || step.Reason == contract.ReasonTerminated || step.Reason == contract.ReasonSignaled
-}
+// signaled are the reasons with which an agent says that its container was told to stop, or may have been.
+var signaled = []string{contract.ReasonStopped, contract.ReasonTerminated, contract.ReasonSignaled}
 
 // The exit codes of a container that the kubelet has stopped.
 const (

@@ -39,6 +39,7 @@ const (
 // without counting them.
 type Recorder struct {
 	client   client.Client
+	cache    cache.Cache
 	queue    chan *eventsv1.Event
 	instance string
 }
@@ -48,10 +49,10 @@ var (
 	_ manager.Runnable     = (*Recorder)(nil)
 )
 
-// NewRecorder returns a Recorder, which writes once it is started.
-func NewRecorder(c client.Client) *Recorder {
+// NewRecorder returns a Recorder, which writes once it is started. The cache is the manager's.
+func NewRecorder(c client.Client, controllers cache.Cache) *Recorder {
 	host, _ := os.Hostname() // only informative
-	return &Recorder{client: c, queue: make(chan *eventsv1.Event, eventQueue), instance: reporter + "-" + host}
+	return &Recorder{client: c, cache: controllers, queue: make(chan *eventsv1.Event, eventQueue), instance: reporter + "-" + host}
 }
 
 // reporter is the reporting controller of the events.
@@ -95,16 +96,9 @@ const (
 // drainTimeout bounds how long a terminating operator writes waiting events.
 const drainTimeout = 10 * time.Second
 
-// afterControllers makes a manager stop the Recorder after the controllers, so that their last events are written: a manager stops
-// runnables with a cache last.
-type afterControllers struct {
-	*Recorder
-
-	cache cache.Cache
-}
-
-// GetCache returns the manager's own cache.
-func (a afterControllers) GetCache() cache.Cache { return a.cache }
+// GetCache makes a manager stop the Recorder after the controllers, so that their last events are written: a manager stops runnables with a
+// cache last.
+func (r *Recorder) GetCache() cache.Cache { return r.cache }
 
 // Start writes events until ctx ends, and then those that wait.
 func (r *Recorder) Start(ctx context.Context) error {
@@ -153,10 +147,7 @@ var eventBackoff = wait.Backoff{Steps: 4, Duration: 100 * time.Millisecond, Fact
 // isTransient reports whether a retry may help, because the API server or the connection failed.
 func isTransient(err error) bool {
 	var status apierrors.APIStatus
-	if err == nil || !errors.As(err, &status) {
-		return err != nil
-	}
-	return status.Status().Code >= http.StatusInternalServerError || apierrors.IsTooManyRequests(err)
+	return !errors.As(err, &status) || status.Status().Code >= http.StatusInternalServerError || apierrors.IsTooManyRequests(err)
 }
 
 func (r *Recorder) write(ctx context.Context, event *eventsv1.Event) {

@@ -48,7 +48,7 @@ func (w *written) Create(ctx context.Context, object client.Object, _ ...client.
 // event cannot be written.
 func TestRecorder(t *testing.T) {
 	w := &written{}
-	recorder := NewRecorder(w)
+	recorder := NewRecorder(w, nil)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example", UID: "pod"}}
 	long := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: strings.Repeat("x", 253), UID: "long"}}
 	record(recorder, pod, pod, event{kind: corev1.EventTypeNormal, reason: "StepStarted", action: "RunSteps", note: "100%", step: "a"})
@@ -89,7 +89,7 @@ func TestRecorder(t *testing.T) {
 
 // TestRecorderNeverWaits proves that a flood of events does not block, and that the queue is bounded.
 func TestRecorderNeverWaits(t *testing.T) {
-	recorder := NewRecorder(&written{}) // never started
+	recorder := NewRecorder(&written{}, nil) // never started
 	for range eventQueue + 10 {
 		record(recorder, &corev1.Pod{}, nil, event{kind: corev1.EventTypeNormal})
 	}
@@ -126,7 +126,7 @@ func (h *held) Create(ctx context.Context, _ client.Object, _ ...client.CreateOp
 func TestRecorderWritesSideBySide(t *testing.T) {
 	const eventsPerSecond, call = 800, 20 * time.Millisecond
 	h := &held{want: int32(eventsPerSecond * call / time.Second), all: make(chan struct{})}
-	recorder := NewRecorder(h)
+	recorder := NewRecorder(h, nil)
 	for range h.want {
 		record(recorder, &corev1.Pod{}, nil, event{kind: corev1.EventTypeNormal})
 	}

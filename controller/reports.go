@@ -2,8 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -135,27 +133,10 @@ func BoundEvents(transport http.RoundTripper) http.RoundTripper { return bounded
 
 type boundedEvents struct{ http.RoundTripper }
 
-var errLargeEvents = errors.New("the events take more than 1 MiB")
-
 func (b boundedEvents) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := b.RoundTripper.RoundTrip(request)
 	if err == nil && request.Method == http.MethodGet && strings.HasPrefix(request.URL.Path, "/apis/"+eventsv1.GroupName+"/") {
-		response.Body = &boundedBody{ReadCloser: response.Body, left: maxReportBytes}
+		response.Body = http.MaxBytesReader(nil, response.Body, maxReportBytes) // fails, because half a list must not count as all of it
 	}
 	return response, err
-}
-
-// boundedBody fails instead of ending, because half a list must not count as all of it.
-type boundedBody struct {
-	io.ReadCloser
-	left int
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errLargeEvents
-	}
-	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
 }

@@ -19,11 +19,11 @@ const (
 
 // SetupWithManager registers both controllers.
 func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace time.Duration) error {
-	recorder := NewRecorder(m.GetClient())
-	if err := m.Add(afterControllers{recorder, m.GetCache()}); err != nil {
+	recorder := NewRecorder(m.GetClient(), m.GetCache())
+	if err := m.Add(recorder); err != nil {
 		return err
 	}
-	order := NewOrderReconciler(m.GetClient(), recorder)
+	order := &OrderReconciler{Client: m.GetClient(), Events: recorder}
 	if err := order.SetupWithManager(m); err != nil {
 		return err
 	}

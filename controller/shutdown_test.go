@@ -28,9 +28,9 @@ func TestRecorderEndsLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &written{}
-	recorder := NewRecorder(w)
+	recorder := NewRecorder(w, m.GetCache())
 	ended := make(chan struct{})
-	if err := m.Add(watched{afterControllers{recorder, m.GetCache()}, ended}); err != nil {
+	if err := m.Add(watched{recorder, ended}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -60,14 +60,14 @@ func TestRecorderEndsLast(t *testing.T) {
 
 // watched tells when the Recorder has ended.
 type watched struct {
-	afterControllers
+	*Recorder
 
 	ended chan struct{}
 }
 
 func (w watched) Start(ctx context.Context) error {
 	defer close(w.ended)
-	return w.afterControllers.Start(ctx)
+	return w.Recorder.Start(ctx)
 }
 
 // failing fails so often before it writes an event.
@@ -95,7 +95,7 @@ func TestDroppedEvents(t *testing.T) {
 	}
 	t.Run("one failure", func(t *testing.T) {
 		f := &failing{failures: 1, with: errors.New("connection refused")}
-		recorder := NewRecorder(f)
+		recorder := NewRecorder(f, nil)
 		before := count(droppedWrite)
 		recorder.write(t.Context(), &eventsv1.Event{})
 		if len(f.events) != 1 || count(droppedWrite) != before {
@@ -104,7 +104,7 @@ func TestDroppedEvents(t *testing.T) {
 	})
 	t.Run("too many failures", func(t *testing.T) {
 		f := &failing{failures: eventBackoff.Steps, with: errors.New("connection refused")}
-		recorder := NewRecorder(f)
+		recorder := NewRecorder(f, nil)
 		before := count(droppedWrite)
 		recorder.write(t.Context(), &eventsv1.Event{})
 		if len(f.events) != 0 || count(droppedWrite) != before+1 {
@@ -112,7 +112,7 @@ func TestDroppedEvents(t *testing.T) {
 		}
 	})
 	t.Run("a queue that is full", func(t *testing.T) {
-		recorder := NewRecorder(&written{})
+		recorder := NewRecorder(&written{}, nil)
 		before := count(droppedQueue)
 		for range eventQueue + 2 {
 			tell(recorder)
@@ -122,7 +122,7 @@ func TestDroppedEvents(t *testing.T) {
 		}
 	})
 	t.Run("no time to write it", func(t *testing.T) {
-		recorder := NewRecorder(&written{})
+		recorder := NewRecorder(&written{}, nil)
 		tell(recorder)
 		over, cancel := context.WithCancel(t.Context())
 		cancel()

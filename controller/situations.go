@@ -1,14 +1,17 @@
 package controller
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/internal/entrypoint"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // The next status of a Task follows from a decision table. The reconciler reads the facts, and decide does the rest without I/O: it classifies
@@ -34,7 +37,7 @@ type facts struct {
 	// failedPod is the Pod of the last failed attempt as long as its containers may run, or nil.
 	failedPod *corev1.Pod
 	// commands are those of the steps that leave theirs to the image. If unresolved is set, they are unknown.
-	commands   map[string]entrypoint.Command
+	commands   map[string]podspec.Command
 	unresolved *unresolved
 }
 
@@ -129,26 +132,38 @@ var rows = []row{
 	{"cancelled without a Pod", situation{spec: asksCancel, pod: podMissing | podGone}, (*next).cancelled},
 	{"suspended", situation{spec: asksSuspend, pod: podMissing}, (*next).suspended},
 	{"timed out without a Pod", situation{spec: asksRun, time: timedOut, pod: podMissing}, (*next).failTimedOut},
-	{"pause before a retry", situation{spec: asksRun, time: inTime, pod: podPaused}, (*next).pause},
+	{"pause before a retry", situation{spec: asksRun, time: inTime, pod: podPaused}, func(n *next) { n.again = n.nextAttempt().Sub(n.now) }},
 	{"failed Pod has not ended", situation{spec: asksRun, time: inTime, pod: podBehindFailed}, (*next).waitForFailedPod},
 	{"resolving a command", situation{spec: asksRun, time: inTime, pod: podResolving}, (*next).keep},
 	{"resolving a command takes long", situation{spec: asksRun, time: inTime, pod: podResolvingLong}, (*next).resolving},
 	{"command not resolved yet", situation{spec: asksRun, time: inTime, pod: podUnresolved}, (*next).retryLookup},
-	{"command can't be resolved", situation{spec: asksRun, time: inTime, pod: podUnresolvable}, (*next).failUnresolved},
+	{"command can't be resolved", situation{spec: asksRun, time: inTime, pod: podUnresolvable}, func(n *next) {
+		n.failed(v1alpha1.ReasonEntrypointUnresolved, n.unresolved.err.Error(), n.now)
+	}},
 	{"Pod is due", situation{spec: asksRun, time: inTime, pod: podDue}, func(n *next) { n.create = true }},
 	{"Pod is gone", situation{spec: asksNoEnd, pod: podGone}, (*next).podDeleted},
-	{"name taken by a former Task's Pod", situation{pod: podOfFormerTask}, (*next).waitForName},
-	{"name taken by another Pod", situation{pod: podForeign}, (*next).failNameConflict},
+	{"name taken by a former Task's Pod", situation{pod: podOfFormerTask}, func(n *next) {
+		n.waiting(v1alpha1.ReasonPodNameConflict, fmt.Sprintf("the Pod %q of an earlier Task of this name is still being deleted", n.foreign.Name))
+		n.err = errors.New("the Pod of an earlier Task of the same name still exists")
+	}},
+	{"name taken by another Pod", situation{pod: podForeign}, func(n *next) {
+		n.failed(v1alpha1.ReasonPodNameConflict,
+			fmt.Sprintf("Pod %q exists and does not belong to this Task; delete or rename it, then create the Task again", n.foreign.Name), n.now)
+	}},
 
 	{"final container states are due", situation{pod: podSettling}, (*next).keep},
 	{"reason of a kill is due", situation{pod: podKilled}, (*next).keep},
-	{"steps annotation was changed", situation{pod: podSettled, steps: stepsChanged}, (*next).failChangedSteps},
+	{"steps annotation was changed", situation{pod: podSettled, steps: stepsChanged}, func(n *next) {
+		n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("the annotation %s of the Pod %q was changed", contract.StepsAnnotation, n.PodName), n.now)
+	}},
 	{"all steps succeeded", situation{pod: podSettled, steps: stepsSucceeded}, (*next).complete},
 
 	{"cancelled while unscheduled", situation{spec: asksCancel, pod: podUnbound, steps: stepsNotDone}, (*next).cancelled},
 	{"cancelled, and the Pod is deleted", situation{spec: asksCancel, pod: podTerminating, steps: stepsNotDone}, (*next).cancelled},
 	{"cancelled, and nothing runs", situation{spec: asksCancel, pod: podIdle | podTerminal, steps: stepsNotDone}, (*next).cancelled},
-	{"cancelled while the Pod runs", situation{spec: asksCancel, pod: podActive, steps: stepsNotDone}, (*next).cancelling},
+	{"cancelled while the Pod runs", situation{spec: asksCancel, pod: podActive, steps: stepsNotDone}, func(n *next) {
+		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonCancelled, "spec.cancel is true: the running containers are being terminated")
+	}},
 
 	{"Pod is being deleted", situation{spec: asksNoEnd, pod: podTerminating, steps: stepsNotDone}, (*next).podDeleted},
 	{"step failed", situation{spec: asksNoEnd, pod: podAlive | podTerminal, steps: stepsFailed}, (*next).stepFailed},
@@ -158,12 +173,20 @@ var rows = []row{
 
 	{"interrupted, and the Pod goes on", goesOn(stepsInterrupted), func(*next) {}},
 	{"held by scheduling gates", goesOn(stepsGated), (*next).gated},
-	{"unschedulable", goesOn(stepsUnschedulable), (*next).unschedulable},
+	{"unschedulable", goesOn(stepsUnschedulable), func(n *next) {
+		n.progressing(metav1.ConditionFalse, unscheduled(n.pod).Reason, "the Pod is unschedulable: "+unscheduled(n.pod).Message)
+	}},
 	{"container can't start", goesOn(stepsStuck), (*next).containerStuck},
 	{"step runs", goesOn(stepsRunning), (*next).stepRunning},
-	{"first step waits for helpers", goesOn(stepsHeldByHelpers), (*next).waitForHelpers},
-	{"next step is about to run", goesOn(stepsBetween), (*next).betweenSteps},
-	{"Pod is starting", goesOn(stepsStarting), (*next).podStarting},
+	{"first step waits for helpers", goesOn(stepsHeldByHelpers), func(n *next) {
+		n.starting(works(v1alpha1.ReasonStepWaiting, "step %q waits until the helper containers are ready", n.current.Name))
+	}},
+	{"next step is about to run", goesOn(stepsBetween), func(n *next) {
+		n.starting(works(v1alpha1.ReasonStepWaiting, "step %q is next", n.current.Name))
+	}},
+	{"Pod is starting", goesOn(stepsStarting), func(n *next) {
+		n.starting(works(v1alpha1.ReasonPodCreated, "the Pod %q is starting", n.PodName))
+	}},
 }
 
 // matches reports whether a row with these sets of values is about the situation.

@@ -16,9 +16,17 @@ import (
 )
 
 // finished reports whether a Task has ended. Its status no longer changes then.
-func finished(status *v1alpha1.TaskStatus) bool {
-	return meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionComplete) ||
-		meta.IsStatusConditionTrue(status.Conditions, v1alpha1.ConditionFailed)
+func finished(status *v1alpha1.TaskStatus) bool { return endOf(status) != nil }
+
+// endOf returns the condition that ends a Task, or nil.
+func endOf(status *v1alpha1.TaskStatus) *metav1.Condition {
+	i := slices.IndexFunc(status.Conditions, func(c metav1.Condition) bool {
+		return (c.Type == v1alpha1.ConditionComplete || c.Type == v1alpha1.ConditionFailed) && c.Status == metav1.ConditionTrue
+	})
+	if i < 0 {
+		return nil
+	}
+	return &status.Conditions[i]
 }
 
 // next is the status that follows from facts, and what else is to be done. The methods of next that the decision table names (situations.go) are
@@ -215,10 +223,6 @@ func (n *next) cancelled() {
 	n.Phase = v1alpha1.TaskCancelled
 }
 
-func (n *next) failChangedSteps() {
-	n.failed(v1alpha1.ReasonPodFailed, fmt.Sprintf("the annotation %s of the Pod %q was changed", contract.StepsAnnotation, n.PodName), n.now)
-}
-
 func (n *next) stepFailed() {
 	step := n.seen.steps[n.seen.failed]
 	n.podFailed(v1alpha1.ReasonStepFailed, failure(step), latest([]v1alpha1.StepStatus{step}, n.now))
@@ -260,10 +264,6 @@ func (n *next) podEnded() {
 
 // The methods below set the condition Progressing of a Task whose Pod is not at its end.
 
-func (n *next) cancelling() {
-	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonCancelled, "spec.cancel is true: the running containers are being terminated")
-}
-
 func (n *next) gated() {
 	var names []string
 	for _, gate := range n.pod.Spec.SchedulingGates {
@@ -272,29 +272,12 @@ func (n *next) gated() {
 	n.progressing(metav1.ConditionFalse, corev1.PodReasonSchedulingGated, "the Pod is not scheduled before its scheduling gates are removed: "+strings.Join(names, ", "))
 }
 
-func (n *next) unschedulable() {
-	condition := unscheduled(n.pod)
-	n.progressing(metav1.ConditionFalse, condition.Reason, "the Pod is unschedulable: "+condition.Message)
-}
-
 func (n *next) stepRunning() {
 	message := fmt.Sprintf("step %q is running", n.current.Name)
 	if containers := stuck(n.pod); len(containers) > 0 {
 		message += "; " + cause(n.pod, containers[0])
 	}
 	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
-}
-
-func (n *next) waitForHelpers() {
-	n.starting(works(v1alpha1.ReasonStepWaiting, "step %q waits until the helper containers are ready", n.current.Name))
-}
-
-func (n *next) betweenSteps() {
-	n.starting(works(v1alpha1.ReasonStepWaiting, "step %q is next", n.current.Name))
-}
-
-func (n *next) podStarting() {
-	n.starting(works(v1alpha1.ReasonPodCreated, "the Pod %q is starting", n.PodName))
 }
 
 // containerStuck: a container can't start, and the current step waits for it. Most causes pass, or a user fixes them, so there is a grace period.

@@ -124,7 +124,7 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 // read returns the facts about a Task.
 func (r *TaskReconciler) read(ctx context.Context, task *v1alpha1.Task, m *memory) (facts, error) {
 	f := facts{task: task, now: r.Now(), startGrace: r.StartGrace}
-	pod, err := r.readPod(ctx, task)
+	pod, err := r.readPod(ctx, podKey(task), task.Status.PodName != "")
 	if err != nil {
 		return f, err
 	}
@@ -172,7 +172,7 @@ func (r *TaskReconciler) writePod(ctx context.Context, n *next) (*next, error) {
 	}
 	if n.isWithoutPod() {
 		// The cache may be behind. A Pod that was created a moment ago would run on under a Task that has ended.
-		switch pod, err := r.readLivePod(ctx, n.task); {
+		switch pod, err := r.readLivePod(ctx, podKey(n.task)); {
 		case err != nil:
 			return nextStatus(n.facts), err
 		case pod != nil:
@@ -200,7 +200,8 @@ func (r *TaskReconciler) deleteExpired(ctx context.Context, task *v1alpha1.Task)
 		return ctrl.Result{}, nil
 	}
 	ttl := time.Duration(*task.Spec.TTLSecondsAfterFinished) * time.Second
-	if left := finishedAt(&task.Status).Add(ttl).Sub(r.Now()); left > 0 {
+	// The end counts by the operator's clock. The Task's completion time is by the clocks of nodes.
+	if left := endOf(&task.Status).LastTransitionTime.Add(ttl).Sub(r.Now()); left > 0 {
 		return ctrl.Result{RequeueAfter: left}, nil
 	}
 	err := r.Client.Delete(ctx, task, client.Preconditions{UID: &task.UID}, client.PropagationPolicy(metav1.DeletePropagationBackground))

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
@@ -40,17 +39,6 @@ func stepDuration(step v1alpha1.StepStatus) string {
 	default:
 		return duration.HumanDuration(d)
 	}
-}
-
-// finishedAt returns when the controller saw the end of a Task, by the operator's clock. The Task's completion time is by the clocks of nodes.
-func finishedAt(status *v1alpha1.TaskStatus) time.Time {
-	var at time.Time
-	for _, kind := range []string{v1alpha1.ConditionComplete, v1alpha1.ConditionFailed} {
-		if condition := meta.FindStatusCondition(status.Conditions, kind); condition != nil && condition.Status == metav1.ConditionTrue {
-			at = condition.LastTransitionTime.Time
-		}
-	}
-	return at
 }
 
 // earlier returns the earlier of two times.

@@ -88,8 +88,8 @@ func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
 		return r.expirePod(ctx, pod)
 	case pod == nil || n.halt == "":
 		return nil
-	case n.remove && pod.DeletionTimestamp == nil: // also if it is halted
-		return r.deleteUnbound(ctx, pod)
+	case n.remove && pod.DeletionTimestamp == nil: // also if it is halted, but not if it has changed, because a node may have taken it
+		return r.deletePod(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
 	case isTold(pod):
 		return nil
 	}
@@ -97,24 +97,20 @@ func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
 	if !errors.Is(err, errStale) {
 		return err
 	}
-	var live corev1.Pod
-	switch err := r.Live.Get(ctx, client.ObjectKeyFromObject(pod), &live); {
-	case err != nil:
-		return client.IgnoreNotFound(err)
-	case live.UID != pod.UID || isTold(&live):
-		return nil
+	live, err := r.readLivePod(ctx, client.ObjectKeyFromObject(pod))
+	if live == nil || live.UID != pod.UID || isTold(live) {
+		return err
 	}
-	return patchPod(ctx, r.Client, &live, haltPatch(&live, n.halt))
+	return patchPod(ctx, r.Client, live, haltPatch(live, n.halt))
 }
 
-// deleteUnbound deletes a Pod unless it has changed since it was read, because a node may have taken it.
-func (r *TaskReconciler) deleteUnbound(ctx context.Context, pod *corev1.Pod) error {
-	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
-	switch {
+// deletePod deletes a Pod. It ignores a Pod that is gone, and returns errStale if a precondition fails.
+func (r *TaskReconciler) deletePod(ctx context.Context, pod *corev1.Pod, options ...client.DeleteOption) error {
+	switch err := r.Client.Delete(ctx, pod, options...); {
 	case isStale(err):
 		return errStale
 	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("deleting the Pod %q, which no node has taken: %w", pod.Name, err)
+		return fmt.Errorf("deleting the Pod %q: %w", pod.Name, err)
 	}
 	return nil
 }
@@ -156,14 +152,14 @@ func (r *TaskReconciler) expirePod(ctx context.Context, pod *corev1.Pod) error {
 // createPod creates the Pod of the attempt, and returns the status that follows.
 func (r *TaskReconciler) createPod(ctx context.Context, n *next) (*next, error) {
 	f := n.facts
-	pod := podspec.New(f.task, f.task.Status.Attempt, filledCommands(f.task, f.commands))
+	pod := podspec.New(f.task, f.task.Status.Attempt, f.commands)
 	markOwner(pod, f.task)
 	n.limit(pod)
 	switch err := r.Client.Create(ctx, pod); {
 	case err == nil:
 		f.isNew = true
 	case apierrors.IsAlreadyExists(err):
-		live, liveErr := r.readLivePod(ctx, f.task)
+		live, liveErr := r.readLivePod(ctx, podKey(f.task))
 		if live == nil {
 			return n, cmp.Or(liveErr, err) // without an error from the read, the Pod has just been deleted
 		}
@@ -194,9 +190,8 @@ func (n *next) podRejected(err error) error {
 
 // deleteUngated deletes a Pod that the webhook has not mutated, before a node takes it: all its steps would run at once.
 func (r *TaskReconciler) deleteUngated(ctx context.Context, n *next, pod *corev1.Pod) error {
-	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID}, client.GracePeriodSeconds(0))
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting the Pod whose steps would all run at once: %w", err)
+	if err := r.deletePod(ctx, pod, client.Preconditions{UID: &pod.UID}, client.GracePeriodSeconds(0)); err != nil {
+		return err
 	}
 	n.failed(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server did not call taskflow's webhook for the Pod, so all steps would run at once: "+
 		"create the Task in another namespace than %s, or install taskflow's MutatingWebhookConfiguration again", pod.Namespace), n.now)
