@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -117,17 +116,8 @@ func (r *TaskReconciler) endHelpers(ctx context.Context, pod *corev1.Pod) error 
 	hasHelper := slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 		return c.State.Running != nil && !slices.Contains(steps, c.Name)
 	})
-	if !hasHelper || !podspec.IsGated(pod) || pod.DeletionTimestamp != nil || pod.Annotations[contract.HaltAnnotation] == "" || !isOver(pod) {
+	if !hasHelper || !podspec.IsGated(pod) || pod.Annotations[contract.HaltAnnotation] == "" || !isOver(pod) {
 		return nil
 	}
-	want := observe(pod)
-	want.end = true
-	patch := orderPatch(pod, want)
-	if len(patch) == 0 {
-		return nil
-	}
-	if err := patchPod(ctx, r.Client, pod, patch); !errors.Is(err, errStale) {
-		return err
-	}
-	return nil
+	return r.expirePod(ctx, pod)
 }

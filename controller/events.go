@@ -7,6 +7,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -118,4 +119,46 @@ func reportedBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 		}
 	}
 	return steps
+}
+
+// transitions returns the events that tell how one status became the other.
+func transitions(before, after v1alpha1.TaskStatus) []event {
+	var all []event
+	if before.PodName == "" && after.PodName != "" {
+		all = append(all, event{kind: corev1.EventTypeNormal, reason: v1alpha1.ReasonPodCreated, action: "CreatePod", note: fmt.Sprintf("created the Pod %q", after.PodName)})
+	}
+	failed := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionFailed)
+	for _, e := range stepEvents(stepsOf(before, after.PodName), after.Steps) {
+		if failed == nil || failed.Message != e.note {
+			all = append(all, e)
+		}
+	}
+	for _, condition := range after.Conditions {
+		old := meta.FindStatusCondition(before.Conditions, condition.Type)
+		if old != nil && old.Status == condition.Status && old.Reason == condition.Reason && old.Message == condition.Message {
+			continue
+		}
+		isTrue := condition.Status == metav1.ConditionTrue
+		e := event{kind: corev1.EventTypeWarning, reason: condition.Reason, action: "RunSteps", note: condition.Message}
+		switch {
+		case condition.Type == v1alpha1.ConditionComplete && isTrue:
+			e.kind, e.reason = corev1.EventTypeNormal, condition.Type
+		case condition.Type == v1alpha1.ConditionSuspended:
+			e.kind, e.action = corev1.EventTypeNormal, "Suspend"
+		case condition.Type == v1alpha1.ConditionFailed && isTrue:
+		case condition.Type == v1alpha1.ConditionProgressing && condition.Status == metav1.ConditionFalse && !finished(&after) && after.Phase != v1alpha1.TaskSuspended:
+		default:
+			continue
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// stepsOf returns the steps of a status if they are those of the Pod.
+func stepsOf(status v1alpha1.TaskStatus, pod string) []v1alpha1.StepStatus {
+	if status.PodName != pod {
+		return nil
+	}
+	return status.Steps
 }

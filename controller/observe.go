@@ -50,7 +50,11 @@ func observe(pod *corev1.Pod) observation {
 		}
 		return o
 	}
-	o.skip(decision)
+	for i, verdict := range decision.Verdicts {
+		if verdict == sequence.Skip { // its agent may need a moment to see the halt
+			o.steps[i].State, o.steps[i].Reason, o.steps[i].Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
+		}
+	}
 	o.end = isOver(pod) && len(stuck(pod)) > 0 || isUnstarted(pod)
 	if overruled > 0 { // the agent released the next step; with that in the annotation, the claim never counts
 		o.order = max(o.order, min(overruled+1, len(o.steps)))
@@ -111,13 +115,13 @@ func (o *observation) observeSteps(pod *corev1.Pod) (progress *sequence.Progress
 }
 
 // boundStart makes a step start after its predecessors ended, and the first one after the helpers started. Without a record, only the start
-// of the container is known.
+// of the container is known, and the agent has waited in it since.
 func (o *observation) boundStart(step *v1alpha1.StepStatus, pod *corev1.Pod, planned sequence.Step, recorded bool) {
 	if len(planned.After) == 0 && !recorded && step.State == v1alpha1.StepRunning {
-		step.StartedAt = later(step.StartedAt, lastHelperStart(pod))
+		step.StartedAt = notBefore(step.StartedAt, lastHelperStart(pod))
 	}
 	for _, before := range planned.After {
-		step.StartedAt = later(step.StartedAt, o.steps[before].FinishedAt)
+		step.StartedAt = notBefore(step.StartedAt, o.steps[before].FinishedAt)
 	}
 }
 
@@ -137,15 +141,6 @@ func stateOf(step v1alpha1.StepStatus, isInterrupted bool) sequence.State {
 		return sequence.Failed
 	}
 	return sequence.Waiting
-}
-
-// skip marks the steps that never run as skipped. Their agents may need a moment to see the halt.
-func (o *observation) skip(decision sequence.Decision) {
-	for i, verdict := range decision.Verdicts {
-		if verdict == sequence.Skip {
-			o.steps[i].State, o.steps[i].Reason, o.steps[i].Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
-		}
-	}
 }
 
 // reached returns the number of the last step that was released, as far as the ends of the steps tell. Agents may have released steps that

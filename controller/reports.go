@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,11 +58,10 @@ func (r *TaskReconciler) readReports(ctx context.Context, f facts, m *memory) []
 
 // read returns the reports about a Pod, which it keeps in known until the next read; nil if they can't be read now.
 func (s *reportReader) read(ctx context.Context, live client.Reader, known *podReports, pod *corev1.Pod, now time.Time) []startReport {
-	isKnown := known.uid == pod.UID
-	if !isKnown {
+	if known.uid != pod.UID {
 		*known = podReports{}
 	}
-	if isKnown && now.Sub(known.at) < startCheck || !s.isDue(pod.Namespace, now) {
+	if now.Sub(known.at) < startCheck || !s.isDue(pod.Namespace, now) {
 		return known.reports
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
@@ -103,7 +103,7 @@ func (s *reportReader) pause(namespace string, now time.Time) {
 func parseReports(events []eventsv1.Event) []startReport {
 	reports := []startReport{}
 	for _, event := range events {
-		if startFailures[event.Reason] == "" && !isStartStep(event.Reason) || event.ReportingController == reporter {
+		if startFailures[event.Reason] == "" && !slices.Contains(startSteps, event.Reason) || event.ReportingController == reporter {
 			continue
 		}
 		report := startReport{at: eventTime(event), reason: event.Reason, note: clean(strings.TrimSpace(event.Note), maxNote)}

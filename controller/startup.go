@@ -46,16 +46,15 @@ var startFailures = map[string]string{
 // startSteps are the reasons of events that tell progress of a Pod's start. A failure before one of them is over.
 var startSteps = []string{"SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started"}
 
-func isStartStep(reason string) bool { return slices.Contains(startSteps, reason) }
+// startReasons are the reasons that findStartWait gives beyond those in startFailures.
+var startReasons = []string{
+	v1alpha1.ReasonNoScheduler, v1alpha1.ReasonNodeNotResponding, v1alpha1.ReasonInitContainerRunning,
+	v1alpha1.ReasonSidecarNotStarted, v1alpha1.ReasonContainersNotReady, v1alpha1.ReasonPullingImage,
+}
 
 // isStartReason reports whether the reason of the condition Progressing is one that findStartWait gives.
 func isStartReason(reason string) bool {
-	switch reason {
-	case v1alpha1.ReasonNoScheduler, v1alpha1.ReasonNodeNotResponding, v1alpha1.ReasonInitContainerRunning,
-		v1alpha1.ReasonSidecarNotStarted, v1alpha1.ReasonContainersNotReady, v1alpha1.ReasonPullingImage:
-		return true
-	}
-	return startFailures[reason] != ""
+	return slices.Contains(startReasons, reason) || startFailures[reason] != ""
 }
 
 // isStarting reports whether a Pod has containers that have not started yet.
@@ -223,13 +222,11 @@ func reportWait(pod *corev1.Pod, reports []startReport) *startWait {
 // comes first, because the other one names the cause; events have whole seconds, and in one of them progress comes after failures.
 func compareReports(a, b startReport) int {
 	const summary = "Unable to attach or mount volumes"
-	if a.reason == "FailedMount" && b.reason == "FailedMount" {
-		if aSums, bSums := strings.HasPrefix(a.note, summary), strings.HasPrefix(b.note, summary); aSums != bSums {
-			if aSums {
-				return -1
-			}
-			return 1
+	if aSums, bSums := strings.HasPrefix(a.note, summary), strings.HasPrefix(b.note, summary); a.reason == b.reason && aSums != bSums {
+		if aSums {
+			return -1
 		}
+		return 1
 	}
 	return cmp.Or(a.at.Compare(b.at), slices.Index(startSteps, a.reason)-slices.Index(startSteps, b.reason))
 }
@@ -237,10 +234,6 @@ func compareReports(a, b startReport) int {
 // isMissing reports whether a kubelet's message about a volume says that a user must create or fix something: a Secret, a ConfigMap, a key or a
 // directory on the node. Other failures, such as an unreachable file server, may pass.
 func isMissing(note string) bool {
-	for _, sign := range []string{"not found", "non-existent", "hostPath type check failed"} {
-		if strings.Contains(note, sign) {
-			return true
-		}
-	}
-	return false
+	signs := []string{"not found", "non-existent", "hostPath type check failed"}
+	return slices.ContainsFunc(signs, func(sign string) bool { return strings.Contains(note, sign) })
 }

@@ -3,10 +3,13 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -206,4 +209,60 @@ func (r *TaskReconciler) deleteExpired(ctx context.Context, task *v1alpha1.Task)
 	}
 	err := r.Client.Delete(ctx, task, client.Preconditions{UID: &task.UID}, client.PropagationPolicy(metav1.DeletePropagationBackground))
 	return ctrl.Result{}, client.IgnoreNotFound(err)
+}
+
+// refusedRetry is how soon a status is retried that the API server has refused: the same one would be refused again.
+const refusedRetry = 5 * time.Minute
+
+// writeStatus writes the status if it has changed, and tells the changes in events. Unless the result is empty, the status was not written.
+func (r *TaskReconciler) writeStatus(ctx context.Context, n *next, m *memory) (ctrl.Result, error) {
+	err := r.patchStatus(ctx, n.task, n.TaskStatus, m)
+	switch {
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: staleRetry}, nil
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsForbidden(err), apierrors.IsRequestEntityTooLargeError(err):
+		r.reportRefusal(ctx, n.task, err, m)
+		return ctrl.Result{RequeueAfter: refusedRetry}, nil
+	}
+	return ctrl.Result{}, err
+}
+
+func (r *TaskReconciler) patchStatus(ctx context.Context, task *v1alpha1.Task, status v1alpha1.TaskStatus, m *memory) error {
+	if equality.Semantic.DeepEqual(task.Status, status) {
+		return nil
+	}
+	// Without the spec: it is most of what both sides would encode and decode only to compute the patch.
+	before := &v1alpha1.Task{ObjectMeta: task.ObjectMeta, Status: task.Status}
+	after := &v1alpha1.Task{ObjectMeta: task.ObjectMeta, Status: status}
+	task.Status = status
+	patch, err := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}).Data(after)
+	if err != nil {
+		return err
+	}
+	answer := metadata(task, v1alpha1.TaskKind)
+	if err := r.Client.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		return client.IgnoreNotFound(err) // a deleted Task needs no status
+	}
+	if answer.ResourceVersion != before.ResourceVersion {
+		m.written = before.ResourceVersion
+	}
+	measure(before.Status, status)
+	for _, e := range transitions(before.Status, status) {
+		record(r.Events, task, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: task.Namespace, Name: status.PodName}}, e)
+	}
+	return nil
+}
+
+// reportRefusal reports a status that the API server refused in a metric, the log and an event, because the status can't say so itself.
+func (r *TaskReconciler) reportRefusal(ctx context.Context, task *v1alpha1.Task, err error, m *memory) {
+	statusesRefused.Inc()
+	log.FromContext(ctx).Error(err, "The API server rejected the status of a Task, which stays unchanged")
+	if m.refusal == err.Error() {
+		return
+	}
+	m.refusal = err.Error()
+	record(r.Events, task, nil, event{
+		kind: corev1.EventTypeWarning, reason: "StatusRefused", action: "WriteStatus",
+		note: fmt.Sprintf("the API server rejected the Task's status, which stays unchanged: %v", err),
+	})
 }

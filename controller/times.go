@@ -1,7 +1,10 @@
 package controller
 
 import (
+	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -62,21 +65,12 @@ func exactTime(t time.Time) *metav1.MicroTime {
 	return &metav1.MicroTime{Time: t.Truncate(time.Microsecond)}
 }
 
-// later returns the start of a step, but no time before the end of its predecessor. Without a record, only the start of the container is known,
-// and the agent has waited in it since.
-func later(startedAt, before *metav1.MicroTime) *metav1.MicroTime {
-	if startedAt == nil || before == nil || startedAt.After(before.Time) {
-		return startedAt
+// notBefore returns a time of a step, but no time before an earlier one; either is nil if it is unknown.
+func notBefore(t, earliest *metav1.MicroTime) *metav1.MicroTime {
+	if t == nil || earliest == nil || !t.Before(earliest) {
+		return t
 	}
-	return before
-}
-
-// notBefore returns the end of a step, but no time before its start.
-func notBefore(finishedAt, startedAt *metav1.MicroTime) *metav1.MicroTime {
-	if finishedAt == nil || startedAt == nil || !finishedAt.Before(startedAt) {
-		return finishedAt
-	}
-	return startedAt
+	return earliest
 }
 
 // isWithin reports whether a time lies between two times of the kubelet, which have whole seconds.
@@ -91,4 +85,80 @@ func earliest(pod *corev1.Pod, container *corev1.ContainerStatus) time.Time {
 		return pod.Status.StartTime.Time
 	}
 	return time.Time{}
+}
+
+// spec.timeout counts from the Task's start, as activeDeadlineSeconds of a Job does: also while there is no Pod yet, while the Pod is
+// unschedulable, and over all attempts. The kubelet ends the Pod by its own activeDeadlineSeconds, also while the operator is down. The controller
+// does the rest.
+
+// deadlineRetry is how soon a Task that failed to be reconciled is retried shortly before its deadline.
+const deadlineRetry = 2 * time.Second
+
+// start records when the controller first saw the Task not suspended.
+func (n *next) start(at time.Time) {
+	if n.StartTime == nil && n.isNew {
+		at = n.now
+	}
+	if n.StartTime == nil {
+		n.StartTime = &metav1.Time{Time: at.Truncate(time.Second)}
+	}
+}
+
+// timeLeft returns how much of spec.timeout is left. The start has whole seconds, so there may be up to a second more, and never less.
+func (n *next) timeLeft(now time.Time) (left time.Duration, isLimited bool) {
+	timeout := n.task.Spec.Timeout
+	if timeout == nil || n.StartTime == nil {
+		return 0, false
+	}
+	return n.StartTime.Add(timeout.Duration + time.Second).Sub(now), true
+}
+
+// isTimedOut reports whether spec.timeout has passed.
+func (n *next) isTimedOut(now time.Time) bool {
+	left, isLimited := n.timeLeft(now)
+	return isLimited && left <= 0
+}
+
+// podEnds is the end of the message of the condition Progressing while spec.timeout ends a Pod.
+const podEnds = ": its Pod is being terminated"
+
+// timeoutMessage returns the message for a Task whose spec.timeout has passed. If no step has begun, it says what the Task waited for.
+func (n *next) timeoutMessage() string {
+	message := fmt.Sprintf("the Task took longer than spec.timeout, which is %s", n.task.Spec.Timeout.Duration)
+	switch old := n.progress(); {
+	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // while the Pod was being ended
+		return strings.TrimSuffix(old.Message, podEnds)
+	case old.Reason == v1alpha1.ReasonSuspended, old.Reason == v1alpha1.ReasonPodCreated, old.Reason == v1alpha1.ReasonStepRunning, old.Message == "":
+		return message
+	// A kubelet that ends a Pod reports an end, without a start, for a container that it could never start.
+	case slices.ContainsFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return hasBegun(step) && step.StartedAt != nil }):
+		return message
+	default:
+		message += "; it waited for: "
+		return message + clean(old.Message, maxNote/2-len(message)) // an event may add to it
+	}
+}
+
+// failTimedOut: spec.timeout has passed, and nothing runs.
+func (n *next) failTimedOut() { n.failed(v1alpha1.ReasonDeadlineExceeded, n.timeoutMessage(), n.now) }
+
+// timingOut: spec.timeout has passed, and the Pod runs. The Task fails when the Pod has ended.
+func (n *next) timingOut() {
+	n.expire = true
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timeoutMessage()+podEnds)
+}
+
+// checkDeadline makes sure that the Task is reconciled at its deadline.
+func (n *next) checkDeadline() {
+	if left, isLimited := n.timeLeft(n.now); isLimited && left > 0 && !n.isEnd() && (n.again == 0 || left < n.again) {
+		n.again = left
+	}
+}
+
+// limit sets the Pod's own deadline to what is left of the Task's.
+func (n *next) limit(pod *corev1.Pod) {
+	if left, isLimited := n.timeLeft(n.now); isLimited {
+		seconds := math.Ceil((left - time.Second).Seconds())
+		pod.Spec.ActiveDeadlineSeconds = new(max(1, int64(seconds)))
+	}
 }
