@@ -4,7 +4,6 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // Texts from outside (a step's termination message, a message from a kubelet, a scheduler, a registry or a policy) pass through clean and
@@ -24,7 +23,7 @@ var terminalSequence = regexp.MustCompile("(?s)(?:\x1b\\[|\u009b)[0-?]*[ -/]*[@-
 // clean returns the text on one line, without control characters, terminal sequences and invalid UTF-8, and cut to a number of bytes. A clean
 // text stays unchanged.
 func clean(text string, most int) string {
-	if isPlain(text) {
+	if strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) < 0 { // printable ASCII, as most texts are
 		return cut(text, most)
 	}
 	text = strings.ToValidUTF8(text, "")
@@ -48,27 +47,13 @@ func clean(text string, most int) string {
 	return cut(strings.TrimSpace(kept.String()), most)
 }
 
-// isPlain reports whether the text consists of printable ASCII characters, as most texts do.
-func isPlain(text string) bool {
-	for i := range len(text) {
-		if text[i] < ' ' || text[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
 // cut shortens a text, and marks it as cut.
 func cut(text string, most int) string {
 	const mark = "…"
 	if len(text) <= most {
 		return text
 	}
-	end := most - len(mark)
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + mark
+	return strings.ToValidUTF8(text[:most-len(mark)], "") + mark // without half a character
 }
 
 // reasonPattern is the API's pattern for the reason of a condition.

@@ -167,9 +167,7 @@ func (l *lookups) forget(key types.NamespacedName) {
 
 func (l *lookups) drop(key types.NamespacedName) {
 	if known := l.known[key]; known != nil {
-		if known.cancel != nil {
-			known.cancel()
-		}
+		known.cancel()
 		delete(l.known, key)
 	}
 }
@@ -205,7 +203,6 @@ func (l *lookups) end(ctx context.Context, key types.NamespacedName, known *look
 	known.since, known.commands = time.Time{}, commands
 	if err != nil {
 		known.cancel() // there is nothing to take
-		known.cancel = nil
 		known.err = err
 		known.failures++
 		known.retry = l.now().Add(retryAfter(err, known.failures))

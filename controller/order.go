@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -121,19 +120,12 @@ func metadata(object client.Object, kind schema.GroupVersionKind) *metav1.Partia
 	return m
 }
 
-// patchPod sends a patch. It ignores a Pod that is gone, and returns errStale if a test of the patch fails.
+// patchPod sends a patch, and returns its writeError.
 func patchPod(ctx context.Context, c client.Client, pod *corev1.Pod, patch jsonpatch.Patch) error {
 	content, err := patch.Marshal()
 	if err != nil {
 		return err
 	}
 	answer := metadata(pod, corev1.SchemeGroupVersion.WithKind("Pod"))
-	err = c.Patch(ctx, answer, client.RawPatch(types.JSONPatchType, content))
-	switch {
-	case isStale(err):
-		return fmt.Errorf("patching the Pod: %w", errStale)
-	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("patching the Pod: %w", err)
-	}
-	return nil
+	return writeError("patching", c.Patch(ctx, answer, client.RawPatch(types.JSONPatchType, content)))
 }

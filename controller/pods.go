@@ -36,6 +36,17 @@ func isStale(err error) bool {
 	return apierrors.IsInvalid(err) && errors.As(err, &status) && (status.Status().Details == nil || status.Status().Details.Kind == "")
 }
 
+// writeError returns what a Pod's patch or deletion failed for: nothing if the Pod is gone, and errStale if a precondition or a test failed.
+func writeError(doing string, err error) error {
+	if isStale(err) {
+		err = errStale
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("%s the Pod: %w", doing, err)
+	}
+	return nil
+}
+
 // retryStale returns the result of Reconcile for an error. A stale write is no error: it is retried when the cache has caught up.
 func retryStale(err error) (ctrl.Result, error) {
 	if errors.Is(err, errStale) {
@@ -89,7 +100,7 @@ func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
 	case pod == nil || n.halt == "":
 		return nil
 	case n.remove && pod.DeletionTimestamp == nil: // also if it is halted, but not if it has changed, because a node may have taken it
-		return r.deletePod(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion})
+		return writeError("deleting", r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}))
 	case isTold(pod):
 		return nil
 	}
@@ -102,17 +113,6 @@ func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
 		return err
 	}
 	return patchPod(ctx, r.Client, live, haltPatch(live, n.halt))
-}
-
-// deletePod deletes a Pod. It ignores a Pod that is gone, and returns errStale if a precondition fails.
-func (r *TaskReconciler) deletePod(ctx context.Context, pod *corev1.Pod, options ...client.DeleteOption) error {
-	switch err := r.Client.Delete(ctx, pod, options...); {
-	case isStale(err):
-		return errStale
-	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("deleting the Pod %q: %w", pod.Name, err)
-	}
-	return nil
 }
 
 // haltPatch returns the patch that halts a Pod. It fails on another Pod of the same name, and on one that is halted.
@@ -190,7 +190,8 @@ func (n *next) podRejected(err error) error {
 
 // deleteUngated deletes a Pod that the webhook has not mutated, before a node takes it: all its steps would run at once.
 func (r *TaskReconciler) deleteUngated(ctx context.Context, n *next, pod *corev1.Pod) error {
-	if err := r.deletePod(ctx, pod, client.Preconditions{UID: &pod.UID}, client.GracePeriodSeconds(0)); err != nil {
+	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID}, client.GracePeriodSeconds(0))
+	if err := writeError("deleting", err); err != nil {
 		return err
 	}
 	n.failed(v1alpha1.ReasonPodRefused, fmt.Sprintf("the API server did not call taskflow's webhook for the Pod, so all steps would run at once: "+
