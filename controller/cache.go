@@ -160,9 +160,8 @@ func stripContainers(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 			}
 		}
 		if end := container.State.Terminated; end != nil {
-			end := *end
-			end.ContainerID = ""
-			kept[i].State.Terminated = &end
+			kept[i].State.Terminated = end.DeepCopy()
+			kept[i].State.Terminated.ContainerID = ""
 		}
 	}
 	return kept

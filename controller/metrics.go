@@ -47,10 +47,8 @@ func measure(before, after v1alpha1.TaskStatus) {
 	}
 	old := stepsOf(before, after.PodName)
 	for i, step := range after.Steps {
-		if step.State != v1alpha1.StepSucceeded && step.State != v1alpha1.StepFailed || step.StartedAt == nil || step.FinishedAt == nil {
-			continue
-		}
-		if i < len(old) && old[i].State == step.State {
+		wasEnded := i < len(old) && old[i].State == step.State
+		if wasEnded || !hasEnded(step) || step.StartedAt == nil || step.FinishedAt == nil {
 			continue
 		}
 		stepSeconds.WithLabelValues(string(step.State)).Observe(max(0, step.FinishedAt.Sub(step.StartedAt.Time).Seconds()))

@@ -85,8 +85,11 @@ func (o *observation) observeSteps(pod *corev1.Pod) (progress *sequence.Progress
 		isReleased := planned.Stage <= o.order || follows && len(planned.After) > 0 && isTurn || o.releasedBehindFailure(i)
 		step, recorded := observeStep(name, cmp.Or(statuses[name], &corev1.ContainerStatus{}), pod, isReleased)
 		signaled := step.Reason == contract.ReasonSignaled
-		if signaled {
-			step.Reason = reasonOfSignaled(pod, statuses[name])
+		switch { // the agent can't tell whether the signal was the stop signal of its container, and the controller can
+		case signaled && isTerminating(pod):
+			step.Reason = contract.ReasonStopped
+		case signaled:
+			step.Reason = statuses[name].State.Terminated.Reason
 		}
 		if (!recorded || signaled) && options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
 			step.Reason = contract.ReasonTimedOut

@@ -12,10 +12,8 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
@@ -29,15 +27,6 @@ type OrderReconciler struct {
 	Events events.EventRecorder
 
 	told history
-}
-
-// SetupWithManager registers the controller.
-func (r *OrderReconciler) SetupWithManager(manager ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(manager).
-		Named("order").
-		For(&corev1.Pod{}, builder.WithPredicates(predicate.NewPredicateFuncs(func(pod client.Object) bool { return podspec.IsGated(pod) }))).
-		WithOptions(options()).
-		Complete(r)
 }
 
 // Reconcile patches the Pod's order and halt annotations if they differ from what the Pod's status calls for.

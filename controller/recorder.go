@@ -154,8 +154,7 @@ func (r *Recorder) write(ctx context.Context, event *eventsv1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	err := retry.OnError(eventBackoff, isTransient, func() error {
-		err := r.client.Create(ctx, event)
-		return client.IgnoreAlreadyExists(err) // written by an earlier try, whose response was lost
+		return client.IgnoreAlreadyExists(r.client.Create(ctx, event)) // an earlier try wrote it, whose response was lost
 	})
 	if err != nil { // such as in a namespace that is being deleted
 		eventsDropped.WithLabelValues(droppedWrite).Inc()

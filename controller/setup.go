@@ -6,12 +6,22 @@
 package controller
 
 import (
+	"errors"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 const (
@@ -25,13 +35,7 @@ const (
 // SetupWithManager registers both controllers.
 func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace time.Duration) error {
 	recorder := NewRecorder(m.GetClient(), m.GetCache())
-	if err := m.Add(recorder); err != nil {
-		return err
-	}
 	order := &OrderReconciler{Client: m.GetClient(), Events: recorder}
-	if err := order.SetupWithManager(m); err != nil {
-		return err
-	}
 	task := &TaskReconciler{
 		Client:     m.GetClient(),
 		Live:       m.GetAPIReader(),
@@ -40,7 +44,16 @@ func SetupWithManager(m manager.Manager, commands CommandResolver, startGrace ti
 		StartGrace: startGrace,
 		lookups:    newLookups(commands, m.GetAPIReader(), time.Now),
 	}
-	return task.SetupWithManager(m)
+	isGated := predicate.NewPredicateFuncs(func(pod client.Object) bool { return podspec.IsGated(pod) })
+	return errors.Join(
+		m.Add(recorder),
+		ctrl.NewControllerManagedBy(m).Named("order").WithOptions(options()).
+			For(&corev1.Pod{}, builder.WithPredicates(isGated)).
+			Complete(order),
+		ctrl.NewControllerManagedBy(m).Named("task").WithOptions(options()).
+			For(&v1alpha1.Task{}).Owns(&corev1.Pod{}).WatchesRawSource(source.Func(task.lookups.start)).
+			Complete(task),
+	)
 }
 
 func options() controller.Options {

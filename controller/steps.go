@@ -154,12 +154,3 @@ func neverRan(step v1alpha1.StepStatus, recorded bool, failed v1alpha1.StepStatu
 func (s *observation) releasedBehindFailure(i int) bool {
 	return s.failed >= 0 && i > s.failed+1 && s.steps[i-1].State == v1alpha1.StepSucceeded
 }
-
-// reasonOfSignaled returns the reason of a step that ended soon after a signal which may have been the stop signal of its container. The agent
-// can't tell, and the controller can: it knows whether the Pod is terminating.
-func reasonOfSignaled(pod *corev1.Pod, container *corev1.ContainerStatus) string {
-	if isTerminating(pod) {
-		return contract.ReasonStopped
-	}
-	return container.State.Terminated.Reason
-}

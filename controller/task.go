@@ -16,7 +16,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
@@ -66,17 +65,6 @@ func (r *TaskReconciler) forget(key types.NamespacedName) {
 	r.lookups.forget(key)
 }
 
-// SetupWithManager registers the controller.
-func (r *TaskReconciler) SetupWithManager(manager ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(manager).
-		Named("task").
-		For(&v1alpha1.Task{}).
-		Owns(&corev1.Pod{}).
-		WatchesRawSource(source.Func(r.lookups.start)).
-		WithOptions(options()).
-		Complete(r)
-}
-
 // Reconcile brings a Task one step further: it reads the facts, decides, writes the Pod, and then the status.
 func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var task v1alpha1.Task
@@ -97,7 +85,6 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 		return r.deleteExpired(ctx, &task)
 	}
 
-	// Read, decide, write the Pod.
 	f, failure := r.read(ctx, &task, m)
 	n := &next{facts: f, TaskStatus: task.Status}
 	if failure == nil {
@@ -110,7 +97,6 @@ func (r *TaskReconciler) Reconcile(ctx context.Context, request ctrl.Request) (c
 		return retryStale(failure)
 	}
 
-	// Write the status.
 	if result, err := r.writeStatus(ctx, n, m); err != nil || !result.IsZero() {
 		return result, err
 	}
