@@ -92,21 +92,15 @@ func (p *paths) offer(path string, configured []string, now time.Time) (write bo
 		current = current && c == path
 	}
 	p.retire(live, now)
-	switch {
-	case path == "" || current:
+	if path == "" || current || !p.configured { // without a path in use, there is nothing to lose
 		p.next = ""
-	case !p.configured: // there is nothing to lose
-		p.next = ""
-		return true, 0
-	case path != p.next:
-		p.next, p.since = path, now
-		return false, p.settle
-	case now.Sub(p.since) < p.settle:
-		return false, p.settle - now.Sub(p.since)
-	default:
-		return true, 0
+		return path != "" && !current, 0
 	}
-	return false, 0
+	if path != p.next {
+		p.next, p.since = path, now
+	}
+	again = max(p.settle-now.Sub(p.since), 0)
+	return again == 0, again
 }
 
 // retire replaces the live paths. The previous ones are accepted for a while.

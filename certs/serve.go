@@ -71,9 +71,10 @@ func (s *server) offer(offered certificate, bundle []*x509.Certificate, now time
 	case !same(offered, s.next):
 		s.next, s.since = offered, now
 		return false, s.settle
-	case now.Sub(s.since) < s.settle:
-		return false, s.settle - now.Sub(s.since)
 	default:
+		if wait := s.settle - now.Sub(s.since); wait > 0 {
+			return false, wait
+		}
 		s.current, s.next = offered, nil
 		return true, 0
 	}

@@ -26,52 +26,27 @@ const (
 // Objects returns the objects for cert-manager.
 func Objects(namespace string, services []string, secret string, lifetimes certs.Lifetimes) []client.Object {
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: namespace, Name: name} }
-	issuer := func(name string) cmmeta.IssuerReference {
-		return cmmeta.IssuerReference{Kind: cmapi.IssuerKind, Name: name}
+	kind := func(kind string) metav1.TypeMeta {
+		return metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: kind}
 	}
-	third := func(life time.Duration) *metav1.Duration { return &metav1.Duration{Duration: life / 3} }
-	key := func(rotation cmapi.PrivateKeyRotationPolicy) *cmapi.CertificatePrivateKey {
-		return &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm, Size: 256, RotationPolicy: rotation}
+	issuer := func(name string, config cmapi.IssuerConfig) client.Object {
+		return &cmapi.Issuer{TypeMeta: kind(cmapi.IssuerKind), ObjectMeta: meta(name), Spec: cmapi.IssuerSpec{IssuerConfig: config}}
 	}
-	issuerType := metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.IssuerKind}
-	certificateType := metav1.TypeMeta{APIVersion: cmapi.SchemeGroupVersion.String(), Kind: cmapi.CertificateKind}
+	certificate := func(name, issuer string, life time.Duration, key cmapi.PrivateKeyRotationPolicy, spec cmapi.CertificateSpec) client.Object {
+		spec.Duration, spec.RenewBefore = &metav1.Duration{Duration: life}, &metav1.Duration{Duration: life / 3}
+		spec.PrivateKey = &cmapi.CertificatePrivateKey{Algorithm: cmapi.ECDSAKeyAlgorithm, Size: 256, RotationPolicy: key}
+		spec.IssuerRef = cmmeta.IssuerReference{Kind: cmapi.IssuerKind, Name: issuer}
+		return &cmapi.Certificate{TypeMeta: kind(cmapi.CertificateKind), ObjectMeta: meta(name), Spec: spec}
+	}
 	return []client.Object{
-		&cmapi.Issuer{
-			TypeMeta:   issuerType,
-			ObjectMeta: meta(selfSigned),
-			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}},
-		},
-		&cmapi.Certificate{
-			TypeMeta:   certificateType,
-			ObjectMeta: meta(authority),
-			Spec: cmapi.CertificateSpec{
-				IsCA:        true,
-				CommonName:  authority,
-				SecretName:  authority,
-				Duration:    &metav1.Duration{Duration: lifetimes.Authority},
-				RenewBefore: third(lifetimes.Authority),
-				// The key stays, so that certificates it signed are trusted under the renewed authority, too.
-				PrivateKey: key(cmapi.RotationPolicyNever),
-				IssuerRef:  issuer(selfSigned),
-			},
-		},
-		&cmapi.Issuer{
-			TypeMeta:   issuerType,
-			ObjectMeta: meta(authority),
-			Spec:       cmapi.IssuerSpec{IssuerConfig: cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: authority}}},
-		},
-		&cmapi.Certificate{
-			TypeMeta:   certificateType,
-			ObjectMeta: meta(Webhook),
-			Spec: cmapi.CertificateSpec{
-				DNSNames:    services,
-				SecretName:  secret,
-				Duration:    &metav1.Duration{Duration: lifetimes.Serving},
-				RenewBefore: third(lifetimes.Serving),
-				Usages:      []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageServerAuth},
-				PrivateKey:  key(cmapi.RotationPolicyAlways),
-				IssuerRef:   issuer(authority),
-			},
-		},
+		issuer(selfSigned, cmapi.IssuerConfig{SelfSigned: &cmapi.SelfSignedIssuer{}}),
+		// The key stays, so that certificates it signed are trusted under the renewed authority, too.
+		certificate(authority, selfSigned, lifetimes.Authority, cmapi.RotationPolicyNever,
+			cmapi.CertificateSpec{IsCA: true, CommonName: authority, SecretName: authority}),
+		issuer(authority, cmapi.IssuerConfig{CA: &cmapi.CAIssuer{SecretName: authority}}),
+		certificate(Webhook, authority, lifetimes.Serving, cmapi.RotationPolicyAlways,
+			cmapi.CertificateSpec{
+				DNSNames: services, SecretName: secret, Usages: []cmapi.KeyUsage{cmapi.UsageDigitalSignature, cmapi.UsageServerAuth},
+			}),
 	}
 }

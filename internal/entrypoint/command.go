@@ -26,8 +26,6 @@ func (c Command) equal(other Command) bool {
 	return slices.Equal(c.Entrypoint, other.Entrypoint) && slices.Equal(c.Cmd, other.Cmd)
 }
 
-func (c Command) isEmpty() bool { return len(c.Entrypoint)+len(c.Cmd) == 0 }
-
 // Fill returns the command and args of a container that has no command, so that it runs what it would have run unchanged: ENTRYPOINT and
 // the container's args, or ENTRYPOINT and CMD if it has none (containerd's WithProcessArgs, internal/cri/opts/spec_opts.go). Without an
 // ENTRYPOINT, the words become the command, so that command is never empty if there is something to run.
@@ -66,7 +64,11 @@ const maxPlatformsArgument = 100 << 10
 func choose(found image, request Request, pin func() string) (Command, error) {
 	fit := candidates(found, request.Architecture)
 	if len(fit) == 0 {
-		return Command{}, wrongPlatform(request)
+		remedy := "set an image that is"
+		if request.Architecture != "" {
+			remedy += ", or change the nodeSelector on kubernetes.io/arch"
+		}
+		return Command{}, unfit(request, "is not built for "+request.platform(), remedy)
 	}
 	if request.HasArgs {
 		for i := range fit {
@@ -75,11 +77,14 @@ func choose(found image, request Request, pin func() string) (Command, error) {
 	}
 	known := slices.DeleteFunc(slices.Clone(fit), platformCommand.isMissing)
 	if len(known) == 0 {
-		return Command{}, &missingError{request.platform()}
+		return Command{}, &fault{
+			reason: ReasonNotFound, why: "HOST lists it for " + request.platform() + " but does not have that platform",
+			remedy: "push that platform, or set command", log: "listed for " + request.platform() + ", but missing",
+		}
 	}
 	first := known[0].command
 	if len(known) == len(fit) && !slices.ContainsFunc(known, func(p platformCommand) bool { return !p.command.equal(first) }) {
-		if first.isEmpty() && !request.HasArgs {
+		if len(first.Entrypoint)+len(first.Cmd) == 0 && !request.HasArgs {
 			return Command{}, unfit(request, "has neither ENTRYPOINT nor CMD", setCommand)
 		}
 		return first, nil
@@ -121,14 +126,6 @@ func candidates(found image, architecture string) []platformCommand {
 
 func unfit(request Request, cause, remedy string) *Error {
 	return &Error{Image: request.Image, Reason: ReasonUnfit, Cause: cause, Remedy: remedy, Permanent: true}
-}
-
-func wrongPlatform(request Request) *Error {
-	remedy := "set an image that is"
-	if request.Architecture != "" {
-		remedy += ", or change the nodeSelector on kubernetes.io/arch"
-	}
-	return unfit(request, "is not built for "+request.platform(), remedy)
 }
 
 // alwaysPulls reports whether the kubelet asks the registry each time. Without an imagePullPolicy, the tag decides

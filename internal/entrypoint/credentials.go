@@ -26,9 +26,7 @@ import (
 type SecretReader func(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 
 // credential is an entry of a pull secret.
-type credential struct {
-	username, password string
-}
+type credential authn.Basic
 
 // keychain is what a Pod can show to the registry of one image, in the order in which it is tried. The last try is anonymous.
 type keychain struct {
@@ -44,7 +42,7 @@ type keychain struct {
 func (k keychain) fingerprint() [sha256.Size]byte {
 	hash := sha256.New()
 	for _, c := range k.credentials {
-		fmt.Fprintf(hash, "%q %q ", c.username, c.password)
+		fmt.Fprintf(hash, "%q %q ", c.Username, c.Password)
 	}
 	return [sha256.Size]byte(hash.Sum(nil))
 }
@@ -53,7 +51,7 @@ func (k keychain) fingerprint() [sha256.Size]byte {
 func (k keychain) authenticators() []authn.Authenticator {
 	var all []authn.Authenticator
 	for _, c := range k.credentials {
-		all = append(all, &authn.Basic{Username: c.username, Password: c.password})
+		all = append(all, (*authn.Basic)(&c))
 	}
 	return append(all, authn.Anonymous)
 }
@@ -65,22 +63,19 @@ const (
 	maxCredentials = 32
 )
 
-// errSecrets refuses a Pod with more pull secrets than maxSecrets.
-var errSecrets = &unfitError{
-	ReasonSecret, fmt.Sprintf("cannot be resolved: the Pod has more than %d imagePullSecrets", maxSecrets),
-	fmt.Sprintf("set command, or at most %d imagePullSecrets", maxSecrets),
-}
-
 // keychainFor reads the request's pull secrets and keeps what is meant for the image. It skips a secret that is missing or malformed, as
 // the kubelet does.
 func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.Reference) (keychain, error) {
 	var ring []ringEntry
 	k := keychain{namespace: request.Namespace}
 	if len(request.PullSecrets) > maxSecrets {
-		return keychain{}, errSecrets
+		return keychain{}, &fault{
+			reason: ReasonSecret, isPermanent: true, why: fmt.Sprintf("cannot be resolved: the Pod has more than %d imagePullSecrets", maxSecrets),
+			remedy: fmt.Sprintf("set command, or at most %d imagePullSecrets", maxSecrets), log: "too many pull secrets",
+		}
 	}
 	for _, secretName := range request.PullSecrets {
-		if r.secrets == nil || secretName == "" {
+		if r.options.Secrets == nil || secretName == "" {
 			continue
 		}
 		var entries []ringEntry
@@ -89,7 +84,10 @@ func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.
 		case err == nil:
 			entries, err = parseSecret(secret)
 		case !apierrors.IsNotFound(err):
-			return keychain{}, &secretError{secretName, err}
+			return keychain{}, &fault{
+				reason: ReasonSecret, why: fmt.Sprintf("the API server did not return the Secret %q", secretName),
+				log: fmt.Sprintf("reading the Secret %q: %v", secretName, err),
+			}
 		}
 		if err != nil {
 			logf.FromContext(ctx).Info("Skipped a pull secret", "namespace", request.Namespace, "secret", secretName, "why", err.Error())
@@ -102,27 +100,16 @@ func (r *Resolver) keychainFor(ctx context.Context, request Request, image name.
 	return k, nil
 }
 
-// secretsOfPod are the pull secrets that were read for one Pod. A context carries them.
-type secretsOfPod struct {
-	mutex sync.Mutex
-	reads map[string]func() (*corev1.Secret, error)
-}
-
+// secretsOfPodKey is the key of a *sync.Map in a context: functions that return the pull secrets of one Pod, by name.
 type secretsOfPodKey struct{}
 
 // readSecret reads a Secret once for all images of a Pod, if ctx is ResolveAll's.
 func (r *Resolver) readSecret(ctx context.Context, namespace, secretName string) (*corev1.Secret, error) {
-	known, ok := ctx.Value(secretsOfPodKey{}).(*secretsOfPod)
-	if !ok {
-		return r.secrets(ctx, namespace, secretName)
+	read := sync.OnceValues(func() (*corev1.Secret, error) { return r.options.Secrets(ctx, namespace, secretName) })
+	if known, ok := ctx.Value(secretsOfPodKey{}).(*sync.Map); ok {
+		first, _ := known.LoadOrStore(secretName, read)
+		read = first.(func() (*corev1.Secret, error))
 	}
-	known.mutex.Lock()
-	read := known.reads[secretName]
-	if read == nil {
-		read = sync.OnceValues(func() (*corev1.Secret, error) { return r.secrets(ctx, namespace, secretName) })
-		known.reads[secretName] = read
-	}
-	known.mutex.Unlock()
 	return read()
 }
 
@@ -130,17 +117,6 @@ func (r *Resolver) readSecret(ctx context.Context, namespace, secretName string)
 func kubeletName(image name.Reference) string {
 	return host(image) + "/" + image.Context().RepositoryStr()
 }
-
-// secretError reports that the API server did not return a pull secret.
-type secretError struct {
-	secret string
-	err    error
-}
-
-func (e *secretError) Error() string {
-	return fmt.Sprintf("reading the Secret %q: %v", e.secret, e.err)
-}
-func (e *secretError) Unwrap() error { return e.err }
 
 // ringEntry is a credential and the registries that it is meant for: HOST[:PORT][/PATH]. A * matches one part of the host name, or a piece
 // of one.
@@ -193,14 +169,14 @@ func parseEntry(content json.RawMessage) (credential, error) {
 		return credential{}, errors.New("is not a JSON object of strings")
 	}
 	if entry.Auth == "" {
-		return credential{entry.Username, entry.Password}, nil
+		return credential{Username: entry.Username, Password: entry.Password}, nil
 	}
 	decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(entry.Auth), "="))
 	username, password, found := strings.Cut(string(decoded), ":")
 	if err != nil || !found {
 		return credential{}, errors.New("has an auth that is not base64 of USERNAME:PASSWORD")
 	}
-	return credential{username, password}, nil
+	return credential{Username: username, Password: password}, nil
 }
 
 // patternOf returns the key of an entry without the scheme, and without the API version that older clients wrote

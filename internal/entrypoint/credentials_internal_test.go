@@ -60,7 +60,7 @@ func TestMatching(t *testing.T) {
 			}
 			var got []string
 			for _, found := range matching(ring, c.image) {
-				got = append(got, found.username)
+				got = append(got, found.Username)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("credentials for %s (-want +got):\n%s", c.image, diff)
@@ -116,7 +116,7 @@ func TestParseSecret(t *testing.T) {
 			for _, entry := range ring {
 				got = append(got, entry.credential)
 			}
-			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(credential{})); diff != "" {
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("credentials (-want +got):\n%s", diff)
 			}
 			var refused string

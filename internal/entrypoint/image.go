@@ -69,13 +69,19 @@ const (
 	maxBodies, namespaceBodies = 16, 8
 )
 
-var (
-	errUnreadable  = errors.New("not an image")
-	errRealm       = errors.New("credentials are not sent to its token service")
-	errWrongDigest = errors.New("the content does not match the digest")
-)
+var errUnreadable = errors.New("not an image")
 
-var errTooLong = &unfitError{ReasonUnfit, fmt.Sprintf("has a command of more than %d KiB", maxWords>>10), setCommand}
+// oversized is the fault of an image that exceeds a bound.
+func oversized(format string, bound int) *fault {
+	why := fmt.Sprintf(format, bound)
+	return &fault{reason: ReasonUnfit, isPermanent: true, why: why, remedy: setCommand, log: why}
+}
+
+func tooLong() *fault { return oversized("has a command of more than %d KiB", maxWords>>10) }
+
+func wrongDigest() *fault {
+	return &fault{reason: ReasonWrongDigest, why: "HOST serves content that does not match the digest", log: "the content does not match the digest"}
+}
 
 // session reads from one repository with one credential.
 type session struct {
@@ -89,19 +95,25 @@ type session struct {
 // registry has TLS.
 const invalidRealm = "invalid realm in www-authenticate: "
 
-// open asks the registry for its authentication scheme, and gets a token if it uses tokens.
-func (r *Resolver) open(ctx context.Context, namespace string, repository name.Repository, auth authn.Authenticator) (*session, error) {
-	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, r.transport, []string{repository.Scope(transport.PullScope)})
+// open asks the registry for its authentication scheme, and gets a token if it uses tokens. Success ends an outage.
+func (l lookup) open(ctx context.Context, auth authn.Authenticator) (*session, error) {
+	repository := l.source.Context()
+	authorised, err := transport.NewWithContext(ctx, repository.Registry, auth, l.transport, []string{repository.Scope(transport.PullScope)})
 	if refused, ok := errors.AsType[*transport.Error](err); ok {
 		refused.Request = hostOf(refused.Request) // the request holds the credential, and the error may be cached
 	}
 	switch {
 	case err != nil && strings.HasPrefix(err.Error(), invalidRealm):
-		return nil, errRealm
+		return nil, &fault{
+			reason: ReasonBlocked, why: "HOST issues its tokens at a private address without a DNS name, or without TLS",
+			remedy: "set command, or give the registry's token service a DNS name and TLS",
+			log:    "credentials are not sent to its token service",
+		}
 	case err != nil:
 		return nil, err
 	}
-	return &session{&http.Client{Transport: authorised}, repository, namespace, r.bodies}, nil
+	l.endOutage()
+	return &session{&http.Client{Transport: authorised}, repository, l.keys.namespace, l.bodies}, nil
 }
 
 // hostOf keeps only the host of a request, which may differ from the registry's after a redirect.
@@ -124,7 +136,7 @@ func (s *session) digest(ctx context.Context, identifier string) (v1.Hash, error
 		if digest, err := v1.NewHash(response.Header.Get("Docker-Content-Digest")); err == nil {
 			return digest, nil
 		}
-	case errors.As(err, &refused) && isHeadless(refused.StatusCode):
+	case errors.As(err, &refused) && slices.Contains(headless, refused.StatusCode):
 	default:
 		return v1.Hash{}, err
 	}
@@ -135,7 +147,7 @@ func (s *session) digest(ctx context.Context, identifier string) (v1.Hash, error
 	defer response.Body.Close()
 	got, err := hashOf(cmp.Or(want.Algorithm, "sha256"), response.Body)
 	if err == nil && want != (v1.Hash{}) && got != want {
-		err = errWrongDigest
+		err = wrongDigest()
 	}
 	return got, err
 }
@@ -151,14 +163,8 @@ func hashOf(algorithm string, content io.Reader) (v1.Hash, error) {
 	return v1.Hash{Algorithm: algorithm, Hex: hex.EncodeToString(hasher.Sum(nil))}, nil
 }
 
-// isHeadless reports whether the status is one with which registries, and proxies in front of them, answer a HEAD that they do not support.
-func isHeadless(status int) bool {
-	switch status {
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return true
-	}
-	return false
-}
+// headless are the statuses with which registries, and proxies in front of them, answer a HEAD that they do not support.
+var headless = []int{http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}
 
 // read returns the content with the digest. For a long document it waits for its turn.
 func (s *session) read(ctx context.Context, kind string, digest v1.Hash) ([]byte, types.MediaType, error) {
@@ -183,7 +189,7 @@ func (s *session) read(ctx context.Context, kind string, digest v1.Hash) ([]byte
 	if got, err := hashOf(digest.Algorithm, bytes.NewReader(content)); err != nil {
 		return nil, "", err
 	} else if got != digest {
-		return nil, "", errWrongDigest
+		return nil, "", wrongDigest()
 	}
 	// Some registries add a charset.
 	mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
@@ -225,54 +231,51 @@ func (s *session) image(ctx context.Context, digest v1.Hash) (image, error) {
 	if err != nil {
 		return image{}, err
 	}
-	if !mediaType.IsIndex() {
-		found, err := s.platform(ctx, content, nil)
-		if err != nil {
-			return image{}, err
-		}
-		return image{platforms: found}, bounded(found)
+	found := image{index: mediaType.IsIndex()}
+	if found.index {
+		found.platforms, err = s.platforms(ctx, content)
+	} else {
+		found.platforms, err = s.platform(ctx, content, nil)
 	}
+	if err == nil && sizeOf(found.platforms) > maxWords {
+		err = tooLong()
+	}
+	return found, err
+}
+
+// platforms reads the images of an index.
+func (s *session) platforms(ctx context.Context, index []byte) ([]platformCommand, error) {
 	nested := maxPlatforms
-	entries, err := s.entries(ctx, content, maxDepth, &nested)
+	entries, err := s.entries(ctx, index, maxDepth, &nested)
 	if err != nil {
-		return image{}, err
+		return nil, err
 	}
 	found := make([][]platformCommand, len(entries))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i, entry := range entries {
-		group.Go(func() error {
-			var err error
+		group.Go(func() (err error) {
 			found[i], err = s.entry(ctx, entry)
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return image{}, err
-	}
-	all := image{index: true}
-	for _, platforms := range found {
-		all.platforms = append(all.platforms, platforms...)
-	}
-	return all, bounded(all.platforms)
-}
-
-// bounded returns an error if the words are too long to be cached.
-func bounded(platforms []platformCommand) error {
-	if sizeOf(platforms) > maxWords {
-		return errTooLong
-	}
-	return nil
+	err = group.Wait()
+	return slices.Concat(found...), err
 }
 
 // sizeOf returns how many bytes the platforms take in a cache.
 func sizeOf(platforms []platformCommand) int {
 	size := 0
 	for _, p := range platforms {
-		size += len(p.Architecture) + len(p.Variant)
-		for _, word := range slices.Concat(p.command.Entrypoint, p.command.Cmd) {
-			size += wordSize + len(word)
-		}
+		size += len(p.Architecture) + len(p.Variant) + sizeOfWords(p.command.Entrypoint, p.command.Cmd)
+	}
+	return size
+}
+
+func sizeOfWords(lists ...[]string) int {
+	size := 0
+	for _, word := range slices.Concat(lists...) {
+		size += wordSize + len(word)
 	}
 	return size
 }
@@ -330,7 +333,7 @@ func (s *session) entries(ctx context.Context, content []byte, depth int, left *
 			all = append(all, deeper...)
 		}
 		if len(all) > maxPlatforms {
-			return nil, &unfitError{ReasonUnfit, fmt.Sprintf("has more than %d platforms", maxPlatforms), setCommand}
+			return nil, oversized("has more than %d platforms", maxPlatforms)
 		}
 	}
 	return all, nil
@@ -364,9 +367,10 @@ func (s *session) platform(ctx context.Context, content []byte, listed *platform
 		return nil, err
 	}
 	var config configDocument
-	if err := json.Unmarshal(content, &config); errors.Is(err, errTooLong) {
-		return nil, errTooLong
-	} else if err != nil {
+	if err := json.Unmarshal(content, &config); err != nil {
+		if known, ok := errors.AsType[*fault](err); ok {
+			return nil, known
+		}
 		return nil, errUnreadable
 	}
 	if listed == nil {

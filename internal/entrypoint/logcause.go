@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -19,11 +20,10 @@ const maxCause = 512
 
 // cause describes an error for the operator's log: the host, and the words of this program or of the system. It never repeats the words of
 // a registry, which could contain a credential.
-func cause(f failure) string {
-	err := f.err
+func cause(source name.Reference, err error) string {
 	why, asked := fmt.Sprintf("an error of type %T", innermost(err)), ""
 	if errors.Is(err, context.DeadlineExceeded) { // of the request, or of its caller, whose error names no host
-		asked = host(f.source)
+		asked = host(source)
 	}
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		if address, err := url.Parse(failed.URL); err == nil {
@@ -58,16 +58,15 @@ func innermost(err error) error {
 // inOurWords returns the part of an error that this program or the system worded. It returns nil if the error may repeat a registry.
 func inOurWords(err error) error {
 	for _, as := range []func(error) (error, bool){
-		as[*fault], as[*secretError], as[*unfitError], as[*missingError], as[*busyError], as[*blockedError], as[*http.MaxBytesError],
-		as[*tls.CertificateVerificationError], as[*net.OpError], as[*net.DNSError],
+		as[*fault], as[*http.MaxBytesError], as[*tls.CertificateVerificationError], as[*net.OpError], as[*net.DNSError],
 	} {
 		if known, ok := as(err); ok {
 			return known
 		}
 	}
 	for _, known := range []error{
-		errRealm, errWrongDigest, errUnreadable, errRedirects, context.DeadlineExceeded, context.Canceled, io.EOF, io.ErrUnexpectedEOF,
-		http.ErrSchemeMismatch, errPlainHTTP, errSpeaksPlain,
+		errUnreadable, context.DeadlineExceeded, context.Canceled, io.EOF, io.ErrUnexpectedEOF, http.ErrSchemeMismatch, errPlainHTTP,
+		errSpeaksPlain,
 	} {
 		if errors.Is(err, known) {
 			return known

@@ -76,7 +76,7 @@ func (d *descriptors) UnmarshalJSON(content []byte) error {
 // UnmarshalJSON implements json.Unmarshaler. It refuses what must exceed maxWords, whatever the escapes, before it decodes.
 func (w *words) UnmarshalJSON(content []byte) error {
 	if len(content) > maxEscape*maxWords {
-		return errTooLong
+		return tooLong()
 	}
 	return json.Unmarshal(content, (*[]string)(w))
 }

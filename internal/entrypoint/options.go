@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"golang.org/x/sync/singleflight"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
@@ -92,23 +90,19 @@ func New(o Options) (*Resolver, error) {
 		return nil, err
 	}
 	r := &Resolver{
-		mirrors:    map[string][]name.Registry{},
-		plainHTTP:  o.PlainHTTP,
-		static:     map[string]image{},
-		timeout:    o.Timeout.Duration,
-		tagTTL:     o.TagTTL.Duration,
-		failureTTL: o.FailureTTL.Duration,
-		secrets:    o.Secrets,
-		clock:      o.Clock,
-		answers:    newExpiring[question, answer](o.Clock, o.CacheSize, maxKept),
-		failures:   newExpiring[question, *fault](o.Clock, o.CacheSize, maxKept),
-		outages:    newExpiring[question, outage](o.Clock, o.CacheSize, maxKept),
-		contents:   newExpiring[contentKey, image](o.Clock, o.CacheSize, maxKept),
-		flights:    &singleflight.Group{},
-		limiter:    fair.NewLimiter(maxFlights, namespaceFlights),
-		bodies:     fair.NewLimiter(maxBodies, namespaceBodies),
+		options:  o,
+		clock:    o.Clock,
+		mirrors:  map[string][]name.Registry{},
+		static:   map[string]image{},
+		answers:  newExpiring[question, answer](o.Clock, o.CacheSize, maxKept),
+		failures: newExpiring[question, *fault](o.Clock, o.CacheSize, maxKept),
+		outages:  newExpiring[question, outage](o.Clock, o.CacheSize, maxKept),
+		contents: newExpiring[contentKey, image](o.Clock, o.CacheSize, maxKept),
+		limiter:  fair.NewLimiter(maxFlights, namespaceFlights),
+		bodies:   fair.NewLimiter(maxBodies, namespaceBodies),
 	}
-	if err := r.addMirrors(o.Mirrors); err != nil {
+	plainMirrors, err := r.addMirrors(o.Mirrors)
+	if err != nil {
 		return nil, err
 	}
 	for _, host := range o.PlainHTTP {
@@ -121,7 +115,6 @@ func New(o Options) (*Resolver, error) {
 		if err != nil || pattern == "" || strings.ContainsAny(pattern, "/ @") {
 			return nil, fmt.Errorf("allowedRegistries: %q must be HOST or HOST:PORT, where * matches one part of the host name", pattern)
 		}
-		r.allowed = append(r.allowed, pattern)
 	}
 	for _, known := range o.Commands {
 		ref, err := name.ParseReference(known.Image)
@@ -141,7 +134,7 @@ func New(o Options) (*Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.transport = newGuard(guard{plainHTTP: r.plainHosts(o.Mirrors), allowed: addresses, now: o.Clock.Now}, authorities)
+	r.transport = newGuard(guard{plainHTTP: slices.Concat(o.PlainHTTP, plainMirrors), allowed: addresses, now: o.Clock.Now}, authorities)
 	return r, nil
 }
 
@@ -175,55 +168,36 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-func (r *Resolver) addMirrors(mirrors map[string][]string) error {
+// addMirrors returns the hosts of the mirrors without TLS.
+func (r *Resolver) addMirrors(mirrors map[string][]string) (plain []string, err error) {
 	for _, host := range slices.Sorted(maps.Keys(mirrors)) {
 		registry, err := name.NewRegistry(host, name.StrictValidation)
 		if err != nil {
-			return fmt.Errorf("mirrors: the key %q must be HOST or HOST:PORT", host)
+			return nil, fmt.Errorf("mirrors: the key %q must be HOST or HOST:PORT", host)
 		}
 		key := registry.RegistryStr() // "docker.io" and "index.docker.io" are the same
 		for _, base := range mirrors[host] {
 			mirror, ok := parseMirror(base)
 			if !ok {
-				return fmt.Errorf("mirrors[%q]: %q must be http://HOST[:PORT] or https://HOST[:PORT]", host, base)
+				return nil, fmt.Errorf("mirrors[%q]: %q must be http://HOST[:PORT] or https://HOST[:PORT]", host, base)
 			}
 			r.mirrors[key] = append(r.mirrors[key], mirror)
+			if strings.HasPrefix(base, "http://") {
+				plain = append(plain, mirror.RegistryStr())
+			}
 		}
 	}
-	return nil
+	return plain, nil
 }
 
 func parseMirror(base string) (name.Registry, bool) {
-	parsed, err := url.Parse(base)
-	if err != nil || parsed.Hostname() == "" {
-		return name.Registry{}, false
-	}
-	// A path, a query or a password would be ignored silently.
-	bare := url.URL{Scheme: parsed.Scheme, Host: parsed.Host}
-	if strings.TrimSuffix(base, "/") != bare.String() {
-		return name.Registry{}, false
-	}
+	scheme, host, _ := strings.Cut(strings.TrimSuffix(base, "/"), "://")
 	options := []name.Option{name.StrictValidation}
-	switch parsed.Scheme {
-	case "http":
+	if scheme == "http" {
 		options = append(options, name.Insecure)
-	case "https":
-	default:
-		return name.Registry{}, false
 	}
-	registry, err := name.NewRegistry(parsed.Host, options...)
-	return registry, err == nil
-}
-
-// plainHosts returns the hosts that may be asked without TLS: the PlainHTTP registries and the http mirrors.
-func (r *Resolver) plainHosts(mirrors map[string][]string) []string {
-	hosts := slices.Clone(r.plainHTTP)
-	for _, base := range slices.Concat(slices.Collect(maps.Values(mirrors))...) {
-		if host, plain := strings.CutPrefix(base, "http://"); plain {
-			hosts = append(hosts, strings.TrimSuffix(host, "/"))
-		}
-	}
-	return hosts
+	registry, err := name.NewRegistry(host, options...) // refuses a path, a query or a password, which would be ignored silently
+	return registry, err == nil && !strings.HasPrefix(host, ":") && (scheme == "http" || scheme == "https")
 }
 
 func parseAddresses(all []string) ([]netip.Prefix, error) {
@@ -250,19 +224,16 @@ func parseBundle(bundle string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)
 	}
-	for rest := []byte(bundle); ; {
-		block, after := pem.Decode(rest)
-		switch {
-		case block == nil && len(bytes.TrimSpace(rest)) > 0:
+	for rest := bytes.TrimSpace([]byte(bundle)); len(rest) > 0; rest = bytes.TrimSpace(rest) {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
 			return nil, errors.New("caBundle: it contains something else than certificates in PEM")
-		case block == nil:
-			return pool, nil
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("caBundle: parsing a certificate: %w", err)
 		}
 		pool.AddCert(cert)
-		rest = after
 	}
+	return pool, nil
 }

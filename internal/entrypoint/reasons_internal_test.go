@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"testing"
 
@@ -40,11 +41,11 @@ func TestIsOutage(t *testing.T) {
 		"not found":                          {&transport.Error{StatusCode: http.StatusNotFound}, false},
 		"no access":                          {&transport.Error{StatusCode: http.StatusUnauthorized}, false},
 		"an error":                           {&transport.Error{StatusCode: http.StatusInternalServerError}, false},
-		"a blocked address":                  {of(unansweredError{&net.OpError{Op: "dial", Err: &blockedError{}}, true, false}), false},
+		"a blocked address":                  {of(unansweredError{&net.OpError{Op: "dial", Err: blocked(netip.Addr{})}, true, false}), false},
 		"no TLS":                             {&url.Error{Err: errPlainHTTP}, false},
 		"not an image":                       {errUnreadable, false},
 	} {
-		if got := faultOf(failure{source, c.err}).isOutage; got != c.want {
+		if got := faultOf(source, c.err).isOutage; got != c.want {
 			t.Errorf("%s: isOutage is %t, want %t", what, got, c.want)
 		}
 	}

@@ -3,8 +3,8 @@ package entrypoint
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -58,7 +58,7 @@ const (
 // ResolveAll resolves the commands of one Pod's containers concurrently, equal requests once. It returns for each request, in their order,
 // either a command or an error.
 func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Command, error), requests []Request) ([]Command, []error) {
-	ctx = context.WithValue(ctx, secretsOfPodKey{}, &secretsOfPod{reads: map[string]func() (*corev1.Secret, error){}})
+	ctx = context.WithValue(ctx, secretsOfPodKey{}, &sync.Map{})
 	commands, errs := make([]Command, len(requests)), make([]error, len(requests))
 	first := map[string]int{}
 	same := make([]int, len(requests)) // index of the first equal request
@@ -107,13 +107,9 @@ func (r Request) key() string {
 
 // size returns about how many bytes the command takes in the Pod.
 func (c Command) size() int {
-	size := len(c.Image)
-	all := [][]string{c.Entrypoint, c.Cmd}
+	size := len(c.Image) + sizeOfWords(c.Entrypoint, c.Cmd)
 	for _, platform := range c.Platforms {
-		all = append(all, platform.Argv)
-	}
-	for _, word := range slices.Concat(all...) {
-		size += wordSize + len(word)
+		size += sizeOfWords(platform.Argv)
 	}
 	return size
 }

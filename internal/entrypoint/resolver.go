@@ -24,22 +24,18 @@ import (
 // the credentials that got it. Commands are cached under repository and digest, so that only a registry's digest gives access to them.
 // Failures are cached for a short time, too, in this program's own words.
 type Resolver struct {
-	mirrors            map[string][]name.Registry
-	plainHTTP          []string
-	allowed            []string
-	static             map[string]image // by full image name
-	timeout            time.Duration
-	tagTTL, failureTTL time.Duration
-	secrets            SecretReader
-	transport          http.RoundTripper
-	clock              clock.PassiveClock
-	answers            *expiring[question, answer]
-	failures           *expiring[question, *fault]
-	outages            *expiring[question, outage] // of registries
-	contents           *expiring[contentKey, image]
-	flights            *singleflight.Group
-	limiter            *fair.Limiter // of flights, by namespace
-	bodies             *fair.Limiter // see session
+	options   Options
+	clock     clock.PassiveClock
+	mirrors   map[string][]name.Registry
+	static    map[string]image // by full image name
+	transport http.RoundTripper
+	answers   *expiring[question, answer]
+	failures  *expiring[question, *fault]
+	outages   *expiring[question, outage] // of registries
+	contents  *expiring[contentKey, image]
+	flights   singleflight.Group
+	limiter   *fair.Limiter // of flights, by namespace
+	bodies    *fair.Limiter // see session
 }
 
 // question asks for the digest of a reference, with given credentials. As a key of outages, the reference is a registry alone.
@@ -103,12 +99,11 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 	defer cancel()
 	keys, err := r.keychainFor(ctx, request, ref)
 	if err != nil {
-		logFailure(ctx, request, failure{ref, err})
-		return Command{}, explain(request.Image, keys, r.clock.Now(), failure{ref, err})
+		return Command{}, explain(request.Image, keys, r.clock.Now(), logged(ctx, request, ref, err))
 	}
 	always := alwaysPulls(request, ref)
 	sources := r.sources(ref)
-	var failures []failure
+	var faults []*fault
 	for i, source := range sources {
 		var command Command
 		found, digest, err := r.readWithin(ctx, len(sources)-i, source, keys, always)
@@ -118,33 +113,31 @@ func (r *Resolver) resolve(ctx context.Context, request Request) (Command, error
 		if _, unfit := errors.AsType[*Error](err); err == nil || unfit {
 			return command, err
 		}
-		logFailure(ctx, request, failure{source, err})
-		failures = append(failures, failure{source, err})
+		faults = append(faults, logged(ctx, request, source, err))
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return Command{}, explain(request.Image, keys, r.clock.Now(), failures...)
+	return Command{}, explain(request.Image, keys, r.clock.Now(), faults...)
 }
 
-// logFailure writes the cause to the operator's log. If the user's sentence hides the cause, it is logged at level info, once for each
-// cached failure. Otherwise the level is debug.
-func logFailure(ctx context.Context, request Request, f failure) {
-	log := logf.FromContext(ctx)
-	if known := faultOf(f); known.why != unreachable || known.told.Swap(true) {
+// logged returns the fault behind an error, and writes its cause to the operator's log. If the user's sentence hides the cause, the level is
+// info, once for each cached fault. Otherwise the level is debug.
+func logged(ctx context.Context, request Request, source name.Reference, err error) *fault {
+	log, f := logf.FromContext(ctx), faultOf(source, err)
+	if f.why != unreachable || f.told.Swap(true) {
 		log = log.V(1)
 	}
-	if log.Enabled() {
-		log.Info("Cannot resolve the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", host(f.source), "why", cause(f))
-	}
+	log.Info("Cannot resolve the command of an image", "namespace", request.Namespace, "image", request.Image, "registry", f.host, "why", f.log)
+	return f
 }
 
 // timeoutFor leaves the caller a tenth of ctx's time to report the error.
 func (r *Resolver) timeoutFor(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return min(r.timeout, time.Until(deadline)*9/10)
+		return min(r.options.Timeout.Duration, time.Until(deadline)*9/10)
 	}
-	return r.timeout
+	return r.options.Timeout.Duration
 }
 
 func (r *Resolver) parse(image string) (name.Reference, error) {
@@ -152,7 +145,7 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 		return nil, errLongName
 	}
 	ref, err := name.ParseReference(image)
-	if err != nil || !slices.Contains(r.plainHTTP, ref.Context().RegistryStr()) {
+	if err != nil || !slices.Contains(r.options.PlainHTTP, ref.Context().RegistryStr()) {
 		return ref, err
 	}
 	return name.ParseReference(image, name.Insecure)
@@ -170,7 +163,8 @@ func host(ref name.Reference) string {
 }
 
 func (r *Resolver) allows(host string) bool {
-	return len(r.allowed) == 0 || slices.ContainsFunc(r.allowed, func(pattern string) bool { return hostFits(pattern, host) })
+	allowed := r.options.AllowedRegistries
+	return len(allowed) == 0 || slices.ContainsFunc(allowed, func(pattern string) bool { return hostFits(pattern, host) })
 }
 
 // pinned adds the digest to the reference. The tag stays, for readers.
@@ -197,6 +191,15 @@ func (r *Resolver) sources(ref name.Reference) []name.Reference {
 	return append(sources, ref)
 }
 
+// lookup asks one source for one Pod.
+type lookup struct {
+	*Resolver
+	source name.Reference
+	keys   keychain
+	// asked is the key of the look-up, and registry the key of its registry's outage.
+	asked, registry question
+}
+
 // readWithin reads from a source within one of the equal shares of ctx's time, so that a mirror that never answers leaves time for the
 // others.
 func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Reference, keys keychain, always bool) (image, v1.Hash, error) {
@@ -205,40 +208,41 @@ func (r *Resolver) readWithin(ctx context.Context, shares int, source name.Refer
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(shares))
 		defer cancel()
 	}
-	answer, err := r.answer(ctx, source, keys, always)
+	who := keys.fingerprint()
+	l := lookup{r, source, keys, question{source.Name(), who}, question{source.Context().RegistryStr(), who}}
+	answer, err := l.answer(ctx, always)
 	if err != nil {
 		return image{}, v1.Hash{}, err
 	}
-	found, err := r.content(ctx, source, keys, answer)
+	found, err := l.content(ctx, answer)
 	return found, answer.digest, err
 }
 
-// answer returns the digest that a reference has for these credentials.
-func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keychain, always bool) (answer, error) {
-	asked := question{source.Name(), keys.fingerprint()}
+// answer returns the digest that the reference has for these credentials.
+func (l lookup) answer(ctx context.Context, always bool) (answer, error) {
 	if !always {
-		if known, ok := r.failures.get(asked); ok {
+		if known, ok := l.failures.get(l.asked); ok {
 			return answer{}, known
 		}
-		if known, ok := r.answers.get(asked); ok {
+		if known, ok := l.answers.get(l.asked); ok {
 			cacheHits.WithLabelValues("digest", "hit").Inc()
 			return known, nil
 		}
 	}
-	if known := r.outage(asked.ofRegistry(source)); known != nil {
+	if known := l.outage(); known != nil {
 		return answer{}, known
 	}
 	cacheHits.WithLabelValues("digest", "miss").Inc()
-	return fly(ctx, r, keys.namespace, fmt.Sprintf("digest %s %x", asked.reference, asked.who), func(ctx context.Context) (answer, error) {
-		if known, ok := r.answers.get(asked); ok && !always { // another flight has landed since
+	return fly(ctx, l, fmt.Sprintf("digest %s %x", l.asked.reference, l.asked.who), func(ctx context.Context) (answer, error) {
+		if known, ok := l.answers.get(l.asked); ok && !always { // another flight has landed since
 			return known, nil
 		}
-		got, err := r.authorise(ctx, source, keys)
+		got, err := l.authorise(ctx)
 		if err != nil {
-			return answer{}, r.remember(asked, failure{source, err})
+			return answer{}, l.remember(err)
 		}
-		r.outages.drop(asked.ofRegistry(source))
-		r.answers.add(asked, answer{digest: got.digest, by: got.by}, asked.size(), r.tagTTL)
+		l.outages.drop(l.registry)
+		l.answers.add(l.asked, answer{digest: got.digest, by: got.by}, l.asked.size(), l.options.TagTTL.Duration)
 		return got, nil
 	})
 }
@@ -247,11 +251,6 @@ func (r *Resolver) answer(ctx context.Context, source name.Reference, keys keych
 const entrySize = 512
 
 func (q question) size() int { return entrySize + len(q.reference) }
-
-// ofRegistry returns the key of the registry's outage.
-func (q question) ofRegistry(source name.Reference) question {
-	return question{source.Context().RegistryStr(), q.who}
-}
 
 // outage is why a registry is not asked with these credentials for any image, and until when: it limits the request rate, or is
 // unreachable.
@@ -263,59 +262,60 @@ type outage struct {
 // outageTTL is how long an outage stays cached after its end, for the next request. It exceeds maxRetryAfter.
 const outageTTL = 2 * maxRetryAfter
 
-// outage returns the current fault of a registry, or nil if the caller shall ask it. After an outage ends, one caller asks, and the others
-// get the old fault until that caller is done: a dead registry would otherwise hold all of them for a full timeout, again and again.
-func (r *Resolver) outage(q question) *fault {
-	known, ok := r.outages.get(q)
+func (l lookup) suspend(why *fault, until time.Time) {
+	l.outages.add(l.registry, outage{why, until}, l.registry.size(), outageTTL)
+}
+
+// outage returns the current fault of the registry, or nil if the caller shall ask it. After an outage ends, one caller asks, and the
+// others get the old fault until that caller is done: a dead registry would otherwise hold all of them for a full timeout, again and again.
+func (l lookup) outage() *fault {
+	known, ok := l.outages.get(l.registry)
 	if !ok {
 		return nil
 	}
-	now := r.clock.Now()
+	now := l.clock.Now()
 	if !now.After(known.until) {
 		return known.why
 	}
-	r.outages.add(q, outage{known.why, now.Add(r.timeout)}, q.size(), outageTTL)
+	l.suspend(known.why, now.Add(l.options.Timeout.Duration))
 	return nil
 }
 
-// endOutage records that a registry answers again, regardless of the image. Otherwise the first caller after an outage, with an image that
-// takes long, would make all others wait.
-func (r *Resolver) endOutage(q question) {
-	if known, ok := r.outages.get(q); ok && !known.why.isBusy() {
-		r.outages.drop(q)
+// endOutage records that the registry answers again, regardless of the image. Otherwise the first caller after an outage, with an image
+// that takes long, would make all others wait.
+func (l lookup) endOutage() {
+	if known, ok := l.outages.get(l.registry); ok && !known.why.isBusy() {
+		l.outages.drop(l.registry)
 	}
 }
 
 // remember caches a failure, as an outage of the registry if it is one, and returns the cached fault.
-func (r *Resolver) remember(asked question, f failure) error {
-	known, registry := faultOf(f), asked.ofRegistry(f.source)
+func (l lookup) remember(err error) *fault {
+	known := faultOf(l.source, err)
 	switch {
 	case known.isBusy() && !known.isElsewhere:
-		r.outages.add(registry, outage{known, known.busyUntil}, registry.size(), outageTTL)
-		return known
+		l.suspend(known, known.busyUntil)
 	case known.isOutage:
-		r.outages.add(registry, outage{known, r.clock.Now().Add(r.failureTTL)}, registry.size(), outageTTL)
-		return known
+		l.suspend(known, l.clock.Now().Add(l.options.FailureTTL.Duration))
+	default:
+		l.outages.drop(l.registry)
+		l.failures.add(l.asked, known, l.asked.size()+len(known.log), l.options.FailureTTL.Duration)
 	}
-	r.outages.drop(registry)
-	r.failures.add(asked, known, asked.size()+len(known.log), r.failureTTL)
 	return known
 }
 
 // authorise tries each credential until the registry accepts one.
-func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys keychain) (answer, error) {
+func (l lookup) authorise(ctx context.Context) (answer, error) {
 	var worst error
-	registry := question{source.Name(), keys.fingerprint()}.ofRegistry(source)
-	for i, authenticator := range keys.authenticators() {
-		opened, err := r.open(ctx, keys.namespace, source.Context(), authenticator)
+	for i, authenticator := range l.keys.authenticators() {
+		opened, err := l.open(ctx, authenticator)
 		if err == nil {
-			r.endOutage(registry)
 			var digest v1.Hash
-			if digest, err = opened.digest(ctx, source.Identifier()); err == nil {
+			if digest, err = opened.digest(ctx, l.source.Identifier()); err == nil {
 				return answer{digest, i, opened}, nil
 			}
 		}
-		known := faultOf(failure{source, err})
+		known := faultOf(l.source, err)
 		// A timeout after the first credential is no outage: less time was left.
 		known.isOutage = known.isOutage && i == 0
 		// Of several refusals, "not found" tells more than "forbidden".
@@ -330,58 +330,57 @@ func (r *Resolver) authorise(ctx context.Context, source name.Reference, keys ke
 }
 
 // content returns the image of the answer's digest.
-func (r *Resolver) content(ctx context.Context, source name.Reference, keys keychain, a answer) (image, error) {
-	key, asked := contentKey{source.Context().Name(), a.digest}, question{source.Name(), keys.fingerprint()}
-	if known, ok := r.contents.get(key); ok {
+func (l lookup) content(ctx context.Context, a answer) (image, error) {
+	key := contentKey{l.source.Context().Name(), a.digest}
+	if known, ok := l.contents.get(key); ok {
 		cacheHits.WithLabelValues("command", "hit").Inc()
 		return known, nil
 	}
-	if known := r.outage(asked.ofRegistry(source)); known != nil {
+	if known := l.outage(); known != nil {
 		return image{}, known
 	}
 	cacheHits.WithLabelValues("command", "miss").Inc()
-	return fly(ctx, r, keys.namespace, fmt.Sprintf("command %s %s %x", key.repository, key.digest, asked.who), func(ctx context.Context) (image, error) {
-		if known, ok := r.contents.get(key); ok { // another flight has landed since
+	return fly(ctx, l, fmt.Sprintf("command %s %s %x", key.repository, key.digest, l.asked.who), func(ctx context.Context) (found image, err error) {
+		if known, ok := l.contents.get(key); ok { // another flight has landed since
 			return known, nil
 		}
 		opened := a.session
 		if opened == nil {
-			var err error
-			if opened, err = r.open(ctx, keys.namespace, source.Context(), keys.authenticators()[a.by]); err != nil {
-				return image{}, r.remember(asked, failure{source, err})
-			}
-			r.endOutage(asked.ofRegistry(source))
+			opened, err = l.open(ctx, l.keys.authenticators()[a.by])
 		}
-		found, err := opened.image(ctx, a.digest)
+		if err == nil {
+			found, err = opened.image(ctx, a.digest)
+		}
 		if err != nil {
-			return image{}, r.remember(asked, failure{source, err})
+			return image{}, l.remember(err)
 		}
-		r.outages.drop(asked.ofRegistry(source))
+		l.outages.drop(l.registry)
 		ttl := contentTTL
 		if found.isSparse() {
-			ttl = r.tagTTL
+			ttl = l.options.TagTTL.Duration
 		}
-		r.contents.add(key, found, entrySize+len(key.repository)+sizeOf(found.platforms), ttl)
+		l.contents.add(key, found, entrySize+len(key.repository)+sizeOf(found.platforms), ttl)
 		return found, nil
 	})
 }
 
-// fly runs do once for all callers of a namespace that ask for the same. It goes on if the first caller leaves, within r.timeout, which
+// fly runs do once for all callers of a namespace that ask for the same. It goes on if the first caller leaves, within Options.Timeout, which
 // begins when the namespace gets its turn.
-func fly[T any](ctx context.Context, r *Resolver, namespace, what string, do func(context.Context) (T, error)) (T, error) {
+func fly[T any](ctx context.Context, l lookup, what string, do func(context.Context) (T, error)) (T, error) {
 	var none T
+	namespace := l.keys.namespace
 	if ctx.Err() != nil {
 		return none, ctx.Err()
 	}
-	landed := r.flights.DoChan(namespace+" "+what, func() (any, error) {
+	landed := l.flights.DoChan(namespace+" "+what, func() (any, error) {
 		detached := context.WithoutCancel(ctx)
-		waiting, giveUp := context.WithTimeout(detached, r.timeout)
+		waiting, giveUp := context.WithTimeout(detached, l.options.Timeout.Duration)
 		defer giveUp()
-		if err := r.limiter.Acquire(waiting, namespace); err != nil {
+		if err := l.limiter.Acquire(waiting, namespace); err != nil {
 			return none, err
 		}
-		defer r.limiter.Release(namespace)
-		bounded, cancel := context.WithTimeout(detached, r.timeout)
+		defer l.limiter.Release(namespace)
+		bounded, cancel := context.WithTimeout(detached, l.options.Timeout.Duration)
 		defer cancel()
 		return do(bounded)
 	})

@@ -46,28 +46,15 @@ var (
 	errPlainHTTP = errors.New("plain HTTP is not allowed")
 	// errSpeaksPlain is expected of hosts in plainHTTP. The attempt without TLS decides.
 	errSpeaksPlain = errors.New("the registry does not use TLS, as configured")
-	errRedirects   = fmt.Errorf("more than %d redirects", maxRedirects)
 )
 
-// blockedError reports that the transport refuses an address.
-type blockedError struct{ address netip.Addr }
-
-func (e *blockedError) Error() string {
-	return fmt.Sprintf("connections to %s are not allowed", e.address)
-}
-
-// busyError is an answer with status 429, or with 503 and Retry-After: the registry wants fewer requests.
-type busyError struct {
-	status int
-	until  time.Time
-	// said is false if until is a guess.
-	said bool
-	// redirected is true if another host answered, after a redirect.
-	redirected bool
-}
-
-func (e *busyError) Error() string {
-	return fmt.Sprintf("status %d, retry after %s", e.status, e.until.Format(time.RFC3339))
+// blocked is the fault of an address that the transport refuses.
+func blocked(address netip.Addr) *fault {
+	return &fault{
+		reason: ReasonBlocked, why: "HOST has a loopback, link-local or metadata address",
+		remedy: "set command, or add the address to images.allowedAddresses in the operator's configuration",
+		log:    fmt.Sprintf("connections to %s are not allowed", address),
+	}
 }
 
 // unansweredError reports that a request got no response.
@@ -130,7 +117,7 @@ func (g *guard) control(_ context.Context, _, address string, _ syscall.RawConn)
 func (g *guard) check(address netip.Addr) error {
 	address = address.WithZone("").Unmap()
 	if isSpecial(address) && !slices.ContainsFunc(g.allowed, func(p netip.Prefix) bool { return p.Contains(address) }) {
-		return &blockedError{address}
+		return blocked(address)
 	}
 	return nil
 }
@@ -170,9 +157,13 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 	wait := response.Header.Get("Retry-After")
 	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && wait != "" {
 		_ = response.Body.Close()
-		now := g.now()
-		after, said := retryAfter(wait, now)
-		return nil, &busyError{status, now.Add(after), said, request.Response != nil}
+		busy := &fault{reason: ReasonRateLimited, why: "HOST limits the request rate", status: status, isElsewhere: request.Response != nil}
+		if status != http.StatusTooManyRequests {
+			busy.reason, busy.why = ReasonServerError, fmt.Sprintf("HOST returned status %d", status)
+		}
+		busy.busyUntil, busy.saidBusy = retryAfter(wait, g.now())
+		busy.log = fmt.Sprintf("status %d, retry after %s", status, busy.busyUntil.Format(time.RFC3339))
+		return nil, busy
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		// The registry's text would be cached with the error, and is never shown.
@@ -196,7 +187,7 @@ func (g *guard) refuse(request *http.Request) error {
 	redirects := 0
 	for earlier := request.Response; earlier != nil && earlier.Request != nil; earlier = earlier.Request.Response {
 		if redirects++; redirects > maxRedirects {
-			return errRedirects
+			return &fault{reason: ReasonUnreadable, why: "HOST redirects too often", log: fmt.Sprintf("more than %d redirects", maxRedirects)}
 		}
 	}
 	return g.refuseBehindProxy(request)
@@ -213,7 +204,7 @@ func (g *guard) refuseBehindProxy(request *http.Request) error {
 	}
 	// Some resolvers read numbers such as 2852039166 as an address. No DNS name has a digit first in its last label.
 	if last := name[strings.LastIndexByte(name, '.')+1:]; last != "" && last[0] >= '0' && last[0] <= '9' {
-		return &blockedError{}
+		return blocked(netip.Addr{})
 	}
 	ctx, cancel := context.WithTimeout(request.Context(), lookupTimeout)
 	defer cancel()
@@ -226,14 +217,16 @@ func (g *guard) refuseBehindProxy(request *http.Request) error {
 	return nil
 }
 
-// retryAfter parses the Retry-After header: seconds, or a date (RFC 9110, section 10.2.3).
-func retryAfter(header string, now time.Time) (after time.Duration, said bool) {
+// retryAfter returns the time in the Retry-After header, which has seconds or a date (RFC 9110, section 10.2.3), within bounds. said is
+// false if the time is a guess.
+func retryAfter(header string, now time.Time) (until time.Time, said bool) {
+	var after time.Duration
 	if seconds, err := strconv.Atoi(header); err == nil {
 		after = time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	} else if date, err := http.ParseTime(header); err == nil {
 		after = date.Sub(now)
 	} else {
-		return minRetryAfter, false
+		return now.Add(minRetryAfter), false
 	}
-	return min(max(after, time.Second), maxRetryAfter), true
+	return now.Add(min(max(after, time.Second), maxRetryAfter)), true
 }

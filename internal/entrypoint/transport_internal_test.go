@@ -73,8 +73,8 @@ func TestRetryAfter(t *testing.T) {
 		"Mon, 23 Nov 2026 11:00:00 GMT": time.Second,
 		"Tue, 24 Nov 2026 12:00:00 GMT": 10 * time.Minute,
 	} {
-		after, said := retryAfter(header, now)
-		if diff := cmp.Diff(want, after); diff != "" {
+		until, said := retryAfter(header, now)
+		if diff := cmp.Diff(want, until.Sub(now)); diff != "" {
 			t.Errorf("Retry-After: %s (-want +got):\n%s", header, diff)
 		}
 		if said != (want != minRetryAfter) {
@@ -113,8 +113,8 @@ func TestRefuseBehindProxy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var blocked *blockedError
-			if got := errors.As(g.refuse(request), &blocked); got != (refused && between != nil) {
+			known, ok := errors.AsType[*fault](g.refuse(request))
+			if got := ok && known.reason == ReasonBlocked; got != (refused && between != nil) {
 				t.Errorf("%s, through %s: it is refused: %t", host, through, got)
 			}
 		}
