@@ -2,7 +2,7 @@ package certs
 
 import (
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,15 +13,10 @@ const tolerance = time.Minute
 // replicas agree whatever the clocks of their nodes say, and none issues a certificate that is not valid yet or no longer. Before the first
 // response, which precedes the first certificate, it is this machine's clock.
 type clock struct {
-	mutex sync.Mutex
-	ahead time.Duration // of this machine's clock
+	ahead atomic.Int64 // of this machine's clock, a time.Duration
 }
 
-func (c *clock) now() time.Time {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	return time.Now().Add(c.ahead)
-}
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 // listening is a transport to the API server that sets the clock.
 type listening struct {
@@ -35,10 +30,8 @@ func (l listening) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
-		l.clock.mutex.Lock()
-		defer l.clock.mutex.Unlock()
-		if ahead := time.Until(date); (ahead - l.clock.ahead).Abs() > tolerance {
-			l.clock.ahead = ahead
+		if ahead := time.Until(date); (ahead - time.Duration(l.clock.ahead.Load())).Abs() > tolerance {
+			l.clock.ahead.Store(int64(ahead))
 		}
 	}
 	return answer, nil

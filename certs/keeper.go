@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -241,17 +240,14 @@ func (k *Keeper) renew(ctx context.Context, secret *corev1.Secret, config *admis
 
 // writeSecret creates the Secret if it is missing, and otherwise updates the one that was read.
 func (k *Keeper) writeSecret(ctx context.Context, secret *corev1.Secret, data map[string][]byte) error {
-	if secret.ResourceVersion == "" {
-		*secret = corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Namespace: k.options.Secret.Namespace, Name: k.options.Secret.Name},
-			Data:       data,
-		}
-		return k.client.Create(ctx, secret)
-	}
 	if secret.Data == nil {
 		secret.Data = map[string][]byte{}
 	}
 	maps.Copy(secret.Data, data)
+	if secret.ResourceVersion == "" {
+		secret.Namespace, secret.Name = k.options.Secret.Namespace, k.options.Secret.Name
+		return k.client.Create(ctx, secret)
+	}
 	return k.client.Update(ctx, secret)
 }
 

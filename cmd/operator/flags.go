@@ -68,7 +68,6 @@ func parse(args []string) (config, error) {
 func (c *config) addAgentFlags(flags *pflag.FlagSet, requests, limits *[]string) {
 	flags.StringVar(&c.agent.Image, "agent-image", "taskflow/agent:latest", "image of the agent")
 	flags.Var(oneOf(&c.agent.PullPolicy, "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever), "agent-pull-policy", "imagePullPolicy of the agent's image: Always, IfNotPresent or Never (default: Kubernetes' own)")
-	c.agent.Delivery = contract.DeliveryInit
 	flags.Var(oneOf(&c.agent.Delivery, contract.DeliveryInit, contract.DeliveryImage, podspec.DeliveryAuto), "agent-delivery", "how the agent gets into Pods without an annotation for it: init (an init container copies it), image (an image volume; Kubernetes 1.36) or auto (image if all nodes support it, else init)")
 	flags.Var(oneOf(&c.agent.Medium, corev1.StorageMediumDefault, corev1.StorageMediumMemory), "agent-medium", "medium of the volume with the agent: Memory, for nodes that mount their disk noexec (default: the node's disk)")
 	// The requests of an init container do not add to those of the steps. The limits are far above what copying a few MB needs.
@@ -87,7 +86,6 @@ func (c *config) addControllerFlags(flags *pflag.FlagSet) {
 func (c *config) addWebhookFlags(flags *pflag.FlagSet, services *[]string) {
 	flags.StringSliceVar(services, "webhook-service", []string{"taskflow-webhook-a", "taskflow-webhook-b"}, "Services of the webhook, separated by commas; may be repeated")
 	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "name of the MutatingWebhookConfiguration")
-	c.certs.Source = certs.SourceOwn
 	flags.Var(oneOf(&c.certs.Source, certs.SourceOwn, certs.SourceSecret), "cert-source", "what maintains the webhook's certificate: own (the operator) or secret (another program, such as cert-manager, which also sets the CA bundle)")
 	flags.StringVar(&c.certs.Secret.Name, "cert-secret", "taskflow-webhook-cert", "Secret with the webhook's certificate")
 	flags.DurationVar(&c.certs.Lifetimes.Serving, "cert-lifetime", certs.DefaultLifetimes.Serving, "lifetime of the certificates that the operator issues; it renews them when a third is left")
@@ -102,17 +100,19 @@ func (c *config) addAddressAndLogFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.metricsAddress, "metrics-address", ":8443", "address of /metrics, with TLS and authorization; 0 for none")
 	flags.StringVar(&c.profileAddress, "profile-address", "", "address of /debug/pprof, without authorization, such as 127.0.0.1:6060 (default: none)")
 	flags.TextVar(&c.logLevel, "log-level", zapcore.InfoLevel, "debug, info, warn or error")
-	c.logFormat = "json"
 	flags.Var(oneOf(&c.logFormat, "json", "console"), "log-format", "json or console")
 }
 
-// choice is the value of a flag that allows only some values.
+// choice is the value of a flag that allows only some values. The first one is the default.
 type choice[T ~string] struct {
 	value   *T
 	allowed []T
 }
 
-func oneOf[T ~string](value *T, allowed ...T) choice[T] { return choice[T]{value, allowed} }
+func oneOf[T ~string](value *T, allowed ...T) choice[T] {
+	*value = allowed[0]
+	return choice[T]{value, allowed}
+}
 
 // Set implements pflag.Value.
 func (c choice[T]) Set(value string) error {

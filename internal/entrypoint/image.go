@@ -347,7 +347,7 @@ func (s *session) entry(ctx context.Context, listed descriptor) ([]platformComma
 		found, err = s.platform(ctx, content, listed.Platform)
 	}
 	if isMissing(err) && listed.Platform != nil { // otherwise only the missing content has the platform
-		return []platformCommand{{Platform: listed.Platform.asContract(), missing: true}}, nil
+		return []platformCommand{{Platform: listed.Platform.Platform, missing: true}}, nil
 	}
 	return found, err
 }
@@ -382,13 +382,9 @@ func (s *session) platform(ctx context.Context, content []byte, listed *platform
 	if !listed.fits() {
 		return nil, errUnreadable
 	}
-	return []platformCommand{{Platform: listed.asContract(), command: commandOf(config)}}, nil
-}
-
-func commandOf(config configDocument) Command {
 	command := Command{Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd}
-	if len(command.Entrypoint) == 1 && command.Entrypoint[0] == "" {
+	if slices.Equal(command.Entrypoint, []string{""}) {
 		command.Entrypoint = nil
 	}
-	return command
+	return []platformCommand{{Platform: listed.Platform, command: command}}, nil
 }

@@ -21,15 +21,20 @@ const maxCause = 512
 // cause describes an error for the operator's log: the host, and the words of this program or of the system. It never repeats the words of
 // a registry, which could contain a credential.
 func cause(source name.Reference, err error) string {
-	why, asked := fmt.Sprintf("an error of type %T", innermost(err)), ""
+	inner, asked := err, ""
 	if errors.Is(err, context.DeadlineExceeded) { // of the request, or of its caller, whose error names no host
 		asked = host(source)
 	}
 	if failed, ok := errors.AsType[*url.Error](err); ok {
+		inner = failed.Err
 		if address, err := url.Parse(failed.URL); err == nil {
 			asked = address.Host
 		}
 	}
+	if unanswered, ok := errors.AsType[*unansweredError](inner); ok {
+		inner = unanswered.err
+	}
+	why := fmt.Sprintf("an error of type %T", inner)
 	if refused, ok := errors.AsType[*transport.Error](err); ok && refused.Request != nil {
 		why, asked = fmt.Sprintf("status %d", refused.StatusCode), refused.Request.URL.Host
 	} else if known := inOurWords(err); known != nil {
@@ -42,17 +47,6 @@ func cause(source name.Reference, err error) string {
 		why = strings.ToValidUTF8(why[:maxCause], "") + "..."
 	}
 	return strings.Clone(why)
-}
-
-// innermost returns the error inside an error of the HTTP client, and any other error as it is.
-func innermost(err error) error {
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		err = failed.Err
-		if unanswered, ok := errors.AsType[*unansweredError](err); ok {
-			err = unanswered.err
-		}
-	}
-	return err
 }
 
 // inOurWords returns the part of an error that this program or the system worded. It returns nil if the error may repeat a registry.

@@ -32,9 +32,8 @@ type (
 		Platform  *platform       `json:"platform"`
 	}
 	platform struct {
-		OS           string `json:"os"`
-		Architecture string `json:"architecture"`
-		Variant      string `json:"variant"`
+		OS string `json:"os"`
+		contract.Platform
 	}
 	descriptors []descriptor
 	words       []string
@@ -42,10 +41,6 @@ type (
 
 // isLinux reports whether the platform is Linux. containerd on Linux takes an empty OS for Linux, too (containerd/platforms, normalizeOS).
 func (p platform) isLinux() bool { return p.OS == "" || p.OS == "linux" }
-
-func (p platform) asContract() contract.Platform {
-	return contract.Platform{Architecture: p.Architecture, Variant: p.Variant}
-}
 
 func (p platform) fits() bool {
 	return len(p.Architecture) <= maxPlatformName && len(p.Variant) <= maxPlatformName

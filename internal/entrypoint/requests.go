@@ -65,7 +65,7 @@ func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Com
 	var group errgroup.Group
 	group.SetLimit(maxParallel)
 	for i, request := range requests {
-		key := request.key()
+		key := fmt.Sprintf("%#v", request)
 		known, ok := first[key]
 		if !ok {
 			known, first[key] = i, i
@@ -74,11 +74,7 @@ func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Com
 			continue
 		}
 		if len(first) > maxDistinct {
-			errs[i] = &Error{
-				Image: request.Image, Reason: ReasonUnfit, Permanent: true,
-				Cause:  fmt.Sprintf("is one of more than %d images to resolve in the Pod", maxDistinct),
-				Remedy: "set command in more steps",
-			}
+			errs[i] = unfit(request, fmt.Sprintf("is one of more than %d images to resolve in the Pod", maxDistinct), "set command in more steps")
 			continue
 		}
 		group.Go(func() error {
@@ -91,18 +87,11 @@ func ResolveAll(ctx context.Context, resolve func(context.Context, Request) (Com
 	for i, request := range requests {
 		commands[i], errs[i] = commands[same[i]], errs[same[i]]
 		if total += commands[i].size(); total > maxTotal && errs[i] == nil {
-			commands[i], errs[i] = Command{}, &Error{
-				Image: request.Image, Reason: ReasonUnfit, Permanent: true,
-				Cause: fmt.Sprintf("has a command that exceeds %d KiB together with those of the other steps", maxTotal>>10), Remedy: setCommand,
-			}
+			const tooLong = "has a command that exceeds %d KiB together with those of the other steps"
+			commands[i], errs[i] = Command{}, unfit(request, fmt.Sprintf(tooLong, maxTotal>>10), setCommand)
 		}
 	}
 	return commands, errs
-}
-
-// key is equal for requests with the same result.
-func (r Request) key() string {
-	return fmt.Sprintf("%q %q %q %q %t %q", r.Namespace, r.Image, r.PullPolicy, r.Architecture, r.HasArgs, strings.Join(r.PullSecrets, " "))
 }
 
 // size returns about how many bytes the command takes in the Pod.

@@ -60,8 +60,6 @@ type contentKey struct {
 // maxImageName bounds the names that are looked up and cached. Registries accept shorter names only.
 const maxImageName = 1024
 
-var errLongName = fmt.Errorf("the name exceeds %d bytes", maxImageName)
-
 // Resolve returns the command of a Linux container. It takes at most Options.Timeout, and nine tenths of the time left in ctx. Its errors
 // are *Error, one sentence for the user, or ctx's error.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Command, error) {
@@ -142,7 +140,7 @@ func (r *Resolver) timeoutFor(ctx context.Context) time.Duration {
 
 func (r *Resolver) parse(image string) (name.Reference, error) {
 	if len(image) > maxImageName {
-		return nil, errLongName
+		return nil, errors.New("the name is too long")
 	}
 	ref, err := name.ParseReference(image)
 	if err != nil || !slices.Contains(r.options.PlainHTTP, ref.Context().RegistryStr()) {

@@ -116,7 +116,10 @@ func (g *guard) control(_ context.Context, _, address string, _ syscall.RawConn)
 
 func (g *guard) check(address netip.Addr) error {
 	address = address.WithZone("").Unmap()
-	if isSpecial(address) && !slices.ContainsFunc(g.allowed, func(p netip.Prefix) bool { return p.Contains(address) }) {
+	isIn := func(p netip.Prefix) bool { return p.Contains(address) }
+	isSpecial := !address.IsValid() || address.IsUnspecified() || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsMulticast() ||
+		slices.ContainsFunc(special, isIn)
+	if isSpecial && !slices.ContainsFunc(g.allowed, isIn) {
 		return blocked(address)
 	}
 	return nil
@@ -135,11 +138,6 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("64:ff9b::/96"),       // IPv4 behind NAT64
 	netip.MustParsePrefix("64:ff9b:1::/48"),     // local-use NAT64
 	netip.MustParsePrefix("2002::/16"),          // IPv4 behind 6to4
-}
-
-func isSpecial(address netip.Addr) bool {
-	return !address.IsValid() || address.IsUnspecified() || address.IsLoopback() || address.IsLinkLocalUnicast() || address.IsMulticast() ||
-		slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(address) })
 }
 
 // RoundTrip implements http.RoundTripper.
