@@ -75,7 +75,7 @@ type fault struct {
 	why, remedy string
 	// isPermanent is true if the image exists, but a step cannot run it without a command.
 	isPermanent bool
-	// host is the registry or mirror.
+	// host is the registry or mirror. faultOf sets it.
 	host string
 	// status is the HTTP status of the answer, or 0.
 	status int
@@ -117,19 +117,19 @@ func explain(image string, keys keychain, now time.Time, faults ...*fault) *Erro
 	return e
 }
 
-// faultOf returns the fault behind an error of a source, and classifies an error that has none. Only an error that is not cached yet may
-// wrap a fault, because faultOf completes it.
+// faultOf returns the fault behind an error of a source, and classifies an error that has none.
 func faultOf(source name.Reference, err error) *fault {
 	known, ok := errors.AsType[*fault](err)
 	if !ok {
 		known = classify(err)
 	}
+	if known.host != "" {
+		return known // complete, and maybe shared
+	}
+	known.host, known.log = host(source), cause(source, err)
 	if unanswered, ok := errors.AsType[*unansweredError](err); ok {
 		known.isElsewhere = unanswered.redirected
 		known.isOutage = unanswered.isOutage() && (known.reason == ReasonTimeout || known.reason == ReasonUnreachable)
-	}
-	if log := cause(source, err); known.host == "" || known.log != log {
-		known.host, known.log = host(source), log
 	}
 	return known
 }
