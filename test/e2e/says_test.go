@@ -85,7 +85,7 @@ func TestSaysWhatAPodWaitsFor(t *testing.T) {
 			func(spec *v1alpha1.TaskSpec) {
 				spec.Template.Spec.InitContainers = []corev1.Container{harness.Shell("prepare", "sleep 300")}
 			},
-			metav1.ConditionTrue, v1alpha1.ReasonInitContainerRunning, `init container "prepare" runs`, false,
+			metav1.ConditionTrue, v1alpha1.ReasonInitContainerRunning, `init container "prepare" is running`, false,
 		},
 		"a sidecar": {
 			func(spec *v1alpha1.TaskSpec) { spec.Sidecars = []corev1.Container{slow} },
