@@ -210,7 +210,7 @@ func leftAfter(v reflect.Value, left int) int {
 			left = leftAfter(entries.Value(), leftAfter(entries.Key(), left))
 		}
 	case reflect.Struct:
-		for i := 0; i < v.NumField() && left >= 0; i++ { //nolint:modernize // Fields takes five times as long
+		for i := 0; i < v.NumField() && left >= 0; i++ { // Fields takes five times as long
 			left = leftAfter(v.Field(i), left)
 		}
 	}

@@ -185,7 +185,7 @@ func (l *lookups) run(ctx context.Context, key types.NamespacedName, known *look
 	}
 	kept, cancel := context.WithTimeout(ctx, keepResult)
 	defer cancel()
-	<-kept.Done()
+	<-kept.Done() // a worker has taken the result, or none came
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	if l.known[key] == known {
