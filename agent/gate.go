@@ -114,10 +114,7 @@ func (g gate) read() verdict {
 	if err != nil {
 		order = 0
 	}
-	halt := ""
-	if g.haltFile != "" {
-		halt = content(g.haltFile)
-	}
+	halt := content(g.haltFile)
 	before, state := contract.Record{}, sequence.Waiting
 	if halt == "" && order < g.number {
 		before, state = g.before.read()

@@ -49,14 +49,12 @@ func (p predecessor) onError() sequence.OnError {
 
 // read returns the step's record and what it says about the step. Without a record that can be read, the controller decides.
 func (p predecessor) read() (contract.Record, sequence.State) {
-	if p.number == 0 {
-		return contract.Record{}, sequence.Waiting
+	if p.number > 0 {
+		if record, ok := readRecord(p.runDir, p.number); ok {
+			return record, p.state(record)
+		}
 	}
-	record, ok := readRecord(p.runDir, p.number)
-	if !ok {
-		return contract.Record{}, sequence.Waiting
-	}
-	return record, p.state(record)
+	return contract.Record{}, sequence.Waiting
 }
 
 // state returns what a record says about its step.

@@ -95,9 +95,6 @@ func (p *Progress) HasTurn(i int) bool {
 	return true
 }
 
-// Passed counts the steps so far that passed, each after its predecessors.
-func (p *Progress) Passed() int { return p.count }
-
 // EndedBy returns the index of the first step so far that ended the sequence, or None.
 func (p *Progress) EndedBy() int { return p.endedBy }
 
@@ -133,9 +130,8 @@ func (p *Progress) Decide(order int, halted bool) Decision {
 			d.IsOver = false
 		}
 	}
-	d.Order = last
-	if open != 0 {
-		d.Order = open
+	if d.Order = open; open == 0 {
+		d.Order = last
 	}
 	return d
 }
