@@ -41,6 +41,7 @@ func TestForgedPod(t *testing.T) {
 		"forged before the Task's own":                     {nil, unmarked, false, conflict},
 		"forged before, the cache is behind":               {nil, unmarked, true, conflict},
 		"forged with the mark, out of the webhook's sight": {nil, unlabelled, true, conflict},
+		"an unlabelled Pod that the Task owns":             {nil, func(pod *corev1.Pod) { pod.Labels, pod.Annotations = nil, nil }, true, conflict},
 		"forged after the Task's own was deleted":          {recorded("another"), func(*corev1.Pod) {}, false, conflict},
 		"the operator's, recorded":                         {recorded(""), func(*corev1.Pod) {}, false, "Succeeded "},
 		"the operator's, the status was lost":              {nil, func(*corev1.Pod) {}, false, "Succeeded "},

@@ -33,11 +33,8 @@ type observation struct {
 // observe reads a gated Pod. The result depends on nothing but the Pod: it is the same however often observe is called, and whatever the
 // controllers missed before.
 func observe(pod *corev1.Pod) observation {
-	o := observation{failed: sequence.None, halt: pod.Annotations[contract.HaltAnnotation], order: released(pod)}
 	ready, helperFailed := helperState(pod)
-	if o.halt == "" {
-		o.halt = helperFailed
-	}
+	o := observation{failed: sequence.None, halt: cmp.Or(pod.Annotations[contract.HaltAnnotation], helperFailed), order: released(pod)}
 	progress, overruled := o.observeSteps(pod)
 	if o.failed != sequence.None && pod.Annotations[contract.HaltAnnotation] == "" {
 		o.halt = failure(o.steps[o.failed])

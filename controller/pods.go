@@ -163,8 +163,9 @@ func (r *TaskReconciler) createPod(ctx context.Context, n *next) (*next, error) 
 		if live == nil {
 			return n, cmp.Or(liveErr, err) // without an error from the read, the Pod has just been deleted
 		}
-		// A controlled Pod that the webhook did not see has no mark that counts. Only the operator leaves one.
-		if f = f.withPod(live); f.foreign != nil && (podspec.IsGated(live) || !metav1.IsControlledBy(live, f.task)) {
+		// A controlled and labelled Pod that the webhook did not see has no mark that counts. Only the operator leaves one.
+		isUnseen := metav1.IsControlledBy(live, f.task) && podspec.IsSequential(live) && !podspec.IsGated(live)
+		if f = f.withPod(live); f.foreign != nil && !isUnseen {
 			return decide(f), nil
 		}
 		f.foreign, pod = nil, live
