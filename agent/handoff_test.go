@@ -257,7 +257,7 @@ func TestHandOffAfterLeftovers(t *testing.T) {
 	}
 }
 
-// The kubelet creates the directory of a step with its container, which may start after that of the next step.
+// The kubelet creates the directory of a step with its container, which may start after the next step's container.
 func TestHandOffFromAStepThatStartsLater(t *testing.T) {
 	t.Parallel()
 	info, runDir := newPodinfo(t), newRunDir(t, 0)

@@ -97,7 +97,7 @@ func TestStartIsMarkedOnce(t *testing.T) {
 	file, err := os.Stat(mark)
 	must(t, err)
 	if at := file.ModTime(); !at.Equal(time.Unix(1, 0)) {
-		t.Errorf("the mark has the time %v, want that of the first run", at)
+		t.Errorf("the mark has the time %v, want the time of the first run", at)
 	}
 }
 

@@ -140,7 +140,7 @@ func TestObserveSignaled(t *testing.T) {
 		pod  *corev1.Pod
 		want seen
 	}{
-		"it ended well":         {sequential(containers(a(0), running("b"))), seen{"Succeeded", "Completed", 1, -1}},
+		"it succeeded":          {sequential(containers(a(0), running("b"))), seen{"Succeeded", "Completed", 1, -1}},
 		"it failed":             {sequential(containers(a(138), running("b"))), seen{"Failed", "Error", 0, 0}},
 		"it failed, and may":    {sequential(may, containers(a(138), running("b"))), seen{"Failed", "Error", 1, -1}},
 		"it timed out, and may": {sequential(may, containers(a(124), running("b"))), seen{"Failed", "TimedOut", 1, -1}},

@@ -223,7 +223,7 @@ func TestObserve(t *testing.T) {
 			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(waiting("a", "CrashLoopBackOff", "back-off"), running("b"), running("c"))),
 			seen{"Waiting Waiting Waiting", 0, -1, 1, ""},
 		},
-		"OnFailure: a step that ended well is not": {
+		"OnFailure: a succeeded step does not": {
 			sequential(restartPolicy(corev1.RestartPolicyOnFailure), containers(succeeded("a"), running("b"), running("c"))),
 			seen{"Succeeded Running Waiting", 1, -1, 2, ""},
 		},

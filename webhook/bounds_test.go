@@ -29,7 +29,7 @@ func TestBoundedReview(t *testing.T) {
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"kind":{"group":"","version":"v1","kind":"Pod"},"uid":"7","object":"`
 	for name, c := range map[string]struct {
 		head   string
-		length int64 // 0 is that of the body, -1 isn't told
+		length int64 // 0: the length of the body, -1: unknown
 		size   int
 		code   int
 		read   int // at most

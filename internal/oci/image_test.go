@@ -112,7 +112,7 @@ func TestImageDigest(t *testing.T) {
 			given := slices.Clone(c.files)
 			got := digestOf(t, newImage(t, c.platform, c.files, c.config))
 			if (got == want) != c.same {
-				t.Errorf("digest %s, that of the first image %s; want the same: %t", got, want, c.same)
+				t.Errorf("digest %s, digest of the first image %s; want the same: %t", got, want, c.same)
 			}
 			if diff := cmp.Diff(given, c.files); diff != "" {
 				t.Errorf("the caller's files (-before +after):\n%s", diff)

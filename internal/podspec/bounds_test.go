@@ -13,9 +13,9 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// TestBounds proves that no Pod and no Task takes long to answer, or makes a large answer: one beyond the bounds is refused with a sentence, and
-// the largest within them takes a small part of the deadline. Before there were bounds, two containers of 20,000 mounts took three and a half
-// minutes.
+// TestBounds proves that no Pod and no Task takes long to answer or causes a large answer. The webhook rejects one beyond the bounds with
+// one sentence, and the largest within them takes a small part of the deadline. Before there were bounds, two containers with 20,000 mounts
+// took three and a half minutes.
 func TestBounds(t *testing.T) {
 	// The slowest takes 0.1 s on two idle cores, 7 s on busy ones with the race detector, and took minutes without the bounds.
 	const patience = time.Minute

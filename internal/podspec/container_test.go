@@ -29,10 +29,10 @@ func TestNamedTaskOverrides(t *testing.T) {
 	}{
 		"the image":        {`{"name":"fetch","image":"git:2"}`, "fetch", "image", `"git:2"`},
 		"the Task's image": {`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "image", `"git:1"`},
-		"the Task's pull policy, where the Pod's is Kubernetes' default": {
+		"the Task's pull policy, if the Pod's is Kubernetes' default": {
 			`{"name":"fetch","image":"task",` + defaulted + `}`, "fetch", "imagePullPolicy", `"Never"`,
 		},
-		"no pull policy, where neither has one: the API server's default is that of the image": {
+		"neither has a pull policy: the API server's default depends on the image": {
 			`{"name":"report","image":"task",` + defaulted + `}`, "report", "imagePullPolicy", `null`,
 		},
 		"the Pod's pull policy": {
@@ -50,11 +50,11 @@ func TestNamedTaskOverrides(t *testing.T) {
 			"fetch", "env",
 			`[{"name":"DEPTH","valueFrom":{"fieldRef":{"fieldPath":"x"}}},{"name":"TOKEN","value":"mine","unknown":1},{"name":"NEW","value":"n"}]`,
 		},
-		"a variable twice, which the Task hasn't": {
+		"a variable twice, which the Task doesn't have": {
 			`{"name":"report","image":"task","env":[{"name":"A","value":"1"},{"name":"B","value":"$(A)"},{"name":"A","value":"2"}]}`, "report", "env",
 			`[{"name":"A","value":"1"},{"name":"B","value":"$(A)"},{"name":"A","value":"2"}]`,
 		},
-		"a variable twice, beside others of the Task's": {
+		"a variable twice, beside other variables of the Task": {
 			`{"name":"fetch","image":"task","env":[{"name":"A","value":"1"},{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]}`, "fetch", "env",
 			`[{"name":"DEPTH","value":"1"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}},` +
 				`{"name":"A","value":"1"},{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"x"}}}]`,
@@ -64,17 +64,17 @@ func TestNamedTaskOverrides(t *testing.T) {
 			`[{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"$(DEPTH)0"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}},` +
 				`{"name":"A","value":"a"}]`,
 		},
-		"a variable twice in what keeps the place": {
+		"a variable twice in the placeholder": {
 			`{"name":"task","image":"task","env":[{"name":"A","value":"1"},{"name":"DEPTH","value":"2"},{"name":"DEPTH","value":"3"},{"name":"A","value":"2"}]}`, "fetch", "env",
 			`[{"name":"A","value":"1"},{"name":"DEPTH","value":"1"},{"name":"A","value":"2"},{"name":"TOKEN","valueFrom":{"secretKeyRef":{"name":"token","key":"t"}}}]`,
 		},
-		"what variables come from is appended: the last counts": {
+		"envFrom is appended: the last source counts": {
 			`{"name":"report","image":"task","envFrom":[{"secretRef":{"name":"token"},"prefix":"T_"},{"configMapRef":{"name":"mine"},"unknown":1},{"secretRef":{"name":"token"}}]}`,
 			"report", "envFrom",
 			`[{"configMapRef":{"name":"settings"}},{"prefix":"T_","secretRef":{"name":"token"}},` +
 				`{"configMapRef":{"name":"mine"},"unknown":1},{"secretRef":{"name":"token"}}]`,
 		},
-		"what variables of the place come from stays": {
+		"envFrom of the placeholder stays": {
 			`{"name":"task","image":"task","envFrom":[{"configMapRef":{"name":"mine"}}]},{"name":"fetch","image":"task"},{"name":"compile","image":"task"}`,
 			"report", "envFrom",
 			`[{"configMapRef":{"name":"mine"}},{"configMapRef":{"name":"settings"}},{"prefix":"T_","secretRef":{"name":"token"}}]`,
@@ -92,16 +92,16 @@ func TestNamedTaskOverrides(t *testing.T) {
 				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
 				`{"name":"taskflow-run","mountPath":"/taskflow/run","readOnly":true},{"name":"taskflow-run","mountPath":"/taskflow/run/1","subPath":"1"}]`,
 		},
-		"a mount twice, which the API server refuses in its own words": {
+		"a mount twice, which the API server rejects with its own message": {
 			`{"name":"report","image":"task","volumeMounts":[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"}]}`, "report", "volumeMounts",
 			`[{"name":"a","mountPath":"/x"},{"name":"b","mountPath":"/x"},` +
 				`{"name":"taskflow-bin","mountPath":"/taskflow/bin","readOnly":true},{"name":"taskflow-podinfo","mountPath":"/etc/podinfo","readOnly":true},` +
 				`{"name":"taskflow-run","mountPath":"/taskflow/run","readOnly":true},{"name":"taskflow-run","mountPath":"/taskflow/run/3","subPath":"3"}]`,
 		},
-		"a probe is one of its kinds": {
+		"a probe has one handler": {
 			`{"name":"report","image":"task","livenessProbe":{"exec":{"command":["x"]}}}`, "report", "livenessProbe", `{"exec":{"command":["x"]}}`,
 		},
-		"a security context merges, a profile is one of its kinds": {
+		"a security context merges, a profile has one type": {
 			`{"name":"report","image":"task","securityContext":{"runAsUser":7,"seccompProfile":{"type":"RuntimeDefault"}}}`, "report", "securityContext",
 			`{"runAsUser":7,"runAsGroup":1,"seccompProfile":{"type":"RuntimeDefault"}}`,
 		},

@@ -121,9 +121,10 @@ func addedVolumes(bin corev1.VolumeSource) []corev1.Volume {
 }
 
 // checkAgentImage rejects a Pod that looks mutated but has another program in place of the agent. It can't demand the operator's own image:
-// another webhook may have replaced it with that of a mirror before this call; during an upgrade, a replica of another version may have answered
-// the first call; and a Pod restored from a backup has the image of its time. isAgentImage compares what these have in common. This guards against
-// mistakes, not against the Pod's creator, who may run any image: an agent can do no more than the other containers of its Pod.
+// another webhook may have replaced it with the image of a mirror before this call; during an upgrade, a replica of another version may
+// have answered the first call; and a Pod restored from a backup has the image of its time. isAgentImage compares what these have in
+// common. This guards against mistakes, not against the Pod's creator, who may run any image: an agent can do no more than the other
+// containers of its Pod.
 func checkAgentImage(pod *corev1.Pod, image string) error {
 	refusal := func(field, found string) error {
 		return fmt.Errorf("%s has the image %q, which is not taskflow's agent: set it to %q, or create the original Pod, without taskflow's changes", field, found, image)

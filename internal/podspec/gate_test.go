@@ -153,8 +153,9 @@ spec:
       - {path: halt, fieldRef: {fieldPath: "metadata.annotations['taskflow.practice.com/halt']"}}
 `,
 		},
-		// What is there keeps its place; a container that the annotation doesn't name is left alone, and waited for.
-		"a subset in another order, beside what the user has": {
+		// Existing entries keep their places. A container that the annotation doesn't name is a helper: it stays unchanged, and the Pod
+		// waits for it.
+		"a subset in another order, beside the user's own fields": {
 			pod: `
 metadata:
   generateName: example-
@@ -263,7 +264,7 @@ func TestGateLeavesOtherPodsAlone(t *testing.T) {
 			pod.Labels = nil
 			return pod
 		}(),
-		"what would be refused": {
+		"a Pod that would be rejected": {
 			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{contract.OrderAnnotation: "1", contract.StepsAnnotation: "nope"}},
 			Spec:       corev1.PodSpec{OS: &corev1.PodOS{Name: corev1.Windows}, Volumes: []corev1.Volume{{Name: contract.BinVolume}}},
 		},
@@ -284,8 +285,8 @@ func TestGateReadsEveryVersionOfTheAPI(t *testing.T) {
 	}
 }
 
-// TestGateStep proves what the agent of one step is told: read with the agent's own parser, its flags give back the step's
-// argv. A mount of the user's at, above or below the order's place moves that aside.
+// TestGateStep proves what the agent of one step is told: its own parser reads the step's argv from its flags. A user's mount at, above or
+// below the path of the order moves the order to another path.
 func TestGateStep(t *testing.T) {
 	type edit = func(*corev1.Container)
 	command := func(command, args []string) edit {
@@ -324,11 +325,11 @@ func TestGateStep(t *testing.T) {
 		edit edit
 		want contract.AgentFlags
 	}{
-		"command and args":                   {command([]string{"a", "b"}, []string{"c", ""}), argv("a", "b", "c", "")},
-		"command alone":                      {command([]string{"/app"}, nil), argv("/app")},
-		"a command that is like the agent's": {command([]string{"--command"}, []string{"--wait", "x", "--command"}), argv("--command", "--wait", "x", "--command")},
-		"a command that is the agent":        {command([]string{contract.AgentPath}, []string{"install", "x"}), argv(contract.AgentPath, "install", "x")},
-		"variables and line feeds":           {command([]string{"sh", "-c", "echo\n$(A) $$(B)"}, nil), argv("sh", "-c", "echo\n$(A) $$(B)")},
+		"command and args":                     {command([]string{"a", "b"}, []string{"c", ""}), argv("a", "b", "c", "")},
+		"command alone":                        {command([]string{"/app"}, nil), argv("/app")},
+		"a command that resembles the agent's": {command([]string{"--command"}, []string{"--wait", "x", "--command"}), argv("--command", "--wait", "x", "--command")},
+		"a command that is the agent":          {command([]string{contract.AgentPath}, []string{"install", "x"}), argv(contract.AgentPath, "install", "x")},
+		"variables and line feeds":             {command([]string{"sh", "-c", "echo\n$(A) $$(B)"}, nil), argv("sh", "-c", "echo\n$(A) $$(B)")},
 		"the default termination message": {
 			func(c *corev1.Container) {
 				c.TerminationMessagePath, c.TerminationMessagePolicy = "/dev/termination-log", corev1.TerminationMessageReadFile
@@ -345,13 +346,13 @@ func TestGateStep(t *testing.T) {
 			},
 			flags(func(f *contract.AgentFlags) { f.FallbackToLogs = true }),
 		},
-		"mounts elsewhere":                      {mounts("/work", "/etc/podinfo2", "/etc/pod", "/etcetera", "/taskflow2", "/var/taskflow"), flags()},
-		"a mount at /etc/podinfo":               {mounts("/work", "/etc/podinfo"), aside},
-		"a mount above":                         {mounts("/etc"), aside},
-		"a mount below":                         {mounts("/etc/podinfo/x"), aside},
-		"a mount there, written in another way": {mounts("/etc//podinfo/./"), aside},
-		"a mount above, with a slash":           {mounts("/etc/"), aside},
-		"a relative mount there":                {mounts("etc/podinfo"), aside},
+		"mounts elsewhere":                   {mounts("/work", "/etc/podinfo2", "/etc/pod", "/etcetera", "/taskflow2", "/var/taskflow"), flags()},
+		"a mount at /etc/podinfo":            {mounts("/work", "/etc/podinfo"), aside},
+		"a mount above":                      {mounts("/etc"), aside},
+		"a mount below":                      {mounts("/etc/podinfo/x"), aside},
+		"a mount there, in another spelling": {mounts("/etc//podinfo/./"), aside},
+		"a mount above, with a slash":        {mounts("/etc/"), aside},
+		"a relative mount there":             {mounts("etc/podinfo"), aside},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -366,7 +367,7 @@ func TestGateStep(t *testing.T) {
 			if diff := cmp.Diff(c.want, gotFlags); diff != "" {
 				t.Errorf("the agent's flags (-want +got):\n%s", diff)
 			}
-			// All else of the container is as it was.
+			// The rest of the container is unchanged.
 			want := container
 			want.Command, want.Args = []string{"/taskflow/bin/agent"}, got.Args
 			want.VolumeMounts = slices.Concat(container.VolumeMounts, []corev1.VolumeMount{

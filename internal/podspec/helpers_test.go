@@ -19,7 +19,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
-// testAgent is what the tests put into Pods.
+// testAgent is the agent that the tests put into Pods.
 var testAgent = Agent{
 	Image:      "example.com/taskflow/agent:1",
 	PullPolicy: corev1.PullIfNotPresent,
@@ -29,7 +29,7 @@ var testAgent = Agent{
 	},
 }
 
-// taskPod is the Pod of a Task with the containers as its steps, in their order.
+// taskPod returns the Pod of a Task with the containers as its steps, in their order.
 func taskPod(containers ...corev1.Container) *corev1.Pod {
 	var names []string
 	for _, container := range containers {
@@ -49,7 +49,7 @@ func taskPod(containers ...corev1.Container) *corev1.Pod {
 	}
 }
 
-// step is a container with a command.
+// step returns a container with a command.
 func step(name string, mounts ...corev1.VolumeMount) corev1.Container {
 	return corev1.Container{Name: name, Image: "busybox:1.28", Command: []string{"sh", "-c"}, Args: []string{"echo " + name}, VolumeMounts: mounts}
 }
@@ -58,14 +58,14 @@ func mount(name, path string) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: name, MountPath: path}
 }
 
-// outcome is what a Mutation makes of a Pod.
+// outcome is the result of a Mutation.
 type outcome struct {
 	Patch     []byte
 	Warnings  []string
 	Rejection string
 }
 
-// mutateRaw takes a Pod through a Mutation: the Pod of a Task as the operator, and every other one as a user.
+// mutateRaw runs a Mutation on a Pod: on the Pod of a Task as the operator, and on every other one as a user.
 func mutateRaw(t *testing.T, raw []byte, known ...*v1alpha1.Task) outcome {
 	t.Helper()
 	m, err := mutation(t, raw, known...)
@@ -108,7 +108,7 @@ func mutation(t *testing.T, raw []byte, known ...*v1alpha1.Task) (*Mutation, err
 	return m, m.Gate(testAgent, commands)
 }
 
-// commandOf is the command of an image; that of "pinned" depends on the digest.
+// commandOf returns the command of an image. The command of "pinned" is known for one digest only.
 func commandOf(container *corev1.Container) Command {
 	command := Command{Command: []string{"/entry", container.Image}, Args: container.Args}
 	if container.Image == "pinned" {
@@ -188,7 +188,7 @@ func apply(t *testing.T, raw []byte, patch jsonpatch.Patch) []byte {
 	return applyJSON(t, raw, content)
 }
 
-// applyJSON is apply for a patch as the API server gets it: none for a Pod that stays as it is.
+// applyJSON is apply for a patch in the form that the API server gets: none for a Pod that stays unchanged.
 func applyJSON(t *testing.T, raw, content []byte) []byte {
 	t.Helper()
 	if len(content) == 0 {
@@ -205,7 +205,7 @@ func applyJSON(t *testing.T, raw, content []byte) []byte {
 	return patched
 }
 
-// fromYAML is the JSON of a Pod written as YAML.
+// fromYAML returns the JSON of a Pod in YAML.
 func fromYAML(t *testing.T, manifest string) []byte {
 	t.Helper()
 	raw, err := yaml.YAMLToJSONStrict([]byte(manifest))
@@ -233,7 +233,7 @@ func decodePod(t *testing.T, raw []byte) *corev1.Pod {
 	return &pod
 }
 
-// decode reads JSON with all its fields, and numbers as they are written.
+// decode reads JSON with all its fields, and keeps the spelling of numbers.
 func decode(t *testing.T, raw []byte) any {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -245,7 +245,7 @@ func decode(t *testing.T, raw []byte) any {
 	return value
 }
 
-// diff is cmp.Diff for thousands of values that are equal, nearly all of them.
+// diff is cmp.Diff for thousands of values, nearly all of them equal.
 func diff(want, got any) string {
 	if reflect.DeepEqual(want, got) {
 		return ""

@@ -191,7 +191,7 @@ func (m *Mutation) mergeContainers(list string, raw []fields, containers *[]core
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("merging the container %q with that of the Task: %w", container.Name, err)
+			return fmt.Errorf("merging the container %q with the Task's container: %w", container.Name, err)
 		}
 		m.setFields(raw[i], merged, "spec", list, strconv.Itoa(i))
 		if (*containers)[i], err = containerOf(merged); err != nil {

@@ -141,8 +141,8 @@ func TestNamedTask(t *testing.T) {
 	assertUnchanged(t, raw)
 }
 
-// TestNamedTaskCommands proves that command, args and script belong together: a command of the Pod replaces all three, and args alone apply to the
-// Task's command or script. A list of steps chooses among those of the Task and of the Pod.
+// TestNamedTaskCommands proves that command, args and script belong together: a command of the Pod replaces all three, and args alone apply
+// to the Task's command or script. A list of steps selects steps of the Task and of the Pod.
 func TestNamedTaskCommands(t *testing.T) {
 	fetch, compile, report := []string{"git", "clone"}, []string{"/bin/sh", "/taskflow/scripts/2", "all"}, []string{"echo"}
 	cases := map[string]struct {
@@ -158,7 +158,7 @@ func TestNamedTaskCommands(t *testing.T) {
 			`{"name":"fetch","image":"task","args":["other"]}`, "",
 			map[string]ran{"fetch": {1, []string{"git", "other"}}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
 		},
-		"a command in the place of a script": {
+		"a command instead of a script": {
 			`{"name":"compile","image":"task","command":["other"]}`, "",
 			map[string]ran{"fetch": {1, fetch}, "compile": {2, []string{"other"}}, "report": {3, report}}, "fetch,compile,report",
 		},
@@ -166,15 +166,15 @@ func TestNamedTaskCommands(t *testing.T) {
 			`{"name":"compile","image":"task","args":["test"]}`, "",
 			map[string]ran{"fetch": {1, fetch}, "compile": {2, []string{"/bin/sh", "/taskflow/scripts/2", "test"}}, "report": {3, report}}, "fetch,compile,report",
 		},
-		"every step has a container of its own": {
+		"every step has its own container": {
 			`{"name":"report","image":"task"},{"name":"compile","image":"task"},{"name":"fetch","image":"task"}`, "",
 			map[string]ran{"fetch": {1, fetch}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
 		},
-		"every step has a container of its own, beside the placeholder": {
+		"every step has its own container, beside the placeholder": {
 			placeholder + `,{"name":"report","image":"task"},{"name":"compile","image":"task"},{"name":"fetch","image":"task"}`, "",
 			map[string]ran{"fetch": {1, fetch}, "compile": {2, compile}, "report": {3, report}}, "fetch,compile,report",
 		},
-		"one step, which has a container of its own, beside the placeholder": {
+		"one step, which has its own container, beside the placeholder": {
 			`{"name":"report","image":"task"},` + placeholder, "report", map[string]ran{"report": {1, report}}, "report",
 		},
 		"a helper": {
@@ -184,7 +184,7 @@ func TestNamedTaskCommands(t *testing.T) {
 		"some steps, in another order": {
 			placeholder, "report,fetch", map[string]ran{"report": {1, report}, "fetch": {2, fetch}}, "report,fetch",
 		},
-		"a step of the Pod's own between": {
+		"a step of the Pod between steps of the Task": {
 			`{"name":"mine","image":"x","command":["mine"]}`, "fetch,mine,report",
 			map[string]ran{"fetch": {1, fetch}, "mine": {2, []string{"mine"}}, "report": {3, report}}, "fetch,mine,report",
 		},
@@ -315,8 +315,8 @@ func TestNamedTaskRejects(t *testing.T) {
 		edit       func(*corev1.Pod)
 		want       string
 	}{
-		"the image of a step that isn't there": {`{"name":"fetsh","image":"task"}`, nil, noSuchStep("fetsh")},
-		"the step that is named keeps only a place": {
+		"the image of an unknown step": {`{"name":"fetsh","image":"task"}`, nil, noSuchStep("fetsh")},
+		"the named step is only a placeholder": {
 			placeholder, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "task"} }, noSuchStep("task"),
 		},
 		"a step that neither has": {
@@ -327,7 +327,7 @@ func TestNamedTaskRejects(t *testing.T) {
 			placeholder + `,{"name":"fetch","image":"task"}`, func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "report"} },
 			`the container "fetch" has image: task, but the annotation taskflow.practice.com/steps omits the Task's step of that name: add the step to the annotation, or remove the container`,
 		},
-		"a failure that would be restarted without end": {
+		"a failure that would be restarted endlessly": {
 			placeholder, func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
 			`spec.restartPolicy: OnFailure would restart the step "compile" without end, because its Task has onError: Continue: set it to Never`,
 		},

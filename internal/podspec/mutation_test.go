@@ -40,7 +40,7 @@ func agents(t *testing.T, pod *corev1.Pod) map[string]ran {
 	return all
 }
 
-// TestUserPod proves which containers of a user's Pod are steps, and what else its creation settles.
+// TestUserPod proves which containers of a user's Pod are steps, and what else the webhook sets at its creation.
 func TestUserPod(t *testing.T) {
 	echo := func(name string) []string { return []string{"sh", "-c", "echo " + name} }
 	type settled struct {
@@ -67,11 +67,11 @@ func TestUserPod(t *testing.T) {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "c, a ,b"} },
 			settled{map[string]ran{"c": {1, echo("c")}, "a": {2, echo("a")}, "b": {3, echo("b")}}, "c,a,b", "1", corev1.RestartPolicyNever, nil},
 		},
-		"an empty list is none": {
+		"an empty list counts as no list": {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: " , "} },
 			settled{all, "a,b,c", "1", corev1.RestartPolicyNever, nil},
 		},
-		"helpers are waited for, and the Pod waits for them": {
+		"the Pod waits for helpers": {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "b"} },
 			settled{map[string]ran{"b": {1, echo("b")}}, "b", "0", corev1.RestartPolicyNever, []string{
 				"containers that are not steps: a, c; the Pod finishes only after they exit, unless they are init containers with restartPolicy: Always",
@@ -156,7 +156,7 @@ func TestUserPodRejects(t *testing.T) {
 			annotation(contract.ScriptAnnotationPrefix + "1"),
 			"metadata.annotations: only taskflow sets taskflow.practice.com/script-1: remove it, and name a Task with the label taskflow.practice.com/task",
 		},
-		"a volume that is taskflow's": {
+		"a volume with taskflow's name": {
 			func(pod *corev1.Pod) { pod.Spec.Volumes = []corev1.Volume{{Name: contract.ScriptsVolume}} },
 			`spec.volumes: "taskflow-scripts" starts with taskflow-, which is reserved for taskflow: choose another name`,
 		},
@@ -164,11 +164,11 @@ func TestUserPodRejects(t *testing.T) {
 			func(pod *corev1.Pod) { pod.Labels[contract.SequentialLabel] = "yes" },
 			`metadata.labels: taskflow.practice.com/sequential is "yes": set it to "true", or remove it`,
 		},
-		"a step that isn't there": {
+		"an unknown step": {
 			func(pod *corev1.Pod) { pod.Annotations = map[string]string{contract.StepsAnnotation: "a,x"} },
 			`metadata.annotations: taskflow.practice.com/steps names "x", and the Pod has no container of that name: fix the name`,
 		},
-		"two containers of one name": {
+		"two containers with the same name": {
 			func(pod *corev1.Pod) { pod.Spec.Containers[1].Name = "a" },
 			`spec.containers: two containers have the name "a": give each a name of its own`,
 		},

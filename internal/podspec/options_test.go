@@ -31,7 +31,7 @@ func TestGateOptions(t *testing.T) {
 		"of both":             {`{"a":{"retries":1},"b":{"timeout":60000000000}}`, nil, [2]told{{Retries: 1, Grace: 30 * time.Second}, {Timeout: time.Minute, Grace: 30 * time.Second}}},
 		"none of the agent's": {`{"a":{"continueOnError":true}}`, nil, [2]told{{Grace: 30 * time.Second}, {Grace: 30 * time.Second}}},
 		"a grace period":      {"", new(int64(7)), [2]told{{Grace: 7 * time.Second}, {Grace: 7 * time.Second}}},
-		"no grace":            {"", new(int64(0)), [2]told{{Grace: time.Second}, {Grace: time.Second}}}, // as the kubelet has it
+		"no grace":            {"", new(int64(0)), [2]told{{Grace: time.Second}, {Grace: time.Second}}}, // as the kubelet treats it
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -67,8 +67,8 @@ func TestGateOptionsThatCantBeRead(t *testing.T) {
 	}
 }
 
-// TestGateScripts proves that the volume with the scripts is no user's, though it has a name of taskflow's own, and that the path below
-// /taskflow is allowed for it alone.
+// TestGateScripts proves that the volume with the scripts is accepted although its name is reserved, and that only this volume may be
+// mounted below /taskflow.
 func TestGateScripts(t *testing.T) {
 	withScript := func(volume, path string) *corev1.Pod {
 		pod := taskPod(step("a", mount(volume, path)))
@@ -98,7 +98,7 @@ func TestGateScripts(t *testing.T) {
 	}
 }
 
-// TestGateProbes proves which startupProbe a step has afterwards, and that its other probes are as they were.
+// TestGateProbes proves which startupProbe a step gets, and that its other probes stay unchanged.
 func TestGateProbes(t *testing.T) {
 	exec := func(command ...string) corev1.ProbeHandler {
 		return corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}
@@ -164,7 +164,7 @@ func TestGateProbes(t *testing.T) {
 				InitialDelaySeconds: 5, PeriodSeconds: 7, TimeoutSeconds: 2, FailureThreshold: forever, TerminationGracePeriodSeconds: new(int64(4)),
 			},
 		},
-		// Nobody answers before the command has started.
+		// Nothing answers the probe before the command has started.
 		"a startup probe that asks the network": {
 			func(c *corev1.Container) {
 				c.StartupProbe = &corev1.Probe{ProbeHandler: http, PeriodSeconds: 7, FailureThreshold: 30}
@@ -191,7 +191,7 @@ func TestGateProbes(t *testing.T) {
 			if other := pod.Spec.Containers[0].StartupProbe; other != nil {
 				t.Errorf("the other step has the startup probe %v", other)
 			}
-			// What the kubelet will run is what the agent reads.
+			// The agent reads what the kubelet will run.
 			if after.StartupProbe != nil && after.StartupProbe.Exec != nil {
 				flags, err := contract.ParseStartedFlags(after.StartupProbe.Exec.Command[2:])
 				if err != nil || flags.WaitContent != 2 {
@@ -239,7 +239,7 @@ func TestGateHandOff(t *testing.T) {
 		"the first step may fail, but is run again": {[]func(*corev1.Pod){continues, onFailure}, []told{
 			{false, true, stop, mounts[0]}, {false, true, wait, mounts[1]}, {false, true, wait, mounts[2]},
 		}},
-		"the controller alone releases": {[]func(*corev1.Pod){controller, continues}, []told{
+		"only the controller releases": {[]func(*corev1.Pod){controller, continues}, []told{
 			{true, false, stop, alone[0]}, {true, false, stop, alone[1]}, {true, false, stop, alone[2]},
 		}},
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// newTask is a Task with the containers as its steps.
+// newTask returns a Task with the containers as its steps.
 func newTask(steps ...corev1.Container) *v1alpha1.Task {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", UID: "task"}}
 	for _, step := range steps {
@@ -135,7 +135,7 @@ func TestNewPodFields(t *testing.T) {
 		"retries of a step":   {step(func(s *v1alpha1.Step) { s.Retries = 3 }), options(`{"b":{"retries":3}}`)},
 		"onError Continue":    {step(func(s *v1alpha1.Step) { s.OnError = v1alpha1.OnErrorContinue }), options(`{"b":{"continueOnError":true}}`)},
 		"onError Stop":        {step(func(s *v1alpha1.Step) { s.OnError = v1alpha1.OnErrorStop }), func(*corev1.Pod) {}},
-		"the others are the Task's": {func(task *v1alpha1.Task) {
+		"the other fields belong to the Task": {func(task *v1alpha1.Task) {
 			task.Spec.BackoffLimit, task.Spec.TTLSecondsAfterFinished = 3, new(int32(1))
 		}, func(*corev1.Pod) {}},
 		"sidecars": {
@@ -189,22 +189,22 @@ func TestInterpreter(t *testing.T) {
 		script string
 		want   []string
 	}{
-		"no first line of that kind":      {"echo", shell},
-		"nothing":                         {"", shell},
-		"a comment":                       {"# !/bin/bash\n", shell},
-		"not in the first line":           {"\n#!/bin/bash", shell},
-		"not at its start":                {" #!/bin/bash", shell},
-		"a program":                       {"#!/bin/bash\necho", []string{"/bin/bash"}},
-		"a program alone":                 {"#!/bin/bash", []string{"/bin/bash"}},
-		"white space":                     {"#! \t/bin/bash \t\necho", []string{"/bin/bash"}},
-		"an argument":                     {"#!/usr/bin/env python3\n", []string{"/usr/bin/env", "python3"}},
-		"an argument after a tab":         {"#!/usr/bin/env\tpython3\n", []string{"/usr/bin/env", "python3"}},
-		"several are one, as execve does": {"#!/usr/bin/env -S python3  -u \n", []string{"/usr/bin/env", "-S python3  -u"}},
-		"no program":                      {"#!\necho", shell},
-		"no program but white space":      {"#!  \necho", shell},
-		"lines that end as on Windows":    {"#!/bin/bash\r\necho\r\n", []string{"/bin/bash"}},
-		"what the kubelet would expand":   {"#!/$(A) $(B)\n", []string{"/$$(A)", "$$(B)"}},
-		"a relative program":              {"#!bin/x\n", []string{"bin/x"}},
+		"no interpreter line":            {"echo", shell},
+		"nothing":                        {"", shell},
+		"a comment":                      {"# !/bin/bash\n", shell},
+		"not in the first line":          {"\n#!/bin/bash", shell},
+		"not at its start":               {" #!/bin/bash", shell},
+		"a program":                      {"#!/bin/bash\necho", []string{"/bin/bash"}},
+		"a program alone":                {"#!/bin/bash", []string{"/bin/bash"}},
+		"white space":                    {"#! \t/bin/bash \t\necho", []string{"/bin/bash"}},
+		"an argument":                    {"#!/usr/bin/env python3\n", []string{"/usr/bin/env", "python3"}},
+		"an argument after a tab":        {"#!/usr/bin/env\tpython3\n", []string{"/usr/bin/env", "python3"}},
+		"execve joins several arguments": {"#!/usr/bin/env -S python3  -u \n", []string{"/usr/bin/env", "-S python3  -u"}},
+		"no program":                     {"#!\necho", shell},
+		"no program but white space":     {"#!  \necho", shell},
+		"Windows line endings":           {"#!/bin/bash\r\necho\r\n", []string{"/bin/bash"}},
+		"what the kubelet would expand":  {"#!/$(A) $(B)\n", []string{"/$$(A)", "$$(B)"}},
+		"a relative program":             {"#!bin/x\n", []string{"bin/x"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -7,8 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestProbeWarnings proves that the webhook warns of a step's probe that starts at another time than its initialDelaySeconds says, and of no other
-// probe.
+// TestProbeWarnings proves that the webhook warns only of a step's probe that starts at another time than its initialDelaySeconds requests.
 func TestProbeWarnings(t *testing.T) {
 	exec := func(delay int32) *corev1.Probe {
 		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}}, InitialDelaySeconds: delay}

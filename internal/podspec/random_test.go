@@ -12,12 +12,12 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// randomPods is how many Pods TestGateRandomPods makes. Their seed is fixed: a Pod that fails does so every time.
+// randomPods is the number of Pods that TestGateRandomPods makes. The seed is fixed, so a failure is reproducible.
 const randomPods = 2000
 
-// TestGateRandomPods proves for many Pods, with fields that nobody knows at every level, what must hold for each: all that was there is
-// still there, at its place; the agents run the original commands in the order of the annotation; and a second call adds
-// nothing, also when another webhook was there in between.
+// TestGateRandomPods proves what must hold for every Pod, with many random Pods that have unknown fields at every level. Everything that
+// was in the Pod remains in its place. The agents run the original commands in the order of the annotation. A second call adds nothing,
+// even if another webhook changed the Pod in between.
 func TestGateRandomPods(t *testing.T) {
 	random := rand.New(rand.NewPCG(20, 26))
 	for number := range randomPods {
@@ -36,7 +36,7 @@ func TestGateRandomPods(t *testing.T) {
 	}
 }
 
-// unwrap takes away what the webhook adds, and nothing else: of lists no more than their ends. It fails the test where that isn't there.
+// unwrap removes exactly what the webhook adds: from lists, only their last elements. It fails the test if any of that is missing.
 func unwrap(t *testing.T, mutated []byte, original *corev1.Pod) []byte {
 	t.Helper()
 	document := decode(t, mutated).(map[string]any)
@@ -89,8 +89,7 @@ func unwrap(t *testing.T, mutated []byte, original *corev1.Pod) []byte {
 	return encode(t, document)
 }
 
-// cut removes the elements of a list behind the first, and the list when it is empty; it fails the test where they don't have these
-// names.
+// cut truncates a list to a length, and removes the list if it is empty. It fails the test if the removed elements don't have these names.
 func cut(t *testing.T, object map[string]any, list string, length int, names ...string) {
 	t.Helper()
 	elements, _ := object[list].([]any)
@@ -109,7 +108,7 @@ func cut(t *testing.T, object map[string]any, list string, length int, names ...
 	}
 }
 
-// randomPod is one that the webhook accepts.
+// randomPod returns a Pod that the webhook accepts.
 func randomPod(random *rand.Rand) *corev1.Pod {
 	var containers []corev1.Container
 	for i := range 1 + random.IntN(4) {
@@ -186,7 +185,7 @@ func withUnknownFields(t *testing.T, random *rand.Rand, raw []byte) []byte {
 	return encode(t, document)
 }
 
-// touch does what other webhooks do between two calls: add containers, volumes and mounts anywhere, and put a front program before a
+// touch does what other webhooks do between two calls: it adds containers, volumes and mounts anywhere, and puts another program before a
 // command.
 func touch(random *rand.Rand, pod *corev1.Pod) *corev1.Pod {
 	for i := range random.IntN(3) {

@@ -15,13 +15,13 @@ func TestIsGated(t *testing.T) {
 		annotations map[string]string
 		want        bool
 	}{
-		"steps and an order":     {map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1"}, true},
-		"a halt":                 {map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1", contract.HaltAnnotation: "x"}, true},
-		"an order of no number":  {map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "x"}, true},
-		"no order":               {map[string]string{contract.StepsAnnotation: "a,b"}, false},
-		"no steps":               {map[string]string{contract.OrderAnnotation: "1"}, false},
-		"nothing but a label":    {nil, false},
-		"an empty list of steps": {map[string]string{contract.StepsAnnotation: "", contract.OrderAnnotation: "1"}, false},
+		"steps and an order":           {map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1"}, true},
+		"a halt":                       {map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "1", contract.HaltAnnotation: "x"}, true},
+		"an order that isn't a number": {map[string]string{contract.StepsAnnotation: "a,b", contract.OrderAnnotation: "x"}, true},
+		"no order":                     {map[string]string{contract.StepsAnnotation: "a,b"}, false},
+		"no steps":                     {map[string]string{contract.OrderAnnotation: "1"}, false},
+		"nothing but a label":          {nil, false},
+		"an empty list of steps":       {map[string]string{contract.StepsAnnotation: "", contract.OrderAnnotation: "1"}, false},
 	}
 	for name, c := range cases {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{contract.TaskLabel: "x"}, Annotations: c.annotations}}
@@ -31,7 +31,7 @@ func TestIsGated(t *testing.T) {
 	}
 }
 
-// TestOwnerTask proves that only a controller of the kind Task, in any version of its group, makes a Pod a Task's.
+// TestOwnerTask proves that OwnerTask returns only a controller of the kind Task, in any version of its group.
 func TestOwnerTask(t *testing.T) {
 	owner := func(apiVersion, kind string, isController bool) []metav1.OwnerReference {
 		return []metav1.OwnerReference{{APIVersion: apiVersion, Kind: kind, Name: "x", Controller: &isController}}
@@ -40,12 +40,12 @@ func TestOwnerTask(t *testing.T) {
 		owners []metav1.OwnerReference
 		want   string
 	}{
-		"a Task":                      {owner("api.practice.com/v1alpha1", "Task", true), "x"},
-		"a Task of a later version":   {owner("api.practice.com/v1", "Task", true), "x"},
-		"a Task that isn't in charge": {owner("api.practice.com/v1alpha1", "Task", false), ""},
-		"another group's Task":        {owner("api.practice.com.example.com/v1", "Task", true), ""},
-		"a Job":                       {owner("batch/v1", "Job", true), ""},
-		"nothing":                     {nil, ""},
+		"a Task":                           {owner("api.practice.com/v1alpha1", "Task", true), "x"},
+		"a Task of a later version":        {owner("api.practice.com/v1", "Task", true), "x"},
+		"a Task that isn't the controller": {owner("api.practice.com/v1alpha1", "Task", false), ""},
+		"another group's Task":             {owner("api.practice.com.example.com/v1", "Task", true), ""},
+		"a Job":                            {owner("batch/v1", "Job", true), ""},
+		"nothing":                          {nil, ""},
 	}
 	for name, c := range cases {
 		if got := OwnerTask(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: c.owners}}); got != c.want {

@@ -163,8 +163,8 @@ func innermostAbove(paths []string, at string) int {
 	return found
 }
 
-// ancestors counts the mounts of directories strictly above a clean path. It walks over the mounts or over the path's elements, whichever are
-// fewer.
+// ancestors counts the mounts of directories strictly above a clean path. It iterates over the mounts or over the path's elements,
+// depending on which are fewer.
 func ancestors(mounted map[string]int, dir string) int {
 	count := 0
 	if len(mounted) < strings.Count(dir, "/") {

@@ -10,7 +10,7 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// startPod has a volume of each kind that matters, and steps that mount what they are given.
+// startPod returns a Pod with a volume of each kind that matters, and with these steps.
 func startPod(steps ...corev1.Container) *corev1.Pod {
 	pod := taskPod(steps...)
 	pod.Spec.Volumes = []corev1.Volume{
@@ -26,30 +26,30 @@ func subPath(name, path, subPath string) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: name, MountPath: path, SubPath: subPath}
 }
 
-// TestGateWorkDir proves which working directories the agent enters at the step's turn: those that a runtime would make in a volume. All else
-// of a container is as it was, and so is every container that needs nothing of the sort.
+// TestGateWorkDir proves which working directories the agent enters at the step's turn: those that a runtime would create in a volume. The
+// rest of the container stays unchanged, and so does every container without such a directory.
 func TestGateWorkDir(t *testing.T) {
 	cases := map[string]struct {
 		dir    string
 		mounts []corev1.VolumeMount
 		want   bool
 	}{
-		"none":                                   {"", []corev1.VolumeMount{mount("s", "/s")}, false},
-		"outside of the volumes":                 {"/work", []corev1.VolumeMount{mount("s", "/s")}, false},
-		"a name that begins alike":               {"/s2/src", []corev1.VolumeMount{mount("s", "/s")}, false},
-		"the volume itself":                      {"/s", []corev1.VolumeMount{mount("s", "/s")}, false},
-		"the volume itself, in other words":      {"/s/./", []corev1.VolumeMount{mount("s", "/s/")}, false},
-		"another volume in it":                   {"/s/cache", []corev1.VolumeMount{mount("s", "/s"), mount("cache", "/s/cache")}, false},
-		"a relative one, which no runtime takes": {"s/src", []corev1.VolumeMount{mount("s", "/s")}, false},
-		"in a ConfigMap":                         {"/config/..data", []corev1.VolumeMount{mount("config", "/config")}, false},
-		"in a volume":                            {"/s/src", []corev1.VolumeMount{mount("s", "/s")}, true},
-		"in a volume, in other words":            {"/s//a/../src/", []corev1.VolumeMount{mount("s", "s/")}, true},
-		"in a claim":                             {"/s/src", []corev1.VolumeMount{mount("claim", "/s")}, true},
-		"in a subPath":                           {"/s/src", []corev1.VolumeMount{subPath("s", "/s", "repo")}, true},
-		"in a volume in another one":             {"/s/cache/x", []corev1.VolumeMount{mount("cache", "/s/cache"), mount("s", "/s")}, true},
-		"in a ConfigMap in a volume":             {"/s/config/x", []corev1.VolumeMount{mount("config", "/s/config"), mount("s", "/s")}, false},
-		"beside another volume in a volume":      {"/s/src", []corev1.VolumeMount{mount("s", "/s"), mount("cache", "/s/cache")}, true},
-		"above another volume in a volume":       {"/s/src", []corev1.VolumeMount{mount("s", "/s"), mount("cache", "/s/src/cache")}, true},
+		"none":                                     {"", []corev1.VolumeMount{mount("s", "/s")}, false},
+		"outside of the volumes":                   {"/work", []corev1.VolumeMount{mount("s", "/s")}, false},
+		"a name that begins alike":                 {"/s2/src", []corev1.VolumeMount{mount("s", "/s")}, false},
+		"the volume itself":                        {"/s", []corev1.VolumeMount{mount("s", "/s")}, false},
+		"the volume itself, respelled":             {"/s/./", []corev1.VolumeMount{mount("s", "/s/")}, false},
+		"another volume in it":                     {"/s/cache", []corev1.VolumeMount{mount("s", "/s"), mount("cache", "/s/cache")}, false},
+		"a relative one, which no runtime accepts": {"s/src", []corev1.VolumeMount{mount("s", "/s")}, false},
+		"in a ConfigMap":                           {"/config/..data", []corev1.VolumeMount{mount("config", "/config")}, false},
+		"in a volume":                              {"/s/src", []corev1.VolumeMount{mount("s", "/s")}, true},
+		"in a volume, respelled":                   {"/s//a/../src/", []corev1.VolumeMount{mount("s", "s/")}, true},
+		"in a claim":                               {"/s/src", []corev1.VolumeMount{mount("claim", "/s")}, true},
+		"in a subPath":                             {"/s/src", []corev1.VolumeMount{subPath("s", "/s", "repo")}, true},
+		"in a volume in another one":               {"/s/cache/x", []corev1.VolumeMount{mount("cache", "/s/cache"), mount("s", "/s")}, true},
+		"in a ConfigMap in a volume":               {"/s/config/x", []corev1.VolumeMount{mount("config", "/s/config"), mount("s", "/s")}, false},
+		"beside another volume in a volume":        {"/s/src", []corev1.VolumeMount{mount("s", "/s"), mount("cache", "/s/cache")}, true},
+		"above another volume in a volume":         {"/s/src", []corev1.VolumeMount{mount("s", "/s"), mount("cache", "/s/src/cache")}, true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -204,19 +204,19 @@ func TestGateRejectsAFileBeforeItIsWritten(t *testing.T) {
 		edit  func(*corev1.Pod) // may be nil
 		want  string
 	}{
-		"a file":                          {subPath("s", "/etc/app.conf", "app.conf"), nil, refused("app.conf")},
-		"a file below":                    {subPath("s", "/etc/default.CONF", "out/app.conf"), nil, refused("out/app.conf")},
-		"a file of an expression":         {corev1.VolumeMount{Name: "s", MountPath: "/app.yaml", SubPathExpr: "$(NAME).yaml"}, nil, refused("$(NAME).yaml")},
-		"a directory":                     {subPath("s", "/etc/app", "app"), nil, ""},
-		"a directory, says the slash":     {subPath("s", "/etc/v1.json", "v1.json/"), nil, ""},
-		"a directory, says the mountPath": {subPath("s", "/etc/app", "app.conf"), nil, ""},
-		"a directory named conf.d":        {subPath("s", "/etc/conf.d", "conf.d"), nil, ""},
-		"a directory with a version":      {subPath("s", "/usr/lib/python3.12", "python3.12"), nil, ""},
-		"a directory with a dot first":    {subPath("s", "/root/.config", ".config"), nil, ""},
-		"a directory of a domain":         {subPath("s", "/srv/example.com", "example.com"), nil, ""},
-		"a file of a claim":               {claim, nil, ""},
-		"a file of an init container's":   {subPath("s", "/etc/app.conf", "app.conf"), func(pod *corev1.Pod) { pod.Spec.InitContainers = []corev1.Container{prepare} }, ""},
-		"a file of no earlier step's":     {subPath("cache", "/etc/app.conf", "app.conf"), nil, ""},
+		"a file":                        {subPath("s", "/etc/app.conf", "app.conf"), nil, refused("app.conf")},
+		"a file below":                  {subPath("s", "/etc/default.CONF", "out/app.conf"), nil, refused("out/app.conf")},
+		"a file of an expression":       {corev1.VolumeMount{Name: "s", MountPath: "/app.yaml", SubPathExpr: "$(NAME).yaml"}, nil, refused("$(NAME).yaml")},
+		"a directory":                   {subPath("s", "/etc/app", "app"), nil, ""},
+		"a directory, by the slash":     {subPath("s", "/etc/v1.json", "v1.json/"), nil, ""},
+		"a directory, by the mountPath": {subPath("s", "/etc/app", "app.conf"), nil, ""},
+		"a directory named conf.d":      {subPath("s", "/etc/conf.d", "conf.d"), nil, ""},
+		"a directory with a version":    {subPath("s", "/usr/lib/python3.12", "python3.12"), nil, ""},
+		"a directory with a dot first":  {subPath("s", "/root/.config", ".config"), nil, ""},
+		"a directory of a domain":       {subPath("s", "/srv/example.com", "example.com"), nil, ""},
+		"a file of a claim":             {claim, nil, ""},
+		"a file of an init container's": {subPath("s", "/etc/app.conf", "app.conf"), func(pod *corev1.Pod) { pod.Spec.InitContainers = []corev1.Container{prepare} }, ""},
+		"a file of no earlier step's":   {subPath("cache", "/etc/app.conf", "app.conf"), nil, ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

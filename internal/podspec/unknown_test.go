@@ -6,8 +6,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestGateKeepsUnknownFields proves that fields of a later Kubernetes survive: at every level, in the lists that are added
-// to, and in what this program's types would read in another way.
+// TestGateKeepsUnknownFields proves that fields of a later Kubernetes version survive: at every level, in the lists that the webhook
+// extends, and in fields that this program's types would decode differently.
 func TestGateKeepsUnknownFields(t *testing.T) {
 	const pod = `{
   "apiVersion": "v1", "kind": "Pod", "new": {"at": ["the", "top"]},

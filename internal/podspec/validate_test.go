@@ -90,7 +90,7 @@ func TestGateRejects(t *testing.T) {
 			annotation(contract.HaltAnnotation, "stop"),
 			"metadata.annotations: only taskflow sets taskflow.practice.com/halt: remove it",
 		},
-		"a hand-off that there isn't": {
+		"an unknown hand-off": {
 			annotation(contract.HandoffAnnotation, "local"),
 			`metadata.annotations: taskflow.practice.com/handoff is "local": set it to controller, or remove it`,
 		},
@@ -98,7 +98,7 @@ func TestGateRejects(t *testing.T) {
 			annotation(contract.HandoffAnnotation, ""),
 			`metadata.annotations: taskflow.practice.com/handoff is "": set it to controller, or remove it`,
 		},
-		"a delivery that there isn't": {
+		"an unknown delivery": {
 			annotation(contract.DeliveryAnnotation, "auto"),
 			`metadata.annotations: taskflow.practice.com/agent-delivery is "auto": set it to init or image, or remove it`,
 		},
@@ -106,7 +106,7 @@ func TestGateRejects(t *testing.T) {
 			annotation(contract.DeliveryAnnotation, ""),
 			`metadata.annotations: taskflow.practice.com/agent-delivery is "": set it to init or image, or remove it`,
 		},
-		"an image of the user's as the agent's volume": {
+		"a user's image as the agent's volume": {
 			func(pod *corev1.Pod) {
 				pod.Spec.Volumes = []corev1.Volume{{Name: "taskflow-bin", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "mine"}}}}
 			},
@@ -195,7 +195,7 @@ func TestGateRejects(t *testing.T) {
 			mounts("work", "/taskflow/bin/x"),
 			`the container "b" mounts "work" at /taskflow/bin/x` + anotherPath,
 		},
-		"a mount at /taskflow, written in another way": {
+		"a mount at /taskflow, in another spelling": {
 			mounts("work", "//taskflow/../taskflow/"),
 			`the container "b" mounts "work" at //taskflow/../taskflow/` + anotherPath,
 		},
@@ -234,7 +234,7 @@ func TestGateRejects(t *testing.T) {
 			},
 			noPolicy,
 		},
-		"a helper with rules when to start it again": {
+		"a helper with restart rules": {
 			func(pod *corev1.Pod) {
 				annotation(contract.StepsAnnotation, "a,c")(pod)
 				pod.Spec.Containers[1].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestart}}

@@ -102,7 +102,7 @@ func TestWebhookConfigurationIsRepaired(t *testing.T) {
 	for name, damage := range map[string]func() error{
 		"another authority": func() error { return c.setBundle(t.Context(), []byte(otherAuthority(t))) },
 		"no authority":      func() error { return c.setBundle(t.Context(), nil) },
-		"made anew": func() error {
+		"recreated": func() error {
 			if err := cluster.Delete(t.Context(), c.webhook()); err != nil {
 				return err
 			}

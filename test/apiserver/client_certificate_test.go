@@ -139,7 +139,7 @@ func TestClientCertificateOfTheAPIServer(t *testing.T) {
 			}
 			defer func() {
 				cancel()
-				_ = operator.Wait() // the error is that of the kill
+				_ = operator.Wait() // the error reports the kill
 				if t.Failed() {
 					t.Log(log.String())
 				}

@@ -19,28 +19,28 @@ import (
 	"github.com/taskflow/taskflow-operator/test/inotify"
 )
 
-// hopKind is a kind of Pod whose hops are measured: the times from the end of each step's command to the start of the next one.
+// hopKind describes Pods whose hops are measured. A hop is the time from the end of a step's command to the start of the next command.
 type hopKind struct {
 	name        string
 	pods, steps int
-	length      string // how long each step sleeps; empty: it only looks at the clock
+	length      string // how long each step sleeps; empty: it only prints the clock
 	annotations map[string]string
 	cpu         string // request of each step; empty: none
 	noInotify   bool   // the steps' user has no inotify instances left
 	oneShell    bool   // the commands run one after another in a shell, without taskflow
 }
 
-// allUp is longer than the kubelet takes to start the containers of a Pod of so many steps, in seconds. The first step takes so long:
-// else it is the kubelet that is measured, which starts one after another.
+// allUp returns the length of the first step in seconds: longer than the kubelet takes to start all containers of a Pod with so many steps.
+// Otherwise the kubelet would be measured, which starts containers one after another.
 func allUp(steps int) string { return strconv.Itoa(4 + steps/6) }
 
-// lonelyUser is nobody's, so that all inotify instances of its can be taken.
+// lonelyUser is a UID that no other process uses, so that all of its inotify instances can be taken.
 const lonelyUser = 45679
 
-// look prints the clock: the variable is of busybox's shell, so that no further process has to start for it.
+// look prints the clock. The variable is built into busybox's shell, so that no other process has to start for it.
 const look = "echo $EPOCHREALTIME"
 
-// hops runs the Pods of a kind.
+// hops runs the Pods of a kind, and returns the hops of all.
 func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error) {
 	if kind.noInotify {
 		release, err := inotify.Exhaust(lonelyUser)
@@ -67,7 +67,7 @@ func (b *bench) hops(ctx context.Context, kind hopKind) ([]time.Duration, error)
 	return hops, nil
 }
 
-// object is a Task, or a Pod of one container.
+// object returns a Task, or a Pod with one container if k.oneShell is set.
 func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 	if k.oneShell {
 		return pod(meta, nil, []corev1.Container{container(0, strings.Repeat(k.inShell()+"; ", k.steps))})
@@ -85,7 +85,7 @@ func (k hopKind) object(meta metav1.ObjectMeta) client.Object {
 	return t
 }
 
-// inShell is a command of a shell that does what a step does: a process of its own, but for the clock alone.
+// inShell returns the shell command that does the same as a step. It is a separate process, unless it only prints the clock.
 func (k hopKind) inShell() string {
 	if k.length == "" {
 		return look
@@ -93,7 +93,7 @@ func (k hopKind) inShell() string {
 	return "sh -c '" + k.script(1) + "'"
 }
 
-// script is what a step runs. All steps but the first look at the clock equally often.
+// script returns the script of a step. Each step but the first prints the clock equally often.
 func (k hopKind) script(step int) string {
 	length := k.length
 	if step == 0 {
@@ -105,7 +105,7 @@ func (k hopKind) script(step int) string {
 	return look + "; sleep " + length + "; " + look
 }
 
-// readHops returns the times between the last look of each step and the first of the next one.
+// readHops returns the times between the last clock reading of each step and the first one of the next step.
 func (b *bench) readHops(ctx context.Context, kind hopKind, pod *corev1.Pod) ([]time.Duration, error) {
 	var hops []time.Duration
 	var last time.Time
@@ -133,7 +133,7 @@ func (b *bench) readHops(ctx context.Context, kind hopKind, pod *corev1.Pod) ([]
 	return hops, nil
 }
 
-// clock is what the shell prints of it: seconds, to the microsecond.
+// clock matches the value of $EPOCHREALTIME: seconds with six decimals.
 var clock = regexp.MustCompile(`(?m)^\d+\.\d{6}$`)
 
 func parseLooks(log string) ([]time.Time, error) {
@@ -146,7 +146,7 @@ func parseLooks(log string) ([]time.Time, error) {
 		looks = append(looks, time.Unix(0, sinceEpoch.Nanoseconds()))
 	}
 	if len(looks) == 0 {
-		return nil, fmt.Errorf("there is no clock in %q", log)
+		return nil, fmt.Errorf("no clock reading in %q", log)
 	}
 	return looks, nil
 }

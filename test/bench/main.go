@@ -1,6 +1,6 @@
-// Command bench measures how long sequences take on the node of test/cluster, with taskflow installed as `make deploy-local` does
-// it, beside the other ways to run them: all in one run, several rounds, one after another. It writes a report in Markdown.
-// `make bench` runs it.
+// Command bench measures how long sequences take on the node of test/cluster, with taskflow as `make deploy-local` installs it, in
+// comparison with other ways to run them. It measures all of them in one run, in several rounds, one after another. It writes a report in
+// Markdown. `make bench` runs it.
 package main
 
 import (
@@ -24,23 +24,23 @@ import (
 	"github.com/taskflow/taskflow-operator/test/kube"
 )
 
-// plan is what is measured.
+// plan lists what a run measures.
 type plan struct {
 	works   []work
 	shapes  []shape
 	hops    []hopKind
-	waiting int // steps of the Pod whose agents are looked at
+	waiting int // steps of the Pod whose waiting agents are measured
 }
 
-// What the goals are about.
+// The works that have goals.
 var (
 	oneTrue      = work{name: "1 × true", command: "true", steps: 1, rounds: 6, slowRounds: 6}
 	twentySleeps = work{name: "20 × sleep 0.3", command: "sleep 0.3", steps: 20, rounds: 3, slowRounds: 1}
 )
 
 const (
-	// goalSteps are as long as those of twentySleeps. The node is mostly idle between their ends, and after shorter ones it is not: what the
-	// container runtime does when a container ends takes it a tenth of a second.
+	// goalSteps take as long as the steps of twentySleeps. The node is mostly idle between their ends. After shorter steps it isn't: the
+	// container runtime needs a tenth of a second when a container ends.
 	goalSteps      = "steps of 0.3 s"
 	shortSteps     = "steps of 0.1 s"
 	withoutInotify = shortSteps + ", no inotify instances left"
@@ -91,8 +91,8 @@ func run(ctx context.Context, args []string) (err error) {
 	logf.SetLogger(logr.Discard())
 	p := full
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
-	isQuick := flags.Bool("quick", false, "one round of the least that says something, in three minutes")
-	file := flags.String("report", "", "file that the report is written to (default: standard output)")
+	isQuick := flags.Bool("quick", false, "measure only a small part, in one round and three minutes")
+	file := flags.String("report", "", "file to write the report to (default: standard output)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -125,9 +125,9 @@ func run(ctx context.Context, args []string) (err error) {
 	return errors.Join(failure, results.write(output))
 }
 
-// measure runs everything once to warm up, and then round by round, so that what disturbs the machine for a while disturbs all alike. The
-// shapes come in another order each time, since what one leaves to be cleaned up is the next one's to bear. With an error, what was measured
-// before is returned, too.
+// measure runs each shape once to warm up, and then measures round by round, so that a disturbance of the machine affects all shapes alike.
+// Each round has another order of the shapes, because the cleanup after one shape delays the next one. With an error, measure also returns
+// what it measured before.
 func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 	r, err := b.newResults(ctx, p)
 	if err != nil {
@@ -143,7 +143,7 @@ func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 				if round == 0 && w.name != p.works[0].name || round > w.rounds || s.slow && round > w.slowRounds {
 					continue
 				}
-				// The kubelet looks at its containers once a second: it is chance how long it takes to see an end, and so it must be.
+				// The kubelet looks at its containers once a second. A random start makes it random how soon the kubelet sees an end.
 				time.Sleep(time.Duration(random.Int64N(int64(time.Second))))
 				took, err := b.sequence(ctx, s, w)
 				if err != nil {

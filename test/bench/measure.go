@@ -12,10 +12,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// patience is how long one sequence may take.
+// patience bounds the time of one sequence.
 const patience = 5 * time.Minute
 
-// bench runs sequences in a namespace of its own.
+// bench runs sequences in a separate namespace.
 type bench struct {
 	cluster   client.WithWatch
 	clientset *kubernetes.Clientset // for logs
@@ -23,8 +23,8 @@ type bench struct {
 	count     int
 }
 
-// run creates the object, and returns how long it took until its Pod had succeeded, and the Pod. Both are gone when it returns: so
-// each run has the node to itself.
+// run creates the object, and returns the time until its Pod succeeded. It calls inspect with that Pod. Then it deletes the object and
+// waits until the Pod is gone, so that each run has the node to itself.
 func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Object, inspect func(*corev1.Pod) error) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -45,7 +45,7 @@ func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Ob
 	for took == 0 {
 		event, ok := <-watch.ResultChan()
 		if !ok {
-			return 0, fmt.Errorf("%s has not ended: %w", object.GetName(), ctx.Err())
+			return 0, fmt.Errorf("%s didn't end: %w", object.GetName(), ctx.Err())
 		}
 		pod, ok := event.Object.(*corev1.Pod)
 		if !ok {
@@ -53,7 +53,7 @@ func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Ob
 		}
 		switch pod.Status.Phase {
 		case corev1.PodFailed:
-			return 0, fmt.Errorf("the Pod %s has failed: %+v", pod.Name, pod.Status)
+			return 0, fmt.Errorf("the Pod %s failed: %+v", pod.Name, pod.Status)
 		case corev1.PodSucceeded:
 			took = time.Since(start)
 			if err := inspect(pod); err != nil {
@@ -67,7 +67,7 @@ func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Ob
 	for {
 		event, ok := <-watch.ResultChan()
 		if !ok {
-			return 0, fmt.Errorf("%s has not gone: %w", object.GetName(), ctx.Err())
+			return 0, fmt.Errorf("%s isn't deleted: %w", object.GetName(), ctx.Err())
 		}
 		if event.Type == "DELETED" {
 			return took, nil
@@ -75,12 +75,12 @@ func (b *bench) run(ctx context.Context, build func(metav1.ObjectMeta) client.Ob
 	}
 }
 
-// nextName is that of the object that run creates next, and of its Pod.
+// nextName returns the name of the next object that run creates, and of its Pod.
 func (b *bench) nextName() string {
 	return fmt.Sprintf("run-%d", b.count+1)
 }
 
-// sequence measures one shape.
+// sequence measures one run of a shape.
 func (b *bench) sequence(ctx context.Context, s shape, w work) (time.Duration, error) {
 	took, err := b.run(ctx,
 		func(meta metav1.ObjectMeta) client.Object { return s.build(meta, w) },

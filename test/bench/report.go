@@ -15,14 +15,14 @@ import (
 	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
-// results are durations by work and shape.
+// results are the measured durations, by work and shape.
 type results struct {
 	plan plan
-	// machine and versions.
+	// machine describes the machine and the versions.
 	machine string
 	times   map[string]map[string][]time.Duration
 	hops    map[string][]time.Duration
-	// agents are those that wait.
+	// agents is the cost of the agents; nil if they weren't measured.
 	agents *agents
 }
 
@@ -31,14 +31,14 @@ func (b *bench) newResults(ctx context.Context, p plan) (*results, error) {
 	return &results{plan: p, machine: machine, times: map[string]map[string][]time.Duration{}, hops: map[string][]time.Duration{}}, err
 }
 
-// describe says where and what of is measured.
+// describe describes the machine and the versions.
 func (b *bench) describe(ctx context.Context) (string, error) {
 	nodes, err := b.clientset.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", err
 	}
 	if len(nodes.Items) != 1 {
-		return "", fmt.Errorf("the cluster has %d nodes, and not the one of test/cluster", len(nodes.Items))
+		return "", fmt.Errorf("the cluster has %d nodes, not the one node of test/cluster", len(nodes.Items))
 	}
 	cpu, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -71,7 +71,7 @@ func (r *results) add(w work, s shape, took time.Duration) {
 	r.times[w.name][s.name] = append(r.times[w.name][s.name], took)
 }
 
-// write makes the report.
+// write writes the report.
 func (r *results) write(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "# How fast it is\n\nMeasured %s by `make bench`, in one run, with the node of [test/cluster](../test/cluster) and taskflow as `make deploy-local` installs it: %s.\n\n",
@@ -102,7 +102,7 @@ func (r *results) write(w io.Writer) error {
 	return err
 }
 
-// goals are those of which the plan has measured something.
+// goals returns the goals for which the plan has measured something.
 func (r *results) goals() []report.Goal {
 	var goals []report.Goal
 	ratio := func(w work, shape string, goal func(string, float64, float64, string) report.Goal, bound float64) {
@@ -134,7 +134,7 @@ func (r *results) goals() []report.Goal {
 		report.Within("from exec of the agent to the command: median, less the median of the command alone", report.Quantile(a.behind, 0.5)-report.Quantile(a.alone, 0.5), 5*time.Millisecond))
 }
 
-// writeHops makes the table of hops.
+// writeHops writes the table of hops.
 func (r *results) writeHops(text *strings.Builder) {
 	text.WriteString("\n## From step to step\n\nFrom the end of one command to the start of the next, by the commands' own clocks. " +
 		"The commands wait until all containers of their Pod run:\n\n")
@@ -149,7 +149,7 @@ func (r *results) writeHops(text *strings.Builder) {
 	}
 }
 
-// write makes the table of the agent.
+// write writes the table of the agent.
 func (a *agents) write(text *strings.Builder) {
 	fmt.Fprintf(text, "\n## The agent\n\nMeasured with %d agents in one Pod that wait for their turn, and with %d starts on the host, from the start of the program until `echo` writes something:\n\n",
 		len(a.resident), len(a.behind))

@@ -19,24 +19,25 @@ type work struct {
 	name    string
 	command string // of a shell
 	steps   int
-	// rounds are how often it is measured, and slowRounds in a slow shape: where there are many steps, that takes minutes, and varies little.
+	// rounds is how often the work is measured, and slowRounds how often in a slow shape. With many steps, a slow shape takes minutes and
+	// varies little.
 	rounds, slowRounds int
 }
 
-// once is the work, measured but once.
+// once returns the work with one round only.
 func (w work) once() work {
 	w.rounds, w.slowRounds = 1, 1
 	return w
 }
 
-// shape is a way to run a sequence. It returns the object to create, whose Pod has the same name.
+// shape is a way to run a sequence. build returns the object to create, whose Pod has the same name.
 type shape struct {
 	name  string
 	build func(meta metav1.ObjectMeta, w work) client.Object
-	slow  bool // a step takes a second and more
+	slow  bool // a step takes at least a second
 }
 
-// floor is what all shapes are compared with: nothing can be faster than one container that does everything.
+// floor is the shape that all others are compared with: nothing can be faster than one container that runs everything.
 var floor = shape{name: "one container, one shell", build: func(meta metav1.ObjectMeta, w work) client.Object {
 	commands := make([]string, w.steps)
 	for i := range commands {
@@ -45,7 +46,7 @@ var floor = shape{name: "one container, one shell", build: func(meta metav1.Obje
 	return pod(meta, nil, []corev1.Container{container(0, strings.Join(commands, "; "))})
 }}
 
-// taskflow is the name of its shape, with the agent in an init container; the others of it say more behind a comma.
+// taskflow is the shape with the agent in an init container. The names of its variants continue after a comma.
 const taskflow = "taskflow"
 
 // More names of shapes.

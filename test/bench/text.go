@@ -7,7 +7,7 @@ containers once a second, so the same sequence takes up to a second more or less
 
 `
 
-// tried is what was tried to make hops and agents faster. The figures are from BenchmarkHandOff, measured side by side, five runs each.
+// tried describes attempts to make hops and agents faster. The figures are from BenchmarkHandOff, measured side by side, five runs each.
 const tried = `
 ### What was tried
 

@@ -20,12 +20,13 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
-// agents is what the agents of one Pod take while their steps wait, and what one takes to start a command.
+// agents is the cost of the agents of one Pod while their steps wait, and of one agent that starts a command.
 type agents struct {
-	size          uint64          // bytes of the program
-	resident, own []uint64        // bytes, of each: all its memory, and the part that is not a file's
-	cpu           []time.Duration // of each, in waitingTime
-	// alone and behind are the times from a program's start to its command's first sign of life, without an agent and with one whose gate is open.
+	size          uint64          // size of the program in bytes
+	resident, own []uint64        // bytes for each agent: all resident memory, and the part that no file backs
+	cpu           []time.Duration // of each agent, in waitingTime
+	// alone and behind are the times from the start of a program to its first output: the command alone, and behind an agent whose gate is
+	// open.
 	alone, behind []time.Duration
 }
 
@@ -34,7 +35,7 @@ const (
 	starts      = 100
 )
 
-// measureAgents looks at the agents of a Pod, whose first step runs and whose others wait. The node is this machine.
+// measureAgents measures the agents of a Pod whose first step runs while the others wait. The node is this machine.
 func (b *bench) measureAgents(ctx context.Context, steps int) (*agents, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -49,7 +50,7 @@ func (b *bench) measureAgents(ctx context.Context, steps int) (*agents, error) {
 	_, err := b.run(ctx,
 		func(meta metav1.ObjectMeta) client.Object {
 			t := task(meta, work{steps: steps, command: "true"}, nil)
-			// Longer than it takes until the other containers are up and have been looked at.
+			// Longer than the other containers take to start and to be measured.
 			t.Spec.Steps[0].Command = []string{"sleep", strconv.Itoa(15 + steps/2)}
 			return t
 		},
@@ -60,13 +61,13 @@ func (b *bench) measureAgents(ctx context.Context, steps int) (*agents, error) {
 	return a, errors.Join(err, <-looked)
 }
 
-// lookAtAgents waits until so many steps of the Pod wait.
+// lookAtAgents waits until so many steps of the Pod wait, and measures their agents.
 func lookAtAgents(ctx context.Context, pod string, count int) (*agents, error) {
 	var pids []int
 	for len(pids) < count {
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%d agents wait, and not %d: %w", len(pids), count, ctx.Err())
+			return nil, fmt.Errorf("%d agents wait, not %d: %w", len(pids), count, ctx.Err())
 		case <-time.After(time.Second):
 		}
 		var err error
@@ -75,7 +76,7 @@ func lookAtAgents(ctx context.Context, pod string, count int) (*agents, error) {
 		}
 	}
 
-	time.Sleep(time.Second) // the last one may still have been on its way
+	time.Sleep(time.Second) // the last agent may not have reached its gate yet
 	a := &agents{}
 	before := make([]time.Duration, len(pids))
 	for i, pid := range pids {
@@ -104,7 +105,7 @@ func lookAtAgents(ctx context.Context, pod string, count int) (*agents, error) {
 	return a, a.start(ctx, pids[0])
 }
 
-// waitingAgents returns the agents of a Pod that have no child. Their containers' environment has the Pod's name.
+// waitingAgents returns the PIDs of the agents of a Pod that have no child. The environment of their containers has the Pod's name.
 func waitingAgents(pod string) ([]int, error) {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -112,7 +113,7 @@ func waitingAgents(pod string) ([]int, error) {
 	}
 	var pids []int
 	for _, dir := range processes {
-		// What can't be read has ended.
+		// A process whose files can't be read has ended.
 		argv, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environment, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		pid, err := strconv.Atoi(filepath.Base(dir))
@@ -135,8 +136,8 @@ func waitingAgents(pod string) ([]int, error) {
 	return pids, nil
 }
 
-// cpuTime is that of all threads, by the scheduler's own account in nanoseconds (Documentation/scheduler/sched-stats.rst); that in
-// proc_pid_stat(5) has a hundredth of a second.
+// cpuTime returns the CPU time of all threads from the scheduler's statistics, in nanoseconds (Documentation/scheduler/sched-stats.rst).
+// The times of proc_pid_stat(5) have a resolution of a hundredth of a second.
 func cpuTime(pid int) (time.Duration, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
@@ -157,7 +158,7 @@ func cpuTime(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// start measures how long it takes the agent of that process to start a command, on the host and away from the kubelet.
+// start measures how long the agent of that process takes to start a command, on the host and without the kubelet.
 func (a *agents) start(ctx context.Context, pid int) error {
 	dir, err := os.MkdirTemp("", "bench-agent-")
 	if err != nil {
@@ -192,7 +193,7 @@ func (a *agents) start(ctx context.Context, pid int) error {
 	return nil
 }
 
-// firstSign is how long it takes until a program's output begins.
+// firstSign returns the time until a program's first output.
 func firstSign(ctx context.Context, argv []string) (time.Duration, error) {
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	output, err := command.StdoutPipe()

@@ -60,7 +60,7 @@ func TestBuildKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := key(t, test.files, test.build)
 			if other, used := keys[got]; used {
-				t.Errorf("the key is that of %q", other)
+				t.Errorf("the key equals the key of %q", other)
 			}
 			keys[got] = name
 		})

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// runDir has what every clone must find (the record of the cluster, one per machine) and what needs a short path: that of a Unix socket has
-// at most 107 bytes.
+// runDir has what every clone must find (the record of the cluster, one per machine) and what needs a short path: the path of a Unix socket
+// has at most 107 bytes.
 const runDir = "/run/taskflow-test"
 
 // lockFile prevents two commands from changing the cluster at the same time. It outlives runDir.

@@ -106,7 +106,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// podMemoryLimit reads the limit of the control group above that of a container's process (cgroups(7)).
+// podMemoryLimit reads the limit of the Pod's control group, the parent of the group of a container's process (cgroups(7)).
 func podMemoryLimit(t *testing.T, pid int) int64 {
 	t.Helper()
 	groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")

@@ -42,16 +42,16 @@ const (
 	nodes             = 100
 )
 
-// cluster is an API server of this program's own, with simulated nodes.
+// cluster is a separate API server with simulated nodes.
 type cluster struct {
 	client.WithWatch
 	clientset  *kubernetes.Clientset
 	config     *rest.Config
 	kubeconfig string
-	dir        string // of all files, which are removed at the end
+	dir        string // for all files; stop removes it
 	processes  []process
 	stops      []stop
-	failed     context.CancelCauseFunc // ends all where one of the programs has ended by itself
+	failed     context.CancelCauseFunc // ends everything if one of the programs exits by itself
 }
 
 // startCluster starts etcd, the API server and kwok. There is no scheduler and no controller manager: the Tasks name their nodes.
@@ -107,7 +107,7 @@ func startCluster(ctx context.Context, kwok string, failed context.CancelCauseFu
 	return c, err
 }
 
-// createAll makes what the Tasks need, and the webhook's configuration.
+// createAll creates the namespaces and the nodes.
 func (c *cluster) createAll(ctx context.Context) error {
 	var objects []client.Object
 	for _, name := range []string{operatorNamespace, taskNamespace} {
@@ -137,7 +137,7 @@ func (c *cluster) start(path string, environment []string, args ...string) (proc
 	return p, nil
 }
 
-// stop ends all, the last first.
+// stop ends everything, in reverse order of the start.
 func (c *cluster) stop() error {
 	var err error
 	for _, stop := range slices.Backward(c.stops) {
@@ -146,7 +146,7 @@ func (c *cluster) stop() error {
 	return err
 }
 
-// operator is taskflow's, running as it does in a cluster, but for its address.
+// operator is a running taskflow operator. Only its address differs from an operator in a cluster.
 type operator struct {
 	process
 	webhook string // its address
@@ -154,10 +154,11 @@ type operator struct {
 	end     stop
 }
 
-// memoryLimit is what the operator finds for itself in the container of config/manager: two fifths of 512 MiB.
+// memoryLimit is the limit that the operator derives in the container of config/manager: two fifths of 512 MiB.
 const memoryLimit = "GOMEMLIMIT=214748364"
 
-// startOperator returns when it is ready. The environment may say which API server it is for; else it is the cluster's.
+// startOperator starts the operator, and returns when it is ready. KUBECONFIG in the environment can name another API server than the
+// cluster's.
 func (c *cluster) startOperator(ctx context.Context, path string, environment ...string) (*operator, error) {
 	var ports [3]string
 	for i := range ports {
@@ -189,7 +190,7 @@ func (c *cluster) startOperator(ctx context.Context, path string, environment ..
 	return o, nil
 }
 
-// idle waits until the operator has nothing to do: it takes less than a tenth of a core for two seconds.
+// idle waits until the operator has nothing to do: it uses less than a tenth of a core for two seconds.
 func (o *operator) idle(ctx context.Context) error {
 	const interval = 2 * time.Second
 	var before time.Duration
@@ -197,11 +198,11 @@ func (o *operator) idle(ctx context.Context) error {
 		now, err := o.cpu()
 		used := now - before
 		before = now
-		return now != used && used < interval/10, err // not the first time
+		return now != used && used < interval/10, err // the first look has nothing to compare with
 	})
 }
 
-// routeWebhook makes the API server call the operator at this machine. The certificate is the operator's own, for the Service's name.
+// routeWebhook makes the API server call the operator on this machine. The operator's own certificate is valid for the name of the Service.
 func (c *cluster) routeWebhook(ctx context.Context, port string) error {
 	number, err := strconv.ParseInt(port, 10, 32)
 	if err != nil {
@@ -262,13 +263,13 @@ func freePort(ctx context.Context) (string, error) {
 	return port, err
 }
 
-// calls are how often the API server was asked for what.
+// calls counts the calls to the API server, by verb and resource.
 type calls map[string]float64
 
-// counter counts the calls so far.
+// counter returns the calls so far.
 type counter func(context.Context) (calls, error)
 
-// calls reads the API server's own count.
+// calls reads the count from the metrics of the API server.
 func (c *cluster) calls(ctx context.Context) (calls, error) {
 	metrics, err := c.clientset.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
@@ -297,7 +298,7 @@ func (c *cluster) calls(ctx context.Context) (calls, error) {
 	return all, nil
 }
 
-// since is what has been asked after that.
+// since returns the calls since an earlier count.
 func (c calls) since(before calls) calls {
 	delta := maps.Clone(c)
 	for what, count := range before {

@@ -1,6 +1,6 @@
-// Command operator measures what taskflow's operator costs: its controllers with thousands of live Tasks on simulated nodes, and its
-// webhook on one core. The operator runs as its own program, beside an API server and an etcd that serve nobody else; kwok plays
-// the kubelets. It writes a part of the report in Markdown. `make bench` runs it, from the root of the repository.
+// Command operator measures the cost of taskflow's operator: of its controllers with thousands of live Tasks on simulated nodes, and of its
+// webhook on one core. The operator runs as a separate program, with an API server and an etcd that serve nothing else. kwok plays the
+// kubelets. The command writes a part of the report in Markdown. `make bench` runs it, from the root of the repository.
 package main
 
 import (
@@ -26,15 +26,15 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// plan is what is measured.
+// plan lists what a run measures.
 type plan struct {
-	whole bool  // as many Pods without taskflow come first, and an operator that begins with the live Tasks last
-	live  []int // Tasks that are at their first step, meanwhile
-	wave  int   // Tasks that run to their end
-	// rounds of load are what the webhook is asked about Pods of each size.
+	whole bool  // measure as many Pods without taskflow first, and an operator that starts with all live Tasks last
+	live  []int // numbers of Tasks that stay at their first step meanwhile
+	wave  int   // number of Tasks that run to their end
+	// rounds is how often the webhook is measured with Pods of each size, each time for the duration load.
 	rounds int
 	load   time.Duration
-	// rates are those at which Tasks come, beside a stand-in for the API server.
+	// rates are the rates at which Tasks are created, with a stand-in for the API server.
 	rates []rate
 }
 
@@ -51,11 +51,11 @@ const (
 	partControllers = "controllers"
 )
 
-// parts in the order in which they are measured: the controllers come last, since they leave live Tasks behind.
+// parts lists the parts in the order of their measurement. The controllers come last, because they leave live Tasks behind.
 var parts = []string{partWebhook, partSustained, partControllers}
 
 func main() {
-	// It shares the machine's cores with what it measures, and memory is plenty.
+	// This program shares the machine's cores with what it measures, and has plenty of memory.
 	debug.SetGCPercent(400)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
@@ -69,12 +69,12 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	logf.SetLogger(logr.Discard())
 	flags := pflag.NewFlagSet("operator", pflag.ContinueOnError)
-	isQuick := flags.Bool("quick", false, "the least that says something, in a minute")
-	live := flags.IntSlice("live", nil, "numbers of live Tasks, instead of the usual ones")
-	only := flags.String("only", "", "measure one part alone: "+strings.Join(parts, ", "))
-	program := flags.String("operator", "", "the operator's program")
-	kwok := flags.String("kwok", "", "kwok's program")
-	profiles := flags.String("profiles", "", "folder that the operator's profiles are written to, for `go tool pprof` (default: none)")
+	isQuick := flags.Bool("quick", false, "measure only a small part, in a minute")
+	live := flags.IntSlice("live", nil, "numbers of live Tasks, instead of the default")
+	only := flags.String("only", "", "measure only one part: "+strings.Join(parts, ", "))
+	program := flags.String("operator", "", "path of the operator's program")
+	kwok := flags.String("kwok", "", "path of kwok's program")
+	profiles := flags.String("profiles", "", "folder to write the profiles to, for `go tool pprof` (default: none)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ type bench struct {
 	plan     plan
 	program  string
 	profiles string
-	only     string // one of parts, or all
+	only     string // one of parts; empty: all
 	cluster  *cluster
 }
 
@@ -144,7 +144,7 @@ func (b *bench) run(ctx context.Context, kwok string) (r *results, err error) {
 	return r, nil
 }
 
-// restart measures the memory of an operator that begins with all those Tasks.
+// restart measures the peak memory of an operator that starts with all live Tasks.
 func (b *bench) restart(ctx context.Context) (peak uint64, err error) {
 	o, err := b.cluster.startOperator(ctx, b.program)
 	if err != nil {
@@ -158,7 +158,8 @@ func (b *bench) restart(ctx context.Context) (peak uint64, err error) {
 	return peak, err
 }
 
-// controllers measures one wave of Tasks after another, with more and more live ones, and then an operator that begins with all of them.
+// controllers measures one wave of Tasks after another, with an increasing number of live ones, and then an operator that starts with all
+// of them.
 func (b *bench) controllers(ctx context.Context, r *results) (err error) {
 	if b.plan.whole {
 		if r.bare, err = b.bare(ctx); err != nil {
@@ -198,10 +199,10 @@ func (b *bench) waves(ctx context.Context, r *results) (err error) {
 	return nil
 }
 
-// profileLength, in seconds, is shorter than a wave takes.
+// profileLength, in seconds, is less than a wave takes.
 const profileLength = 30
 
-// profile keeps the CPU profiles of the operator and of the API server, or the heap of the operator.
+// profile writes the CPU profiles of the operator and of the API server, or the heap profile of the operator.
 func (b *bench) profile(ctx context.Context, o *operator, kind, name string) error {
 	if b.profiles == "" {
 		return nil

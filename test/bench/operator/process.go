@@ -14,17 +14,17 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// process is one that this program has started.
+// process is a program that runs for this benchmark.
 type process struct {
 	name string
 	pid  int
 }
 
-// stop ends what start has started.
+// stop ends a program, or removes what it needed.
 type stop func() error
 
-// start runs a program until it is stopped. What it says is in a file, whose end is part of the error that failed is called with where it ends
-// by itself: an operator does that where it can't renew its Lease for ten seconds.
+// start runs a program until stop is called. Its output goes to a file. If the program exits by itself, start calls failed with an error
+// that has the end of that output. For example, an operator exits if it can't renew its Lease for ten seconds.
 func start(dir, path string, failed context.CancelCauseFunc, environment []string, args ...string) (process, stop, error) {
 	name := filepath.Base(path)
 	file, err := os.CreateTemp(dir, name+"-*.log")
@@ -46,7 +46,7 @@ func start(dir, path string, failed context.CancelCauseFunc, environment []strin
 		err := command.Wait()
 		if !stopping.Load() {
 			said, _ := os.ReadFile(file.Name())
-			failed(fmt.Errorf("%s has ended by itself (%w): %s", name, err, said[max(0, len(said)-1000):]))
+			failed(fmt.Errorf("%s exited by itself (%w): %s", name, err, said[max(0, len(said)-1000):]))
 		}
 	}()
 	return process{name: name, pid: command.Process.Pid}, func() error {
@@ -54,13 +54,13 @@ func start(dir, path string, failed context.CancelCauseFunc, environment []strin
 		err := command.Process.Signal(syscall.SIGTERM)
 		<-ended
 		if errors.Is(err, os.ErrProcessDone) {
-			return nil // it has been told
+			return nil // failed has the error
 		}
 		return err
 	}, nil
 }
 
-// children are the processes that others have started for this one: envtest's etcd and API server.
+// children returns the processes that envtest started for this program: etcd and the API server.
 func children() ([]process, error) {
 	running, err := procfs.AllProcs()
 	if err != nil {
@@ -69,14 +69,14 @@ func children() ([]process, error) {
 	var all []process
 	for _, p := range running {
 		stat, err := p.Stat()
-		if err == nil && stat.PPID == os.Getpid() { // else it is gone by now
+		if err == nil && stat.PPID == os.Getpid() { // an error means that it has exited
 			all = append(all, process{name: stat.Comm, pid: p.PID})
 		}
 	}
 	return all, nil
 }
 
-// cpu is the processor time that the process has used, in steps of 10 ms.
+// cpu returns the processor time that the process has used, in steps of 10 ms.
 func (p process) cpu() (time.Duration, error) {
 	running, err := procfs.NewProc(p.pid)
 	if err != nil {
@@ -88,7 +88,8 @@ func (p process) cpu() (time.Duration, error) {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// stolen is the time that the hypervisor has not given to CPUs that had something to do, in steps of 10 ms: of all CPUs, since the start of the machine.
+// stolen returns the time for which CPUs had something to run and the hypervisor didn't run them, in steps of 10 ms. It is the sum for all
+// CPUs, since the start of the machine.
 func stolen() (time.Duration, error) {
 	kernel, err := procfs.NewDefaultFS()
 	if err != nil {
@@ -98,7 +99,7 @@ func stolen() (time.Duration, error) {
 	return seconds(stat.CPUTotal.Steal), err
 }
 
-// memory is how much is resident now, and the most that was since forgetPeak, in bytes.
+// memory returns the resident memory, and its peak since forgetPeak, in bytes.
 func (p process) memory() (now, peak uint64, err error) {
 	running, err := procfs.NewProc(p.pid)
 	if err != nil {
@@ -108,7 +109,7 @@ func (p process) memory() (now, peak uint64, err error) {
 	return status.VmRSS, status.VmHWM, err
 }
 
-// forgetPeak lets the peak of memory begin with what is resident now (proc(5), clear_refs).
+// forgetPeak resets the peak to the memory that is resident now (proc(5), clear_refs).
 func (p process) forgetPeak() error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.pid), []byte("5"), 0)
 }

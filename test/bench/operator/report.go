@@ -17,18 +17,18 @@ type results struct {
 	plan  plan
 	bare  cost
 	waves []wave
-	// restarted is the most memory that an operator takes which begins with all live Tasks.
+	// restarted is the peak memory of an operator that starts with all live Tasks.
 	restarted uint64
 	sustained []sustained
 	reviews   map[int][]reviews // rounds, by the number of the Pod's containers
 }
 
-// tried is what earlier runs showed, in words.
+// tried describes what earlier runs showed.
 //
 //go:embed tried.md
 var tried []byte
 
-// controllersMethod and webhookMethod explain the tables.
+// The texts around the tables.
 const (
 	controllersMethod = `## Controllers
 
@@ -87,7 +87,7 @@ server uses for a webhook behind a Service. There are no Tasks meanwhile. The tw
 `
 )
 
-// write makes this part of the report, of what was measured.
+// write writes this part of the report, for what was measured.
 func (r *results) write(w io.Writer) error {
 	var text strings.Builder
 	if len(r.waves) > 0 {
@@ -171,12 +171,12 @@ func writeRounds(text *strings.Builder, containers int, which string, rounds []r
 		100*asked.stolen.Seconds()/asked.took.Seconds()/float64(runtime.NumCPU()))
 }
 
-// spread shows the median, the least and the greatest.
+// spread formats the median, the least and the greatest.
 func spread(measured []time.Duration) string {
 	return fmt.Sprintf("%s (%s–%s)", report.Milliseconds(report.Quantile(measured, 0.5)), report.Milliseconds(report.Quantile(measured, 0)), report.Milliseconds(report.Quantile(measured, 1)))
 }
 
-// goals are those of which the plan has measured something.
+// goals returns the goals for which the plan has measured something.
 func (r *results) goals() []report.Goal {
 	var goals []report.Goal
 	if count := len(r.waves); count > 0 && r.waves[count-1].live >= goalLive {
@@ -218,15 +218,15 @@ func (r *results) goals() []report.Goal {
 }
 
 const (
-	// goalLive is the number of live Tasks that the goal for memory is about.
+	// goalLive is the number of live Tasks to which the goal for memory applies.
 	goalLive = 10000
-	// mostGrowth is what the same cost may seem to grow by on a machine that others use, too.
+	// mostGrowth is by how much an equal cost may seem to grow on a machine that other programs use, too.
 	mostGrowth = 1.25
-	// keptUp is the part of what is offered in a time that is done in it where nothing falls behind.
+	// keptUp is the share of the offered work that must be done in time. Less means that something falls behind.
 	keptUp = 0.98
 )
 
-// others says where the rest of the CPU went.
+// others formats the CPU time of all other processes.
 func (c cost) others() string {
 	var all []string
 	for name := range c.cpu {
@@ -238,10 +238,10 @@ func (c cost) others() string {
 	return strings.Join(all, ", ")
 }
 
-// operatorsCalls are those that nobody but the operator makes here: kwok writes the status of Pods, and this program makes and lists Tasks.
+// operatorsCalls are the calls that only the operator makes here. kwok writes the status of Pods, and this program creates and lists Tasks.
 var operatorsCalls = []string{"POST pods", "PATCH pods", "PATCH tasks/status", "POST events", "GET pods", "GET tasks", "LIST pods"}
 
-// shownCalls are those of the operator, with the ones that failed.
+// shownCalls returns operatorsCalls, each followed by its failures if there are any.
 func (r *results) shownCalls() []string {
 	var shown []string
 	for _, what := range operatorsCalls {

@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	// offeredPerSecond is the goal's. With the stand-in, it takes nearly all of two cores; what a Task costs is compared at half of it, since an
-	// operator that falls behind has less to write.
+	// offeredPerSecond is the rate of the goal. With the stand-in, it takes nearly all of two cores. The cost of a Task is compared at half
+	// of this rate, because an operator that falls behind has less to write.
 	offeredPerSecond = 100
-	// offeredFor is how long Tasks come.
+	// offeredFor is how long Tasks are created.
 	offeredFor = time.Minute
-	// settling is how long Tasks come before they are counted: the first end after some four seconds.
+	// settling is how long Tasks are created before ends are counted. The first Task ends after some four seconds.
 	settling = 10 * time.Second
-	// standInName is that of this program, of which little else is at work then.
+	// standInName names this program, which does little but play the API server during this measurement.
 	standInName = "stand-in"
 )
 
-// rate is how many Tasks come a second, with so many live ones.
+// rate is how many Tasks are created in a second, with so many live ones.
 type rate struct{ live, perSecond int }
 
-// sustained is what was measured while Tasks came at a steady rate, and the API server was a stand-in.
+// sustained is what was measured while Tasks were created at a steady rate, with a stand-in for the API server.
 type sustained struct {
 	cost
 
 	rate  rate
-	ended int             // so many ended while Tasks came, but for settling
+	ended int             // Tasks that ended while Tasks were created, without those during settling
 	lags  []time.Duration // standin.Task.Lag
 	peak  uint64          // memory of the operator
 }
 
-// endedPerSecond is less than is offered where the operator doesn't keep up.
+// endedPerSecond is less than the offered rate if the operator doesn't keep up.
 func (s sustained) endedPerSecond() float64 {
 	return float64(s.ended) / (offeredFor - settling).Seconds()
 }
@@ -128,7 +128,8 @@ func (b *bench) sustain(ctx context.Context, sample standin.Sample, rate rate) (
 	return s, nil
 }
 
-// offer creates Tasks, so many a second, whether or not those before have come as far as that phase, and returns all when they have.
+// offer creates count Tasks at a steady rate, regardless of the progress of earlier ones, and returns all when they have reached that
+// phase.
 func offer(ctx context.Context, server *standin.Server, name string, count, perSecond int, until v1alpha1.TaskPhase) ([]standin.Task, error) {
 	began := time.Now()
 	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
@@ -138,7 +139,7 @@ func offer(ctx context.Context, server *standin.Server, name string, count, perS
 	var tasks []standin.Task
 	for created := 0; len(tasks) < count; {
 		select {
-		case <-ticker.C: // some ticks are left out where this program has to wait for a CPU
+		case <-ticker.C: // some ticks are dropped when this program has to wait for a CPU
 			for due := int(time.Since(began).Seconds() * float64(perSecond)); created < min(due, count); created++ {
 				if err := server.CreateTask(fmt.Sprintf("%s-%d", name, created), until); err != nil {
 					return nil, err
@@ -151,7 +152,7 @@ func offer(ctx context.Context, server *standin.Server, name string, count, perS
 			tasks = append(tasks, task)
 			stalled.Reset(longestPause)
 		case <-stalled.C:
-			return nil, fmt.Errorf("%d of %d Tasks are %s, and no other for %s", len(tasks), count, until, longestPause)
+			return nil, fmt.Errorf("%d of %d Tasks are %s, and no other became so for %s", len(tasks), count, until, longestPause)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -159,7 +160,7 @@ func offer(ctx context.Context, server *standin.Server, name string, count, perS
 	return tasks, nil
 }
 
-// sample runs one Task with the real API server.
+// sample runs one Task with the real API server, and returns it with its Pod.
 func (b *bench) sample(ctx context.Context) (sample standin.Sample, err error) {
 	o, err := b.cluster.startOperator(ctx, b.program)
 	if err != nil {

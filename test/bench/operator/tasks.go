@@ -21,19 +21,19 @@ const (
 	steps = 3
 	// creators create Tasks at the same time.
 	creators = 8
-	// patience is how long any number of Tasks may take.
+	// patience bounds the time for any number of Tasks.
 	patience = 40 * time.Minute
-	// longestPause may pass between two of them.
+	// longestPause bounds the time without progress.
 	longestPause = 2 * time.Minute
 	// heldAnnotation of a Pod keeps it at its first step (kubelet.yaml).
 	heldAnnotation = "bench/held"
 	waveLabel      = "bench/wave"
 )
 
-// waveLabels are those of the Tasks, and of all Pods, that run to their end.
+// waveLabels are the labels of the Tasks that run to their end, and of all such Pods.
 var waveLabels = map[string]string{waveLabel: "true"}
 
-// newTask is a Task as the README has it. The node is named, since there is no scheduler.
+// newTask returns a Task like the one in the README. It names its node, because there is no scheduler.
 func newTask(name string, number int) *v1alpha1.Task {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: taskNamespace}}
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{NodeName: nodeName(number)}}
@@ -48,7 +48,7 @@ func stepContainer(i int) corev1.Container {
 	return corev1.Container{Name: name, Image: "busybox:1.28", Command: []string{"sh", "-c"}, Args: []string{"echo " + name}}
 }
 
-// newPod is like that of a Task, but for what the webhook does: its containers all start at once.
+// newPod returns a Pod like a Task's, without the webhook's changes: its containers all start at once.
 func newPod(name string, number int) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: taskNamespace, Labels: waveLabels}}
 	pod.Spec.NodeName = nodeName(number)
@@ -62,7 +62,7 @@ func newPod(name string, number int) *corev1.Pod {
 	return pod
 }
 
-// hold brings the number of live Tasks from one number to another, and returns when all are at their first step.
+// hold raises the number of live Tasks, and returns when all are at their first step.
 func (c *cluster) hold(ctx context.Context, from, to int) error {
 	_, err := c.follow(ctx, to-from, &v1alpha1.TaskList{}, taskIs(v1alpha1.TaskRunning), func(i int) client.Object {
 		task := newTask(fmt.Sprintf("live-%d", from+i), i)
@@ -75,13 +75,13 @@ func (c *cluster) hold(ctx context.Context, from, to int) error {
 	return eventsSettle(ctx, c.calls)
 }
 
-// warmUpCount is how many run before any are measured.
+// warmUpCount is the number of Tasks or Pods that run before a measurement.
 const warmUpCount = 20
 
 // runner runs a number of Tasks, or of Pods, to their end: runTasks, runPods.
 type runner func(ctx context.Context, count int) (took time.Duration, err error)
 
-// warmUp runs a few to their end.
+// warmUp runs a few Tasks or Pods to their end, and deletes them.
 func (c *cluster) warmUp(ctx context.Context, run runner) error {
 	if _, err := run(ctx, warmUpCount); err != nil {
 		return err
@@ -102,20 +102,20 @@ func (c *cluster) runTasks(ctx context.Context, count int) (took time.Duration, 
 	})
 }
 
-// runPods is the same for Pods that taskflow has nothing to do with.
+// runPods does the same with Pods that don't use taskflow.
 func (c *cluster) runPods(ctx context.Context, count int) (took time.Duration, err error) {
 	return c.follow(ctx, count, &corev1.PodList{}, podHasSucceeded, func(i int) client.Object { return newPod(fmt.Sprintf("pod-%d", i), i) })
 }
 
-// reached says whether an object is where it is waited for, with an error for one that never will be.
+// reached reports whether an object is in the expected state. It returns an error if the object can't get there any more.
 type reached func(client.Object) (bool, error)
 
-// taskIs waits for a phase.
+// taskIs returns a reached for a phase.
 func taskIs(phase v1alpha1.TaskPhase) reached {
 	return func(object client.Object) (bool, error) {
 		task, ok := object.(*v1alpha1.Task)
 		if !ok || task.Status.Phase == v1alpha1.TaskFailed {
-			return false, fmt.Errorf("the Task %s has failed: %+v", object.GetName(), object)
+			return false, fmt.Errorf("the Task %s failed: %+v", object.GetName(), object)
 		}
 		return task.Status.Phase == phase, nil
 	}
@@ -124,12 +124,12 @@ func taskIs(phase v1alpha1.TaskPhase) reached {
 func podHasSucceeded(object client.Object) (bool, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok || pod.Status.Phase == corev1.PodFailed {
-		return false, fmt.Errorf("the Pod %s has failed: %+v", object.GetName(), object)
+		return false, fmt.Errorf("the Pod %s failed: %+v", object.GetName(), object)
 	}
 	return pod.Status.Phase == corev1.PodSucceeded, nil
 }
 
-// follow creates objects, of which list is a list, and waits until all have reached what they should.
+// follow creates objects, and waits until all have reached the expected state. list is an empty list of their kind.
 func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList, reached reached, build func(int) client.Object) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -170,10 +170,10 @@ func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList,
 		case err := <-failed:
 			return 0, err
 		case <-stalled.C:
-			return 0, fmt.Errorf("%d of %d have come where they should, and no other for %s: %s", there, count, longestPause, c.describe(ctx, missing))
+			return 0, fmt.Errorf("%d of %d have reached the expected state, and no other for %s: %s", there, count, longestPause, c.describe(ctx, missing))
 		case event, ok := <-watch.ResultChan():
 			if !ok {
-				return 0, fmt.Errorf("%d of %d have come where they should, until the watch ended: %w", there, count, cmp.Or(ctx.Err(), io.EOF))
+				return 0, fmt.Errorf("%d of %d have reached the expected state when the watch ended: %w", there, count, cmp.Or(ctx.Err(), io.EOF))
 			}
 			object, ok := event.Object.(client.Object)
 			if !ok {
@@ -197,17 +197,17 @@ func (c *cluster) follow(ctx context.Context, count int, list client.ObjectList,
 	return time.Since(began), nil
 }
 
-// describe says how far one of the objects is, and its Pod.
+// describe describes one of the objects, and its Pod.
 func (c *cluster) describe(ctx context.Context, objects map[string]client.Object) string {
 	for name, object := range objects {
 		var pod corev1.Pod
 		err := c.Get(ctx, client.ObjectKeyFromObject(object), &pod)
 		return fmt.Sprintf("%s is %+v, and its Pod %+v %+v (%v)", name, object, pod.Annotations, pod.Status, err)
 	}
-	return "they are not there"
+	return "no other object was seen"
 }
 
-// eventsSettle waits until the operator has written its last events: they come behind.
+// eventsSettle waits until the operator has written its last events, which it does after all else.
 func eventsSettle(ctx context.Context, called counter) error {
 	last := -1.0
 	return wait.PollUntilContextTimeout(ctx, time.Second, patience, true, func(ctx context.Context) (bool, error) {
@@ -219,8 +219,8 @@ func eventsSettle(ctx context.Context, called counter) error {
 	})
 }
 
-// deleteEnded removes what runTasks or runPods has made. There is no garbage collector to remove the Pods of Tasks, and they needn't have ended: a
-// Task ends with its last step, a moment before its Pod does. The next Task of the same name would wait for one that is left.
+// deleteEnded deletes the objects of runTasks or runPods. There is no garbage collector to delete the Pods of Tasks. Such a Pod may still
+// run, because a Task ends with its last step, a moment before its Pod. The next Task of the same name would wait for a Pod that is left.
 func (c *cluster) deleteEnded(ctx context.Context) error {
 	for _, object := range []client.Object{&v1alpha1.Task{}, &corev1.Pod{}} {
 		if err := c.DeleteAllOf(ctx, object, client.InNamespace(taskNamespace), client.HasLabels{waveLabel}, client.GracePeriodSeconds(0)); err != nil {

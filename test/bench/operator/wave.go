@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// cost is what was measured while Tasks, or Pods, ran to their end.
+// cost is what was measured while Tasks or Pods ran to their end.
 type cost struct {
 	count int
 	took  time.Duration            // from the creation of the first to the end of the last
@@ -18,13 +18,13 @@ type cost struct {
 	calls calls
 }
 
-// perSecond is how many ended a second.
+// perSecond returns how many ended a second.
 func (c cost) perSecond() float64 { return float64(c.count) / c.took.Seconds() }
 
-// each is the CPU time that a process has used for one.
+// each returns the CPU time that a process has used for one of them.
 func (c cost) each(process string) time.Duration { return c.cpu[process] / time.Duration(c.count) }
 
-// and is what both have cost together.
+// and returns the sum of two costs.
 func (c cost) and(other cost) cost {
 	sum := cost{count: c.count + other.count, cpu: maps.Clone(other.cpu)}
 	for name, used := range c.cpu {
@@ -33,13 +33,13 @@ func (c cost) and(other cost) cost {
 	return sum
 }
 
-// cost runs a number of them.
+// cost measures as many Tasks or Pods as the plan's wave has.
 func (b *bench) cost(ctx context.Context, run runner, processes ...process) (cost, error) {
 	processes = slices.Concat(processes, []process{{name: "benchmark", pid: os.Getpid()}}, b.cluster.processes)
 	return measure(ctx, run, b.plan.wave, b.cluster.calls, processes)
 }
 
-// measure runs a number of Tasks, or of Pods, to their end, and until nobody writes events any more.
+// measure runs Tasks or Pods to their end, and waits until the operator writes no more events.
 func measure(ctx context.Context, run runner, count int, called counter, processes []process) (cost, error) {
 	c := cost{count: count, cpu: map[string]time.Duration{}}
 	before := map[string]time.Duration{}
@@ -71,7 +71,7 @@ func measure(ctx context.Context, run runner, count int, called counter, process
 	return c, err
 }
 
-// bare measures Pods like those of the Tasks, without an operator: no more than that can be done here.
+// bare measures similar Pods without an operator: the limit of what is possible here.
 func (b *bench) bare(ctx context.Context) (cost, error) {
 	if err := b.cluster.warmUp(ctx, b.cluster.runPods); err != nil {
 		return cost{}, err
@@ -84,19 +84,19 @@ func (b *bench) bare(ctx context.Context) (cost, error) {
 	return c, b.cluster.deleteEnded(ctx)
 }
 
-// wave is what was measured while Tasks ran to their end beside live ones.
+// wave is what was measured while Tasks ran to their end, with live ones in the cluster.
 type wave struct {
 	cost
 
 	live     int
 	resident uint64 // memory of the operator before the wave
-	peak     uint64 // and at most, with the wave
+	peak     uint64 // and its peak during the wave
 }
 
-// onOneCore is how many Tasks a second would take the operator all of one core.
+// onOneCore returns how many Tasks a second would take all of one core for the operator.
 func (w wave) onOneCore() float64 { return float64(time.Second) / float64(w.each(operatorName)) }
 
-// operatorName is that of the operator's process.
+// operatorName names the operator's process.
 const operatorName = "operator"
 
 func (b *bench) wave(ctx context.Context, o *operator, live int) (wave, error) {

@@ -27,7 +27,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
-// review is what the API server asks the webhook for a Pod of so many containers.
+// review returns the request of the API server to the webhook for a Pod of so many containers.
 func review(containerCount int) ([]byte, error) {
 	p := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -54,7 +54,7 @@ func review(containerCount int) ([]byte, error) {
 	})
 }
 
-// reviews are what the webhook was asked in one round.
+// reviews are the requests to the webhook in one round.
 type reviews struct {
 	times []time.Duration // of the answers
 	took  time.Duration
@@ -65,10 +65,10 @@ type reviews struct {
 
 const reviewsPerSecond = 200
 
-// podSizes are the numbers of containers of the Pods that the webhook is asked about.
+// podSizes are the numbers of containers of the Pods in the requests.
 var podSizes = []int{3, 50}
 
-// webhook measures the answers of an operator on one core: in rounds, by the number of the Pod's containers.
+// webhook measures the answers of an operator on one core. It returns the rounds by the number of the Pod's containers.
 func (b *bench) webhook(ctx context.Context) (all map[int][]reviews, err error) {
 	o, err := b.cluster.startOperator(ctx, b.program, "GOMAXPROCS=1")
 	if err != nil {
@@ -124,13 +124,13 @@ func (b *bench) round(ctx context.Context, client *http.Client, o *operator, bod
 	return r, err
 }
 
-// quietest are the half of the rounds of which least was stolen.
+// quietest returns the half of the rounds with the least stolen time.
 func quietest(rounds []reviews) []reviews {
 	byTheft := slices.SortedStableFunc(slices.Values(rounds), func(a, b reviews) int { return cmp.Compare(a.stolen, b.stolen) })
 	return byTheft[:(len(rounds)+1)/2]
 }
 
-// quantiles are those of each round.
+// quantiles returns a quantile of each round.
 func quantiles(rounds []reviews, q float64) []time.Duration {
 	all := make([]time.Duration, len(rounds))
 	for i, r := range rounds {
@@ -139,7 +139,7 @@ func quantiles(rounds []reviews, q float64) []time.Duration {
 	return all
 }
 
-// total is what was asked in all of them.
+// total returns the sum of all rounds.
 func total(rounds []reviews) reviews {
 	var sum reviews
 	for _, r := range rounds {
@@ -153,7 +153,7 @@ func total(rounds []reviews) reviews {
 
 func (r reviews) perSecond() float64 { return float64(len(r.times)) / r.took.Seconds() }
 
-// load sends reviews at a steady rate, whether or not the ones before are answered, and returns how long each answer took.
+// load sends requests at a steady rate, regardless of earlier answers, and returns how long each answer took.
 func load(ctx context.Context, client *http.Client, address string, body []byte, length time.Duration) ([]time.Duration, error) {
 	ask := func() error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
@@ -172,7 +172,7 @@ func load(ctx context.Context, client *http.Client, address string, body []byte,
 		}
 		return err
 	}
-	if err := ask(); err != nil { // it may open the connection
+	if err := ask(); err != nil { // the first request may open the connection
 		return nil, err
 	}
 
@@ -197,11 +197,11 @@ func load(ctx context.Context, client *http.Client, address string, body []byte,
 	return times, failure
 }
 
-// sleepUntil wakes by the kernel's own clock. Go's timers are late by up to a millisecond, since its runtime waits for them with epoll_wait, which
-// counts in those.
+// sleepUntil sleeps by the kernel's own clock. Go's timers are late by up to a millisecond, because the runtime waits for them with
+// epoll_wait, which counts whole milliseconds.
 func sleepUntil(due time.Time) {
 	for left := time.Until(due); left > 0; left = time.Until(due) {
 		length := unix.NsecToTimespec(left.Nanoseconds())
-		_ = unix.Nanosleep(&length, nil) // it ends early with each signal, such as those of the runtime's
+		_ = unix.Nanosleep(&length, nil) // any signal ends it early, for example one of the Go runtime
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/taskflow/taskflow-operator/test/bench/report"
 )
 
-// A goal is met at its bound, on the right side of it, and missed on the other.
+// TestWriteGoals proves that a goal is met at its bound and on the right side of it, and missed on the other side.
 func TestWriteGoals(t *testing.T) {
 	var text strings.Builder
 	err := report.WriteGoals(&text, []report.Goal{

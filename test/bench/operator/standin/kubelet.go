@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// pause is between the writes of a kubelet before the containers are up, and before its last one.
+	// pause is the time between the writes of a kubelet before all containers run, and before its last write.
 	pause = 100 * time.Millisecond
-	// stepLength is how long a step takes: a kubelet looks at its containers once a second.
+	// stepLength is how long a step takes. A kubelet looks at its containers once a second.
 	stepLength = time.Second
 
 	digest      = "0000000000000000000000000000000000000000000000000000000000000000"
@@ -23,8 +23,7 @@ const (
 	containerID = "containerd://" + digest
 )
 
-// runPod plays the kubelet of a Pod, which is stored: it writes the status as ../kubelet.yaml does, nine times for three steps that run to their
-// end.
+// runPod plays the kubelet of a stored Pod. It writes the status as ../kubelet.yaml does: nine times for three steps that run to their end.
 func (s *Server) runPod(pod *corev1.Pod, until v1alpha1.TaskPhase) error {
 	writes := []kubeletWrite{
 		{pause, func(status *corev1.PodStatus) { take(status, pod.Spec) }},
@@ -65,7 +64,7 @@ func (s *Server) writeStatus(name string, change func(*corev1.PodStatus)) error 
 	return s.store(watch.Modified, &pod)
 }
 
-// take is when a node has taken the Pod: its containers are to be created.
+// take sets the status of a Pod that the kubelet has accepted: its containers wait.
 func take(status *corev1.PodStatus, spec corev1.PodSpec) {
 	status.Phase, status.StartTime, status.HostIP = corev1.PodPending, now(), "10.0.0.1"
 	conditions(status)
@@ -83,7 +82,7 @@ func take(status *corev1.PodStatus, spec corev1.PodSpec) {
 	}
 }
 
-// conditions sets all that a kubelet tells, those named to True. The Pod is scheduled.
+// conditions sets all conditions that a kubelet reports: PodScheduled and the named ones to True, the others to False.
 func conditions(status *corev1.PodStatus, areTrue ...corev1.PodConditionType) {
 	is := map[corev1.PodConditionType]bool{corev1.PodScheduled: true}
 	for _, condition := range areTrue {
@@ -101,7 +100,7 @@ func conditions(status *corev1.PodStatus, areTrue ...corev1.PodConditionType) {
 	}
 }
 
-// initialise starts the init container, which brings the agent.
+// initialise starts the init container, which delivers the agent.
 func initialise(status *corev1.PodStatus) {
 	for i := range status.InitContainerStatuses {
 		status.InitContainerStatuses[i].State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: *now()}}
@@ -118,7 +117,7 @@ func initialised(status *corev1.PodStatus) {
 	}
 }
 
-// startAll is when all containers are up. The agents wait, but for the first step's.
+// startAll starts all containers. Each agent waits, except the first step's.
 func startAll(status *corev1.PodStatus) {
 	status.Phase, status.PodIP = corev1.PodRunning, "10.1.0.1"
 	conditions(status, corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady)
@@ -129,7 +128,7 @@ func startAll(status *corev1.PodStatus) {
 	}
 }
 
-// endStep leaves the record of the step's agent.
+// endStep ends the container of a step, with the record of its agent.
 func endStep(container *corev1.ContainerStatus) {
 	began, ended := container.State.Running.StartedAt, now()
 	container.Ready, container.Started = false, new(false)

@@ -33,16 +33,16 @@ var (
 	taskResource = schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "tasks"}
 )
 
-// keptFor is how long a Task stays when it has ended.
+// keptFor is how long a Task stays after its end.
 const keptFor = 5 * time.Second
 
-// next is the next version. The mutex is held.
+// next returns the next resource version. The caller holds the mutex.
 func (s *Server) next() string {
 	s.version++
 	return strconv.FormatInt(1000+s.version, 10)
 }
 
-// CreateTask makes one like the sample. It goes until that phase: TaskRunning, where it stays at its first step, or TaskSucceeded.
+// CreateTask creates a Task like the sample. It runs until that phase: TaskRunning, where it stays at its first step, or TaskSucceeded.
 func (s *Server) CreateTask(name string, until v1alpha1.TaskPhase) error {
 	task := s.sample.Task.DeepCopy()
 	task.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.TaskKind.Kind}
@@ -79,7 +79,7 @@ func (s *Server) remove(name string) error {
 	return s.store(watch.Deleted, &pod)
 }
 
-// content is the Task's JSON. Most of it never changes, and isn't encoded anew.
+// content returns the Task's JSON. Most of it never changes, and is encoded only once.
 func (t *storedTask) content() []byte {
 	text := slices.Concat(t.head, []byte(t.version), t.tail, []byte(`,"status":{`))
 	separator := ""
@@ -105,7 +105,7 @@ func merge(status, patch map[string]json.RawMessage) map[string]json.RawMessage 
 	return merged
 }
 
-// patchTask applies a merge patch of a status.
+// patchTask applies a merge patch to the status of a Task.
 func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 	var patch struct {
 		Metadata struct {
@@ -144,7 +144,7 @@ func (s *Server) patchTask(name string, body []byte) (runtime.Object, error) {
 		}
 		s.done <- Task{Name: name, At: now, Lag: task.podCreated.Sub(task.created) + now.Sub(task.stepsOver)}
 	case v1alpha1.TaskFailed:
-		s.done <- Task{Name: name, Err: fmt.Errorf("it has failed: %s", task.content())}
+		s.done <- Task{Name: name, Err: fmt.Errorf("it failed: %s", task.content())}
 	}
 	meta := s.sample.Task.ObjectMeta
 	meta.Name, meta.ResourceVersion = name, task.version
@@ -161,7 +161,7 @@ func (s *Server) getPod(name string, _ []byte) (runtime.Object, error) {
 	return pod, nil
 }
 
-// createPod asks the webhook, and gives the Pod to a kubelet.
+// createPod calls the webhook for a Pod, stores the Pod, and plays its kubelet.
 func (s *Server) createPod(_ string, body []byte) (runtime.Object, error) {
 	pod := &corev1.Pod{}
 	if _, _, err := protobuf.Serializer.Decode(body, nil, pod); err != nil {
@@ -182,7 +182,7 @@ func (s *Server) createPod(_ string, body []byte) (runtime.Object, error) {
 	}
 	task, ok := s.tasks[taskOf(pod)]
 	if !ok {
-		return nil, apierrors.NewBadRequest("the Pod is no Task's")
+		return nil, apierrors.NewBadRequest("no Task controls the Pod")
 	}
 	task.pod, task.podCreated = pod.Name, time.Now()
 	if err := s.store(watch.Added, pod); err != nil {
@@ -197,7 +197,7 @@ func (s *Server) createPod(_ string, body []byte) (runtime.Object, error) {
 	return pod, nil
 }
 
-// taskOf is the name of the Task that a Pod is of.
+// taskOf returns the name of the Task that controls a Pod.
 func taskOf(pod *corev1.Pod) string {
 	if owner := metav1.GetControllerOf(pod); owner != nil {
 		return owner.Name
@@ -205,7 +205,7 @@ func taskOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// setDefaults sets what the API server does (k8s.io/kubernetes/pkg/apis/core/v1/defaults.go), of what a Task's Pod has.
+// setDefaults sets the defaults of the API server (k8s.io/kubernetes/pkg/apis/core/v1/defaults.go) for the fields that a Task's Pod has.
 func setDefaults(pod *corev1.Pod) {
 	spec := &pod.Spec
 	spec.DNSPolicy = cmp.Or(spec.DNSPolicy, corev1.DNSClusterFirst)
@@ -221,14 +221,14 @@ func setDefaults(pod *corev1.Pod) {
 	}
 }
 
-// admission is what the webhook has made of a Pod. Of most, it makes the same.
+// admission is the webhook's change to a Pod. It is the same for most Pods.
 type admission struct {
 	before corev1.PodSpec
 	patch  []byte
 	after  corev1.PodSpec
 }
 
-// admit makes the Pod what the webhook wants it to be.
+// admit applies the webhook's patch to the Pod.
 func (s *Server) admit(pod *corev1.Pod) error {
 	content, err := json.Marshal(pod)
 	if err != nil {
@@ -265,7 +265,7 @@ func (s *Server) admit(pod *corev1.Pod) error {
 	}))
 }
 
-// review asks the webhook, and returns its patch.
+// review calls the webhook, and returns its patch.
 func (s *Server) review(pod *corev1.Pod, content []byte) ([]byte, error) {
 	kind, resource := metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
 	review := admissionv1.AdmissionReview{
@@ -295,12 +295,12 @@ func (s *Server) review(pod *corev1.Pod, content []byte) ([]byte, error) {
 		return nil, fmt.Errorf("decoding the webhook's answer: %w", err)
 	}
 	if answer.Response == nil || !answer.Response.Allowed {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the webhook refuses the Pod: %+v", answer.Response))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the webhook rejects the Pod: %+v", answer.Response))
 	}
 	return answer.Response.Patch, nil
 }
 
-// patchMetadata applies a JSON patch of labels and annotations, which may test the UID.
+// patchMetadata applies a JSON patch to labels and annotations. The patch may test the UID.
 func patchMetadata(meta *metav1.ObjectMeta, patch jsonpatch.Patch) error {
 	type members struct {
 		UID         types.UID         `json:"uid"`
@@ -326,7 +326,7 @@ func patchMetadata(meta *metav1.ObjectMeta, patch jsonpatch.Patch) error {
 	return nil
 }
 
-// patchPod applies a JSON patch of the metadata.
+// patchPod applies a JSON patch to the metadata of a Pod.
 func (s *Server) patchPod(name string, body []byte) (runtime.Object, error) {
 	patch, err := jsonpatch.DecodePatch(body)
 	if err != nil {
@@ -338,7 +338,7 @@ func (s *Server) patchPod(name string, body []byte) (runtime.Object, error) {
 	if !ok {
 		return nil, apierrors.NewNotFound(podResource, name)
 	}
-	pod := *old // what is stored isn't changed any more, so versions of it may share
+	pod := *old // a stored Pod doesn't change, so its versions may share memory
 	if err := patchMetadata(&pod.ObjectMeta, patch); err != nil {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, name, nil)
 	}
@@ -348,14 +348,14 @@ func (s *Server) patchPod(name string, body []byte) (runtime.Object, error) {
 	return metadata(pod.ObjectMeta), nil
 }
 
-// metadata is what the operator asks for as the answer to a patch.
+// metadata returns an object with the metadata only, which the operator asks for as the answer to a patch.
 func metadata(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
 	answer := &metav1.PartialObjectMetadata{ObjectMeta: meta}
 	answer.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
 	return answer
 }
 
-// store keeps a Pod, which isn't changed any more, or removes it, and tells of it. The mutex is held.
+// store stores a Pod, or removes it, and sends the watch event. The Pod must not change afterwards. The caller holds the mutex.
 func (s *Server) store(kind watch.EventType, pod *corev1.Pod) error {
 	pod.ResourceVersion = s.next()
 	event, err := podEvent(kind, pod)

@@ -31,12 +31,12 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// Server keeps Tasks and their Pods in memory, asks the webhook about each Pod, and plays the kubelets (kubelet.go). What the operator sends
-// and gets is what it would be: the same encodings over the same protocol, with the fields that a real API server adds, as the sample has them.
-// It answers what the operator asks for Tasks that run, without more checks than those of versions and of JSON patches, and leaves all else to
-// the real one.
+// Server keeps Tasks and their Pods in memory, calls the webhook for each Pod, and plays the kubelets (kubelet.go). The operator sends and
+// receives the same as with a real API server: the same encodings and protocol, with the fields that a real one adds, copied from the
+// sample. The Server answers the operator's calls for running Tasks, and checks only versions and JSON patches. It forwards all other calls
+// to the real API server.
 //
-// It begins empty, and its watches tell only what happens from then on: the operator has to be there before the first Task.
+// The Server starts empty, and its watches report only later changes: the operator must run before the first Task is created.
 type Server struct {
 	sample  Sample
 	client  http.Client // for the webhook
@@ -47,7 +47,7 @@ type Server struct {
 
 	mutex     sync.Mutex
 	webhook   string    // its address
-	admission admission // the last
+	admission admission // the latest
 	version   int64
 	tasks     map[string]*storedTask
 	pods      map[string]*corev1.Pod
@@ -56,24 +56,24 @@ type Server struct {
 	taskEvents, podEvents *events
 }
 
-// Sample is a Task and its Pod, as they are at a real API server at their end. All Tasks here are like it.
+// Sample is a Task and its Pod, as a real API server has them after their end. All Tasks of the Server are like it.
 type Sample struct {
 	Task v1alpha1.Task
 	Pod  corev1.Pod
 }
 
-// Task is one that has come as far as it goes.
+// Task reports that a Task reached its phase, or why it didn't.
 type Task struct {
 	Name string
-	Err  error // why it has not
+	Err  error // why it didn't
 	At   time.Time
-	// Lag is the operator's part of the time that it took to its end: from the creation of the Task to that of its Pod, and from the end of
-	// the last step to that of the Task.
+	// Lag is the operator's share of the time until the end: from the creation of the Task to the creation of the Pod, and from the end of
+	// the last step to the end of the Task.
 	Lag time.Duration
 }
 
 type storedTask struct {
-	head, tail []byte // the JSON without the status, before and behind the version
+	head, tail []byte // the JSON without the status, before and after the version
 	version    string
 	status     map[string]json.RawMessage
 	until      v1alpha1.TaskPhase
@@ -82,17 +82,17 @@ type storedTask struct {
 	created, podCreated, stepsOver time.Time
 }
 
-// WebhookTransport is how an API server speaks to a webhook behind a Service: HTTP/1.1, so that several replicas share the calls (k8s.io/apiserver,
-// pkg/util/webhook/client.go), and as many idle connections (client-go, transport/cache.go).
+// WebhookTransport returns a transport like the one of an API server that calls a webhook through a Service: HTTP/1.1, so that several
+// replicas share the calls (k8s.io/apiserver, pkg/util/webhook/client.go), and as many idle connections (client-go, transport/cache.go).
 func WebhookTransport() *http.Transport {
 	return &http.Transport{
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, //nolint:gosec // it is the time that matters
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, //nolint:gosec // only the time matters
 		MaxIdleConnsPerHost: 25,
 	}
 }
 
-// Start serves at an address of this machine until Close. The origin is the real API server, for all calls that are left to it. As many
-// Tasks as capacity may be done before they are received from Done.
+// Start serves on an address of this machine until Close. It forwards all calls that it doesn't know to origin, the real API server. The
+// channel of Done buffers up to capacity Tasks.
 func Start(origin *rest.Config, sample Sample, capacity int) (*Server, error) {
 	proxy, err := proxyTo(origin)
 	if err != nil {
@@ -146,24 +146,24 @@ func (s *Server) WriteKubeconfig(file string) error {
 	return clientcmd.WriteToFile(*config, file)
 }
 
-// CallWebhook sets the address that is asked about Pods.
+// CallWebhook sets the address of the webhook.
 func (s *Server) CallWebhook(address string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.webhook = address
 }
 
-// Done are the Tasks, as they come as far as they go.
+// Done returns the channel of the Tasks that reached their phase, or failed to.
 func (s *Server) Done() <-chan Task { return s.done }
 
-// Calls is how often the operator has called for what, so far.
+// Calls returns how often the operator has made each call so far.
 func (s *Server) Calls() map[string]float64 {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return maps.Clone(s.calls)
 }
 
-// proxyTo leaves calls to a real API server.
+// proxyTo returns a handler that forwards calls to a real API server.
 func proxyTo(origin *rest.Config) (http.Handler, error) {
 	transport, err := rest.TransportFor(origin)
 	if err != nil {
@@ -180,7 +180,7 @@ func proxyTo(origin *rest.Config) (http.Handler, error) {
 	}, nil
 }
 
-// handler knows the calls of an operator that runs Tasks in the sample's namespace.
+// handler serves the calls of an operator that runs Tasks in the sample's namespace.
 func (s *Server) handler(proxy http.Handler) http.Handler {
 	namespace := "/namespaces/" + s.sample.Task.Namespace
 	const core, eventsGroup = "/api/v1", "/apis/events.k8s.io/v1"
@@ -220,7 +220,7 @@ func (s *Server) handler(proxy http.Handler) http.Handler {
 	return mux
 }
 
-// count names a call as the API server's metrics do.
+// count counts a call, with the name that it has in the API server's metrics.
 func (s *Server) count(pattern string, err error) {
 	verb, path, _ := strings.Cut(pattern, " ")
 	_, path, _ = strings.Cut(path, s.sample.Task.Namespace+"/")
@@ -233,7 +233,7 @@ func (s *Server) count(pattern string, err error) {
 	s.calls[what]++
 }
 
-// reply writes the answer of a call as Protobuf, which the operator asks for where it can, or what went wrong.
+// reply writes the answer of a call as Protobuf, which the operator asks for if it can, or the error as a Status.
 func reply(w http.ResponseWriter, answer runtime.Object, err error) {
 	if err != nil {
 		status := apierrors.APIStatus(nil)

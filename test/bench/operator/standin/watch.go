@@ -18,18 +18,18 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 )
 
-// protobuf is how Pods are told of.
+// protobuf is the encoding of Pods.
 var protobuf = mustFind(runtime.ContentTypeProtobuf)
 
 func mustFind(mediaType string) runtime.SerializerInfo {
 	info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), mediaType)
 	if !ok {
-		panic("client-go knows no " + mediaType)
+		panic("client-go has no serializer for " + mediaType)
 	}
 	return info
 }
 
-// events are those of one kind of object, encoded, until a watch takes them.
+// events queues the encoded events of one kind of object until a watch takes them.
 type events struct {
 	mutex   sync.Mutex
 	waiting [][]byte
@@ -56,7 +56,7 @@ func (e *events) take() [][]byte {
 	return taken
 }
 
-// initialEventsEnd marks the bookmark behind all objects that there are when a watch begins: none, here.
+// initialEventsEnd returns the metadata of the bookmark that follows the initial objects of a watch. There are no such objects here.
 func initialEventsEnd() metav1.ObjectMeta {
 	return metav1.ObjectMeta{ResourceVersion: "1", Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}
 }
@@ -90,7 +90,7 @@ func (s *Server) servePods(w http.ResponseWriter, r *http.Request) {
 	serveWatch(w, r, s.podEvents, runtime.ContentTypeProtobuf+";stream=watch", bookmark)
 }
 
-// serveWatch writes events as they come. As the API server does, it flushes when there is no other.
+// serveWatch writes events as they come. Like the API server, it flushes when no other event waits.
 func serveWatch(w http.ResponseWriter, r *http.Request, events *events, contentType string, bookmark []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(http.StatusOK)
