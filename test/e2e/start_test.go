@@ -120,7 +120,7 @@ var startCases = map[string]startCase{
 		},
 		log: "cloned\n/s/releases/7\n",
 	},
-	"workdir-linked-anew": {
+	"workdir-relinked": {
 		steps: []corev1.Container{
 			harness.Shell("first", "mkdir -p /s/releases/7; ln -sfn releases/7 /s/current"),
 			in("/s/current", harness.Shell("second", "pwd -P; mkdir /s/releases/8; ln -sfn releases/8 /s/current")),

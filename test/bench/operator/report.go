@@ -183,14 +183,14 @@ func (r *results) goals() []report.Goal {
 		most := r.waves[count-1]
 		goals = append(goals,
 			report.AtMost(fmt.Sprintf("memory with %d live Tasks, at most", most.live), megabytes(most.peak), 300, " MB"),
-			report.AtMost(fmt.Sprintf("memory of an operator that begins with %d live Tasks, at most", most.live), megabytes(r.restarted), 300, " MB"))
+			report.AtMost(fmt.Sprintf("memory of an operator that starts with %d live Tasks, at most", most.live), megabytes(r.restarted), 300, " MB"))
 	}
 	for _, s := range r.sustained {
 		goals = append(goals, report.AtLeast(fmt.Sprintf("Tasks of %d steps ended a second, of %d, with %d live Tasks (with the stand-in)",
 			steps, s.rate.perSecond, s.rate.live), s.endedPerSecond(), keptUp*float64(s.rate.perSecond), ""))
 	}
 	growth := func(where string, least, most cost, leastLive, mostLive int) report.Goal {
-		return report.AtMost(fmt.Sprintf("the operator's CPU for a Task with %d live Tasks, beside that with %d%s", mostLive, leastLive, where),
+		return report.AtMost(fmt.Sprintf("the operator's CPU for a Task with %d live Tasks, compared with %d%s", mostLive, leastLive, where),
 			most.each(operatorName).Seconds()/least.each(operatorName).Seconds(), mostGrowth, "×")
 	}
 	steady := map[int]cost{} // by the number of live Tasks, at the rate that was measured last
