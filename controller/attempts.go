@@ -112,7 +112,7 @@ func (n *next) waitForFailedPod() {
 
 // endHelpers ends a halted Pod in which only helpers run: the next attempt would wait for them.
 func (r *TaskReconciler) endHelpers(ctx context.Context, pod *corev1.Pod) error {
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	steps := podspec.StepNames(pod)
 	hasHelper := slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 		return c.State.Running != nil && !slices.Contains(steps, c.Name)
 	})

@@ -72,7 +72,7 @@ func (o *observation) observeSteps(pod *corev1.Pod) (progress *sequence.Progress
 	}
 	// Options that can't be read count as none: every failure ends the sequence.
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
-	plan := podspec.Plan(contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]), options)
+	plan := podspec.Plan(podspec.StepNames(pod), options)
 	progress = sequence.Begin(plan)
 	// Agents hand over ahead of the annotation. If only the controller releases steps, a halt means that it released no further one.
 	follows := pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController || pod.Annotations[contract.HaltAnnotation] == ""
@@ -164,7 +164,7 @@ func (o *observation) reached() int {
 // helperState reports whether the helpers let the first step start: each is ready or has succeeded. Before the kubelet reports on the Pod, none
 // is ready. A helper that failed before the first step, and that the kubelet does not restart, ends the sequence; failed is the sentence.
 func helperState(pod *corev1.Pod) (ready bool, failed string) {
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	steps := podspec.StepNames(pod)
 	ready = len(pod.Status.ContainerStatuses) > 0
 	for _, container := range pod.Status.ContainerStatuses {
 		if slices.Contains(steps, container.Name) {

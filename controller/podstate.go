@@ -22,7 +22,7 @@ func isOver(pod *corev1.Pod) bool {
 		return true
 	}
 	isInitStuck := slices.ContainsFunc(pod.Status.InitContainerStatuses, cantStart)
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	steps := podspec.StepNames(pod)
 	over := 0
 	for _, container := range pod.Status.ContainerStatuses {
 		never := container.State.Running == nil && (isInitStuck || cantStart(container))
@@ -98,7 +98,7 @@ func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.
 // blocking returns the containers that can't start and that the current step waits for. It leaves out those of later steps: the kubelet goes on
 // trying, and an earlier step may push their images.
 func blocking(pod *corev1.Pod, current string) []corev1.ContainerStatus {
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	steps := podspec.StepNames(pod)
 	later := steps[slices.Index(steps, current)+1:]
 	return slices.DeleteFunc(stuck(pod), func(container corev1.ContainerStatus) bool {
 		return slices.Contains(later, container.Name) && !lacksAgent(pod, container)
@@ -146,7 +146,7 @@ const reasonCrashLoop = "CrashLoopBackOff"
 // crash returns how a container ended that the kubelet restarts.
 func crash(pod *corev1.Pod, container corev1.ContainerStatus) string {
 	kind, ended := "container", "failed"
-	if slices.Contains(contract.ParseSteps(pod.Annotations[contract.StepsAnnotation]), container.Name) {
+	if slices.Contains(podspec.StepNames(pod), container.Name) {
 		kind = "step"
 	}
 	if end := container.LastTerminationState.Terminated; end != nil {

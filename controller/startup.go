@@ -13,7 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 const (
@@ -171,7 +171,7 @@ func helperWait(pod *corev1.Pod) *startWait {
 	if released(pod) > 0 {
 		return nil
 	}
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	steps := podspec.StepNames(pod)
 	var names []string
 	for _, container := range pod.Status.ContainerStatuses {
 		if !slices.Contains(steps, container.Name) && !container.Ready && !hasSucceeded(container) {

@@ -12,12 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
-	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
 // lastHelperStart returns when the last running helper started, or nil if none runs. The first step waits for all of them.
 func lastHelperStart(pod *corev1.Pod) *metav1.MicroTime {
-	steps := contract.ParseSteps(pod.Annotations[contract.StepsAnnotation])
+	steps := podspec.StepNames(pod)
 	var last *metav1.MicroTime
 	for _, container := range pod.Status.ContainerStatuses {
 		if running := container.State.Running; running != nil && !slices.Contains(steps, container.Name) {
