@@ -119,7 +119,7 @@ func (g gate) read() verdict {
 	if halt == "" && order < g.number {
 		before, state = g.before.read()
 	}
-	plan := sequence.Behind([]sequence.OnError{g.before.onError()}, g.number)
+	plan := sequence.Behind([]sequence.Step{{OnError: g.before.onError()}}, nil, sequence.Step{Stage: g.number})
 	known := sequence.Records{States: []sequence.State{state, sequence.Waiting}, Order: order, Halted: halt != ""}
 	switch sequence.Decide(plan, known).Verdicts[1] {
 	case sequence.Run:

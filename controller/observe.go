@@ -39,7 +39,7 @@ func observe(pod *corev1.Pod) observation {
 	if o.failed != sequence.None && pod.Annotations[contract.HaltAnnotation] == "" {
 		o.halt = failure(o.steps[o.failed])
 	}
-	decision := progress.Decide(o.order, o.halt != "")
+	decision := progress.Decide(sequence.Records{Order: o.order, Halted: o.halt != ""})
 	o.done = decision.Passed
 	if o.halt == "" {
 		if (o.order > 0 || ready) && pod.DeletionTimestamp == nil {

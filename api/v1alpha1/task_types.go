@@ -2,8 +2,8 @@ package v1alpha1
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // The comments of types and fields in this file are the text of `kubectl explain`. The CEL rules that validate a Task are in
@@ -40,14 +40,34 @@ type TaskList struct {
 	Items           []Task `json:"items"`
 }
 
-// TaskSpec describes what a Task runs. The fields steps, sidecars, template and timeout are immutable once the Task has a Pod.
+// TaskSpec describes what a Task runs. The fields suspend, cancel, cancelFinally, backoffLimit and ttlSecondsAfterFinished can change. All others
+// are immutable once the Task has a Pod.
 type TaskSpec struct {
-	// steps are the containers to run, in this order. A Task has from 1 to 100 steps. A step starts when the step before it
-	// succeeds. If a step fails, the remaining steps are skipped, unless the failed step has onError: Continue.
+	// steps are the containers to run, in this order. A Task has from 1 to 100 steps. A step starts when the step before it succeeds, or,
+	// if it has dependsOn, when the steps that it names succeed. If a step fails, the remaining steps are skipped, unless the failed step
+	// has onError: Continue or FailAtEnd.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
 	Steps []Step `json:"steps"`
+
+	// stepTemplate holds what all steps share. A field of a step takes precedence. Lists such as env and volumeMounts are merged by name or
+	// mountPath, as kubectl apply merges them.
+	// +optional
+	StepTemplate *StepTemplate `json:"stepTemplate,omitempty"`
+
+	// params are environment variables of all steps. A Pod that names the Task overrides a param with an environment variable of its container.
+	// A Task has at most 100.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=100
+	Params []Param `json:"params,omitempty"`
+
+	// workspace is a directory that all steps share. It is mounted at /workspace. A step whose workingDir is not set, neither in the step nor
+	// in its image, runs in it.
+	// +optional
+	Workspace *Workspace `json:"workspace,omitempty"`
 
 	// template describes the Pod that runs the steps. It takes any field of a Pod template, such as volumes, securityContext or
 	// imagePullSecrets, but no containers: the steps are the containers. restartPolicy is Never or OnFailure. Defaults to Never.
@@ -69,6 +89,13 @@ type TaskSpec struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
+
+	// finallyTimeout limits how much longer the final steps may run after timeout has expired, such as 90s or 1h30m. Then the Pod is terminated.
+	// Takes effect only together with timeout. Must be between 1s and 99999h. Defaults to 5m.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	FinallyTimeout *metav1.Duration `json:"finallyTimeout,omitempty"`
 
 	// backoffLimit is how many times a failed Pod is replaced by a new one, which begins with the first step. The new Pod is created
 	// after the failed one has terminated and after a delay of 10 seconds, which doubles each time up to 6 minutes. Defaults to 0: the
@@ -94,50 +121,80 @@ type TaskSpec struct {
 	// false. Defaults to false.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
+
+	// cancelFinally ends the final steps, too. Without it, they run after cancel. Takes effect only together with cancel, and can't be set
+	// back to false. Defaults to false.
+	// +optional
+	CancelFinally bool `json:"cancelFinally,omitempty"`
 }
 
-// Step is one container of the sequence. It takes the fields of a core/v1 Container. Without a command, it runs the entrypoint of its image.
-type Step struct {
-	corev1.Container `json:",inline"`
-
-	// script is a script to run instead of a command, with args as its arguments. Its first line names the interpreter, such as
-	// "#!/usr/bin/env python3". Without such a line, /bin/sh runs it. It has at most 65536 characters.
+// StepTemplate holds what all steps share.
+type StepTemplate struct {
+	// image is the image of steps without one.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=65536
-	Script string `json:"script,omitempty"`
-
-	// timeout limits the duration of one run of the command, such as 90s or 1h30m. When it expires, the command receives SIGTERM, and SIGKILL
-	// when the Pod's grace period has passed. The step then fails with exit code 124. Must be between 1ms and 99999h. Unset means no limit.
+	Image string `json:"image,omitempty"`
+	// imagePullPolicy is Always, Never or IfNotPresent.
+	// +optional
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	// workingDir is the directory in which commands run.
+	// +optional
+	WorkingDir string `json:"workingDir,omitempty"`
+	// env are environment variables.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Env []corev1.EnvVar `json:"env,omitempty"`
+	// envFrom are sources of environment variables.
+	// +optional
+	// +listType=atomic
+	EnvFrom []corev1.EnvFromSource `json:"envFrom,omitempty"`
+	// volumeMounts are mounts of the volumes in template.spec.volumes.
+	// +optional
+	// +listType=map
+	// +listMapKey=mountPath
+	VolumeMounts []corev1.VolumeMount `json:"volumeMounts,omitempty"`
+	// resources are requests and limits.
+	// +optional
+	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
+	// securityContext holds security options.
+	// +optional
+	SecurityContext *corev1.SecurityContext `json:"securityContext,omitempty"`
+	// timeout limits the duration of one run of a command. See steps[].timeout.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
-
-	// onError specifies what happens when the step fails. Stop fails the Task and skips the remaining steps. Continue goes on with the next
-	// step. Defaults to Stop.
-	// +optional
-	OnError OnError `json:"onError,omitempty"`
-
-	// retries is how many times a failed command is run again in the same container. The delay before it is one second, and doubles each
-	// time up to one minute. Defaults to 0: the first failure fails the step.
+	// retries is how many times a failed command is run again. See steps[].retries.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
-	Retries int32 `json:"retries,omitempty"`
+	Retries *int32 `json:"retries,omitempty"`
 }
 
-// OnError specifies what happens when a step fails.
-//
-// +kubebuilder:validation:Enum=Stop;Continue
-type OnError string
+// Param is an environment variable of all steps.
+type Param struct {
+	// name is the name of the environment variable: letters, digits and '_', not starting with a digit.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// value is its value. Defaults to an empty string.
+	// +optional
+	Value string `json:"value,omitempty"`
+}
 
-const (
-	// OnErrorStop fails the Task and skips the remaining steps.
-	OnErrorStop OnError = "Stop"
-	// OnErrorContinue goes on with the next step.
-	OnErrorContinue OnError = "Continue"
-)
+// Workspace is the directory that all steps share. Without fields, it is an emptyDir, which ends with the Pod.
+type Workspace struct {
+	// size makes the workspace a PersistentVolumeClaim of this size, with the access mode ReadWriteOnce. The claim belongs to the Task, is kept
+	// between attempts, and is deleted with the Task. In a Pod that names the Task, the claim belongs to the Pod.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
+	// storageClassName is the StorageClass of the claim. Takes effect only together with size. Defaults to the default StorageClass.
+	// +optional
+	StorageClassName *string `json:"storageClassName,omitempty"`
+	// claimName is the name of a PersistentVolumeClaim that exists. It can't be set together with size.
+	// +optional
+	ClaimName string `json:"claimName,omitempty"`
+}
 
 // PodTemplate is a core/v1 PodTemplateSpec without containers.
 type PodTemplate struct {
@@ -147,203 +204,4 @@ type PodTemplate struct {
 	// spec is the specification of the Pod, without containers.
 	// +optional
 	Spec corev1.PodSpec `json:"spec,omitempty"`
-}
-
-// TaskPhase summarizes the state of a Task.
-type TaskPhase string
-
-const (
-	// TaskPending means that no step is running yet.
-	TaskPending TaskPhase = "Pending"
-	// TaskRunning means that the Pod is running, or that a step is running or has run.
-	TaskRunning TaskPhase = "Running"
-	// TaskSucceeded means that all steps succeeded, or failed with onError: Continue.
-	TaskSucceeded TaskPhase = "Succeeded"
-	// TaskFailed means that a step failed, or that the Task can't run.
-	TaskFailed TaskPhase = "Failed"
-	// TaskCancelled means that spec.cancel ended the Task.
-	TaskCancelled TaskPhase = "Cancelled"
-	// TaskSuspended means that spec.suspend is true and that the Task has no Pod.
-	TaskSuspended TaskPhase = "Suspended"
-)
-
-// Types of a Task's conditions. Complete, Failed and Suspended have the meaning that they have in a Job, so that
-// `kubectl wait --for=condition=Complete` works.
-const (
-	// ConditionComplete is true when the Task has succeeded.
-	ConditionComplete = "Complete"
-	// ConditionFailed is true when the Task has failed or was cancelled.
-	ConditionFailed = "Failed"
-	// ConditionSuspended is true while the Task is suspended.
-	ConditionSuspended = "Suspended"
-	// ConditionProgressing is true until the Task has finished. Its reason tells what the Task does or waits for.
-	ConditionProgressing = "Progressing"
-)
-
-// Reasons of a Task's conditions. If the kubelet or the scheduler gives the reason, it is used unchanged: ImagePullBackOff, ErrImagePull,
-// InvalidImageName, CreateContainerConfigError, Unschedulable, Evicted and others.
-const (
-	// ReasonStepsSucceeded (Complete): all steps succeeded.
-	ReasonStepsSucceeded = "StepsSucceeded"
-	// ReasonStepFailed (Failed): a step failed.
-	ReasonStepFailed = "StepFailed"
-	// ReasonCancelled (Failed): spec.cancel is true.
-	ReasonCancelled = "Cancelled"
-	// ReasonDeadlineExceeded (Failed): spec.timeout has expired. (Progressing): the Pod is terminating because of it.
-	ReasonDeadlineExceeded = "DeadlineExceeded"
-	// ReasonRetrying (Progressing): the Pod failed, and a new one will replace it.
-	ReasonRetrying = "Retrying"
-	// ReasonPodTerminating (Progressing): the next attempt waits until the failed Pod has terminated.
-	ReasonPodTerminating = "PodTerminating"
-	// ReasonImagePullBackOff (Progressing, Failed): the kubelet can't pull an image.
-	ReasonImagePullBackOff = "ImagePullBackOff"
-	// ReasonPodFailed (Failed): the Pod failed and has no reason of its own.
-	ReasonPodFailed = "PodFailed"
-	// ReasonPodDeleted (Failed): the Pod was deleted before the steps had finished.
-	ReasonPodDeleted = "PodDeleted"
-	// ReasonPodNameConflict (Failed): a Pod with the Task's name exists that the Task does not own.
-	ReasonPodNameConflict = "PodNameConflict"
-	// ReasonPodInvalid (Failed): the API server rejects the Pod as invalid.
-	ReasonPodInvalid = "PodInvalid"
-	// ReasonPodRefused (Progressing): a quota, a webhook or a policy refuses the Pod. (Failed): the API server does not call taskflow's webhook.
-	ReasonPodRefused = "PodRefused"
-	// ReasonEntrypointUnresolved (Progressing, Failed): the entrypoint of a step's image can't be resolved.
-	ReasonEntrypointUnresolved = "EntrypointUnresolved"
-	// ReasonSuspended (Suspended, Progressing): spec.suspend is true.
-	ReasonSuspended = "Suspended"
-	// ReasonResumed (Suspended): spec.suspend was true and no longer is.
-	ReasonResumed = "Resumed"
-	// ReasonPodCreated (Progressing): the Pod exists, and no step is running yet.
-	ReasonPodCreated = "PodCreated"
-	// ReasonNoScheduler (Progressing): no scheduler has handled the Pod.
-	ReasonNoScheduler = "NoScheduler"
-	// ReasonNodeNotResponding (Progressing): the kubelet of the Pod's node does not report the status of the Pod.
-	ReasonNodeNotResponding = "NodeNotResponding"
-	// ReasonInitContainerRunning (Progressing): an init container is running.
-	ReasonInitContainerRunning = "InitContainerRunning"
-	// ReasonSidecarNotStarted (Progressing): the startupProbe of a sidecar has not succeeded.
-	ReasonSidecarNotStarted = "SidecarNotStarted"
-	// ReasonContainersNotReady (Progressing): containers that the first step waits for are not ready.
-	ReasonContainersNotReady = "ContainersNotReady"
-	// ReasonPullingImage (Progressing): the kubelet is pulling an image.
-	ReasonPullingImage = "PullingImage"
-	// ReasonStepRunning (Progressing): a step is running.
-	ReasonStepRunning = "StepRunning"
-	// ReasonStepWaiting (Progressing): a step has finished, and the next one is not running yet.
-	ReasonStepWaiting = "StepWaiting"
-)
-
-// StepState is the state of a step.
-type StepState string
-
-const (
-	// StepWaiting means that the step is not released, or that its container is not running yet.
-	StepWaiting StepState = "Waiting"
-	// StepRunning means that the step is released and running.
-	StepRunning StepState = "Running"
-	// StepSucceeded means that the command ended with exit code 0.
-	StepSucceeded StepState = "Succeeded"
-	// StepFailed means that the command ended with another exit code, or that it could not start.
-	StepFailed StepState = "Failed"
-	// StepSkipped means that the sequence ended before the step was released.
-	StepSkipped StepState = "Skipped"
-)
-
-// TaskStatus is the observed state of a Task.
-type TaskStatus struct {
-	// observedGeneration is the generation of the Task that this status describes.
-	// +optional
-	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// phase summarizes the state of the Task: Pending, Running, Succeeded, Failed, Cancelled or Suspended.
-	// +optional
-	Phase TaskPhase `json:"phase,omitempty"`
-	// podName is the name of the Pod that runs the steps. The first Pod has the name of the Task. The name of a later one ends in -retry-
-	// and its number.
-	// +optional
-	PodName string `json:"podName,omitempty"`
-	// podUID is the UID of that Pod. A Pod with the same name and another UID does not belong to the Task.
-	// +optional
-	PodUID types.UID `json:"podUID,omitempty"`
-	// attempt is the number of the current Pod, counted from 1.
-	// +optional
-	Attempt int32 `json:"attempt,omitempty"`
-	// attempts are the Pods before the current one, and how they failed.
-	// +optional
-	// +listType=atomic
-	Attempts []AttemptStatus `json:"attempts,omitempty"`
-	// order is the number of the last step that is released. The steps before it have run.
-	// +optional
-	Order int32 `json:"order,omitempty"`
-	// progress is the number of steps that have succeeded, of all steps, such as "2/3".
-	// +optional
-	Progress string `json:"progress,omitempty"`
-	// currentStep is the name of the step that is running, that is next, or that failed. It is empty when all steps have succeeded.
-	// +optional
-	CurrentStep string `json:"currentStep,omitempty"`
-	// startTime is when taskflow first observed the Task without suspend. It is set again when a suspended Task is resumed.
-	// +optional
-	StartTime *metav1.Time `json:"startTime,omitempty"`
-	// completionTime is when the last step ended or the Task failed.
-	// +optional
-	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
-	// duration is the time from startTime to completionTime, such as "65s". It is set when the Task has finished.
-	// +optional
-	Duration string `json:"duration,omitempty"`
-	// conditions are Complete, Failed and Suspended, as in a Job, and Progressing, whose reason tells what the Task does or waits for.
-	// +optional
-	// +listType=map
-	// +listMapKey=type
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// steps are the states of the steps, in the order of the spec.
-	// +optional
-	// +listType=map
-	// +listMapKey=name
-	Steps []StepStatus `json:"steps,omitempty"`
-}
-
-// AttemptStatus describes an earlier Pod of a Task.
-type AttemptStatus struct {
-	// podName is the name of the Pod.
-	PodName string `json:"podName"`
-	// completionTime is when the Pod failed.
-	CompletionTime metav1.Time `json:"completionTime"`
-	// reason is a word in CamelCase for why the Pod failed.
-	Reason string `json:"reason"`
-	// message tells a person why the Pod failed.
-	// +optional
-	Message string `json:"message,omitempty"`
-}
-
-// StepStatus is the observed state of a step.
-type StepStatus struct {
-	// name is the name of the step.
-	Name string `json:"name"`
-	// state is Waiting, Running, Succeeded, Failed or Skipped.
-	State StepState `json:"state"`
-	// reason is a word in CamelCase for why the step is in this state: Completed, Error, OOMKilled, TimedOut, Cancelled, StartError,
-	// ImagePullBackOff and others.
-	// +optional
-	Reason string `json:"reason,omitempty"`
-	// exitCode is the exit code of the step. It is set when the step's container has terminated.
-	// +optional
-	ExitCode *int32 `json:"exitCode,omitempty"`
-	// retries is how many times the command was run again.
-	// +optional
-	Retries int32 `json:"retries,omitempty"`
-	// startedAt is when the step's command started, not its container, which waits until the step is released. While the step is running, it
-	// is an estimate: when the step before ended, or when the container of the first step started.
-	// +optional
-	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`
-	// finishedAt is when the step's command ended.
-	// +optional
-	FinishedAt *metav1.MicroTime `json:"finishedAt,omitempty"`
-	// duration is the time from startedAt to finishedAt, such as "350ms" or "65s". It is set when the step has ended.
-	// +optional
-	Duration string `json:"duration,omitempty"`
-	// imageID is the digest of the image that the step ran.
-	// +optional
-	ImageID string `json:"imageID,omitempty"`
-	// message tells a person more about the state.
-	// +optional
-	Message string `json:"message,omitempty"`
 }

@@ -37,6 +37,15 @@ const (
 	AfterFailureWait = "wait"
 )
 
+// Values of AgentFlags.OnError.
+const (
+	// OnErrorContinue lets the successors of the step run although it failed, and its container exit with 0: a Job must not take its Pod for
+	// failed.
+	OnErrorContinue = "continue"
+	// OnErrorFailAtEnd lets the successors of the step run although it failed.
+	OnErrorFailAtEnd = "fail-at-end"
+)
+
 // DefaultGrace is the default of AgentFlags.Grace: the default of a Pod's terminationGracePeriodSeconds.
 const DefaultGrace = 30 * time.Second
 
@@ -84,6 +93,31 @@ type AgentFlags struct {
 	// Mounts are the mountPaths whose directories an earlier step can remove or replace: if one did, the step fails. ":SUBPATH" follows a
 	// mountPath if only an earlier step can have created that subPath; a mountPath has no colon.
 	Mounts []string
+	// Step is the number by which the run directory knows the step: its place in the list, from 1. Default: WaitContent, which is the step's
+	// stage. In a plain sequence, both are the same.
+	Step int
+	// After are the numbers of the predecessors. Default: WaitContent minus 1, if that is above 0.
+	After []int
+	// Work is the number of steps that are not final, whose records the step looks at before it starts: none may have ended the sequence, and
+	// the first final step starts without the controller only if all have passed. Default: 0, only those of the predecessors.
+	Work int
+	// IsFinal is set for a final step.
+	IsFinal bool
+	// OnError is what a failure of the step means for its own record and exit code: OnErrorContinue or OnErrorFailAtEnd. Default: a failure.
+	OnError string
+	// ExitCodes are rules for exit codes, as ExitCodeRule.String returns them.
+	ExitCodes []string
+	// When are conditions, as Condition.String returns them. If one does not hold, the command does not run.
+	When []string
+	// Inputs are environment variables of the command, as Input.String returns them.
+	Inputs []string
+	// Cancel is the file with the reason to end the command (CancelAnnotation). Default: Halt.
+	Cancel string
+	// Outcome is the file with the Outcome. Default: no file.
+	Outcome string
+	// DefaultWorkDir is the directory in which the command runs if WorkDir is not set and the container runtime starts the agent in /, which means
+	// that the image has no working directory. Default: none.
+	DefaultWorkDir string
 	// Command is the step's command with its arguments, verbatim. Required.
 	Command []string
 }
@@ -119,7 +153,34 @@ func (f *AgentFlags) flags() []agentFlag {
 		{name: "--fallback-to-logs", field: &f.FallbackToLogs},
 		{name: "--workdir", field: &f.WorkDir},
 		{name: "--mount", field: &f.Mounts},
+		{name: "--step", field: &f.Step},
+		{name: "--after", field: &f.After},
+		{name: "--work", field: &f.Work},
+		{name: "--final", field: &f.IsFinal},
+		{name: "--on-error", field: &f.OnError},
+		{name: "--exit-code", field: &f.ExitCodes},
+		{name: "--when", field: &f.When},
+		{name: "--input", field: &f.Inputs},
+		{name: "--cancel", field: &f.Cancel},
+		{name: "--outcome", field: &f.Outcome},
+		{name: "--default-workdir", field: &f.DefaultWorkDir},
 	}
+}
+
+// Number returns the number by which the run directory knows the step.
+func (f AgentFlags) Number() int {
+	if f.Step > 0 {
+		return f.Step
+	}
+	return f.WaitContent
+}
+
+// Predecessors returns the numbers of the step's predecessors.
+func (f AgentFlags) Predecessors() []int {
+	if len(f.After) == 0 && f.WaitContent > 1 {
+		return []int{f.WaitContent - 1}
+	}
+	return f.After
 }
 
 // Args returns the command line without the agent's own path. It leaves out defaults, except "--out stdout", which Pods of the first
@@ -133,7 +194,7 @@ func (f AgentFlags) Args() []string {
 func (f AgentFlags) StartedArgs(probe []string) []string {
 	started := AgentFlags{
 		Wait: f.Wait, WaitContent: f.WaitContent, Run: f.Run, ControllerOnly: f.ControllerOnly, AfterFailure: f.AfterFailure,
-		ProbeDelay: f.ProbeDelay, Command: probe,
+		ProbeDelay: f.ProbeDelay, Command: probe, Step: f.Step, After: f.After, Work: f.Work, IsFinal: f.IsFinal,
 	}
 	if len(probe) > 0 {
 		started.WorkDir = f.WorkDir
@@ -153,6 +214,10 @@ func (f AgentFlags) args() []string {
 		case *[]string:
 			for _, value := range *field {
 				args = append(args, flag.name, value)
+			}
+		case *[]int:
+			for _, value := range *field {
+				args = append(args, flag.name, strconv.Itoa(value))
 			}
 		case *string:
 			value = *field
@@ -231,6 +296,10 @@ func (flag agentFlag) set(value string) (err error) {
 		*field = value
 	case *[]string:
 		*field = append(*field, value)
+	case *[]int:
+		var number int
+		number, err = strconv.Atoi(value)
+		*field = append(*field, number)
 	case *int:
 		*field, err = strconv.Atoi(value)
 	case *time.Duration:
@@ -257,6 +326,8 @@ func (f *AgentFlags) validate() error {
 		return errors.New("--grace " + f.Grace.String() + " must be above 0")
 	case f.ProbeDelay < 0:
 		return errors.New("--delay " + f.ProbeDelay.String() + " is below 0: leave it out for no delay")
+	case f.OnError != "" && f.OnError != OnErrorContinue && f.OnError != OnErrorFailAtEnd:
+		return errors.New("--on-error " + strconv.Quote(f.OnError) + " is unknown: set it to " + OnErrorContinue + " or " + OnErrorFailAtEnd)
 	case f.Retries < 0:
 		return errors.New("--retries " + strconv.Itoa(f.Retries) + " is below 0: leave it out for no retries")
 	}

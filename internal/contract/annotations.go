@@ -23,8 +23,27 @@ const (
 	// through the downward API. Empty means the same as absent: continue.
 	HaltAnnotation = Group + "halt"
 
+	// HaltFinallyAnnotation says why no final step starts any more, and the one that runs ends. The Task controller sets it once and nothing
+	// removes it. The agents of final steps read it through the downward API, instead of HaltAnnotation.
+	HaltFinallyAnnotation = Group + "halt-finally"
+
+	// CancelAnnotation says why the running steps must end: CancelCancelled or CancelDeadlineExceeded. The Task controller sets it together with
+	// HaltAnnotation, on Pods with final steps or steps side by side, and nothing removes it. The agents of steps side by side end their
+	// commands because of it, and not because of HaltAnnotation, which also follows the failure of another step. The order controller tells
+	// the final steps.
+	CancelAnnotation = Group + "cancel"
+	// CancelCancelled is the value of CancelAnnotation because of spec.cancel.
+	CancelCancelled = "Cancelled"
+	// CancelDeadlineExceeded is the value of CancelAnnotation because of spec.timeout.
+	CancelDeadlineExceeded = "DeadlineExceeded"
+
+	// OutcomeAnnotation holds how steps have ended: Outcome. The order controller writes it together with OrderAnnotation, on Pods with final
+	// steps or with conditions. The agents read it through the downward API.
+	OutcomeAnnotation = Group + "outcome"
+
 	// StepsAnnotation is the sequence: container names in order, separated by commas. Users may write it on their Pod to choose some of its
-	// containers, or another order; the webhook replaces it with the resolved list. The Task controller writes it too. The controllers read it.
+	// containers, or another order, or as a YAML list with the options of each step; the webhook replaces it with the resolved list of names,
+	// and writes the options to OptionsAnnotation. The Task controller writes it too. The controllers read it.
 	StepsAnnotation = Group + "steps"
 
 	// HandoffAnnotation chooses how steps are released. Users may set it to HandoffController. By default the agents release each other's steps
@@ -37,8 +56,8 @@ const (
 	// The webhook reads it when it mutates the Pod for the first time.
 	DeliveryAnnotation = Group + "agent-delivery"
 
-	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller and the webhook write it from a Task, and
-	// both read it.
+	// OptionsAnnotation holds what steps have beyond their containers: Options. The Task controller writes it from a Task, and the webhook from a
+	// Task and from StepsAnnotation. Both read it, and so does the order controller.
 	OptionsAnnotation = Group + "options"
 
 	// TaskUIDAnnotation is the UID of the Task that owns the Pod. The Task controller writes and reads it. The webhook refuses it

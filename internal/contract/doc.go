@@ -39,7 +39,7 @@
 //
 // # To add a field to a step
 //
-//   - api/v1alpha1/task_types.go: the field of Step, with its unit and default. Then run make generate, which writes the CRD.
+//   - api/v1alpha1/step_types.go: the field of Step, with its unit and default. Then run make generate, which writes the CRD.
 //   - hack/crd/rules.go: the CEL rule that validates the field, if a bound isn't enough.
 //   - internal/contract/options.go: the field of StepOptions, unless the field only changes the container.
 //   - internal/podspec/pod.go: from the Task's step to the annotation with the options.
@@ -63,7 +63,7 @@
 //
 // # To add a reason
 //
-//   - api/v1alpha1/task_types.go: the constant, if it is a reason of a condition.
+//   - api/v1alpha1/status_types.go: the constant, if it is a reason of a condition.
 //   - internal/contract/record.go: the constant, if an agent gives it.
 //   - internal/entrypoint/reasons.go: the constant, if a look-up gives it.
 //   - controller/situations.go: the row of the decision table, if a Task waits or fails for it.

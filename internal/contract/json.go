@@ -35,6 +35,27 @@ func unquote(value string) string {
 	return text
 }
 
+// quoteAll returns the texts as a JSON array.
+func quoteAll(texts []string) string {
+	quoted := make([]string, len(texts))
+	for i, text := range texts {
+		quoted[i] = quote(text)
+	}
+	return "[" + strings.Join(quoted, ",") + "]"
+}
+
+// unquoteAll is the reverse of quoteAll. It returns nil for a value that is not an array. Of one that was cut, it returns the whole elements.
+func unquoteAll(value string) []string {
+	if !strings.HasPrefix(value, "[") {
+		return nil
+	}
+	all, _ := elements(value)
+	for i := range all {
+		all[i] = unquote(all[i])
+	}
+	return all
+}
+
 // members returns the values of the object at the start of the text, verbatim, by name. The rest is as in elements.
 func members(text string) (values map[string]string, rest string) {
 	all, rest := elements(text)

@@ -3,6 +3,7 @@ package contract
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -15,9 +16,24 @@ type StepOptions struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Retries is how often the agent runs the command again after it failed.
 	Retries int `json:"retries,omitempty"`
-	// ContinueOnError releases the next step even if this step fails.
+	// ContinueOnError releases the next step even if this step fails: onError: Continue.
 	ContinueOnError bool `json:"continueOnError,omitempty"`
+	// FailAtEnd releases the next step even if this step fails, and the sequence fails when it is over: onError: FailAtEnd.
+	FailAtEnd bool `json:"failAtEnd,omitempty"`
+	// ExitCodes are the rules for exit codes. The first one that names the code applies.
+	ExitCodes []ExitCodeRule `json:"exitCodes,omitempty"`
+	// DependsOn names the steps that must pass before this one runs. nil means the step before it in the list, and an empty list means none.
+	DependsOn []string `json:"dependsOn,omitzero"`
+	// When are the conditions of the step. All must hold.
+	When []Condition `json:"when,omitempty"`
+	// Inputs are environment variables with outputs of earlier steps.
+	Inputs []Input `json:"inputs,omitempty"`
+	// Finally makes the step a final step.
+	Finally bool `json:"finally,omitempty"`
 }
+
+// IsZero reports whether all options have their defaults.
+func (o StepOptions) IsZero() bool { return reflect.ValueOf(o).IsZero() }
 
 // Marshal returns the value of OptionsAnnotation. It is empty if no step has options.
 func (o Options) Marshal() string {

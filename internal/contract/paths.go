@@ -32,6 +32,18 @@ const (
 	StartedFile = "started"
 	// RecordFile is the record of a step in its directory. It exists once the step has ended, and nothing of the step runs any more.
 	RecordFile = "record"
+	// OutputFile is the file in a step's directory that OutputVariable names. The command writes its outputs there, and later steps read them.
+	OutputFile = "output"
+)
+
+// Environment variables of a command.
+const (
+	// OutputVariable is the path of OutputFile.
+	OutputVariable = "TASKFLOW_OUTPUT"
+	// StatusVariable tells a final step how the other steps ended: Outcome.Status.
+	StatusVariable = "TASKFLOW_STATUS"
+	// FailedStepVariable tells a final step which step failed: Outcome.FailedStep. It is empty if none did.
+	FailedStepVariable = "TASKFLOW_FAILED_STEP"
 )
 
 // StepDir returns the directory of step n in a run directory.
@@ -49,6 +61,12 @@ const (
 	OrderFile = "order"
 	// HaltFile holds the value of HaltAnnotation. It is empty while the Pod has no such annotation.
 	HaltFile = "halt"
+	// CancelFile holds the value of CancelAnnotation, in Pods with steps side by side.
+	CancelFile = "cancel"
+	// HaltFinallyFile holds the value of HaltFinallyAnnotation, in Pods with final steps.
+	HaltFinallyFile = "halt-finally"
+	// OutcomeFile holds the value of OutcomeAnnotation, in Pods with final steps or conditions.
+	OutcomeFile = "outcome"
 )
 
 // The scripts of steps, in Pods that have some.

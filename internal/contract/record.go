@@ -27,6 +27,14 @@ const (
 	// ReasonHaltMissing: according to the predecessor's record the sequence has ended, but the controller did not confirm it with a halt in
 	// time. The command did not run.
 	ReasonHaltMissing = "HaltMissing"
+	// ReasonWhenFalse: a condition of the step did not hold. The command did not run.
+	ReasonWhenFalse = "WhenFalse"
+	// ReasonFinished: the exit code of the command ends the sequence well. The container exits with 0.
+	ReasonFinished = "Finished"
+	// ReasonInputInvalid: an input is missing, or too large for the environment. The command did not run.
+	ReasonInputInvalid = "InputInvalid"
+	// ReasonOutputInvalid: the command succeeded, and its outputs can't be read.
+	ReasonOutputInvalid = "OutputInvalid"
 	// ReasonAgentError: the agent failed before it could run the command.
 	ReasonAgentError = "AgentError"
 )
@@ -40,14 +48,30 @@ type Record struct {
 	FinishedAt time.Time
 	// ExitCode is the container's exit code.
 	ExitCode int
+	// CommandExitCode is the command's exit code, if the container exits with another one: a rule for exit codes says so, or onError: Continue.
+	CommandExitCode *int
+	// Passes means that the step failed, and lets its successors run nevertheless: onError: Continue or FailAtEnd.
+	Passes bool
 	// Reason is one of the Reason constants, or empty.
 	Reason string
 	// StartedAt is when the command first started; nil if it did not run.
 	StartedAt *time.Time
 	// Retries is how often the command ran again.
 	Retries int
+	// OutputKeys are the keys of Outputs, also of those that were cut.
+	OutputKeys []string
+	// Outputs are the outputs of the step. Only the termination message has them: other agents read OutputFile.
+	Outputs map[string]string
 	// Message is one sentence for people.
 	Message string
+}
+
+// Code returns the exit code of the command.
+func (r Record) Code() int {
+	if r.CommandExitCode != nil {
+		return *r.CommandExitCode
+	}
+	return r.ExitCode
 }
 
 // IsInterrupted reports whether a Reason means that the step did not end by itself, or never ran because the container was told to stop or
@@ -66,6 +90,12 @@ const opening = `{"taskflow":`
 // Marshal returns the record as a termination message.
 func (r Record) Marshal() string {
 	message := opening + `{"finishedAt":` + quote(r.FinishedAt.Format(time.RFC3339Nano)) + `,"exitCode":` + strconv.Itoa(r.ExitCode)
+	if r.CommandExitCode != nil {
+		message += `,"commandExitCode":` + strconv.Itoa(*r.CommandExitCode)
+	}
+	if r.Passes {
+		message += `,"passes":true`
+	}
 	if r.Reason != "" {
 		message += `,"reason":` + quote(r.Reason)
 	}
@@ -77,6 +107,16 @@ func (r Record) Marshal() string {
 	}
 	if r.Message != "" {
 		message += `,"message":` + quote(r.Message)
+	}
+	if len(r.OutputKeys) > 0 {
+		message += `,"outputKeys":` + quoteAll(r.OutputKeys)
+		var outputs []string
+		for _, key := range r.OutputKeys { // a list, because whole elements survive a cut
+			if value, ok := r.Outputs[key]; ok {
+				outputs = append(outputs, key+"="+value)
+			}
+		}
+		message += `,"outputs":` + quoteAll(outputs)
 	}
 	return message + "}}"
 }
@@ -98,14 +138,36 @@ func ParseRecord(message string) (Record, bool) {
 		return Record{}, false
 	}
 	retries, _ := strconv.Atoi(fields["retries"])
+	var commandExitCode *int
+	if code, err := strconv.Atoi(fields["commandExitCode"]); err == nil {
+		commandExitCode = &code
+	}
 	return Record{
-		FinishedAt: *finishedAt,
-		ExitCode:   exitCode,
-		Reason:     unquote(fields["reason"]),
-		StartedAt:  parseTime(fields["startedAt"]),
-		Retries:    retries,
-		Message:    unquote(fields["message"]),
+		FinishedAt:      *finishedAt,
+		ExitCode:        exitCode,
+		CommandExitCode: commandExitCode,
+		Passes:          fields["passes"] == "true",
+		Reason:          unquote(fields["reason"]),
+		StartedAt:       parseTime(fields["startedAt"]),
+		Retries:         retries,
+		OutputKeys:      unquoteAll(fields["outputKeys"]),
+		Outputs:         parseOutputs(fields["outputs"]),
+		Message:         unquote(fields["message"]),
 	}, true
+}
+
+// parseOutputs returns nil for a value that is not a list of outputs.
+func parseOutputs(value string) map[string]string {
+	all := unquoteAll(value)
+	if len(all) == 0 {
+		return nil
+	}
+	outputs := make(map[string]string, len(all))
+	for _, output := range all {
+		key, value, _ := strings.Cut(output, "=")
+		outputs[key] = value
+	}
+	return outputs
 }
 
 // parseTime returns nil for a value that is not a time.

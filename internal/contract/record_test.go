@@ -90,7 +90,7 @@ func FuzzRecord(f *testing.F) {
 		if ran {
 			record.StartedAt = &at
 		}
-		content, err := json.Marshal(standard{standardFields(record)})
+		content, err := json.Marshal(standard{standardFields{record.FinishedAt, record.ExitCode, record.Reason, record.StartedAt, record.Retries, record.Message}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,8 @@ func FuzzRecord(f *testing.F) {
 		}
 		for _, message := range []string{record.Marshal(), string(content), record.Marshal() + "\n"} {
 			got, ok := contract.ParseRecord(message)
-			if diff := cmp.Diff(contract.Record(want.Taskflow), got); diff != "" || !ok {
+			fields := standardFields{got.FinishedAt, got.ExitCode, got.Reason, got.StartedAt, got.Retries, got.Message}
+			if diff := cmp.Diff(want.Taskflow, fields); diff != "" || !ok {
 				t.Errorf("ParseRecord(%s) is %t (-want +got):\n%s", message, ok, diff)
 			}
 		}

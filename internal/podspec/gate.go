@@ -97,7 +97,7 @@ func stepFlags(pod *corev1.Pod, plan sequence.Plan, n int, options contract.Step
 	case len(step.After) == 0 || flags.ControllerOnly:
 	case flags.RestartsOnFailure:
 		flags.AfterFailure = contract.AfterFailureWait
-	case plan.Steps[step.After[0]].OnError == sequence.Continue: // there is one predecessor
+	case plan.Steps[step.After[0]].OnError == sequence.Continue:
 		flags.AfterFailure = contract.AfterFailureContinue
 	}
 	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {

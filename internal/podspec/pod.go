@@ -69,7 +69,7 @@ func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev
 			file := strconv.Itoa(i + 1)
 			scripts = append(scripts, addScript(pod, &container, file, step.Script))
 		}
-		if o := stepOptions(step); o != (contract.StepOptions{}) {
+		if o := stepOptions(step); !o.IsZero() {
 			options[step.Name] = o
 		}
 		pod.Spec.Containers = append(pod.Spec.Containers, container)

@@ -17,6 +17,10 @@ const (
 	Interrupted
 	// Skipped means that the command never ran, because the sequence had ended.
 	Skipped
+	// Finished means that the command ended with an exit code that ends the sequence well.
+	Finished
+	// WhenFalse means that the command never ran, because a condition of the step did not hold.
+	WhenFalse
 )
 
 // Records are what is known of a Pod.
@@ -25,8 +29,10 @@ type Records struct {
 	States []State
 	// Order is the highest released stage: the Pod's order annotation. 0: none.
 	Order int
-	// Halted reports whether the controller has ended the sequence: the Pod's halt annotation is set.
+	// Halted reports whether the controller has ended the sequence: the Pod's halt annotation is set. Final steps run nevertheless.
 	Halted bool
+	// FinallyHalted reports whether the controller has ended the final steps, too: the Pod's halt-finally annotation is set.
+	FinallyHalted bool
 }
 
 // Verdict is what a step may do.
@@ -50,13 +56,18 @@ const None = -1
 type Decision struct {
 	// Verdicts has one element per step of the plan.
 	Verdicts []Verdict
-	// Passed counts the steps that passed, each after its predecessors.
+	// Passed counts the steps that passed, each after its predecessors. Final steps that ended by themselves passed.
 	Passed int
 	// EndedBy is the index of the first step that ended the sequence, or None.
 	EndedBy int
-	// Order is the highest stage that may be released, because all steps of the stages before it passed. It is at most the last stage, and
-	// does not take Halted or EndedBy into account.
+	// FailedBy is the index of the step because of which the sequence fails, or None: the step that ended it, unless that step finished it;
+	// else the first step that failed with FailAtEnd; else the first final step that failed.
+	FailedBy int
+	// Order is the highest stage that may be released, because all steps of the stages before it passed. It is at most the last stage. Among
+	// the steps that are not final, it does not take Halted or EndedBy into account. It is the stage of a final step only if WorkIsOver.
 	Order int
+	// WorkIsOver reports whether no step that is not final runs, and none will.
+	WorkIsOver bool
 	// IsOver reports whether no step runs and none will.
 	IsOver bool
 }
@@ -67,7 +78,7 @@ func Decide(plan Plan, known Records) Decision {
 	for i, state := range known.States {
 		p.Add(i, state)
 	}
-	return p.Decide(known.Order, known.Halted)
+	return p.Decide(known)
 }
 
 // Progress evaluates the states of a plan's steps one by one, in the order of the plan. For callers that need to know whether a step's turn
@@ -85,7 +96,8 @@ func Begin(plan Plan) *Progress {
 	return &Progress{plan: plan, states: make([]State, len(plan.Steps)), passed: make([]bool, len(plan.Steps)), endedBy: None}
 }
 
-// HasTurn reports whether the turn of step i has come: all of its predecessors passed. Their states must have been added.
+// HasTurn reports whether the turn of step i has come: all of its predecessors passed. Their states must have been added. The turn of a final
+// step can come without it.
 func (p *Progress) HasTurn(i int) bool {
 	for _, before := range p.plan.Steps[i].After {
 		if !p.passed[before] {
@@ -101,54 +113,109 @@ func (p *Progress) EndedBy() int { return p.endedBy }
 // Add adds the state of step i. The states of its predecessors must have been added.
 func (p *Progress) Add(i int, state State) {
 	p.states[i] = state
-	if !p.HasTurn(i) {
+	step := p.plan.Steps[i]
+	if !step.IsFinal && !p.HasTurn(i) {
 		return
 	}
 	switch {
-	case state == Succeeded, state == Failed && p.plan.Steps[i].OnError == Continue:
+	case state == Succeeded, state == WhenFalse, state == Failed && (step.OnError != Stop || step.IsFinal), state == Finished && step.IsFinal:
 		p.passed[i] = true
 		p.count++
-	case state == Failed, state == Interrupted, state == Skipped:
+	case step.IsFinal:
+	case state == Failed, state == Interrupted, state == Skipped, state == Finished:
 		if p.endedBy == None {
 			p.endedBy = i
 		}
 	}
 }
 
-// Decide returns what follows from the states that were added. A step without one is Waiting.
-func (p *Progress) Decide(order int, halted bool) Decision {
-	d := Decision{Verdicts: make([]Verdict, len(p.states)), Passed: p.count, EndedBy: p.endedBy, IsOver: true}
-	last, open := 0, 0 // the last stage, and the first one with a step that has not passed
+// Decide returns what follows from the states that were added. A step without one is Waiting. The States of the records do not count.
+func (p *Progress) Decide(known Records) Decision {
+	d := Decision{Verdicts: make([]Verdict, len(p.states)), Passed: p.count, EndedBy: p.endedBy, FailedBy: p.failedBy(), WorkIsOver: true, IsOver: true}
+	last, open, final := 0, 0, 0 // the last stage, the first one with a step that has not passed, and that of the first final step that waits
 	for i, state := range p.states {
-		stage := p.plan.Steps[i].Stage
-		last = max(last, stage)
-		if !p.passed[i] && (open == 0 || stage < open) {
-			open = stage
-		}
-		d.Verdicts[i] = p.verdict(i, order, halted)
-		if state == Running || d.Verdicts[i] == Run || d.Verdicts[i] == Wait {
-			d.IsOver = false
+		step := p.plan.Steps[i]
+		d.Verdicts[i] = p.verdict(i, known)
+		isOver := state != Running && d.Verdicts[i] != Run && d.Verdicts[i] != Wait
+		d.IsOver = d.IsOver && isOver
+		last = max(last, step.Stage)
+		switch {
+		case !step.IsFinal:
+			d.WorkIsOver = d.WorkIsOver && isOver
+			if !p.passed[i] && (open == 0 || step.Stage < open) {
+				open = step.Stage
+			}
+		case final == 0 && !isOver:
+			final = step.Stage
 		}
 	}
-	if d.Order = open; open == 0 {
+	switch {
+	case d.WorkIsOver && final > 0:
+		d.Order = final
+	case open > 0:
+		d.Order = open
+	default:
 		d.Order = last
 	}
 	return d
 }
 
+// failedBy returns Decision.FailedBy.
+func (p *Progress) failedBy() int {
+	if p.endedBy != None && p.states[p.endedBy] != Finished {
+		return p.endedBy
+	}
+	final := None
+	for i, state := range p.states {
+		step := p.plan.Steps[i]
+		switch {
+		case step.IsFinal:
+			if final == None && (state == Failed && step.OnError != Continue || state == Interrupted) {
+				final = i
+			}
+		case state == Failed && p.passed[i] && step.OnError == FailAtEnd:
+			return i
+		}
+	}
+	return final
+}
+
 // verdict is the table in the documentation of the package.
-func (p *Progress) verdict(i, order int, halted bool) Verdict {
+func (p *Progress) verdict(i int, known Records) Verdict {
+	step := p.plan.Steps[i]
+	isHalted, endedBy, mayHandOver := known.Halted, p.endedBy, p.HasTurn(i)
+	if step.IsFinal {
+		isHalted, endedBy, mayHandOver = known.FinallyHalted, None, p.mayHandOverToFinal(i)
+	}
 	switch {
 	case p.states[i] != Waiting:
 		return Begun
-	case halted:
+	case isHalted:
 		return Skip
-	case order >= p.plan.Steps[i].Stage:
+	case known.Order >= step.Stage:
 		return Run
-	case p.endedBy != None:
+	case endedBy != None:
 		return Skip
-	case len(p.plan.Steps[i].After) > 0 && p.HasTurn(i):
+	case len(step.After) > 0 && mayHandOver:
 		return Run
 	}
 	return Wait
+}
+
+// mayHandOverToFinal reports whether final step i may run without the controller. The first one may only after success, because its command is
+// told how the others ended. Each other one follows the final step before it.
+func (p *Progress) mayHandOverToFinal(i int) bool {
+	if !p.HasTurn(i) {
+		return false
+	}
+	after := p.plan.Steps[i].After
+	if len(after) > 0 && p.plan.Steps[after[0]].IsFinal {
+		return true
+	}
+	for before, step := range p.plan.Steps {
+		if !step.IsFinal && (!p.passed[before] || p.states[before] == Failed && step.OnError == FailAtEnd) {
+			return false
+		}
+	}
+	return true
 }

@@ -99,7 +99,7 @@ func TestDecide(t *testing.T) {
 				known.States = append(known.States, states[word])
 			}
 			got := sequence.Decide(tc.plan, known)
-			want := sequence.Decision{Passed: tc.passed, EndedBy: tc.endedBy, Order: tc.next, IsOver: tc.over}
+			want := sequence.Decision{Passed: tc.passed, EndedBy: tc.endedBy, FailedBy: tc.endedBy, Order: tc.next, WorkIsOver: tc.over, IsOver: tc.over}
 			var words []string
 			for _, verdict := range got.Verdicts {
 				words = append(words, verdicts[verdict])

@@ -121,14 +121,14 @@ func (w *world) agentLooks(i int) {
 		return
 	}
 	step := w.plan.Steps[i]
-	var before []sequence.OnError
+	var before []sequence.Step
 	known := sequence.Records{Order: w.projects[i].order, Halted: w.projects[i].halted}
 	for _, p := range step.After {
-		before = append(before, w.plan.Steps[p].OnError)
+		before = append(before, sequence.Step{OnError: w.plan.Steps[p].OnError})
 		known.States = append(known.States, w.records[p])
 	}
 	known.States = append(known.States, sequence.Waiting)
-	verdicts := sequence.Decide(sequence.Behind(before, step.Stage), known).Verdicts
+	verdicts := sequence.Decide(sequence.Behind(before, nil, sequence.Step{Stage: step.Stage}), known).Verdicts
 	switch verdict := verdicts[len(verdicts)-1]; {
 	case verdict == sequence.Run && w.dies[i]:
 		w.set(i, sequence.Failed, "can't start its command")

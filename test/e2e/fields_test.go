@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 func TestContinueAndRetries(t *testing.T) {
 	t.Parallel()
 	task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), 3)
-	task.Spec.Steps[0] = v1alpha1.Step{Container: harness.Shell("fails", "exit 7"), OnError: v1alpha1.OnErrorContinue}
+	task.Spec.Steps[0] = v1alpha1.Step{Container: harness.Shell("fails", "exit 7"), StepOptions: v1alpha1.StepOptions{OnError: v1alpha1.OnErrorContinue}}
 	again := recordingStep(1, "")
 	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 3"}
 	again.Retries = 5
