@@ -211,7 +211,7 @@ func releasedMessages() releasedCase {
 func withOptions(task *v1alpha1.Task) *v1alpha1.Task {
 	flaky := v1alpha1.Step{Container: mounting("s", "/s", timed("flaky", "mkdir /s/again || exit 0; exit 1")), StepOptions: v1alpha1.StepOptions{Retries: 2}}
 	slow := v1alpha1.Step{
-		Container: timed("slow", "sleep 60"),
+		Container:   timed("slow", "sleep 60"),
 		StepOptions: v1alpha1.StepOptions{Timeout: &metav1.Duration{Duration: 2 * time.Second}, OnError: v1alpha1.OnErrorContinue},
 	}
 	script := v1alpha1.Step{Container: corev1.Container{Name: "script", Image: "busybox:1.28"}, Script: "#!/bin/sh\n" + timedScript("")}
