@@ -53,6 +53,7 @@ type StepOptions struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=63
 	DependsOn []string `json:"dependsOn,omitzero"`
 
 	// when are conditions that must all hold when the turn of the step comes. If one does not, the step is skipped with the reason WhenFalse, and
@@ -84,6 +85,8 @@ type ExitCodeRule struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:Minimum=0
+	// +kubebuilder:validation:items:Maximum=255
 	In []int32 `json:"in"`
 	// then is what they mean. Succeed: the step has succeeded. Finish: the step has succeeded, and the sequence ends here with success: the
 	// remaining steps are skipped. Fail: the step has failed, and retries don't apply. Retry: the step has failed, and only
@@ -142,11 +145,13 @@ type StateTest struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:items:Enum=Succeeded;Failed;Skipped
 	In []StepState `json:"in,omitempty"`
 	// notIn holds if the step has ended in another state: Succeeded, Failed or Skipped.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:items:Enum=Succeeded;Failed;Skipped
 	NotIn []StepState `json:"notIn,omitempty"`
 }
 
@@ -156,11 +161,15 @@ type ExitCodeTest struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:Minimum=0
+	// +kubebuilder:validation:items:Maximum=255
 	In []int32 `json:"in,omitempty"`
 	// notIn holds if the exit code is none of these.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:Minimum=0
+	// +kubebuilder:validation:items:Maximum=255
 	NotIn []int32 `json:"notIn,omitempty"`
 }
 

@@ -9,14 +9,14 @@ import (
 // The comments of types and fields in this file are the text of `kubectl explain`. The CEL rules that validate a Task are in
 // hack/crd/rules.go, by field: `make generate` adds them to the CustomResourceDefinition.
 
-// Task runs its steps one after another in a single Pod. Each step is a container of that Pod.
+// Task runs its steps one after another, or side by side, in a single Pod. Each step is a container of that Pod.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=tf,categories=all
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.phase`
-// +kubebuilder:printcolumn:name="Progress",type=string,JSONPath=`.status.progress`,description="Steps that have succeeded, of all steps."
-// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.currentStep`,description="The step that is running, that is next, or that failed."
+// +kubebuilder:printcolumn:name="Progress",type=string,JSONPath=`.status.progress`,description="Steps that have succeeded or that a condition has skipped, of all steps."
+// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.currentStep`,description="The steps that are running, or the step that is next or that failed."
 // +kubebuilder:printcolumn:name="Duration",type=string,JSONPath=`.status.duration`,description="Time from the Task's start to its end."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Task struct {

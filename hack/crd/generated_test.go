@@ -120,7 +120,7 @@ func TestGeneratedRulesAreCheap(t *testing.T) {
 			t.Errorf("this rule reads the spec even if the Task has a Pod: %s", rule.Rule)
 		}
 	}
-	wide := func(schema *apiextensionsv1.JSONSchemaProps) bool { return len(schema.Properties) > 10 }
+	wide := func(schema *apiextensionsv1.JSONSchemaProps) bool { return len(schema.Properties) > 20 }
 	spec := task.Properties["spec"]
 	visit(&spec, func(schema *apiextensionsv1.JSONSchemaProps) {
 		for _, rule := range schema.XValidations {

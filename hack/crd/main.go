@@ -70,6 +70,13 @@ func shrink(task *apiextensionsv1.JSONSchemaProps) {
 	edit(step, "name", named("The name of the step's container, unique among the steps."))
 	edit(step, "timeout", withNumbers)
 	edit(&spec, "timeout", withNumbers)
+	edit(&spec, "finallyTimeout", withNumbers)
+	edit(&spec, "stepTemplate", func(template *apiextensionsv1.JSONSchemaProps) {
+		for name := range template.Properties { // taskflow's own fields, of core/v1 types
+			edit(template, name, withoutInnerDescriptions)
+		}
+		edit(template, "timeout", withNumbers)
+	})
 	edit(container, "name", named("The name of the container, unique among the sidecars and the steps."))
 	edit(&spec, "template", func(template *apiextensionsv1.JSONSchemaProps) {
 		edit(template, "spec", func(pod *apiextensionsv1.JSONSchemaProps) {
@@ -173,6 +180,13 @@ func withoutDescriptions(properties map[string]apiextensionsv1.JSONSchemaProps) 
 
 func withoutDescription(schema *apiextensionsv1.JSONSchemaProps) {
 	visit(schema, func(schema *apiextensionsv1.JSONSchemaProps) { schema.Description = "" })
+}
+
+// withoutInnerDescriptions removes all descriptions but the field's own.
+func withoutInnerDescriptions(schema *apiextensionsv1.JSONSchemaProps) {
+	description := schema.Description
+	withoutDescription(schema)
+	schema.Description = description
 }
 
 // unwrapDescriptions joins the lines of each paragraph, because `kubectl explain` wraps them itself.

@@ -75,6 +75,13 @@ spec:
                     limits: {description: theirs, type: object}
                     open: {description: theirs, type: object}
               timeout: {description: ours, type: string}
+              finallyTimeout: {description: ours, type: string}
+              stepTemplate:
+                description: ours
+                type: object
+                properties:
+                  env: {description: ours, type: array, items: {description: theirs, type: object, properties: {name: {description: theirs, type: string}}}}
+                  timeout: {description: ours, type: string}
               template:
                 description: ours
                 type: object
@@ -156,6 +163,13 @@ spec:
                     limits: {type: object}
                     open: {type: object}
               timeout: {description: ours, x-kubernetes-int-or-string: true}
+              finallyTimeout: {description: ours, x-kubernetes-int-or-string: true}
+              stepTemplate:
+                description: ours
+                type: object
+                properties:
+                  env: {description: ours, type: array, maxItems: 1000, items: {type: object, properties: {name: {type: string}}}}
+                  timeout: {description: ours, x-kubernetes-int-or-string: true}
               template:
                 description: ours
                 type: object

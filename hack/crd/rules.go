@@ -29,7 +29,7 @@ var rules = map[string]apiextensionsv1.ValidationRules{
 			Message: "metadata.name must have at most 63 characters: it becomes a label of the Task's Pod",
 		},
 		hasUniqueNames,
-		everyStep("has(%s.image) && size(%[1]s.image) > 0", "has no image: set image"),
+		everyStepHasImage,
 		everySidecarHasImage,
 		everyStep("!has(%s.script) || !has(%[1]s.command)", "has script and command: set only one of them"),
 		{
@@ -37,7 +37,8 @@ var rules = map[string]apiextensionsv1.ValidationRules{
 			FieldPath: ".spec",
 			Message:   "timeout and template.spec.activeDeadlineSeconds have the same meaning: set only timeout",
 		},
-		continuesOnlyWithoutRestart,
+		continuesOnlyWithoutRestart("Continue"),
+		continuesOnlyWithoutRestart("FailAtEnd"),
 		isImmutable,
 	},
 	"spec": {
@@ -45,15 +46,29 @@ var rules = map[string]apiextensionsv1.ValidationRules{
 			Rule:    "!(has(self.cancel) && self.cancel && has(self.suspend) && self.suspend)",
 			Message: "cancel and suspend are both true: set only one of them",
 		},
+		isForGood("cancel"),
 		{
-			Rule:    "!has(oldSelf.cancel) || !oldSelf.cancel || has(self.cancel) && self.cancel",
-			Message: "cancel can't be taken back: create a new Task",
+			Rule:    "!(has(self.cancelFinally) && self.cancelFinally) || has(self.cancel) && self.cancel",
+			Message: "cancelFinally takes effect only together with cancel: set cancel: true, too",
+		},
+		isForGood("cancelFinally"),
+	},
+	"spec.timeout":              durationFrom("1s", "timeout"),
+	"spec.finallyTimeout":       durationFrom("1s", "finallyTimeout"),
+	"spec.stepTemplate.timeout": durationFrom("1ms", "timeout"),
+	"spec.workspace": {
+		{
+			Rule:    "!has(self.claimName) || size(self.claimName) == 0 || !has(self.size)",
+			Message: "workspace has size and claimName: set size for a new claim, or claimName for an existing one",
+		},
+		{
+			Rule:    "!has(self.storageClassName) || has(self.size)",
+			Message: "workspace.storageClassName takes effect only together with size: set size, too",
 		},
 	},
-	"spec.timeout":       durationFrom("1s"),
 	"spec.steps":         {{Rule: "size(self) > 0", Message: "a Task needs at least one step"}},
 	"spec.steps.name":    containerName("step"),
-	"spec.steps.timeout": durationFrom("1ms"),
+	"spec.steps.timeout": durationFrom("1ms", "timeout"),
 	"spec.sidecars.name": containerName("sidecar"),
 	"spec.template.metadata.annotations": {
 		{
@@ -117,6 +132,14 @@ func containerName(kind string) apiextensionsv1.ValidationRules {
 	}
 }
 
+// isForGood rejects to set a boolean field back to false.
+func isForGood(field string) apiextensionsv1.ValidationRule {
+	return apiextensionsv1.ValidationRule{
+		Rule:    expand("!has(oldSelf.F) || !oldSelf.F || has(self.F) && self.F", field),
+		Message: field + " can't be taken back: create a new Task",
+	}
+}
+
 // everyStep is a rule that holds for every step. The condition is a format for the variable that it reads. The message says what is wrong with
 // the first step that breaks it.
 func everyStep(condition, message string) apiextensionsv1.ValidationRule {
@@ -128,6 +151,14 @@ func everyStep(condition, message string) apiextensionsv1.ValidationRule {
 	}
 }
 
+// everyStepHasImage rejects a step without an image, unless the template of the steps has one.
+var everyStepHasImage = func() apiextensionsv1.ValidationRule {
+	rule := everyStep("has(%s.image) && size(%[1]s.image) > 0", "has no image: set image")
+	const inTemplate = "size(self.spec.?stepTemplate.?image.orValue('')) > 0"
+	rule.Rule = strings.Replace(rule.Rule, hasPod, hasPod+" || "+inTemplate, 1)
+	return rule
+}()
+
 var everySidecarHasImage = func() apiextensionsv1.ValidationRule {
 	const hasImage = "has(c.image) && size(c.image) > 0"
 	return apiextensionsv1.ValidationRule{
@@ -138,15 +169,15 @@ var everySidecarHasImage = func() apiextensionsv1.ValidationRule {
 	}
 }()
 
-// continuesOnlyWithoutRestart rejects onError: Continue of a step that the kubelet restarts until it succeeds.
-var continuesOnlyWithoutRestart = func() apiextensionsv1.ValidationRule {
-	rule := everyStep("!has(%s.onError) || %[1]s.onError != 'Continue'",
-		"has onError: Continue, and template.spec.restartPolicy: OnFailure restarts a failed step forever: set only one of them")
+// continuesOnlyWithoutRestart rejects this onError of a step that the kubelet restarts until it succeeds.
+func continuesOnlyWithoutRestart(onError string) apiextensionsv1.ValidationRule {
+	rule := everyStep("!has(%s.onError) || %[1]s.onError != '"+onError+"'",
+		"has onError: "+onError+", and template.spec.restartPolicy: OnFailure restarts a failed step forever: set only one of them")
 	const neverRestarts = "self.spec.?template.?spec.?restartPolicy.orValue('Never') != 'OnFailure'"
 	rule.Rule = strings.Replace(rule.Rule, hasPod, hasPod+" || "+neverRestarts, 1)
 	rule.FieldPath = ".spec"
 	return rule
-}()
+}
 
 // hasUniqueNames rejects two steps or sidecars with the same name.
 var hasUniqueNames = func() apiextensionsv1.ValidationRule {
@@ -164,37 +195,39 @@ var hasUniqueNames = func() apiextensionsv1.ValidationRule {
 	}
 }()
 
-// isImmutable rejects a change of steps, sidecars, template and timeout once the Task has a Pod.
+// isImmutable rejects a change of what makes the Pod once the Task has one.
 var isImmutable = func() apiextensionsv1.ValidationRule {
 	statusChanged := func(field string) string {
 		return expand("self.?status.?F.hasValue() && oldSelf.?status.?F.hasValue() && self.status.F != oldSelf.status.F", field)
 	}
-	unchanged := func(field string) string {
-		return expand("has(self.spec.F) == has(oldSelf.spec.F) && (!has(self.spec.F) || self.spec.F == oldSelf.spec.F)", field)
-	}
-	changed := func(field string) string {
-		return expand("has(self.spec.F) != has(oldSelf.spec.F) || has(self.spec.F) && self.spec.F != oldSelf.spec.F", field)
+	unchanged, changed := []string{"self.spec.steps == oldSelf.spec.steps"}, "self.spec.steps != oldSelf.spec.steps ? 'spec.steps' : "
+	optional := []string{"sidecars", "template", "stepTemplate", "params", "workspace", "finallyTimeout", "timeout"}
+	for i, field := range optional {
+		unchanged = append(unchanged, expand("has(self.spec.F) == has(oldSelf.spec.F) && (!has(self.spec.F) || self.spec.F == oldSelf.spec.F)", field))
+		if i < len(optional)-1 {
+			changed += expand("has(self.spec.F) != has(oldSelf.spec.F) || has(self.spec.F) && self.spec.F != oldSelf.spec.F ? 'spec.F' : ", field)
+		} else {
+			changed += expand("'spec.F'", field)
+		}
 	}
 	return apiextensionsv1.ValidationRule{
 		Rule: strings.Join([]string{
 			statusChanged("conditions"),
 			statusChanged("steps"),
 			"!oldSelf.?status.?attempt.hasValue()",
-			"self.spec.steps == oldSelf.spec.steps && " + unchanged("sidecars") + " && " + unchanged("template") + " && " + unchanged("timeout"),
+			strings.Join(unchanged, " && "),
 		}, " || "),
-		FieldPath: ".spec",
-		MessageExpression: fmt.Sprintf("(self.spec.steps != oldSelf.spec.steps ? 'spec.steps' : %s ? 'spec.sidecars' : %s ? 'spec.template' : "+
-			`'spec.timeout') + " can't change once the Task has a Pod: create a new Task, or delete this one first"`,
-			changed("sidecars"), changed("template")),
+		FieldPath:         ".spec",
+		MessageExpression: fmt.Sprintf(`(%s) + " can't change once the Task has a Pod: create a new Task, or delete this one first"`, changed),
 	}
 }()
 
 // expand puts the name of a field for F.
 func expand(expression, field string) string { return strings.ReplaceAll(expression, "F", field) }
 
-// durationFrom rejects what is no duration of at least the given one. duration() fails for other strings, and an error would be the message: so
+// durationFrom rejects a value of the field that is no duration of at least the given one. duration() fails for other strings, and an error would be the message: so
 // the characters are checked first. A number, which users write for seconds, has a message of its own.
-func durationFrom(least string) apiextensionsv1.ValidationRules {
+func durationFrom(least, field string) apiextensionsv1.ValidationRules {
 	const (
 		digit       = "self.charAt(%s) in ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']"
 		isUnit      = "self.charAt(i) in ['.', 'h', 'm', 's'] && %s || self.charAt(i) == 's' && self.charAt(i - 1) == 'm'"
@@ -211,12 +244,12 @@ func durationFrom(least string) apiextensionsv1.ValidationRules {
 	return apiextensionsv1.ValidationRules{
 		{
 			Rule:    "[type(self)] == [string]",
-			Message: "timeout is a number without a unit: write it as 90s, 5m or 1h30m",
+			Message: field + " is a number without a unit: write it as 90s, 5m or 1h30m",
 		},
 		{
 			Rule: fmt.Sprintf("%s || [%s].all(i, %s) && %s && duration(self) >= duration('%s') && duration(self) <= duration('%s')",
 				isNoString, strings.Join(positions, ", "), isValid, endsInUnit, least, longestTime),
-			Message: fmt.Sprintf("timeout must be a duration from %s to %s, such as 90s, 5m or 1h30m", least, longestTime),
+			Message: fmt.Sprintf("%s must be a duration from %s to %s, such as 90s, 5m or 1h30m", field, least, longestTime),
 		},
 	}
 }

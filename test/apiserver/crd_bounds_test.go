@@ -155,6 +155,9 @@ func TestTimeouts(t *testing.T) {
 		for field, test := range map[string]struct{ spec, want string }{
 			"spec.steps[0].timeout": {"steps: [{name: a, image: x, timeout: " + timeout + "}]", want.step},
 			"spec.timeout":          {"steps: [{name: a, image: x}], timeout: " + timeout, want.task},
+			"spec.finallyTimeout": {"steps: [{name: a, image: x}], finallyTimeout: " + timeout,
+				strings.Replace(want.task, "timeout", "finallyTimeout", 1)},
+			"spec.stepTemplate.timeout": {"steps: [{name: a, image: x}], stepTemplate: {timeout: " + timeout + "}", want.step},
 		} {
 			t.Run(field+" "+timeout, func(t *testing.T) {
 				task := parse(t, "{apiVersion: api.practice.com/v1alpha1, kind: Task, metadata: {name: timeout, namespace: default}, spec: {"+test.spec+"}}")

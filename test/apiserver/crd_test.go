@@ -103,7 +103,7 @@ func TestInvalidTasks(t *testing.T) {
 		},
 		"a failure that is neither": {
 			manifest: spec("{steps: [{name: a, image: x, onError: Ignore}]}"),
-			want:     "spec.steps[0].onError: Unsupported value: \"Ignore\": supported values: \"Stop\", \"Continue\"",
+			want:     "spec.steps[0].onError: Unsupported value: \"Ignore\": supported values: \"Stop\", \"Continue\", \"FailAtEnd\"",
 		},
 		"retries below 0": {
 			manifest: spec("{steps: [{name: a, image: x, retries: -1}]}"),
@@ -207,13 +207,17 @@ func TestInvalidTasks(t *testing.T) {
 		},
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			// kubectl asks for strict validation, too: unknown fields are refused.
-			err := client.WithFieldValidation(cluster, "Strict").Create(t.Context(), parse(t, test.manifest), client.DryRunAll)
-			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got the error %v, and not %q", err, test.want)
-			}
-		})
+		t.Run(name, func(t *testing.T) { wantInvalid(t, test.manifest, test.want) })
+	}
+}
+
+// wantInvalid checks the error of creating an object.
+func wantInvalid(t *testing.T, manifest, want string) {
+	t.Helper()
+	// kubectl asks for strict validation, too: unknown fields are refused.
+	err := client.WithFieldValidation(cluster, "Strict").Create(t.Context(), parse(t, manifest), client.DryRunAll)
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got the error %v, and not %q", err, want)
 	}
 }
 

@@ -38,6 +38,23 @@ func TestTaskIsFixedOnceItHasAPod(t *testing.T) {
 			patch: `{"spec":{"timeout":"1h"}}`,
 			want:  "spec.timeout can't change once the Task has a Pod: create a new Task, or delete this one first",
 		},
+		"stepTemplate": {
+			patch: `{"spec":{"stepTemplate":{"image":"other"}}}`,
+			want:  "spec.stepTemplate can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"params": {
+			patch: `{"spec":{"params":[{"name":"A"}]}}`,
+			want:  "spec.params can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"workspace": {
+			patch: `{"spec":{"workspace":{}}}`,
+			want:  "spec.workspace can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"finallyTimeout": {
+			patch: `{"spec":{"finallyTimeout":"1h"}}`,
+			want:  "spec.finallyTimeout can't change once the Task has a Pod: create a new Task, or delete this one first",
+		},
+		"cancelFinally": {patch: `{"spec":{"cancel":true,"cancelFinally":true}}`},
 		"retries": {
 			patch: `[{"op":"add","path":"/spec/steps/0/retries","value":1}]`,
 			want:  "spec.steps can't change once the Task has a Pod: create a new Task, or delete this one first",
@@ -111,25 +128,24 @@ func TestNoRequestChangesSpecAndStatus(t *testing.T) {
 	}
 }
 
-// TestCancelIsForGood proves that cancel can't be taken back, neither by false nor by leaving it out.
+// TestCancelIsForGood proves that cancel and cancelFinally can't be taken back, neither by false nor by leaving them out.
 func TestCancelIsForGood(t *testing.T) {
 	task := parse(t, `
 apiVersion: api.practice.com/v1alpha1
 kind: Task
 metadata: {name: cancelled}
-spec: {cancel: true, steps: [{name: a, image: x, command: [x]}]}
+spec: {cancel: true, cancelFinally: true, steps: [{name: a, image: x, command: [x]}]}
 `)
 	task.SetNamespace(cluster.NewNamespace(t, "privileged"))
 	cluster.Make(t, task)
-	for name, patch := range map[string]string{
-		"false":    `{"spec":{"cancel":false}}`,
-		"left out": `{"spec":{"cancel":null}}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
-			if want := "cancel can't be taken back: create a new Task"; err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got the error %v, and not %q", err, want)
-			}
-		})
+	for _, field := range []string{"cancel", "cancelFinally"} {
+		for name, value := range map[string]string{"false": "false", "left out": "null"} {
+			t.Run(field+" "+name, func(t *testing.T) {
+				err := cluster.Patch(t.Context(), task.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"`+field+`":`+value+`}}`)))
+				if want := "spec: Invalid value: " + field + " can't be taken back: create a new Task"; err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got the error %v, and not %q", err, want)
+				}
+			})
+		}
 	}
 }
