@@ -1,5 +1,7 @@
 package sequence
 
+import "slices"
+
 // State is what is known of a step. The zero value is Waiting.
 type State uint8
 
@@ -58,10 +60,10 @@ type Decision struct {
 	Verdicts []Verdict
 	// Passed counts the steps that passed, each after its predecessors. Final steps that ended by themselves passed.
 	Passed int
-	// EndedBy is the index of the first step that ended the sequence, or None.
+	// EndedBy is the index of the first step that ended the sequence, or None. A step that was skipped counts only if no other one ended it.
 	EndedBy int
-	// FailedBy is the index of the step because of which the sequence fails, or None: the step that ended it, unless that step finished it;
-	// else the first step that failed with FailAtEnd; else the first final step that failed.
+	// FailedBy is the index of the step because of which the sequence fails, or None: the first one that ended it and did not finish it, even
+	// if another one finished it; else the first step that failed with FailAtEnd; else the first final step that failed.
 	FailedBy int
 	// Order is the highest stage that may be released, because all steps of the stages before it passed. It is at most the last stage. Among
 	// the steps that are not final, it does not take Halted or EndedBy into account. It is the stage of a final step only if WorkIsOver.
@@ -87,13 +89,14 @@ type Progress struct {
 	plan    Plan
 	states  []State
 	passed  []bool
+	failed  []bool // ended the sequence, and not well
 	count   int
 	endedBy int
 }
 
 // Begin returns a Progress without states.
 func Begin(plan Plan) *Progress {
-	return &Progress{plan: plan, states: make([]State, len(plan.Steps)), passed: make([]bool, len(plan.Steps)), endedBy: None}
+	return &Progress{plan: plan, states: make([]State, len(plan.Steps)), passed: make([]bool, len(plan.Steps)), failed: make([]bool, len(plan.Steps)), endedBy: None}
 }
 
 // HasTurn reports whether the turn of step i has come: all of its predecessors passed. Their states must have been added. The turn of a final
@@ -105,6 +108,19 @@ func (p *Progress) HasTurn(i int) bool {
 		}
 	}
 	return true
+}
+
+// HasPassed reports whether step i passed.
+func (p *Progress) HasPassed(i int) bool { return p.passed[i] }
+
+// HasFailed reports whether step i, which is not final, failed the sequence: its turn had come, and it failed with Stop or was interrupted.
+// Several steps side by side can have.
+func (p *Progress) HasFailed(i int) bool { return p.failed[i] }
+
+// MayHandOver reports whether the records of other steps release step i, without the order.
+func (p *Progress) MayHandOver(i int) bool {
+	step := p.plan.Steps[i]
+	return len(step.After) > 0 && p.HasTurn(i) && (!step.IsFinal || p.mayHandOverToFinal(i))
 }
 
 // EndedBy returns the index of the first step so far that ended the sequence, or None.
@@ -123,7 +139,8 @@ func (p *Progress) Add(i int, state State) {
 		p.count++
 	case step.IsFinal:
 	case state == Failed, state == Interrupted, state == Skipped, state == Finished:
-		if p.endedBy == None {
+		p.failed[i] = state == Failed || state == Interrupted
+		if p.endedBy == None || p.states[p.endedBy] == Skipped && state != Skipped {
 			p.endedBy = i
 		}
 	}
@@ -162,7 +179,10 @@ func (p *Progress) Decide(known Records) Decision {
 
 // failedBy returns Decision.FailedBy.
 func (p *Progress) failedBy() int {
-	if p.endedBy != None && p.states[p.endedBy] != Finished {
+	if first := slices.Index(p.failed, true); first != None {
+		return first
+	}
+	if p.endedBy != None && p.states[p.endedBy] == Skipped {
 		return p.endedBy
 	}
 	final := None
@@ -183,9 +203,9 @@ func (p *Progress) failedBy() int {
 // verdict is the table in the documentation of the package.
 func (p *Progress) verdict(i int, known Records) Verdict {
 	step := p.plan.Steps[i]
-	isHalted, endedBy, mayHandOver := known.Halted, p.endedBy, p.HasTurn(i)
+	isHalted, endedBy := known.Halted, p.endedBy
 	if step.IsFinal {
-		isHalted, endedBy, mayHandOver = known.FinallyHalted, None, p.mayHandOverToFinal(i)
+		isHalted, endedBy = known.FinallyHalted, None
 	}
 	switch {
 	case p.states[i] != Waiting:
@@ -196,20 +216,17 @@ func (p *Progress) verdict(i int, known Records) Verdict {
 		return Run
 	case endedBy != None:
 		return Skip
-	case len(step.After) > 0 && mayHandOver:
+	case p.MayHandOver(i):
 		return Run
 	}
 	return Wait
 }
 
-// mayHandOverToFinal reports whether final step i may run without the controller. The first one may only after success, because its command is
+// mayHandOverToFinal reports whether final step i, whose turn has come, may run without the controller. The first one may only after success, because its command is
 // told how the others ended. Each other one follows the final step before it.
 func (p *Progress) mayHandOverToFinal(i int) bool {
-	if !p.HasTurn(i) {
-		return false
-	}
 	after := p.plan.Steps[i].After
-	if len(after) > 0 && p.plan.Steps[after[0]].IsFinal {
+	if p.plan.Steps[after[0]].IsFinal {
 		return true
 	}
 	for before, step := range p.plan.Steps {

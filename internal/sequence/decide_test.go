@@ -150,6 +150,8 @@ func TestDecideFinally(t *testing.T) {
 		{name: "a condition did not hold", b: "b", states: "ok false ok - -", order: 2, verdicts: "· · · run wait", passed: 3, next: 3, workOver: true},
 		{name: "a step finished the sequence, and another runs", b: "b", states: "ok finished runs - -", order: 2, halted: true, verdicts: "· · · wait wait", passed: 1, endedBy: 2, next: 2},
 		{name: "a step finished the sequence", b: "b", states: "finished - - - -", order: 1, verdicts: "· skip skip wait wait", endedBy: 1, next: 3, workOver: true},
+		{name: "a step finished the sequence, and the other one failed", b: "b", states: "ok finished failed - -", order: 2, halted: true, verdicts: "· · · wait wait", passed: 1, endedBy: 2, failedBy: 3, next: 3, workOver: true},
+		{name: "a step failed, and one before it in the list was skipped", b: "b", states: "ok skipped failed - -", order: 2, halted: true, verdicts: "· · · wait wait", passed: 1, endedBy: 3, failedBy: 3, next: 3, workOver: true},
 		{name: "halted before the first step: final steps run", b: "b", states: "- - - - -", halted: true, verdicts: "skip skip skip wait wait", next: 3, workOver: true},
 		{name: "halted, and a step was interrupted", b: "b", states: "ok interrupted ok - -", order: 3, halted: true, verdicts: "· · · run wait", passed: 2, endedBy: 2, failedBy: 2, next: 3, workOver: true},
 		{name: "the final steps are halted, too", b: "b", states: "ok interrupted ok - -", order: 2, halted: true, finallyHalted: true, verdicts: "· · · skip skip", passed: 2, endedBy: 2, failedBy: 2, next: 2, workOver: true, over: true},
