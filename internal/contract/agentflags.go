@@ -99,7 +99,7 @@ type AgentFlags struct {
 	// After are the numbers of the predecessors. Default: WaitContent minus 1, if that is above 0.
 	After []int
 	// Work is the number of steps that are not final, whose records the step looks at before it starts: none may have ended the sequence, and
-	// the first final step starts without the controller only if all have passed. Default: 0, only those of the predecessors.
+	// the first final step starts without the controller only if all have passed. Default: 0, only the records of the predecessors.
 	Work int
 	// IsFinal is set for a final step.
 	IsFinal bool

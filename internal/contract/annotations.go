@@ -15,7 +15,7 @@ const (
 
 // Annotations.
 const (
-	// OrderAnnotation is a whole number k: steps 1 to k are released. It never decreases. The webhook writes the first value: 0 if the first step
+	// OrderAnnotation is a whole number k: the stages 1 to k are released. In a plain sequence, each step is a stage. It never decreases. The webhook writes the first value: 0 if the first step
 	// waits for helpers, else 1. The order controller writes every later value, and the agents read it through the downward API.
 	OrderAnnotation = Group + "order"
 

@@ -14,13 +14,17 @@
 //   - sequential Pod: a Pod whose labels ask for order (SequentialLabel or TaskLabel). Not necessarily gated yet.
 //   - gated Pod: a sequential Pod that the webhook has mutated: the agent is in front of each step's command. Not a Pod with scheduling gates.
 //   - step: a container of the sequence, with a number from 1. Not each container of the Pod.
+//   - predecessor: a step that another one depends on directly, by dependsOn or as the step before it. Not each step that runs earlier.
+//   - stage: 1 plus the greatest stage of a step's predecessors. Steps of one stage can run side by side. Not the step's number,
+//     although both are equal in a plain sequence.
+//   - final step: a step with finally: true, which runs after all others, however they ended. Not the last step of a sequence without such steps.
 //   - helper: a regular container of a sequential Pod that is not a step. Not a sidecar.
 //   - sidecar: an init container with restartPolicy Always, as in Kubernetes. Not a helper.
 //   - agent: the program that is process 1 of a step's container. Not the command, and not part of the operator.
 //   - command: the process that the step's author wants to run, a child of the agent. Not the container's command line, which is the agent's.
 //   - gate: the place where an agent waits for its step's turn. Not a scheduling gate, and not a probe.
 //   - release: to let the command of a step run. Not a version, and not the start of the container.
-//   - order: the annotation that releases steps 1 to k, written by the controller. Not the list of steps.
+//   - order: the annotation that releases stages 1 to k, written by the controller. Not the list of steps.
 //   - halt: the annotation with which the controller says, finally, that no further step starts. Not a signal to the step that runs, unless
 //     the step is to be cancelled.
 //   - hand-off: the release of the next step by an agent, through its record. Not a release by the controller.
@@ -28,7 +32,13 @@
 //   - attempt: one Pod of a Task. A Task with backoffLimit n has at most n+1. Not a retry.
 //   - retry: another run of the command by the agent, in the same container. Not a restart, and not a new Pod.
 //   - restart: another start of the container by the kubelet. Not a retry.
-//   - succeeded, failed, skipped: the three ends of a step. A skipped step never ran. Not states of the container.
+//   - condition: a test in when, of how an earlier step ended. Not a condition in the status of a Task.
+//   - output: a key with a value that a step wrote for later steps to OutputFile. Not its log, and not its files in a volume.
+//   - input: an environment variable with an output of an earlier step. Not a file, and not text in a command.
+//   - param: an environment variable of all steps of a Task, spec.params. Not an input: its value is known before the Pod exists.
+//   - workspace: the directory that all steps of a Task share, spec.workspace. Not the run directory, which is taskflow's.
+//   - succeeded, failed, skipped: the three ends of a step. A skipped step never ran, because the sequence had ended or a condition
+//     did not hold. Not states of the container.
 //   - interrupted: ended because the container was told to stop, by deletion, eviction or cancel. Not failed by itself, even with an exit code.
 //   - terminating: being ended from outside, said of a Pod. Not terminal: a terminal Pod has ended.
 //   - cancel: spec.cancel of a Task. Not suspend, which only prevents Pods.

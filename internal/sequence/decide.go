@@ -149,7 +149,7 @@ func (p *Progress) Add(i int, state State) {
 // Decide returns what follows from the states that were added. A step without one is Waiting. The States of the records do not count.
 func (p *Progress) Decide(known Records) Decision {
 	d := Decision{Verdicts: make([]Verdict, len(p.states)), Passed: p.count, EndedBy: p.endedBy, FailedBy: p.failedBy(), WorkIsOver: true, IsOver: true}
-	last, open, final := 0, 0, 0 // the last stage, the first one with a step that has not passed, and that of the first final step that waits
+	last, open, final := 0, 0, 0 // the last stage, the first one with a step that has not passed, and the stage of the first final step that waits
 	for i, state := range p.states {
 		step := p.plan.Steps[i]
 		d.Verdicts[i] = p.verdict(i, known)
