@@ -244,8 +244,9 @@ func questionsOf(task *v1alpha1.Task) questions {
 	if len(spec.ImagePullSecrets) == 0 {
 		q.account = client.ObjectKey{Namespace: task.Namespace, Name: cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount, "default")}
 	}
-	for i := range task.Spec.Steps {
-		if step := &task.Spec.Steps[i]; len(step.Command) == 0 && step.Script == "" {
+	steps := podspec.EffectiveSteps(task)
+	for i := range steps {
+		if step := &steps[i]; len(step.Command) == 0 && step.Script == "" {
 			q.steps, q.args = append(q.steps, step.Name), append(q.args, step.Args)
 			q.requests = append(q.requests, entrypoint.RequestFor(task.Namespace, &spec, &step.Container))
 		}

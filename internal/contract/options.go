@@ -30,6 +30,8 @@ type StepOptions struct {
 	Inputs []Input `json:"inputs,omitempty"`
 	// Finally makes the step a final step.
 	Finally bool `json:"finally,omitempty"`
+	// DefaultWorkDir is the directory in which the command runs if neither the container nor its image sets one. Empty means the root.
+	DefaultWorkDir string `json:"defaultWorkDir,omitempty"`
 }
 
 // IsZero reports whether all options have their defaults.

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 // Agent configures how the agent gets into Pods.
@@ -96,14 +97,33 @@ func binVolume(agent Agent, isImage bool) corev1.VolumeSource {
 	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: agent.Medium}}
 }
 
-// addedVolumes returns the volumes that the webhook adds. Bin holds the agent.
-func addedVolumes(bin corev1.VolumeSource) []corev1.Volume {
-	annotation := func(key, file string) corev1.DownwardAPIVolumeFile {
-		return corev1.DownwardAPIVolumeFile{
-			Path:     file,
-			FieldRef: &corev1.ObjectFieldSelector{FieldPath: fmt.Sprintf("metadata.annotations['%s']", key)},
+// podInfoFiles returns the annotations that PodInfoVolume projects, by their files.
+func podInfoFiles(plan sequence.Plan, options contract.Options) []corev1.DownwardAPIVolumeFile {
+	hasFinal := plan.Work() < len(plan.Steps)
+	hasCondition := slices.ContainsFunc(plan.Steps, func(step sequence.Step) bool { return len(options[step.Name].When) > 0 })
+	var files []corev1.DownwardAPIVolumeFile
+	for _, f := range []struct {
+		key, file string
+		isNeeded  bool
+	}{
+		{contract.OrderAnnotation, contract.OrderFile, true},
+		{contract.HaltAnnotation, contract.HaltFile, true},
+		{contract.CancelAnnotation, contract.CancelFile, !plan.IsChain()},
+		{contract.HaltFinallyAnnotation, contract.HaltFinallyFile, hasFinal},
+		{contract.OutcomeAnnotation, contract.OutcomeFile, hasFinal || hasCondition},
+	} {
+		if f.isNeeded {
+			files = append(files, corev1.DownwardAPIVolumeFile{
+				Path:     f.file,
+				FieldRef: &corev1.ObjectFieldSelector{FieldPath: fmt.Sprintf("metadata.annotations['%s']", f.key)},
+			})
 		}
 	}
+	return files
+}
+
+// addedVolumes returns the volumes that the webhook adds. Bin holds the agent.
+func addedVolumes(bin corev1.VolumeSource, podInfo []corev1.DownwardAPIVolumeFile) []corev1.Volume {
 	return []corev1.Volume{
 		{Name: contract.BinVolume, VolumeSource: bin},
 		{
@@ -111,11 +131,8 @@ func addedVolumes(bin corev1.VolumeSource) []corev1.Volume {
 			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 		},
 		{
-			Name: contract.PodInfoVolume,
-			VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{
-				annotation(contract.OrderAnnotation, contract.OrderFile),
-				annotation(contract.HaltAnnotation, contract.HaltFile),
-			}}},
+			Name:         contract.PodInfoVolume,
+			VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: podInfo}},
 		},
 	}
 }

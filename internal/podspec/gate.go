@@ -6,14 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
-	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 // gatePod adds to the patch what makes the steps run one after another, and warnings for the user. It adds nothing to a Pod that is not sequential,
@@ -49,17 +47,17 @@ func (m *Mutation) gatePod(agent Agent) error {
 			return err
 		}
 	}
+	plan := Plan(StepNames(pod), options)
 	early := make([][]earlyMount, len(steps)) // a second call adds nothing
 	if !isMutated {
-		early = earlyMounts(pod, steps)
+		early = earlyMounts(pod, steps, plan)
 		if err := checkStart(pod, early); err != nil {
 			return err
 		}
 		m.Warnings = slices.Concat(m.Warnings, startWarnings(early), probeWarnings(pod, steps))
 	}
-	plan := Plan(StepNames(pod), options)
 	for n, i := range steps {
-		flags := stepFlags(pod, plan, n, options[plan.Steps[n].Name])
+		flags := stepFlags(pod, plan, n, options)
 		flags.Mounts = checkedMounts(pod, early[n])
 		if err := gateContainer(p, i, pod, flags); err != nil {
 			return err
@@ -78,32 +76,8 @@ func (m *Mutation) gatePod(agent Agent) error {
 	if !isImage {
 		jsonpatch.Add(p, len(pod.Spec.InitContainers), []corev1.Container{agentContainer(pod, agent)}, "spec", "initContainers")
 	}
-	jsonpatch.Add(p, len(pod.Spec.Volumes), addedVolumes(binVolume(agent, isImage)), "spec", "volumes")
+	jsonpatch.Add(p, len(pod.Spec.Volumes), addedVolumes(binVolume(agent, isImage), podInfoFiles(plan, options)), "spec", "volumes")
 	return nil
-}
-
-// stepFlags returns the agent's flags for step n of the plan, from 0, as far as they depend on more than its container.
-func stepFlags(pod *corev1.Pod, plan sequence.Plan, n int, options contract.StepOptions) contract.AgentFlags {
-	step := plan.Steps[n]
-	flags := contract.AgentFlags{
-		WaitContent:       step.Stage,
-		Run:               contract.RunDir,
-		ControllerOnly:    pod.Annotations[contract.HandoffAnnotation] == contract.HandoffController,
-		RestartsOnFailure: pod.Spec.RestartPolicy != corev1.RestartPolicyNever,
-		Timeout:           options.Timeout,
-		Retries:           options.Retries,
-	}
-	switch {
-	case len(step.After) == 0 || flags.ControllerOnly:
-	case flags.RestartsOnFailure:
-		flags.AfterFailure = contract.AfterFailureWait
-	case plan.Steps[step.After[0]].OnError == sequence.Continue:
-		flags.AfterFailure = contract.AfterFailureContinue
-	}
-	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
-		flags.Grace = max(time.Second, time.Duration(*grace)*time.Second)
-	}
-	return flags
 }
 
 // firstOrder releases the first step, unless the Pod has helpers: then the order controller releases it when they are ready.
@@ -120,8 +94,10 @@ func resetProgress(p *jsonpatch.Patch, pod *corev1.Pod) {
 	if order := pod.Annotations[contract.OrderAnnotation]; order != "0" && order != "1" {
 		p.Set(firstOrder(pod), "metadata", "annotations", contract.OrderAnnotation)
 	}
-	if pod.Annotations[contract.HaltAnnotation] != "" {
-		p.Set("", "metadata", "annotations", contract.HaltAnnotation)
+	for _, key := range progressAnnotations {
+		if key != contract.OrderAnnotation && pod.Annotations[key] != "" {
+			p.Set("", "metadata", "annotations", key)
+		}
 	}
 }
 
@@ -182,6 +158,18 @@ func gateContainer(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.Ag
 	flags.WorkDir = literal(workDir)
 	flags.Wait = podInfo + "/" + contract.OrderFile
 	flags.Halt = podInfo + "/" + contract.HaltFile
+	if flags.IsFinal {
+		flags.Halt = podInfo + "/" + contract.HaltFinallyFile
+	}
+	if flags.Cancel != "" {
+		flags.Cancel = podInfo + "/" + flags.Cancel
+	}
+	if flags.IsFinal || len(flags.When) > 0 {
+		flags.Outcome = podInfo + "/" + contract.OutcomeFile
+	}
+	if container.WorkingDir != "" {
+		flags.DefaultWorkDir = ""
+	}
 	flags.TerminationLog = container.TerminationMessagePath
 	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
 	if container.Lifecycle != nil && container.Lifecycle.StopSignal != nil {
@@ -218,11 +206,12 @@ func stepMounts(flags contract.AgentFlags, podInfo string) []corev1.VolumeMount 
 	mounts := []corev1.VolumeMount{
 		{Name: contract.BinVolume, MountPath: contract.BinDir, ReadOnly: true}, {Name: contract.PodInfoVolume, MountPath: podInfo, ReadOnly: true},
 	}
-	if !flags.ControllerOnly { // the first step, too: at its end it looks for the start of the second
+	// The first step, too: at its end it looks for the start of the second. Conditions and inputs are in the directories of other steps.
+	if !flags.ControllerOnly || len(flags.When)+len(flags.Inputs) > 0 {
 		mounts = append(mounts, corev1.VolumeMount{Name: contract.RunVolume, MountPath: flags.Run, ReadOnly: true})
 	}
 	return append(mounts, corev1.VolumeMount{
-		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.WaitContent), SubPath: strconv.Itoa(flags.WaitContent),
+		Name: contract.RunVolume, MountPath: contract.StepDir(flags.Run, flags.Number()), SubPath: strconv.Itoa(flags.Number()),
 	})
 }
 

@@ -38,7 +38,7 @@ func (m *Mutation) mergeTask(task *v1alpha1.Task) error {
 	if ignored := ownPodFields(task); len(ignored) > 0 {
 		m.warn("ignored fields of the Task %q, which apply to its own Pod only: %s", task.Name, strings.Join(ignored, ", "))
 	}
-	template := New(taskSubset(task, m.pod, names), 1, nil)
+	template := newPod(taskSubset(task, m.pod, names), 1, nil, false)
 
 	var document struct {
 		Spec struct {
@@ -66,7 +66,7 @@ func (m *Mutation) mergeTask(task *v1alpha1.Task) error {
 
 	annotations := map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)}
 	for key, value := range template.Annotations {
-		if _, own := m.pod.Annotations[key]; !own && key != contract.StepsAnnotation {
+		if _, own := m.pod.Annotations[key]; !own && key != contract.StepsAnnotation && key != contract.OptionsAnnotation {
 			annotations[key] = value
 		}
 	}
@@ -133,6 +133,9 @@ func ownPodFields(task *v1alpha1.Task) []string {
 	}
 	if task.Spec.Timeout != nil {
 		ignored = append(ignored, "timeout")
+	}
+	if task.Spec.FinallyTimeout != nil {
+		ignored = append(ignored, "finallyTimeout")
 	}
 	return ignored
 }

@@ -329,7 +329,7 @@ func TestNamedTaskRejects(t *testing.T) {
 		},
 		"a failure that would be restarted endlessly": {
 			placeholder, func(pod *corev1.Pod) { pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure },
-			`spec.restartPolicy: OnFailure would restart the step "compile" without end, because its Task has onError: Continue: set it to Never`,
+			`the Task "build": spec.steps[1].onError: Continue has no effect with restartPolicy: OnFailure, which restarts a failed step until it succeeds: set spec.restartPolicy to Never`,
 		},
 		"a Deployment's": {
 			placeholder, func(pod *corev1.Pod) {

@@ -26,6 +26,8 @@ type Mutation struct {
 	pod *corev1.Pod
 	// isIncomplete means that Complete has to settle the Pod's steps. The Task controller creates complete Pods.
 	isIncomplete bool
+	// entries are what the user's list of steps sets, by the names of the steps.
+	entries map[string]stepEntry
 	// unresolved are the indexes of the steps without a command.
 	unresolved []int
 }
@@ -42,12 +44,17 @@ func NewMutation(raw []byte, pod *corev1.Pod, isOperator bool) (*Mutation, error
 			return nil, err
 		}
 	}
-	if err := checkSize(pod); err != nil {
-		return nil, err
-	}
 	_, namesTask := pod.Labels[contract.TaskLabel]
 	isOfTask := isOperator && namesTask && OwnerTask(pod) != ""
 	m.isIncomplete = !isOfTask && !IsMutated(pod)
+	if m.isIncomplete {
+		if err := m.readStepList(); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkSize(pod); err != nil {
+		return nil, err
+	}
 	if m.isIncomplete {
 		return m, checkUserPod(pod)
 	}
@@ -70,6 +77,7 @@ func (m *Mutation) Complete(task *v1alpha1.Task) (unresolved []*corev1.Container
 		if err := checkTaskSize(task); err != nil {
 			return nil, err
 		}
+		task = withEffectiveSteps(task)
 		if err := m.mergeTask(task); err != nil {
 			return nil, err
 		}
@@ -77,11 +85,12 @@ func (m *Mutation) Complete(task *v1alpha1.Task) (unresolved []*corev1.Container
 			return nil, err
 		}
 	}
-	if err := m.settleSteps(); err != nil {
-		return nil, err
-	}
+	m.settleSteps()
 	steps, err := stepIndexes(m.pod)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.settleOptions(task, steps); err != nil {
 		return nil, err
 	}
 	for _, i := range steps {
@@ -108,7 +117,7 @@ func (m *Mutation) Gate(agent Agent, commands map[string]Command) error {
 }
 
 // settleSteps settles which containers are the steps, and which restartPolicy the Pod has.
-func (m *Mutation) settleSteps() error {
+func (m *Mutation) settleSteps() {
 	names := StepNames(m.pod)
 	if len(names) == 0 {
 		for i := range m.pod.Spec.Containers {
@@ -126,7 +135,64 @@ func (m *Mutation) settleSteps() error {
 		m.warn("containers that are not steps: %s; the Pod finishes only after they exit, unless they are init containers with restartPolicy: Always",
 			strings.Join(helpers, ", "))
 	}
-	return checkContinue(m.pod)
+}
+
+// readStepList reads the user's list of steps if it is in YAML, and writes the names of the steps in its place.
+func (m *Mutation) readStepList() error {
+	value := m.pod.Annotations[contract.StepsAnnotation]
+	if !isStepList(value) {
+		return nil
+	}
+	entries, err := parseStepList(value)
+	if err != nil {
+		return err
+	}
+	m.entries = make(map[string]stepEntry, len(entries))
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		m.entries[entry.name], names[i] = entry, entry.name
+	}
+	m.annotate(map[string]string{contract.StepsAnnotation: contract.FormatSteps(names)})
+	return nil
+}
+
+// settleOptions settles the options of the steps: those of the Task, and over them the user's. The indexes are those of the steps' containers.
+func (m *Mutation) settleOptions(task *v1alpha1.Task, steps []int) error {
+	ofTask := map[string]int{}
+	if task != nil {
+		for i := range task.Spec.Steps {
+			ofTask[task.Spec.Steps[i].Name] = i
+		}
+	}
+	list := stepList{path: stepsPath, restartPolicy: m.pod.Spec.RestartPolicy, restartPath: "spec.restartPolicy"}
+	workDirs := map[string]string{}
+	for _, i := range steps {
+		container := &m.pod.Spec.Containers[i]
+		step := listedStep{name: container.Name, env: container.Env}
+		entry := m.entries[step.name]
+		if n, has := ofTask[step.name]; has {
+			step.options, step.own = task.Spec.Steps[n].StepOptions, entry.fields
+			step.ofTask = fmt.Sprintf("the Task %q: spec.steps[%d]", task.Name, n)
+			workDirs[step.name] = defaultWorkDir(task, container)
+		}
+		step.options = entry.override(step.options)
+		list.steps = append(list.steps, step)
+	}
+	if err := list.check(); err != nil {
+		return err
+	}
+	options := list.options()
+	for name, dir := range workDirs {
+		if dir != "" {
+			o := options[name]
+			o.DefaultWorkDir = dir
+			options[name] = o
+		}
+	}
+	if value := options.Marshal(); value != "" {
+		m.annotate(map[string]string{contract.OptionsAnnotation: value})
+	}
+	return nil
 }
 
 func (m *Mutation) annotate(values map[string]string) {

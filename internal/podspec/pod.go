@@ -36,6 +36,11 @@ func Name(task *v1alpha1.Task, attempt int32) string {
 // New returns the Pod for an attempt of a Task. The commands, by the names of their steps, are for the steps that have neither a command nor a
 // script. The webhook gates the Pod when it is created.
 func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev1.Pod {
+	return newPod(task, attempt, commands, true)
+}
+
+// newPod is New. If the Pod isn't the Task's own, its claim isn't either.
+func newPod(task *v1alpha1.Task, attempt int32, commands map[string]Command, isOwn bool) *corev1.Pod {
 	pod := &corev1.Pod{}
 	if template := task.Spec.Template; template != nil {
 		pod.Labels = maps.Clone(template.Metadata.Labels)
@@ -59,7 +64,7 @@ func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev
 	var names []string
 	options := contract.Options{}
 	var scripts []corev1.DownwardAPIVolumeFile
-	for i, step := range task.Spec.Steps {
+	for i, step := range EffectiveSteps(task) {
 		container := *step.Container.DeepCopy()
 		if command, ok := commands[step.Name]; ok {
 			container.Command, container.Args = command.Command, command.Args
@@ -69,11 +74,15 @@ func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev
 			file := strconv.Itoa(i + 1)
 			scripts = append(scripts, addScript(pod, &container, file, step.Script))
 		}
-		if o := stepOptions(step); !o.IsZero() {
+		o := toOptions(step.StepOptions)
+		if o.DefaultWorkDir = defaultWorkDir(task, &container); !o.IsZero() {
 			options[step.Name] = o
 		}
 		pod.Spec.Containers = append(pod.Spec.Containers, container)
 		names = append(names, step.Name)
+	}
+	if task.Spec.Workspace != nil {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, workspaceOf(task, isOwn))
 	}
 	if len(scripts) > 0 {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
@@ -87,14 +96,6 @@ func New(task *v1alpha1.Task, attempt int32, commands map[string]Command) *corev
 		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, contract.OptionsAnnotation, value)
 	}
 	return pod
-}
-
-func stepOptions(step v1alpha1.Step) contract.StepOptions {
-	o := contract.StepOptions{Retries: int(step.Retries), ContinueOnError: step.OnError == v1alpha1.OnErrorContinue}
-	if step.Timeout != nil {
-		o.Timeout = step.Timeout.Duration
-	}
-	return o
 }
 
 // addScript makes the container run a script, which an annotation and a file bring into it. The command names the interpreter instead of leaving

@@ -37,6 +37,31 @@ func Plan(names []string, options contract.Options) sequence.Plan {
 	return plan
 }
 
+// ancestry holds, for each step of a plan, the steps that run before it in any case: its predecessors, theirs, and so on.
+type ancestry []bitset
+
+type bitset []uint64
+
+func (b bitset) add(i int)      { b[i/64] |= 1 << (i % 64) }
+func (b bitset) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
+
+func ancestryOf(plan sequence.Plan) ancestry {
+	all := make(ancestry, len(plan.Steps))
+	for i, step := range plan.Steps {
+		all[i] = make(bitset, (len(plan.Steps)+63)/64)
+		for _, before := range step.After {
+			for word, bits := range all[before] {
+				all[i][word] |= bits
+			}
+			all[i].add(before)
+		}
+	}
+	return all
+}
+
+// mayPrecede reports whether step j may run before step i, or beside it: it is another step that does not follow step i.
+func (a ancestry) mayPrecede(j, i int) bool { return j != i && !a[j].has(i) }
+
 func onError(o contract.StepOptions) sequence.OnError {
 	switch {
 	case o.ContinueOnError:

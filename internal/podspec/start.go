@@ -12,6 +12,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 // The kubelet and the container runtime settle part of a container when they start it, before the earlier steps have run: docs/start.md lists it.
@@ -80,7 +81,8 @@ func enterWorkDir(p *jsonpatch.Patch, i int, container *corev1.Container, dir st
 	}
 }
 
-// earlyMount is a directory that is mounted when the Pod starts and that an earlier step can replace afterwards.
+// earlyMount is a directory that is mounted when the Pod starts and that an earlier step can replace afterwards. A step beside it counts as earlier:
+// only its successors run later in any case.
 type earlyMount struct {
 	step  *corev1.Container
 	mount *corev1.VolumeMount
@@ -102,19 +104,18 @@ func placeOf(mount *corev1.VolumeMount) place {
 }
 
 // earlyMounts returns the early mounts of each step, in the order of the steps.
-func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
+func earlyMounts(pod *corev1.Pod, steps []int, plan sequence.Plan) [][]earlyMount {
 	inInit := map[string]bool{}
 	for _, container := range pod.Spec.InitContainers {
 		for _, mount := range container.VolumeMounts {
 			inInit[mount.Name] = true
 		}
 	}
-	mounted := map[string]map[string]int{} // by volume and directory: by how many earlier steps
-	points := map[place]int{}
+	seen := placesOf(pod, steps)
+	seen.ancestry = ancestryOf(plan)
 	found := make([][]earlyMount, len(steps))
 	for n, i := range steps {
 		container := &pod.Spec.Containers[i]
-		var nested []place
 		paths := mountPaths(container)
 		for j := range container.VolumeMounts {
 			mount := &container.VolumeMounts[j]
@@ -122,34 +123,91 @@ func earlyMounts(pod *corev1.Pod, steps []int) [][]earlyMount {
 				continue
 			}
 			early := earlyMount{step: container, mount: mount, isInInit: inInit[mount.Name]}
-			if k := innermostAbove(paths, paths[j]); k >= 0 && isWritable(pod, container.VolumeMounts[k].Name) {
-				above := &container.VolumeMounts[k]
-				point := placeOf(above).below(strings.TrimPrefix(paths[j], paths[k]))
-				nested = append(nested, point)
-				if ancestors(mounted[point.volume], point.dir) > points[point] {
-					early.above = above
-					found[n] = append(found[n], early)
-					continue
-				}
-			}
-			if at := placeOf(mount); at.dir != "" && isWritable(pod, mount.Name) && ancestors(mounted[at.volume], at.dir) > 0 {
+			if above, point := nested(pod, container, paths, j); above != nil && seen.above(point, n) > seen.earlier(seen.points[point], n) {
+				early.above = above
 				found[n] = append(found[n], early)
+				continue
 			}
-		}
-		for _, point := range nested {
-			points[point]++
-		}
-		for j := range container.VolumeMounts {
-			if mount := &container.VolumeMounts[j]; !mount.ReadOnly {
-				at := placeOf(mount)
-				if mounted[at.volume] == nil {
-					mounted[at.volume] = map[string]int{}
-				}
-				mounted[at.volume][at.dir]++
+			if at := placeOf(mount); at.dir != "" && isWritable(pod, mount.Name) && seen.above(at, n) > 0 {
+				found[n] = append(found[n], early)
 			}
 		}
 	}
 	return found
+}
+
+// nested returns the mount that mount j of a container lies below, if a step can write there, and where in that volume it lies.
+func nested(pod *corev1.Pod, container *corev1.Container, paths []string, j int) (above *corev1.VolumeMount, point place) {
+	k := innermostAbove(paths, paths[j])
+	if k < 0 || !isWritable(pod, container.VolumeMounts[k].Name) {
+		return nil, place{}
+	}
+	above = &container.VolumeMounts[k]
+	return above, placeOf(above).below(strings.TrimPrefix(paths[j], paths[k]))
+}
+
+// places are where steps mount directories.
+type places struct {
+	// mounted are the steps that mount a directory and can write there, by volume and directory. points are the steps that have a mount in
+	// a directory of another one. Both list a step as often as it has such a mount.
+	mounted  map[string]map[string][]int
+	points   map[place][]int
+	ancestry ancestry
+}
+
+func placesOf(pod *corev1.Pod, steps []int) places {
+	p := places{mounted: map[string]map[string][]int{}, points: map[place][]int{}}
+	for n, i := range steps {
+		container := &pod.Spec.Containers[i]
+		paths := mountPaths(container)
+		for j := range container.VolumeMounts {
+			mount := &container.VolumeMounts[j]
+			if strings.HasPrefix(mount.Name, contract.ReservedPrefix) {
+				continue
+			}
+			if above, point := nested(pod, container, paths, j); above != nil {
+				p.points[point] = append(p.points[point], n)
+			}
+			if !mount.ReadOnly {
+				at := placeOf(mount)
+				if p.mounted[at.volume] == nil {
+					p.mounted[at.volume] = map[string][]int{}
+				}
+				p.mounted[at.volume][at.dir] = append(p.mounted[at.volume][at.dir], n)
+			}
+		}
+	}
+	return p
+}
+
+// earlier counts the steps of a list that may run before step n.
+func (p places) earlier(steps []int, n int) int {
+	count := 0
+	for _, step := range steps {
+		if p.ancestry.mayPrecede(step, n) {
+			count++
+		}
+	}
+	return count
+}
+
+// above counts the mounts of directories strictly above a place, in steps that may run before step n. It iterates over the mounts or over the
+// path's elements, depending on which are fewer.
+func (p places) above(at place, n int) int {
+	mounted, dir, count := p.mounted[at.volume], at.dir, 0
+	if len(mounted) < strings.Count(dir, "/") {
+		for above, steps := range mounted {
+			if dir != "" && above == "" || isBelow(dir, above) {
+				count += p.earlier(steps, n)
+			}
+		}
+		return count
+	}
+	for dir != "" {
+		dir = dir[:max(0, strings.LastIndexByte(dir, '/'))]
+		count += p.earlier(mounted[dir], n)
+	}
+	return count
 }
 
 // innermostAbove returns the index of the longest path that a path lies strictly below, or -1. All paths are clean.
@@ -161,25 +219,6 @@ func innermostAbove(paths []string, at string) int {
 		}
 	}
 	return found
-}
-
-// ancestors counts the mounts of directories strictly above a clean path. It iterates over the mounts or over the path's elements,
-// depending on which are fewer.
-func ancestors(mounted map[string]int, dir string) int {
-	count := 0
-	if len(mounted) < strings.Count(dir, "/") {
-		for above, mounts := range mounted {
-			if dir != "" && above == "" || isBelow(dir, above) {
-				count += mounts
-			}
-		}
-		return count
-	}
-	for dir != "" {
-		dir = dir[:max(0, strings.LastIndexByte(dir, '/'))]
-		count += mounted[dir]
-	}
-	return count
 }
 
 // checkedMounts returns the mounts that the agent checks at the step's turn, as AgentFlags.Mounts has them. The subPath of an emptyDir that no init

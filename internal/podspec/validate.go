@@ -48,10 +48,15 @@ func replacesFinishedPods(owner metav1.OwnerReference) bool {
 	return false
 }
 
+// progressAnnotations are what the controllers tell the agents of a Pod.
+var progressAnnotations = []string{
+	contract.OrderAnnotation, contract.HaltAnnotation, contract.HaltFinallyAnnotation, contract.CancelAnnotation, contract.OutcomeAnnotation,
+}
+
 // checkPod rejects annotations that would release steps early or that name an unknown hand-off or delivery, Windows, and volumes and containers with
 // taskflow's own names, except for one volume.
 func checkPod(pod *corev1.Pod, except string) error {
-	for _, annotation := range []string{contract.OrderAnnotation, contract.HaltAnnotation} {
+	for _, annotation := range progressAnnotations {
 		if _, set := pod.Annotations[annotation]; set {
 			return fmt.Errorf("metadata.annotations: only taskflow sets %s: remove it", annotation)
 		}
@@ -133,21 +138,6 @@ func checkOwner(pod *corev1.Pod) error {
 	}
 	if _, marked := pod.Annotations[contract.TaskUIDAnnotation]; marked {
 		return fmt.Errorf("metadata.annotations: only taskflow sets %s: remove it", contract.TaskUIDAnnotation)
-	}
-	return nil
-}
-
-// checkContinue rejects onError: Continue together with restartPolicy: OnFailure, because the kubelet would restart the failed step without end. For
-// a Task's own Pod, the API server rejects it.
-func checkContinue(pod *corev1.Pod) error {
-	options, err := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
-	if err != nil || pod.Spec.RestartPolicy != corev1.RestartPolicyOnFailure {
-		return err
-	}
-	for _, name := range StepNames(pod) {
-		if options[name].ContinueOnError {
-			return fmt.Errorf("spec.restartPolicy: OnFailure would restart the step %q without end, because its Task has onError: Continue: set it to Never", name)
-		}
 	}
 	return nil
 }

@@ -1,0 +1,147 @@
+package podspec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
+)
+
+// stepsPath is where a Pod lists its steps, as sentences name it.
+const stepsPath = "metadata.annotations: " + contract.StepsAnnotation
+
+// maxStepList is the most bytes of a list in YAML.
+const maxStepList = 64 << 10
+
+// stepEntry is an entry of StepsAnnotation as a YAML list: a step with the options that the entry sets.
+type stepEntry struct {
+	name    string
+	fields  []string // of the options
+	options v1alpha1.StepOptions
+}
+
+// isStepList reports whether a value of StepsAnnotation is meant as YAML. The names of containers begin with none of these characters.
+func isStepList(value string) bool {
+	return strings.IndexAny(strings.TrimSpace(value), "-[{#") == 0
+}
+
+// parseStepList parses StepsAnnotation as a YAML list, whose entries are names or objects. The error is one sentence for the user.
+func parseStepList(value string) ([]stepEntry, error) {
+	if len(value) > maxStepList {
+		return nil, fmt.Errorf("%s: the list has %d bytes, and it may have %d: split the Pod into several Tasks", stepsPath, len(value), maxStepList)
+	}
+	document, err := decodeYAML(value)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", stepsPath, err)
+	}
+	list, isList := document.([]any)
+	if !isList || len(list) == 0 {
+		return nil, fmt.Errorf("%s must be a list of steps, not %s: write each step as an entry, such as - {name: test, retries: 2}", stepsPath, describe(document))
+	}
+	entries := make([]stepEntry, len(list))
+	seen := make(map[string]bool, len(list))
+	for i, element := range list {
+		path := fmt.Sprintf("%s[%d]", stepsPath, i)
+		if entries[i], err = parseStepEntry(path, element); err != nil {
+			return nil, err
+		}
+		name := entries[i].name
+		if seen[name] {
+			return nil, fmt.Errorf("%s: the list has the step %q twice: name each container once", path, name)
+		}
+		seen[name] = true
+	}
+	return entries, nil
+}
+
+func parseStepEntry(path string, element any) (stepEntry, error) {
+	object, isObject := element.(fields)
+	if !isObject {
+		object = fields{"name": element}
+	}
+	name, isText := object["name"].(string)
+	switch value, isSet := object["name"]; {
+	case !isObject && !isText:
+		return stepEntry{}, fmt.Errorf("%s must be the name of a step or an object with a name, not %s: write it as - {name: test, retries: 2}", path, describe(element))
+	case !isSet:
+		return stepEntry{}, fmt.Errorf("%s.name is missing: set it to the name of a container", path)
+	case !isText:
+		return stepEntry{}, checkFields(path+".name", value, reflect.TypeFor[string]())
+	case len(validation.IsDNS1123Label(name)) > 0:
+		return stepEntry{}, fmt.Errorf("%s.name: %s can't be the name of a container: set it to the name of a container of the Pod", path, quoteShort(name))
+	}
+	options := make(fields, len(object))
+	for key, value := range object {
+		if key != "name" {
+			options[key] = value
+		}
+	}
+	if err := checkFields(path, options, reflect.TypeFor[v1alpha1.StepOptions]()); err != nil {
+		return stepEntry{}, err
+	}
+	entry := stepEntry{name: name, fields: sortedKeys(options)}
+	content, err := json.Marshal(options)
+	if err == nil {
+		err = json.Unmarshal(content, &entry.options)
+	}
+	if err != nil {
+		return stepEntry{}, fmt.Errorf("%s has a value that can't be read: compare it with kubectl explain task.spec.steps", path)
+	}
+	return entry, nil
+}
+
+// override returns the options of a step of the Task with those that the entry sets over them. A final step has no dependsOn.
+func (e stepEntry) override(options v1alpha1.StepOptions) v1alpha1.StepOptions {
+	to, from := reflect.ValueOf(&options).Elem(), reflect.ValueOf(e.options)
+	for name, i := range jsonFields(to.Type()) {
+		if slices.Contains(e.fields, name) {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	if e.options.Finally && !slices.Contains(e.fields, "dependsOn") {
+		options.DependsOn = nil
+	}
+	return options
+}
+
+var (
+	yamlLine  = regexp.MustCompile(`\bline (\d+)\b`)
+	yamlTwice = regexp.MustCompile(`key "(.{1,63})" already set`)
+	// nextDocument matches a marker behind the beginning of a document.
+	nextDocument = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
+)
+
+// decodeYAML decodes one YAML document. The error completes a sentence that begins with the document's path.
+func decodeYAML(text string) (any, error) {
+	body := strings.TrimSpace(text)
+	if rest, hasMarker := strings.CutPrefix(body, "---\n"); hasMarker {
+		body = rest
+	}
+	if nextDocument.MatchString(body) {
+		return nil, errors.New("there are several YAML documents: write one list, without lines that begin with --- or ...")
+	}
+	content, err := yaml.YAMLToJSONStrict([]byte(text))
+	var document any
+	if err == nil {
+		err = decodeExactly(content, &document)
+	}
+	if err == nil {
+		return document, nil
+	}
+	if twice := yamlTwice.FindStringSubmatch(err.Error()); twice != nil {
+		return nil, fmt.Errorf("the field %s is set twice in one entry: remove one of them", twice[1])
+	}
+	if line := yamlLine.FindStringSubmatch(err.Error()); line != nil {
+		return nil, fmt.Errorf("line %s is not valid YAML: check its indentation, quotes and brackets", line[1])
+	}
+	return nil, errors.New("the list is not valid YAML: check its indentation, quotes and brackets")
+}
