@@ -152,6 +152,11 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		"order, applied":               {func() error { return apply(`"annotations":{"` + contract.OrderAnnotation + `":"2"}`) }, ofAnnotation(contract.OrderAnnotation)},
 		"order, through the status":    {func() error { return annotate(cluster, contract.OrderAnnotation, `"2"`, "status") }, ofAnnotation(contract.OrderAnnotation)},
 		"halt":                         {func() error { return annotate(cluster, contract.HaltAnnotation, `"stop"`, "") }, ofAnnotation(contract.HaltAnnotation)},
+		"halt of the final steps":      {func() error { return annotate(cluster, contract.HaltFinallyAnnotation, `"stop"`, "") }, ofAnnotation(contract.HaltFinallyAnnotation)},
+		"cancel":                       {func() error { return annotate(cluster, contract.CancelAnnotation, `"Cancelled"`, "") }, ofAnnotation(contract.CancelAnnotation)},
+		"cancel, through the status":   {func() error { return annotate(cluster, contract.CancelAnnotation, `"Cancelled"`, "status") }, ofAnnotation(contract.CancelAnnotation)},
+		"the outcome":                  {func() error { return annotate(cluster, contract.OutcomeAnnotation, `"{}"`, "") }, ofAnnotation(contract.OutcomeAnnotation)},
+		"the outcome, by a binding":    {func() error { return bind(map[string]string{contract.OutcomeAnnotation: "{}"}, nil) }, ofAnnotation(contract.OutcomeAnnotation)},
 		"the steps":                    {func() error { return annotate(cluster, contract.StepsAnnotation, `"b,a"`, "") }, ofAnnotation(contract.StepsAnnotation)},
 		"a script":                     {func() error { return annotate(cluster, script, `"rm"`, "") }, ofAnnotation(script)},
 		"order, through a binding":     {func() error { return bind(map[string]string{contract.OrderAnnotation: "2"}, nil) }, ofAnnotation(contract.OrderAnnotation)},
@@ -171,6 +176,8 @@ func TestAnnotationsAreTaskflows(t *testing.T) {
 		"order, as it is":           {func() error { return annotate(cluster, contract.OrderAnnotation, `"1"`, "") }, ""},
 		"a binding":                 {func() error { return bind(nil, map[string]string{"topology.kubernetes.io/zone": "a"}) }, ""},
 		"order, by the operator":    {func() error { return annotate(account, contract.OrderAnnotation, `"1"`, "") }, ""},
+		"cancel, by the operator":   {func() error { return annotate(account, contract.CancelAnnotation, `""`, "") }, ""},
+		"outcome, by the operator":  {func() error { return annotate(account, contract.OutcomeAnnotation, `""`, "") }, ""},
 		"halt, by the operator":     {func() error { return annotate(account, contract.HaltAnnotation, `""`, "") }, ""},
 		"a subresource that leaves it be": {func() error {
 			return update(func(pod *corev1.Pod) {

@@ -63,6 +63,9 @@ func TestEditorForgesAnnotations(t *testing.T) {
 		"order":             `{"annotations":{"` + contract.OrderAnnotation + `":"2"}}`,
 		"a removed order":   `{"annotations":{"` + contract.OrderAnnotation + `":null}}`,
 		"halt":              `{"annotations":{"` + contract.HaltAnnotation + `":"mine"}}`,
+		"halt-finally":      `{"annotations":{"` + contract.HaltFinallyAnnotation + `":"mine"}}`,
+		"cancel":            `{"annotations":{"` + contract.CancelAnnotation + `":"Cancelled"}}`,
+		"outcome":           `{"annotations":{"` + contract.OutcomeAnnotation + `":"{\"status\":\"Succeeded\"}"}}`,
 		"steps":             `{"annotations":{"` + contract.StepsAnnotation + `":"second"}}`,
 		"options":           `{"annotations":{"` + contract.OptionsAnnotation + `":"{}"}}`,
 		"a script":          `{"annotations":{"` + contract.ScriptAnnotationPrefix + `1":"true"}}`,
@@ -90,10 +93,11 @@ func TestEditorForgesAnnotations(t *testing.T) {
 	}
 	// Removing the label first and the annotation next would be two updates that are harmless one by one.
 	for name, binding := range map[string]metav1.ObjectMeta{
-		"order": {Annotations: map[string]string{contract.OrderAnnotation: "2"}},
-		"steps": {Annotations: map[string]string{contract.StepsAnnotation: "second"}},
-		"halt":  {Annotations: map[string]string{contract.HaltAnnotation: "mine"}},
-		"label": {Labels: map[string]string{contract.SequentialLabel: "false"}},
+		"order":  {Annotations: map[string]string{contract.OrderAnnotation: "2"}},
+		"steps":  {Annotations: map[string]string{contract.StepsAnnotation: "second"}},
+		"halt":   {Annotations: map[string]string{contract.HaltAnnotation: "mine"}},
+		"cancel": {Annotations: map[string]string{contract.CancelAnnotation: "Cancelled"}},
+		"label":  {Labels: map[string]string{contract.SequentialLabel: "false"}},
 	} {
 		bound := newHeldPod("bound-" + name)
 		before := metadata(t, bound)
