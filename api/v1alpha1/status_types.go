@@ -101,9 +101,9 @@ const (
 	StepWaiting StepState = "Waiting"
 	// StepRunning means that the step is released and running.
 	StepRunning StepState = "Running"
-	// StepSucceeded means that the command ended with exit code 0.
+	// StepSucceeded means that the command ended with exit code 0, or with one that means success by a rule in exitCodes.
 	StepSucceeded StepState = "Succeeded"
-	// StepFailed means that the command ended with another exit code, or that it could not start.
+	// StepFailed means that the command ended with another exit code, that it could not start, or that its inputs or outputs are invalid.
 	StepFailed StepState = "Failed"
 	// StepSkipped means that the sequence ended before the step was released, or that a condition in when did not hold.
 	StepSkipped StepState = "Skipped"
@@ -182,11 +182,12 @@ type StepStatus struct {
 	Name string `json:"name"`
 	// state is Waiting, Running, Succeeded, Failed or Skipped.
 	State StepState `json:"state"`
-	// reason is a word in CamelCase for why the step is in this state: Completed, Error, OOMKilled, TimedOut, Cancelled, StartError,
-	// ImagePullBackOff and others.
+	// reason is a word in CamelCase for why the step is in this state: Completed, Finished, WhenFalse, Error, OOMKilled, TimedOut, Cancelled,
+	// StartError, ImagePullBackOff and others.
 	// +optional
 	Reason string `json:"reason,omitempty"`
-	// exitCode is the exit code of the step. It is set when the step's container has terminated.
+	// exitCode is the exit code of the step's command. It is set when the step's container has terminated, unless the step was skipped. The exit
+	// code of the container differs if a rule in exitCodes or onError: Continue makes it 0.
 	// +optional
 	ExitCode *int32 `json:"exitCode,omitempty"`
 	// retries is how many times the command was run again.
@@ -220,7 +221,7 @@ type StepStatus struct {
 	// container.
 	// +optional
 	Outputs map[string]string `json:"outputs,omitempty"`
-	// omittedOutputs are the keys of the outputs that didn't fit. Later steps can read them.
+	// omittedOutputs are the keys of the outputs that didn't fit. Inputs of later steps have them nevertheless.
 	// +optional
 	// +listType=atomic
 	OmittedOutputs []string `json:"omittedOutputs,omitempty"`

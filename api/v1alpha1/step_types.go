@@ -49,7 +49,8 @@ type StepOptions struct {
 	ExitCodes []ExitCodeRule `json:"exitCodes,omitempty"`
 
 	// dependsOn names the steps that must succeed before this one starts. They must stand before it in the list. Steps that don't depend on each
-	// other run side by side. An empty list means that the step starts at once. Unset means the step before it in the list.
+	// other run side by side. A step counts as succeeded, too, if it failed with onError: Continue or FailAtEnd, or if it was skipped because of
+	// a condition. An empty list means that the step starts at once. Unset means the step before it in the list.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
@@ -57,14 +58,14 @@ type StepOptions struct {
 	DependsOn []string `json:"dependsOn,omitzero"`
 
 	// when are conditions that must all hold when the turn of the step comes. If one does not, the step is skipped with the reason WhenFalse, and
-	// the sequence goes on. A step has at most 20.
+	// the sequence goes on as if the step had succeeded. A step has at most 20.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=20
 	When []Condition `json:"when,omitempty"`
 
-	// inputs are environment variables of the command with outputs of earlier steps. They are read when the command starts. A step has at
-	// most 100.
+	// inputs are environment variables of the command with outputs of earlier steps. A step writes its outputs as lines KEY=value to the file that
+	// the environment variable TASKFLOW_OUTPUT names. They are read when the command starts. A step has at most 100.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100

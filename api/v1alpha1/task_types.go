@@ -56,8 +56,8 @@ type TaskSpec struct {
 	// +optional
 	StepTemplate *StepTemplate `json:"stepTemplate,omitempty"`
 
-	// params are environment variables of all steps. A Pod that names the Task overrides a param with an environment variable of its container.
-	// A Task has at most 100.
+	// params are environment variables of all steps. A variable of the same name in the env of a step takes precedence. So does one in the
+	// container of a Pod that names the Task. A Task has at most 100.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -84,7 +84,7 @@ type TaskSpec struct {
 
 	// timeout limits the duration of the Task, such as 90s or 1h30m. It counts from the start of the Task, or from when the Task was last
 	// resumed, over all attempts. It includes the time that the Task waits for an image, a quota or a node. When it expires, taskflow
-	// terminates the Pod, and the Task fails. Must be between 1s and 99999h. Unset means no limit.
+	// terminates the Pod, and the Task fails. If the Task has final steps, taskflow first ends only the other steps: see finallyTimeout. Must be between 1s and 99999h. Unset means no limit.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -117,7 +117,7 @@ type TaskSpec struct {
 	Suspend bool `json:"suspend,omitempty"`
 
 	// cancel ends the Task. The running command receives SIGTERM, and SIGKILL when the Pod's grace period has passed. The steps that have not
-	// started are skipped. The Pod and its logs are kept, unless the Pod is not scheduled yet: then it is deleted. cancel can't be set back to
+	// started are skipped, except for final steps: see cancelFinally. The Pod and its logs are kept, unless the Pod is not scheduled yet: then it is deleted. cancel can't be set back to
 	// false. Defaults to false.
 	// +optional
 	Cancel bool `json:"cancel,omitempty"`
