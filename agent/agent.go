@@ -26,8 +26,7 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 		}
 	}
 
-	flags, err := contract.ParseAgentFlags(args)
-	s := step{flags: flags, signals: signals, now: now, log: log, haltLimit: haltLimit}
+	s, err := newStep(args, signals, now, log)
 	if err != nil {
 		log.say(err.Error())
 		// The path is among the flags that can't be parsed: the default is the best guess.

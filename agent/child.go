@@ -25,7 +25,7 @@ var (
 // The child inherits the streams, working directory and umask. ForkExec restores the signal dispositions, the signal mask and the soft
 // RLIMIT_NOFILE, which the Go runtime changes for itself.
 func start(argv, env []string) (pid int, err error) {
-	path, err := lookPath(argv[0], os.Getenv("PATH"))
+	path, err := lookPath(argv[0], valueOf(env, "PATH"))
 	if err != nil {
 		return 0, err
 	}

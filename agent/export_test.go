@@ -11,10 +11,11 @@ import (
 
 // RunWithHaltLimit is Run for a step, with another limit than haltLimit.
 func RunWithHaltLimit(limit time.Duration, args []string, signals Signals, now func() time.Time, stderr io.Writer) int {
-	flags, err := contract.ParseAgentFlags(args)
+	s, err := newStep(args, signals, now, newLogger(stderr))
+	s.haltLimit = limit
 	if err != nil {
-		newLogger(stderr).say(err.Error())
+		s.log.say(err.Error())
 		return contract.ExitAgentFailure
 	}
-	return step{flags: flags, signals: signals, now: now, log: newLogger(stderr), haltLimit: limit}.run()
+	return s.run()
 }

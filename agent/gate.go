@@ -27,16 +27,18 @@ const (
 )
 
 // gate holds a step back until the rule of package sequence lets it run. It knows two sources. The controller's word is final: the order and
-// the halt. The record of the step before is faster, and is that step's own word. It may open the gate, because the step before was itself
-// held back until its predecessors passed. It may not close the gate: a record that ends the sequence is only a claim until the controller
-// halts the sequence.
+// the halt. The records of the other steps are faster, and are the word of those steps. They may open the gate, because each predecessor was
+// itself held back until its own predecessors passed. They may not close the gate: a record that ends the sequence is only a claim until the
+// controller halts the sequence.
 type gate struct {
 	// orderFile holds the order, and haltFile the halt. An empty haltFile means that there is none.
 	orderFile, haltFile string
-	// number is the step's number.
-	number int
-	// before is the step before it. The zero value: there is none, or its record does not count.
-	before predecessor
+	// stage is what the order has to reach.
+	stage int
+	// isFinal is set for a final step.
+	isFinal bool
+	// siblings are the steps whose records count.
+	siblings siblings
 }
 
 // verdict is what the files say about a step. The zero value means: not yet.
@@ -47,8 +49,10 @@ type verdict struct {
 	by string
 	// halt is the controller's reason why the command must not run.
 	halt string
-	// claim is the reason why, according to the record of the step before, the command must not run. A step could make it up.
+	// claim is the reason why, according to the record of another step, the command must not run. A step could make it up.
 	claim string
+	// endsWell: the claim is that the sequence ended well.
+	endsWell bool
 	// final: no halt will come for the claim, because the step before has waited for it.
 	final bool
 }
@@ -58,15 +62,19 @@ func (v verdict) isDecided() bool { return v.released || v.halt != "" || v.final
 
 // gateOf returns the gate of a step.
 func gateOf(flags contract.AgentFlags) gate {
-	g := gate{orderFile: flags.Wait, haltFile: flags.Halt, number: flags.WaitContent}
-	if flags.Run != "" && !flags.ControllerOnly && flags.WaitContent > 1 {
-		g.before = predecessor{runDir: flags.Run, number: flags.WaitContent - 1, afterFailure: flags.AfterFailure}
+	g := gate{orderFile: flags.Wait, haltFile: flags.Halt, stage: flags.WaitContent, isFinal: flags.IsFinal}
+	if flags.Run != "" && !flags.ControllerOnly {
+		g.siblings = siblings{
+			runDir: flags.Run, own: flags.Number(), before: flags.Predecessors(), areFinal: flags.IsFinal && flags.Work == 0, work: flags.Work,
+			afterFailure: flags.AfterFailure,
+		}
 	}
 	return g
 }
 
-// wait blocks until the gate opens or closes, or until limit has passed without a halt that confirms a claim. A file that is missing,
-// unreadable or malformed means "not yet": the kubelet may be about to write it.
+// wait blocks until the gate opens or closes, or until limit has passed without a halt that confirms a claim. There is no limit for the claim that
+// the sequence ended well: no later step may make it fail. A file that is missing, unreadable or malformed means "not yet": the kubelet may be
+// about to write it.
 func (g gate) wait(w *watcher, limit time.Duration, log logger) verdict {
 	var deadline time.Time
 	for {
@@ -78,7 +86,7 @@ func (g gate) wait(w *watcher, limit time.Duration, log logger) verdict {
 		switch {
 		case seen.isDecided():
 			return seen
-		case seen.claim == "":
+		case seen.claim == "", seen.endsWell:
 			deadline = time.Time{}
 		case deadline.IsZero():
 			log.debug("waiting for a halt: ", seen.claim)
@@ -104,34 +112,54 @@ func (g gate) watches() []watch {
 	if g.haltFile != "" && filepath.Dir(g.haltFile) != watches[0].dir {
 		watches = append(watches, watch{dir: filepath.Dir(g.haltFile), events: projected})
 	}
-	return append(watches, g.before.watches()...)
+	return append(watches, g.siblings.watches()...)
 }
 
 // read looks at the files once and decides. It reads the order first: the kubelet swaps both files in one rename and the halt is never
-// removed, so a new order is never read without the halt that came with it. It reads the record only if the order does not release the step.
+// removed, so a new order is never read without the halt that came with it. It reads the records only if the order does not release the step,
+// and those of steps that are no predecessors only if all predecessors passed.
 func (g gate) read() verdict {
 	order, err := strconv.Atoi(content(g.orderFile))
 	if err != nil {
 		order = 0
 	}
 	halt := content(g.haltFile)
-	before, state := contract.Record{}, sequence.Waiting
-	if halt == "" && order < g.number {
-		before, state = g.before.read()
+	if halt != "" || order >= g.stage {
+		return g.decide(order, halt, nil, nil)
 	}
-	plan := sequence.Behind([]sequence.Step{{OnError: g.before.onError()}}, nil, sequence.Step{Stage: g.number})
-	known := sequence.Records{States: []sequence.State{state, sequence.Waiting}, Order: order, Halted: halt != ""}
-	switch sequence.Decide(plan, known).Verdicts[1] {
+	before := g.siblings.read(g.siblings.before)
+	seen := g.decide(order, halt, before, nil)
+	if others := g.siblings.others(); seen.released && len(others) > 0 {
+		return g.decide(order, halt, before, g.siblings.read(others))
+	}
+	return seen
+}
+
+// decide applies the rule to what is known.
+func (g gate) decide(order int, halt string, before, others []sibling) verdict {
+	all := append(slices.Clip(before), others...)
+	known := sequence.Records{Order: order, Halted: halt != "", FinallyHalted: halt != "", States: make([]sequence.State, len(all)+1)}
+	steps := make([]sequence.Step, len(all))
+	for i, sibling := range all {
+		known.States[i], steps[i] = sibling.state, sibling.step
+		steps[i].IsFinal = g.siblings.areFinal
+	}
+	plan := sequence.Behind(steps[:len(before)], steps[len(before):], sequence.Step{Stage: g.stage, IsFinal: g.isFinal})
+	decision := sequence.Decide(plan, known)
+	switch decision.Verdicts[len(all)] {
 	case sequence.Run:
-		if order < g.number {
+		switch {
+		case order >= g.stage:
+			return verdict{released: true, by: "order"}
+		case len(before) == 1:
 			return verdict{released: true, by: "record of the step before"}
 		}
-		return verdict{released: true, by: "order"}
+		return verdict{released: true, by: "records of the steps before"}
 	case sequence.Skip:
 		if halt != "" {
 			return verdict{halt: halt}
 		}
-		return g.before.claim(before)
+		return all[decision.EndedBy].claim()
 	default:
 		return verdict{}
 	}
@@ -156,10 +184,15 @@ func read(path string, flags, limit int) (content []byte, ok bool) {
 	if unix.Fstat(fd, &info) != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, false
 	}
+	return readAll(fd, limit)
+}
+
+// readAll returns the first limit bytes of an open file.
+func readAll(fd, limit int) (content []byte, ok bool) {
 	content = make([]byte, 0, maxRecord)
 	for len(content) < limit {
 		if len(content) == cap(content) {
-			content = slices.Grow(content, maxRecord)
+			content = slices.Grow(content, max(maxRecord, len(content)))
 		}
 		n, err := unix.Read(fd, content[len(content):min(cap(content), limit)])
 		if err != nil {

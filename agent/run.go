@@ -4,6 +4,7 @@ package agent
 
 import (
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -20,77 +21,122 @@ import (
 // still shows how the container ended. A forged record can't make a later step exit with 0 without running: that takes the controller's halt.
 // Containers that share their processes (shareProcessNamespace) or are privileged can reach into each other, and so into these directories.
 
-// predecessor is the step before a waiting step. The zero value means that there is none.
-type predecessor struct {
-	runDir       string
-	number       int
+// siblings are the other steps whose records a waiting step reads. The zero value means that there are none.
+type siblings struct {
+	runDir string
+	own    int
+	// before are the numbers of the predecessors.
+	before []int
+	// areFinal is set if the predecessors are final steps.
+	areFinal bool
+	// work is the number of steps that are not final, if all of their records count.
+	work         int
 	afterFailure string
 }
 
-// watches returns what changes when the record arrives: the step's directory and, until it exists, the directory around it. The kubelet makes
-// a step's directory just before its container.
-func (p predecessor) watches() []watch {
-	if p.number == 0 {
+// watches returns what changes when a predecessor's record arrives: its step's directory and, until it exists, the directory around it. The
+// kubelet makes a step's directory just before its container.
+func (s siblings) watches() []watch {
+	if len(s.before) == 0 {
 		return nil
 	}
-	return []watch{
-		{dir: p.runDir, events: unix.IN_CREATE},
-		{dir: contract.StepDir(p.runDir, p.number), events: unix.IN_MOVED_TO, mayBeMissing: true},
+	watches := []watch{{dir: s.runDir, events: unix.IN_CREATE}}
+	for _, number := range s.before {
+		watches = append(watches, watch{dir: contract.StepDir(s.runDir, number), events: unix.IN_MOVED_TO, mayBeMissing: true})
 	}
+	return watches
 }
 
-// onError returns what a failure of the step means for the next one.
-func (p predecessor) onError() sequence.OnError {
-	if p.afterFailure == contract.AfterFailureContinue {
-		return sequence.Continue
+// String returns the rest of a line in the log.
+func (s siblings) String() string {
+	switch len(s.before) {
+	case 0:
+		return ""
+	case 1:
+		return " or the record of step " + strconv.Itoa(s.before[0]) + " in " + s.runDir
 	}
-	return sequence.Stop
+	text := " or the records of steps " + strconv.Itoa(s.before[0])
+	for _, number := range s.before[1:] {
+		text += ", " + strconv.Itoa(number)
+	}
+	return text + " in " + s.runDir
 }
 
-// read returns the step's record and what it says about the step. Without a record that can be read, the controller decides.
-func (p predecessor) read() (contract.Record, sequence.State) {
-	if p.number > 0 {
-		if record, ok := readRecord(p.runDir, p.number); ok {
-			return record, p.state(record)
+// others returns the numbers of the steps that are not final, except the step's own and those of its predecessors.
+func (s siblings) others() []int {
+	var others []int
+	for number := 1; number <= s.work; number++ {
+		if number != s.own && !slices.Contains(s.before, number) {
+			others = append(others, number)
 		}
 	}
-	return contract.Record{}, sequence.Waiting
+	return others
 }
 
-// state returns what a record says about its step.
-func (p predecessor) state(record contract.Record) sequence.State {
+// sibling is a step of which only the number and the record are known. Without a record that can be read, the controller decides.
+type sibling struct {
+	number int
+	record contract.Record
+	state  sequence.State
+	step   sequence.Step
+}
+
+// read returns what the records of the steps say.
+func (s siblings) read(numbers []int) []sibling {
+	read := make([]sibling, len(numbers))
+	for i, number := range numbers {
+		read[i].number = number
+		if record, ok := readRecord(s.runDir, number); ok {
+			read[i].record = record
+			read[i].state, read[i].step.OnError = judge(record, s.afterFailure)
+		}
+	}
+	return read
+}
+
+// judge returns what a record says about its step, and what a failure of the step means.
+func judge(record contract.Record, afterFailure string) (sequence.State, sequence.OnError) {
 	switch record.Reason {
 	case contract.ReasonStopped, contract.ReasonTerminated, contract.ReasonSignaled:
 		// The Pod may be terminating, so the next step is about to be told, too. If the signal came from inside the container, the controller
 		// decides.
-		return sequence.Running
-	case contract.ReasonSkipped:
-		if record.ExitCode == 0 {
-			return sequence.Skipped
-		}
+		return sequence.Running, sequence.Stop
 	}
 	switch {
+	case record.ExitCode == 0 && record.Passes:
+		return sequence.Failed, sequence.Continue
+	case record.ExitCode == 0 && record.Reason == contract.ReasonSkipped:
+		return sequence.Skipped, sequence.Stop
+	case record.ExitCode == 0 && record.Reason == contract.ReasonFinished:
+		return sequence.Finished, sequence.Stop
+	case record.ExitCode == 0 && record.Reason == contract.ReasonWhenFalse:
+		return sequence.WhenFalse, sequence.Stop
 	case record.ExitCode == 0:
-		return sequence.Succeeded
-	case p.afterFailure == contract.AfterFailureWait: // the kubelet restarts it
-		return sequence.Running
+		return sequence.Succeeded, sequence.Stop
+	case afterFailure == contract.AfterFailureWait: // the kubelet restarts it
+		return sequence.Running, sequence.Stop
 	case contract.IsInterrupted(record.Reason):
-		return sequence.Interrupted
-	default:
-		return sequence.Failed
+		return sequence.Interrupted, sequence.Stop
+	case record.Passes:
+		return sequence.Failed, sequence.FailAtEnd
+	case afterFailure == contract.AfterFailureContinue:
+		return sequence.Failed, sequence.Continue
 	}
+	return sequence.Failed, sequence.Stop
 }
 
-// claim returns what the record of a step that ended the sequence means for the next step.
-func (p predecessor) claim(record contract.Record) verdict {
-	number := strconv.Itoa(p.number)
+// claim returns what the record of a step that ended the sequence means for a step that waits.
+func (s sibling) claim() verdict {
+	step := "step " + strconv.Itoa(s.number)
 	switch {
-	case record.ExitCode == 0:
-		return verdict{claim: "step " + number + " was skipped"}
-	case record.Reason == contract.ReasonHaltMissing:
-		return verdict{claim: record.Message, final: true}
+	case s.state == sequence.Finished:
+		return verdict{claim: step + " finished the sequence with exit code " + strconv.Itoa(s.record.Code()), endsWell: true}
+	case s.record.ExitCode == 0:
+		return verdict{claim: step + " was skipped"}
+	case s.record.Reason == contract.ReasonHaltMissing:
+		return verdict{claim: s.record.Message, final: true}
 	default:
-		return verdict{claim: "step " + number + " failed with exit code " + strconv.Itoa(record.ExitCode)}
+		return verdict{claim: step + " failed with exit code " + strconv.Itoa(s.record.ExitCode)}
 	}
 }
 
@@ -142,13 +188,15 @@ type unsynced struct {
 	dir  string
 }
 
-// sync writes the record to the disk, so that a step that ended does not run again after a crash of the node.
+// sync writes the record and the outputs to the disk, so that a step that ended does not run again after a crash of the node.
 func (u unsynced) sync() {
 	// Errors are ignored: a disk that can't do this has lost the step's own data as well.
 	_ = unix.Fsync(u.file)
 	_ = unix.Close(u.file)
-	if dir, err := unix.Open(u.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
-		_ = unix.Fsync(dir)
-		_ = unix.Close(dir)
+	for _, path := range []string{filepath.Join(u.dir, contract.OutputFile), u.dir} {
+		if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
+			_ = unix.Fsync(fd)
+			_ = unix.Close(fd)
+		}
 	}
 }

@@ -37,16 +37,16 @@ func started(args []string, signals Signals, log logger) int {
 		log.say(err.Error())
 		return contract.ExitAgentFailure
 	}
-	if !gateOf(flags).read().released {
+	// The mark is there in any case once the command has started. The gate alone could close again: another step fails, and the records say so.
+	mark, err := os.Stat(startedFile(flags.Run, flags.Number()))
+	hasStarted := err == nil && flags.Run != ""
+	if !hasStarted && !gateOf(flags).read().released {
 		log.say("the step is not released yet")
 		return notStarted
 	}
-	if flags.ProbeDelay > 0 {
-		mark, err := os.Stat(startedFile(flags.Run, flags.WaitContent))
-		if err != nil || time.Since(mark.ModTime()) < flags.ProbeDelay {
-			log.say("the command started less than " + flags.ProbeDelay.String() + " ago")
-			return notStarted
-		}
+	if flags.ProbeDelay > 0 && (!hasStarted || time.Since(mark.ModTime()) < flags.ProbeDelay) {
+		log.say("the command started less than " + flags.ProbeDelay.String() + " ago")
+		return notStarted
 	}
 	if len(flags.Command) == 0 {
 		return 0

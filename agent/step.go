@@ -3,11 +3,15 @@
 package agent
 
 import (
+	"cmp"
+	"errors"
 	"math"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/sequence"
@@ -24,20 +28,65 @@ type step struct {
 	log     logger
 	// haltLimit limits how long the step waits for the halt that confirms the predecessor's record.
 	haltLimit time.Duration
+	// What some of the flags say.
+	exitCodes  []contract.ExitCodeRule
+	conditions []contract.Condition
+	inputs     []contract.Input
+	// added are the variables that the agent adds to the environment of the command.
+	added []variable
+}
+
+// newStep parses the step's command line. The container runtime has started the agent in the working directory of the image.
+func newStep(args []string, signals Signals, now func() time.Time, log logger) (s step, err error) {
+	s = step{signals: signals, now: now, log: log, haltLimit: haltLimit}
+	if s.flags, err = contract.ParseAgentFlags(args); err != nil {
+		return s, err
+	}
+	if s.exitCodes, err = parseAll("--exit-code", s.flags.ExitCodes, contract.ParseExitCodeRule); err != nil {
+		return s, err
+	}
+	if s.conditions, err = parseAll("--when", s.flags.When, contract.ParseCondition); err != nil {
+		return s, err
+	}
+	if s.inputs, err = parseAll("--input", s.flags.Inputs, contract.ParseInput); err != nil {
+		return s, err
+	}
+	if s.flags.WorkDir == "" && s.flags.DefaultWorkDir != "" {
+		if dir, err := unix.Getwd(); err == nil && dir == "/" {
+			s.flags.WorkDir = s.flags.DefaultWorkDir
+		}
+	}
+	return s, nil
+}
+
+// parseAll parses the values of a repeated flag.
+func parseAll[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
+	var all []T
+	for _, value := range values {
+		one, err := parse(value)
+		if err != nil {
+			return nil, errors.New(flag + ": " + err.Error())
+		}
+		all = append(all, one)
+	}
+	return all, nil
 }
 
 // run runs the step and returns the exit code of the container. The command's result counts, even if the agent can't write the record.
 func (s step) run() int {
 	if record, ok := s.endedBefore(); ok {
 		s.log.say("the step ended at " + record.FinishedAt.Format(time.RFC3339) + " with exit code " + strconv.Itoa(record.ExitCode) + ", and is not run again")
+		if all, err := readOutputs(s.flags.Run, s.flags.Number(), true); err == nil {
+			record.OutputKeys, record.Outputs = all.keys, all.values
+		}
 		s.report(record)
 		return record.ExitCode
 	}
-	end := s.waitAndExecute()
+	end := s.passOn(s.waitAndExecute())
 	// While there is a process that can't be killed, the container can't end either, and the next step must wait.
 	if _, _, left := reap(0); !left && s.flags.Run != "" {
-		record := end.forNext()
-		if published, err := publish(s.flags.Run, s.flags.WaitContent, record); err != nil {
+		record := end.forOthers()
+		if published, err := publish(s.flags.Run, s.flags.Number(), record); err != nil {
 			s.log.debug("publishing the record in ", s.flags.Run, ": ", err.Error())
 		} else {
 			s.log.debug("published the record in ", s.flags.Run)
@@ -57,10 +106,11 @@ type outcome struct {
 	graceLeft time.Duration
 }
 
-// forNext returns the record for the next step. It releases no step while the container may be being stopped, even if the command ended for
+// forOthers returns the record for the other steps. It releases no step while the container may be being stopped, even if the command ended for
 // another reason before.
-func (o outcome) forNext() contract.Record {
+func (o outcome) forOthers() contract.Record {
 	record := o.Record
+	record.OutputKeys, record.Outputs = nil, nil
 	if o.graceLeft > 0 && !contract.IsInterrupted(record.Reason) {
 		record.Reason = contract.ReasonSignaled
 	}
@@ -76,11 +126,13 @@ func (s step) yieldToNext(record contract.Record) {
 	}
 }
 
-// hasReleased reports whether the record releases the next step, and that step's container exists: the kubelet creates its directory just
-// before it. After a failure it returns false, because only the next step knows whether a failure releases it.
+// hasReleased reports whether the record may release another step, and the container of a later step exists: the kubelet creates its directory
+// just before it. Which steps follow does not matter, because the delay costs nothing. After a failure that does not pass it returns false,
+// because only the next step knows whether the failure releases it.
 func (s step) hasReleased(record contract.Record) bool {
-	succeeded := predecessor{}.state(record) == sequence.Succeeded
-	return succeeded && !s.flags.ControllerOnly && isDir(contract.StepDir(s.flags.Run, s.flags.WaitContent+1))
+	state, onError := judge(record, s.flags.AfterFailure)
+	passes := state == sequence.Succeeded || state == sequence.WhenFalse || state == sequence.Failed && onError != sequence.Stop
+	return passes && !s.flags.ControllerOnly && isDir(contract.StepDir(s.flags.Run, s.flags.Number()+1))
 }
 
 // endedBefore returns the record of an earlier container of the step, if the step must not run again. A kubelet that loses a container starts
@@ -89,7 +141,7 @@ func (s step) endedBefore() (record contract.Record, ok bool) {
 	if s.flags.Run == "" {
 		return record, false
 	}
-	record, ok = readRecord(s.flags.Run, s.flags.WaitContent)
+	record, ok = readRecord(s.flags.Run, s.flags.Number())
 	return record, ok && (record.ExitCode == 0 || !s.flags.RestartsOnFailure)
 }
 
@@ -120,7 +172,29 @@ func (s step) waitAndExecute() outcome {
 	if lost := roots.lost(s.flags.Mounts); lost != "" {
 		return s.startError(contract.ExitNotExecutable, lost)
 	}
+	inputs, end := s.prepare()
+	if end != nil {
+		return *end
+	}
+	s.added = s.variables(inputs)
 	return s.execute(w)
+}
+
+// prepare checks the conditions of the step and reads its inputs. If the command must not run, it returns the outcome.
+func (s step) prepare() (inputs []variable, end *outcome) {
+	sentence, err := s.unmet()
+	switch {
+	case err != nil:
+		s.log.say(err.Error())
+		return nil, new(s.notRun(contract.ExitAgentFailure, contract.ReasonAgentError, err.Error()))
+	case sentence != "":
+		return nil, new(s.notRun(0, contract.ReasonWhenFalse, sentence))
+	}
+	if inputs, err = s.readInputs(); err != nil {
+		s.log.say(err.Error())
+		return nil, new(s.notRun(contract.ExitAgentFailure, contract.ReasonInputInvalid, err.Error()))
+	}
+	return inputs, nil
 }
 
 // notRun returns the outcome of a step whose command did not run.
@@ -155,11 +229,7 @@ func (s step) warmUp() {
 // wait returns the gate's verdict, or immediately the signal that stops the container.
 func (s step) wait(w *watcher) (seen verdict, sig syscall.Signal) {
 	g := gateOf(s.flags)
-	if g.before.number > 0 {
-		s.log.debug("waiting for order ", g.number, " in ", g.orderFile, " or the record of step ", g.before.number, " in ", g.before.runDir)
-	} else {
-		s.log.debug("waiting for order ", g.number, " in ", g.orderFile)
-	}
+	s.log.debug("waiting for order ", g.stage, " in ", g.orderFile, g.siblings.String())
 	decided := make(chan verdict, 1)
 	go func() { decided <- g.wait(w, s.haltLimit, s.log) }()
 	return receive(s, decided, nil)
@@ -228,14 +298,21 @@ func (s step) runCommand(retry int, halted <-chan string) (result outcome, canRe
 			return s.startError(startFailure(err), err.Error()), false
 		}
 	}
-	pid, err := start(s.flags.Command, environ(s.flags.WorkDir))
+	env := environ(s.flags.WorkDir)
+	for _, v := range s.added {
+		env = setVariable(env, v.name, v.value)
+	}
+	if s.flags.Run != "" {
+		removeOutputs(s.flags.Run, s.flags.Number())
+	}
+	pid, err := start(s.flags.Command, env)
 	if err != nil {
 		return s.startError(startFailure(err), "starting "+strconv.Quote(s.flags.Command[0])+": "+err.Error()), false
 	}
 	s.log.debug("started ", s.flags.Command[0], " as process ", pid)
 	// After the start, because the mark may have to wait for the disk.
 	if retry == 0 && s.flags.Run != "" {
-		markStart(s.flags.Run, s.flags.WaitContent)
+		markStart(s.flags.Run, s.flags.Number())
 	}
 	end := s.signals.supervise(pid, limits{
 		timeout: s.flags.Timeout, halted: halted, grace: s.flags.Grace, stop: stopSignal(s.flags.StopSignal),
@@ -250,16 +327,23 @@ func (s step) runCommand(retry int, halted <-chan string) (result outcome, canRe
 		record.Reason = contract.ReasonSignaled
 	}
 	killLeftovers(s.signals.child, s.log)
-	return outcome{Record: record, graceLeft: end.graceLeft}, record.ExitCode != 0 && end.halt == "" && !end.isTerminated
+	canRetry = end.halt == "" && !end.isTerminated && contract.IsRetried(record.ExitCode, s.exitCodes)
+	if end.halt == "" {
+		applyRules(&record, s.exitCodes)
+	}
+	canRetry = canRetry && record.ExitCode != 0
+	s.addOutputs(&record)
+	return outcome{Record: record, graceLeft: end.graceLeft}, canRetry
 }
 
-// watchHalt returns a channel that receives the reason for a halt, once. It starts to watch when the command has started, which needs the CPU.
+// watchHalt returns a channel that receives the reason to end the command, once: a halt or, of a step beside others, only a cancel. It starts to watch when the command has started, which needs the CPU.
 func (s step) watchHalt(w *watcher) <-chan string {
 	halted := make(chan string, 1)
-	if s.flags.Halt == "" {
+	file := cmp.Or(s.flags.Cancel, s.flags.Halt)
+	if file == "" {
 		return halted
 	}
-	g := gate{orderFile: s.flags.Wait, haltFile: s.flags.Halt, number: math.MaxInt} // the order never reaches it
+	g := gate{orderFile: s.flags.Wait, haltFile: file, stage: math.MaxInt} // the order never reaches it
 	go func() {
 		time.Sleep(headStart)
 		halted <- g.wait(w, s.haltLimit, s.log).halt

@@ -29,11 +29,16 @@ func TakeArgs() []string {
 }
 
 func titleOf(args []string) string {
-	i, command := slices.Index(args, "--waitcontent"), slices.Index(args, "--command")
-	if i < 0 || i+1 == len(args) || command >= 0 && command < i {
-		return contract.AgentTitle
+	own := args
+	if command := slices.Index(args, "--command"); command >= 0 {
+		own = args[:command]
 	}
-	return contract.AgentTitle + " " + args[i+1]
+	for _, flag := range []string{"--step", "--waitcontent"} {
+		if i := slices.Index(own, flag); i >= 0 && i+1 < len(own) {
+			return contract.AgentTitle + " " + own[i+1]
+		}
+	}
+	return contract.AgentTitle
 }
 
 // overwrite replaces the arguments by the title, followed by zeros. The kernel shows the memory in which it placed them (get_mm_cmdline in

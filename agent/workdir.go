@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -46,21 +45,6 @@ func (e workDirError) Error() string {
 }
 
 func (e workDirError) Unwrap() error { return e.err }
-
-// environ returns the environment of a command that runs in dir, or in the current directory if dir is empty. If the container runtime has set
-// PWD, it is the directory of the agent.
-func environ(dir string) []string {
-	env := os.Environ()
-	if dir == "" {
-		return env
-	}
-	for i, variable := range env {
-		if strings.HasPrefix(variable, "PWD=") {
-			env[i] = "PWD=" + dir
-		}
-	}
-	return env
-}
 
 // enter runs a probe or hook in the working directory of the step. It does not create the directory.
 func enter(args []string, signals Signals, log logger) int {
