@@ -100,7 +100,7 @@ func flowSamples() []flowSample {
 			steps: []string{
 				"download Succeeded Completed 0", "preprocess Succeeded Completed 0", "train Succeeded Completed 0", "evaluate Succeeded Completed 0",
 			},
-			outputs: map[string]string{"train SLOPE": "50", "train OFFSET": "-5800", "evaluate RMSE": "0"},
+			outputs: map[string]string{"train SLOPE": "50", "train OFFSET": "-5800", "evaluate ERROR": "0"},
 			logs:    []string{"evaluate"}, want: "the model is 0 g off\n",
 		},
 		{
@@ -108,7 +108,7 @@ func flowSamples() []flowSample {
 			steps: []string{
 				"download Succeeded Completed 0", "preprocess Succeeded Completed 0", "train Succeeded Completed 0", "evaluate Failed Error 1",
 			},
-			outputs: map[string]string{"train SLOPE": "50", "train OFFSET": "-5800", "evaluate RMSE": "0"},
+			outputs: map[string]string{"train SLOPE": "50", "train OFFSET": "-5800", "evaluate ERROR": "0"},
 		},
 	}
 }
