@@ -52,12 +52,14 @@
 //   - api/v1alpha1/step_types.go: the field of Step, with its unit and default. Then run make generate, which writes the CRD.
 //   - hack/crd/rules.go: the CEL rule that validates the field, if a bound isn't enough.
 //   - internal/contract/options.go: the field of StepOptions, unless the field only changes the container.
-//   - internal/podspec/pod.go: from the Task's step to the annotation with the options.
-//   - internal/podspec/merge.go: how a Pod that names the Task overrides the field.
-//   - internal/podspec/gate.go: from the options to the agent's flags.
+//   - internal/podspec/options.go: from the step to the options. A list of steps in an annotation needs nothing else.
+//   - internal/podspec/checklist.go, internal/podspec/checkvalues.go: what can't work, one sentence each, for Tasks and Pods alike.
+//   - internal/podspec/effective.go: if stepTemplate has the field, too.
+//   - internal/podspec/merge.go: how a Pod that names the Task overrides the field, if it changes the container.
+//   - internal/podspec/flags.go: from the options to the agent's flags.
 //   - internal/contract/agentflags.go: the flag of the agent, and its validation.
 //   - agent/step.go: what the agent does with it.
-//   - docs/tasks.md and docs/tasks.zh-CN.md: the row of the table.
+//   - docs/tasks.md, docs/flow.md and their translations, docs/tasks.zh-CN.md and docs/flow.zh-CN.md: the row of the table.
 //   - config/samples: an example, if the field deserves one; test/e2e/samples_test.go runs it.
 //
 // # To add an annotation
