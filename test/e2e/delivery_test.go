@@ -30,7 +30,7 @@ func TestAgentCannotBePulled(t *testing.T) {
 		"image": `the image of taskflow's agent cannot be mounted: `,
 	} {
 		task := harness.NewTask(namespace, "no-agent-"+delivery, harness.Shell("first", "true"), harness.Shell("second", "true"))
-		deliver(task, delivery)
+		deliver(&task.Spec, delivery)
 		cluster.Make(t, task)
 		tasks[task] = says
 	}

@@ -270,7 +270,7 @@ if test -t 0; then tty; stty -a; read -r _ _ _ _ group _ _ foreground _ </proc/$
 			for _, delivery := range deliveries {
 				task := harness.NewTask(namespace, "wrapped-"+delivery, container)
 				task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{SecurityContext: security}}
-				deliver(task, delivery)
+				deliver(&task.Spec, delivery)
 				cluster.Make(t, task)
 				tasks = append(tasks, task)
 			}

@@ -33,12 +33,12 @@ func TestMain(m *testing.M) {
 // deliveries are the ways in which the agent gets into a Pod. Init is the default of `make deploy-local`.
 var deliveries = []string{contract.DeliveryInit, contract.DeliveryImage}
 
-// deliver sets the delivery of the agent into the Task's Pods.
-func deliver(task *v1alpha1.Task, delivery string) {
-	if task.Spec.Template == nil {
-		task.Spec.Template = &v1alpha1.PodTemplate{}
+// deliver sets the delivery of the agent into the Pods of a Task.
+func deliver(spec *v1alpha1.TaskSpec, delivery string) {
+	if spec.Template == nil {
+		spec.Template = &v1alpha1.PodTemplate{}
 	}
-	metav1.SetMetaDataAnnotation(&task.Spec.Template.Metadata, contract.DeliveryAnnotation, delivery)
+	metav1.SetMetaDataAnnotation(&spec.Template.Metadata, contract.DeliveryAnnotation, delivery)
 }
 
 // installedOperator returns the operator's container, which is the same in all of its Deployments.

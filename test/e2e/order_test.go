@@ -30,19 +30,10 @@ const journalDir = "/journal"
 // recordingTask returns a Task whose steps write into a journal when they begin and when they end.
 func recordingTask(t *testing.T, namespace string, steps int) (task *v1alpha1.Task, journal string) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	dir, template := sharedDir(t)
 	task = &v1alpha1.Task{
 		ObjectMeta: metav1.ObjectMeta{Name: "recording", Namespace: namespace},
-		Spec: v1alpha1.TaskSpec{Template: &v1alpha1.PodTemplate{Spec: corev1.PodSpec{
-			TerminationGracePeriodSeconds: new(int64(1)),
-			Volumes: []corev1.Volume{{
-				Name:         "journal",
-				VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}},
-			}},
-		}}},
+		Spec:       v1alpha1.TaskSpec{Template: template},
 	}
 	for i := range steps {
 		task.Spec.Steps = append(task.Spec.Steps, recordingStep(i, ""))
@@ -115,7 +106,7 @@ func TestStepsRunOneAfterAnother(t *testing.T) {
 		t.Run(fmt.Sprint(delivery, " ", steps), func(t *testing.T) {
 			t.Parallel()
 			task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), steps)
-			deliver(task, delivery)
+			deliver(&task.Spec, delivery)
 			cluster.Make(t, task)
 			status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 			if wrong := disorder(readJournal(t, journal), steps); len(wrong) > 0 {
@@ -140,11 +131,7 @@ func TestStepsRunOneAfterAnother(t *testing.T) {
 
 // TestBrokenGateIsSeen proves that the check of the order can fail: with an agent that ignores its gate, the same steps overlap.
 func TestBrokenGateIsSeen(t *testing.T) {
-	image := os.Getenv("BROKEN_AGENT_IMAGE")
-	if image == "" {
-		t.Fatal("BROKEN_AGENT_IMAGE is not set: run `make test`")
-	}
-	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
+	useBrokenAgent(t)
 	for _, steps := range []int{3, 20} {
 		task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), steps)
 		for i := range task.Spec.Steps { // long enough to overlap on a busy machine, whose kubelet starts one container after another
@@ -156,6 +143,16 @@ func TestBrokenGateIsSeen(t *testing.T) {
 			t.Errorf("%d steps behind a gate that is always open were found to be in order", steps)
 		}
 	}
+}
+
+// useBrokenAgent lets the operator deliver brokenagent until the test ends.
+func useBrokenAgent(t *testing.T) {
+	t.Helper()
+	image := os.Getenv("BROKEN_AGENT_IMAGE")
+	if image == "" {
+		t.Fatal("BROKEN_AGENT_IMAGE is not set: run `make test`")
+	}
+	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
 }
 
 // setFlag sets one of the operator's flags.

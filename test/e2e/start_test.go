@@ -207,7 +207,7 @@ func (c startCase) run(t *testing.T, namespace, name, delivery string, slow, asT
 	if asTask {
 		task := harness.NewTask(namespace, name, steps...)
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: spec}
-		deliver(task, delivery)
+		deliver(&task.Spec, delivery)
 		object = task
 	} else {
 		job := newJob(namespace, contract.SequentialLabel, "true", steps...)

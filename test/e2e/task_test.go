@@ -121,7 +121,7 @@ func TestRestrictedNamespace(t *testing.T) {
 				FSGroup:        new(int64(23456)),
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			}}}
-			deliver(task, delivery)
+			deliver(&task.Spec, delivery)
 			cluster.Make(t, task)
 			cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 			if diff := cmp.Diff("12345\n", cluster.Log(t, namespace, task.Name, "shell")); diff != "" {

@@ -1,5 +1,6 @@
 // Command brokenagent is the agent with its gate taken out: it runs the step's command at once. With it, the tests that prove
-// the order of steps must fail (TestBrokenGateIsSeen).
+// the order of steps must fail (TestBrokenGateIsSeen). In a step with the environment variable IGNORED_EDGE, it is the agent, except that it
+// ignores the last of several predecessors (TestIgnoredEdgeIsSeen).
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/taskflow/taskflow-operator/agent"
 	"github.com/taskflow/taskflow-operator/internal/contract"
@@ -26,6 +28,12 @@ func run(args []string) error {
 	flags, err := contract.ParseAgentFlags(args)
 	if err != nil {
 		return err
+	}
+	if _, ok := os.LookupEnv("IGNORED_EDGE"); ok {
+		if n := len(flags.After); n > 1 {
+			flags.After = flags.After[:n-1]
+		}
+		os.Exit(agent.Run(flags.Args(), agent.Notify(), time.Now, os.Stderr))
 	}
 	path, err := exec.LookPath(flags.Command[0])
 	if err != nil {
