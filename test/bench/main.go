@@ -29,6 +29,7 @@ type plan struct {
 	works   []work
 	shapes  []shape
 	hops    []hopKind
+	fanOuts int // Pods in which one step releases several
 	waiting int // steps of the Pod whose waiting agents are measured
 }
 
@@ -65,6 +66,7 @@ var full = plan{
 		{name: "no taskflow: shells of 0.3 s, started by one shell", pods: 2, steps: 50, length: "0.3", oneShell: true},
 		{name: "no taskflow: the clock itself, in one shell", pods: 1, steps: 50, oneShell: true},
 	},
+	fanOuts: 15,
 	waiting: 50,
 }
 
@@ -74,6 +76,7 @@ var quick = plan{
 	hops: []hopKind{
 		{name: goalSteps, pods: 1, steps: 10, length: "0.3"},
 	},
+	fanOuts: 2,
 	waiting: 10,
 }
 
@@ -161,6 +164,9 @@ func (b *bench) measure(ctx context.Context, p plan) (*results, error) {
 		if r.hops[kind.name], err = b.hops(ctx, kind); err != nil {
 			return r, err
 		}
+	}
+	if r.fanOuts, err = b.fanOuts(ctx, p.fanOuts); err != nil {
+		return r, err
 	}
 	if r.agents, err = b.measureAgents(ctx, p.waiting); err != nil {
 		return r, err

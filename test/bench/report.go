@@ -22,6 +22,7 @@ type results struct {
 	machine string
 	times   map[string]map[string][]time.Duration
 	hops    map[string][]time.Duration
+	fanOuts []fanOut
 	// agents is the cost of the agents; nil if they weren't measured.
 	agents *agents
 }
@@ -90,6 +91,7 @@ func (r *results) write(w io.Writer) error {
 		text.WriteString("\n")
 	}
 	r.writeHops(&text)
+	r.writeFanOuts(&text)
 	if r.agents != nil {
 		r.agents.write(&text)
 	}
@@ -121,6 +123,10 @@ func (r *results) goals() []report.Goal {
 	}
 	if hops := r.hops[withoutInotify]; len(hops) > 0 {
 		goals = append(goals, report.Within("from step to step, "+withoutInotify+": greatest", report.Quantile(hops, 1), 250*time.Millisecond))
+	}
+	if len(r.fanOuts) > 0 {
+		goals = append(goals, report.Within(fmt.Sprintf("from the first to the last start of %d steps side by side: median", width),
+			report.Quantile(durations(r.fanOuts, fanOut.spread), 0.5), 10*time.Millisecond))
 	}
 	a := r.agents
 	if a == nil {

@@ -20,7 +20,7 @@ import (
 // without predecessors wait for the file "go", because the kubelet starts one container after another.
 func markingSpec(t *testing.T, g graph.Graph) (spec v1alpha1.TaskSpec, dir string) {
 	t.Helper()
-	const script = `until test -e /journal/go; do sleep 0.1; done
+	const script = held + `
 echo "begin $0 $EPOCHREALTIME" >>/journal/marks; sleep $1; echo "end $0 $EPOCHREALTIME" >>/journal/marks`
 	dir, spec.Template = sharedDir(t)
 	for i, node := range g {

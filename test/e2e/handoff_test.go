@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -80,15 +79,13 @@ func pausingTask(t *testing.T, namespace, name string, steps int) (task *v1alpha
 	t.Helper()
 	task, journal = recordingTask(t, namespace, steps)
 	task.Name = name
-	task.Spec.Steps[0] = recordingStep(0, "while ! test -e /journal/go; do sleep 0.1; done")
+	task.Spec.Steps[0] = recordingStep(0, held)
 	return task, journal
 }
 
 func resume(t *testing.T, journal string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(filepath.Dir(journal), "go"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	letGo(t, filepath.Dir(journal))
 }
 
 func awaitFirstStep(t *testing.T, task *v1alpha1.Task) {
@@ -139,13 +136,13 @@ func stopOperator(t *testing.T) (start func()) {
 	}
 }
 
-// TestStepsCannotForgeTheOrder proves that no step can write another's record, release a later step or change the agent. Everything except
+// TestStepsCannotForgeTheOrder proves that no step can write another's record or outputs, release a later step or change the agent. Everything except
 // its own directory is read-only, for root as well.
 func TestStepsCannotForgeTheOrder(t *testing.T) {
 	t.Parallel()
 	const record = `{"taskflow":{"finishedAt":"2026-01-01T00:00:00Z","exitCode":0}}`
 	const forge = `
-for target in /taskflow/run/1/record /taskflow/run/2/record /taskflow/run/4/record /taskflow/run/x /taskflow/run/record /etc/podinfo/order /etc/podinfo/..data/order /taskflow/bin/agent; do
+for target in /taskflow/run/1/record /taskflow/run/1/output /taskflow/run/2/record /taskflow/run/2/output /taskflow/run/4/record /taskflow/run/4/output /taskflow/run/x /taskflow/run/record /etc/podinfo/order /etc/podinfo/..data/order /taskflow/bin/agent; do
 	if echo '` + record + `' 2>/dev/null >$target; then echo "wrote $target"; fi
 	if test -e $target && rm -f $target 2>/dev/null; then echo "removed $target"; fi
 done
@@ -177,10 +174,7 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 	task.Spec.Steps[0] = recordingStep(0, leaveRecord)
 	task.Spec.Steps[1] = recordingStep(1, "")
 	cluster.Make(t, task)
-	wait.For(t, "the record", func(context.Context) error {
-		_, err := os.Stat(filepath.Join(filepath.Dir(journal), "left"))
-		return err
-	})
+	awaitFile(t, filepath.Join(filepath.Dir(journal), "left"))
 	killAgent(t, task)
 	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))
 	if diff := cmp.Diff(new(int32(0)), status.Steps[0].ExitCode); diff != "" {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,10 +40,7 @@ func TestImageStopSignal(t *testing.T) {
 			}
 			cluster.Make(t, task)
 			awaitFirstStep(t, task)
-			wait.For(t, "the first step to be ready", func(context.Context) error {
-				_, err := os.Stat(filepath.Join(filepath.Dir(journal), "ready"))
-				return err
-			})
+			awaitFile(t, filepath.Join(filepath.Dir(journal), "ready"))
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: task.Name, Namespace: task.Namespace}}
 			if err := cluster.Delete(t.Context(), pod); err != nil {
 				t.Fatal(err)
