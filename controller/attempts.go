@@ -18,11 +18,12 @@ import (
 // podFailed ends the attempt. Another one follows if spec.backoffLimit allows it.
 func (n *next) podFailed(reason, message string, at time.Time) {
 	// The kubelet's deadline is the Task's, so no attempt has time left. The kubelet may report it after the final container states.
-	isLast := n.task.Spec.Timeout != nil && (reason == v1alpha1.ReasonDeadlineExceeded || n.isTimedOut(at))
+	isHalted := n.pod != nil && n.pod.Annotations[contract.CancelAnnotation] == contract.CancelDeadlineExceeded
+	isLast := n.task.Spec.Timeout != nil && (reason == v1alpha1.ReasonDeadlineExceeded || isHalted || n.isTimedOut(at) && n.finalTime() == 0)
 	if isLast {
 		reason = v1alpha1.ReasonDeadlineExceeded
 		n.markInterrupted(reason)
-		message = n.timeoutMessage() // depends on which steps have begun
+		message = n.timeoutMessage() + n.finalFailures() // depends on which steps have begun
 	}
 	if isLast || n.isLastAttempt() {
 		n.failed(reason, message, at)
@@ -55,29 +56,51 @@ func (n *next) nextAttempt() time.Time {
 	return n.Attempts[failures-1].CompletionTime.Add(min(pause, longest))
 }
 
-// markInterrupted gives the reason to the steps that the end of their Pod interrupted, because they are not at fault: to the one that ran,
-// which is the last that is not waiting. The steps that waited for their turn were skipped.
+// markInterrupted gives the reason to the steps that the end of their Pod interrupted, because they are not at fault: to those that ran, which
+// are the ones that no step that has begun follows. The steps that waited for their turn were skipped.
 func (n *next) markInterrupted(reason string) {
 	reason = cleanReason(reason, v1alpha1.ReasonPodFailed)
 	const lost = "ContainerStatusUnknown" // the kubelet does not know how it ended, or whether it ever ran
 	first := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State != v1alpha1.StepSucceeded })
-	for i := len(n.Steps) - 1; i >= 0; i-- {
-		step := &n.Steps[i]
-		switch {
-		case step.Reason == contract.ReasonTerminated, step.Reason == lost && i > first:
+	isBefore := make([]bool, len(n.Steps)) // before a step that has begun
+	for i, step := range slices.Backward(n.Steps) {
+		if isBefore[i] {
+			n.markBefore(isBefore, i)
+			continue
+		}
+		hadNoTurn := i > first
+		if len(n.seen.turns) == len(n.Steps) && !isPlain(n.seen.plan) {
+			hadNoTurn = !n.seen.turns[i]
+		}
+		switch step := &n.Steps[i]; {
+		case step.Reason == contract.ReasonTerminated, step.Reason == lost && hadNoTurn:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
-		case step.Reason == contract.ReasonStopped, step.Reason == lost: // not done, regardless of the exit code
+			continue
+		case step.Reason == contract.ReasonStopped, step.Reason == lost, step.Reason == contract.ReasonCancelled: // not done, regardless of the exit code
 			if step.State == v1alpha1.StepSucceeded {
-				n.Progress, n.CurrentStep = fmt.Sprintf("%d/%d", i, len(n.Steps)), step.Name
+				n.seen.done--
+				n.Progress, n.CurrentStep = fmt.Sprintf("%d/%d", n.seen.done, len(n.Steps)), step.Name
 			}
 			step.State, step.Reason = v1alpha1.StepFailed, reason
-			return
-		case step.State == v1alpha1.StepFailed:
-			if hasKillExitCode(*step) {
-				step.Reason = reason
-			}
-			return
+		case step.State == v1alpha1.StepFailed && hasKillExitCode(*step):
+			step.Reason = reason
 		}
+		if hasBegun(step) {
+			n.markBefore(isBefore, i)
+		}
+	}
+}
+
+// markBefore marks the predecessors of step i. Without a plan, all steps before it are.
+func (n *next) markBefore(isBefore []bool, i int) {
+	if len(n.seen.plan.Steps) != len(isBefore) {
+		for before := range i {
+			isBefore[before] = true
+		}
+		return
+	}
+	for _, before := range n.seen.plan.Steps[i].After {
+		isBefore[before] = true
 	}
 }
 

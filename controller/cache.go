@@ -36,6 +36,7 @@ func stripTask(object any) (any, error) {
 	hasPod := task.Status.PodName != "" && len(task.Status.Steps) == len(task.Spec.Steps)
 	if hasPod || finished(&task.Status) || isLarger(&task.Spec, maxCachedSpec) {
 		task.Spec.Steps, task.Spec.Sidecars, task.Spec.Template = nil, nil, nil
+		task.Spec.StepTemplate, task.Spec.Params, task.Spec.Workspace = nil, nil, nil
 	}
 	return task, nil
 }
@@ -173,7 +174,8 @@ func taskflowAnnotations(pod *corev1.Pod) map[string]string {
 	}
 	kept := map[string]string{}
 	for _, key := range []string{
-		contract.OrderAnnotation, contract.HaltAnnotation, contract.StepsAnnotation, contract.OptionsAnnotation, contract.HandoffAnnotation,
+		contract.OrderAnnotation, contract.HaltAnnotation, contract.HaltFinallyAnnotation, contract.CancelAnnotation, contract.OutcomeAnnotation,
+		contract.StepsAnnotation, contract.OptionsAnnotation, contract.HandoffAnnotation,
 		contract.TaskUIDAnnotation,
 	} {
 		if value, ok := pod.Annotations[key]; ok {

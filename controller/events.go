@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // event is one line under Events in `kubectl describe`.
@@ -74,6 +75,10 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 		switch {
 		case step.State == v1alpha1.StepRunning:
 			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q started", step.Name), step.Name})
+		case step.State == v1alpha1.StepSucceeded && step.Reason == contract.ReasonFinished:
+			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", finish(step), step.Name})
+		case step.State == v1alpha1.StepSkipped && step.Reason == contract.ReasonWhenFalse: // others are told by the halt
+			all = append(all, event{corev1.EventTypeNormal, "StepSkipped", "RunSteps", skip(step), step.Name})
 		case step.State == v1alpha1.StepSucceeded:
 			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q succeeded", step.Name), step.Name})
 		case step.State == v1alpha1.StepFailed && step.ExitCode != nil: // otherwise the event about the Pod tells the cause
@@ -113,8 +118,9 @@ func reportedBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	steps := slices.Clone(now.steps)
 	order := released(pod)
 	for i := range steps {
-		isNewest := i == order-1 && order > 1 && steps[i].State == v1alpha1.StepRunning
-		if i >= order-1 && !isNewest {
+		stage := now.plan.Steps[i].Stage
+		isNewest := stage == order && order > 1 && steps[i].State == v1alpha1.StepRunning
+		if stage >= order && !isNewest {
 			steps[i].State = v1alpha1.StepWaiting
 		}
 	}

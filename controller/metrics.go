@@ -2,9 +2,11 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -23,7 +25,7 @@ var (
 	}, []string{"state"})
 	handoffSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "taskflow_step_handoff_seconds",
-		Help:    "Time from the end of a step's command to the start of the next one, in Tasks.",
+		Help:    "Time from the end of the last predecessor's command to the start of a step's command, in Tasks.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 	})
 	statusesRefused = prometheus.NewCounter(prometheus.CounterOpts{
@@ -52,10 +54,27 @@ func measure(before, after v1alpha1.TaskStatus) {
 			continue
 		}
 		stepSeconds.WithLabelValues(string(step.State)).Observe(max(0, step.FinishedAt.Sub(step.StartedAt.Time).Seconds()))
-		if i > 0 && after.Steps[i-1].FinishedAt != nil {
-			handoffSeconds.Observe(max(0, step.StartedAt.Sub(after.Steps[i-1].FinishedAt.Time).Seconds()))
+		if end := endBefore(after.Steps, i); end != nil {
+			handoffSeconds.Observe(max(0, step.StartedAt.Sub(end.Time).Seconds()))
 		}
 	}
+}
+
+// endBefore returns when the last predecessor of step i ended, or nil. Without dependsOn, the step before is the predecessor. A final step has a stage
+// and no dependsOn: it follows all others.
+func endBefore(steps []v1alpha1.StepStatus, i int) *metav1.MicroTime {
+	step := steps[i]
+	if i > 0 && step.Stage == 0 {
+		return steps[i-1].FinishedAt
+	}
+	var last *metav1.MicroTime
+	for _, before := range steps[:i] {
+		isPredecessor := step.Stage > 1 && len(step.DependsOn) == 0 || slices.Contains(step.DependsOn, before.Name)
+		if isPredecessor && before.FinishedAt != nil && (last == nil || last.Before(before.FinishedAt)) {
+			last = before.FinishedAt
+		}
+	}
+	return last
 }
 
 var tasksByPhase = prometheus.NewDesc("taskflow_tasks", "Existing Tasks, by phase. Every replica counts all of them.", []string{"phase"}, nil)

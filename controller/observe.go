@@ -16,16 +16,28 @@ import (
 
 // observation is what a Pod's status says about its steps, and what its annotations should be.
 type observation struct {
+	plan sequence.Plan
 	// steps in their order.
 	steps []v1alpha1.StepStatus
-	// done is how many steps passed, each after its predecessors.
+	// turns tells for each step whether its turn has come.
+	turns []bool
+	// done is how many steps count as succeeded: they passed, each after its predecessors, or finished the sequence. Of the final steps that failed,
+	// only those with onError: Continue count.
 	done int
-	// failed is the index of the first step whose failure ends the sequence, or sequence.None. A step can fail before its turn, because its
+	// failed is the index of the step because of which the sequence fails, or sequence.None. A step can fail before its turn, because its
 	// container can't start or its agent was killed. Such a failure counts when the turn of the step has come: until then, what runs goes on.
 	failed int
-	// order and halt are what the Pod's annotations should be. They follow from the steps and never take back what the annotations say.
-	order int
-	halt  string
+	// next is the index of the first step that has not passed and may still, or sequence.None. It is a final step only if workIsOver.
+	next int
+	// workIsOver reports whether no step that is not final runs, and none will. finalIsDue reports whether final steps are left then.
+	workIsOver, finalIsDue bool
+	// isOver reports whether no step runs and none will. hasSucceeded reports whether the sequence has ended well, and isJudged whether it has
+	// ended at all.
+	isOver, hasSucceeded, isJudged bool
+	// order, halt and outcome are what the Pod's annotations should be. They follow from the steps and never take back what the annotations say.
+	// An empty outcome leaves the annotation as it is.
+	order         int
+	halt, outcome string
 	// end reports whether the halted Pod can't end by itself, because one of its containers, or all of the Pod, can't start.
 	end bool
 }
@@ -34,113 +46,83 @@ type observation struct {
 // controllers missed before.
 func observe(pod *corev1.Pod) observation {
 	ready, helperFailed := helperState(pod)
-	o := observation{failed: sequence.None, halt: cmp.Or(pod.Annotations[contract.HaltAnnotation], helperFailed), order: released(pod)}
-	progress, overruled := o.observeSteps(pod)
-	if o.failed != sequence.None && pod.Annotations[contract.HaltAnnotation] == "" {
+	r := newReader(pod, cmp.Or(pod.Annotations[contract.HaltAnnotation], helperFailed))
+	o := r.read()
+	switch ended := r.progress.EndedBy(); {
+	case pod.Annotations[contract.HaltAnnotation] != "":
+	case o.failed != sequence.None && r.progress.HasFailed(o.failed):
 		o.halt = failure(o.steps[o.failed])
+	case ended != sequence.None && r.states[ended] == sequence.Finished:
+		o.halt = finish(o.steps[ended])
 	}
-	decision := progress.Decide(sequence.Records{Order: o.order, Halted: o.halt != ""})
-	o.done = decision.Passed
-	if o.halt == "" {
-		if (o.order > 0 || ready) && pod.DeletionTimestamp == nil {
-			o.order = max(o.order, decision.Order)
-		}
-		return o
+	if o.halt != "" {
+		r.holdBack(&o)
 	}
+	decision := r.progress.Decide(sequence.Records{
+		Order: r.order, Halted: o.halt != "", FinallyHalted: pod.Annotations[contract.HaltFinallyAnnotation] != "",
+	})
 	for i, verdict := range decision.Verdicts {
-		if verdict == sequence.Skip { // its agent may need a moment to see the halt
+		isHalted := o.halt != "" || o.plan.Steps[i].IsFinal
+		if verdict == sequence.Skip && isHalted { // its agent may need a moment to see the halt
 			o.steps[i].State, o.steps[i].Reason, o.steps[i].Message = v1alpha1.StepSkipped, contract.ReasonSkipped, ""
 		}
 	}
-	o.end = isOver(pod) && len(stuck(pod)) > 0 || isUnstarted(pod)
-	if overruled > 0 { // the agent released the next step; with that in the annotation, the claim never counts
-		o.order = max(o.order, min(overruled+1, len(o.steps)))
-	}
-	if o.order > 0 && pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController {
-		o.order = max(o.order, o.reached())
-	}
+	r.judge(&o, decision)
+	r.annotate(&o, decision, ready)
 	return o
 }
 
-// observeSteps reads the containers of the steps. It returns what the rule knows of them, and the number of the last step whose claim that
-// it was skipped does not count, or 0.
-func (o *observation) observeSteps(pod *corev1.Pod) (progress *sequence.Progress, overruled int) {
-	statuses := map[string]*corev1.ContainerStatus{}
-	for i := range pod.Status.ContainerStatuses {
-		status := &pod.Status.ContainerStatuses[i]
-		statuses[status.Name] = status
-	}
-	// Options that can't be read count as none: every failure ends the sequence.
-	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
-	plan := podspec.Plan(podspec.StepNames(pod), options)
-	progress = sequence.Begin(plan)
-	// Agents hand over ahead of the annotation. If only the controller releases steps, a halt means that it released no further one.
-	follows := pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController || pod.Annotations[contract.HaltAnnotation] == ""
-	for i, planned := range plan.Steps {
-		name := planned.Name
-		isTurn := progress.HasTurn(i)
-		isReleased := planned.Stage <= o.order || follows && len(planned.After) > 0 && isTurn || o.releasedBehindFailure(i)
-		step, recorded := observeStep(name, cmp.Or(statuses[name], &corev1.ContainerStatus{}), pod, isReleased)
-		signaled := step.Reason == contract.ReasonSignaled
-		switch { // the agent can't tell whether the signal was the stop signal of its container, and the controller can
-		case signaled && isTerminating(pod):
-			step.Reason = contract.ReasonStopped
-		case signaled:
-			step.Reason = statuses[name].State.Terminated.Reason
+// judge sets what the decision says about the sequence as a whole.
+func (r *stepReader) judge(o *observation, decision sequence.Decision) {
+	work := o.plan.Work()
+	isTerminal := isTerminal(r.pod.Status.Phase)
+	o.isOver = decision.IsOver && (r.isPlain || isTerminal || isOver(r.pod))
+	o.workIsOver = decision.WorkIsOver && (r.isPlain || isTerminal || haveEnded(r.pod, o.plan.Steps[:work]))
+	// In a plain sequence, nothing but the failed step can have run.
+	o.isJudged = isTerminal || o.isOver || r.isPlain && decision.EndedBy != sequence.None
+	finished := decision.EndedBy != sequence.None && r.states[decision.EndedBy] == sequence.Finished
+	o.hasSucceeded = o.isJudged && o.failed == sequence.None
+	for i, step := range o.plan.Steps {
+		hasPassed := r.progress.HasPassed(i)
+		isOpen := decision.Verdicts[i] == sequence.Run || decision.Verdicts[i] == sequence.Wait || r.states[i] == sequence.Running
+		failed := r.states[i] == sequence.Failed && step.IsFinal && step.OnError != sequence.Continue
+		if hasPassed && !failed || r.states[i] == sequence.Finished && !step.IsFinal {
+			o.done++
 		}
-		if (!recorded || signaled) && options[name].Timeout > 0 && step.Reason == "Error" && step.ExitCode != nil && *step.ExitCode == contract.ExitTimeout {
-			step.Reason = contract.ReasonTimedOut
+		o.hasSucceeded = o.hasSucceeded && (hasPassed || finished && !step.IsFinal)
+		if step.IsFinal {
+			o.turns[i] = o.workIsOver && isOpen && !o.finalIsDue
+			o.finalIsDue = o.finalIsDue || o.turns[i]
 		}
-		o.boundStart(&step, pod, planned, recorded)
-		if step.State == v1alpha1.StepSkipped && isTurn && progress.EndedBy() == sequence.None && (o.halt == "" || planned.Stage < o.order) {
-			step = withoutClaim(step, *statuses[name].State.Terminated)
-			overruled = planned.Stage
+		if o.next == sequence.None && !hasPassed && (!step.IsFinal && !(o.workIsOver && work < len(o.plan.Steps)) || o.turns[i] && step.IsFinal) {
+			o.next = i
 		}
-		isInterrupted := contract.IsInterrupted(step.Reason) || !recorded && isTerminating(pod) && hasKillExitCode(step)
-		if o.failed != sequence.None && neverRan(step, recorded, o.steps[o.failed]) {
-			step.State, step.Reason, step.ExitCode, step.StartedAt = v1alpha1.StepSkipped, contract.ReasonSkipped, nil, nil
-		}
-		progress.Add(i, stateOf(step, isInterrupted))
-		if progress.EndedBy() == i && step.State == v1alpha1.StepFailed {
-			o.failed = i
-		}
-		if recorded {
-			step.FinishedAt = notBefore(step.FinishedAt, step.StartedAt)
-		}
-		step.Duration = stepDuration(step)
-		step.Reason, step.Message, step.ImageID = cleanReason(step.Reason, ""), clean(step.Message, maxStepMessage), clean(step.ImageID, maxMessage)
-		o.steps = append(o.steps, step)
-	}
-	return progress, overruled
-}
-
-// boundStart makes a step start after its predecessors ended, and the first one after the helpers started. Without a record, only the start
-// of the container is known, and the agent has waited in it since.
-func (o *observation) boundStart(step *v1alpha1.StepStatus, pod *corev1.Pod, planned sequence.Step, recorded bool) {
-	if len(planned.After) == 0 && !recorded && step.State == v1alpha1.StepRunning {
-		step.StartedAt = notBefore(step.StartedAt, lastHelperStart(pod))
-	}
-	for _, before := range planned.After {
-		step.StartedAt = notBefore(step.StartedAt, o.steps[before].FinishedAt)
 	}
 }
 
-// stateOf returns what the rule takes a step for.
-func stateOf(step v1alpha1.StepStatus, isInterrupted bool) sequence.State {
-	switch step.State {
-	case v1alpha1.StepRunning:
-		return sequence.Running
-	case v1alpha1.StepSucceeded:
-		return sequence.Succeeded
-	case v1alpha1.StepSkipped:
-		return sequence.Skipped
-	case v1alpha1.StepFailed:
-		if isInterrupted {
-			return sequence.Interrupted
+// annotate sets what the annotations of the Pod should be.
+func (r *stepReader) annotate(o *observation, decision sequence.Decision, ready bool) {
+	isAlive := r.pod.DeletionTimestamp == nil && !isTerminal(r.pod.Status.Phase)
+	switch {
+	case o.halt == "" && (o.order > 0 || ready) && r.pod.DeletionTimestamp == nil:
+		o.order = max(o.order, decision.Order)
+	case o.halt == "":
+	case r.isPlain:
+		o.end = isOver(r.pod) && len(stuck(r.pod)) > 0 || isUnstarted(r.pod)
+		if r.overruled > 0 { // the agent released the next step; with that in the annotation, the claim never counts
+			o.order = max(o.order, min(r.overruled+1, len(o.steps)))
 		}
-		return sequence.Failed
+		if o.order > 0 && r.pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController {
+			o.order = max(o.order, o.reached())
+		}
+	default:
+		// The Task controller ends the Pod of a Task, once it has the reason.
+		o.end = podspec.OwnerTask(r.pod) == "" && (o.isOver && len(stuck(r.pod)) > 0 || isUnstarted(r.pod))
+		if o.workIsOver && isAlive && decision.Order >= r.firstFinal {
+			o.order = max(o.order, decision.Order)
+		}
 	}
-	return sequence.Waiting
+	o.outcome = r.outcome(o)
 }
 
 // reached returns the number of the last step that was released, as far as the ends of the steps tell. Agents may have released steps that

@@ -18,9 +18,10 @@ import (
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 	"github.com/taskflow/taskflow-operator/internal/podspec"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
-// OrderReconciler releases the steps of gated Pods and halts their sequences. It emits the events about steps, except for the Pods of Tasks,
+// OrderReconciler releases the steps of gated Pods, halts their sequences, and tells final steps how the others ended. It emits the events about steps, except for the Pods of Tasks,
 // about which the Task controller does.
 type OrderReconciler struct {
 	Client client.Client
@@ -29,7 +30,7 @@ type OrderReconciler struct {
 	told history
 }
 
-// Reconcile patches the Pod's order and halt annotations if they differ from what the Pod's status calls for.
+// Reconcile patches the Pod's order, halt and outcome annotations if they differ from what the Pod's status calls for.
 func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	var pod corev1.Pod
 	err := r.Client.Get(ctx, request.NamespacedName, &pod)
@@ -63,8 +64,12 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 		return retryStale(err)
 	}
 	if halts && !isTerminal(pod.Status.Phase) { // a terminal Pod has an event about its end
-		record(r.Events, &pod, &pod, event{kind: corev1.EventTypeWarning, reason: "Halted", action: "RunSteps", note: "no further step starts: " + seen.halt})
-		if owner := ownerOf(&pod); owner != nil {
+		kind, isFinish := corev1.EventTypeWarning, seen.failed == sequence.None && seen.halt == finishOf(seen)
+		if isFinish {
+			kind = corev1.EventTypeNormal
+		}
+		record(r.Events, &pod, &pod, event{kind: kind, reason: "Halted", action: "RunSteps", note: "no further step starts: " + seen.halt})
+		if owner := ownerOf(&pod); owner != nil && !isFinish {
 			record(r.Events, owner, &pod, ownerEvent(&pod, seen))
 		}
 	}
@@ -81,19 +86,26 @@ const endNow = 1
 func orderPatch(pod *corev1.Pod, want observation) jsonpatch.Patch {
 	order, old := strconv.Itoa(want.order), pod.Annotations[contract.OrderAnnotation]
 	halts := want.halt != pod.Annotations[contract.HaltAnnotation]
+	tells := want.outcome != "" && want.outcome != pod.Annotations[contract.OutcomeAnnotation]
 	ends := want.end && ptr.Deref(pod.Spec.ActiveDeadlineSeconds, 0) != endNow
-	if order == old && !halts && !ends {
+	if order == old && !halts && !ends && !tells {
 		return nil
 	}
 	var patch jsonpatch.Patch
 	patch.Test(string(pod.UID), "metadata", "uid")
 	patch.Test(old, "metadata", "annotations", contract.OrderAnnotation)
-	testHalt(&patch, pod)
+	testAnnotation(&patch, pod, contract.HaltAnnotation)
+	if want.outcome != "" && order != old { // what the final steps are told depends on it
+		testAnnotation(&patch, pod, contract.CancelAnnotation)
+	}
 	if order != old {
 		patch.Set(order, "metadata", "annotations", contract.OrderAnnotation)
 	}
 	if halts {
 		patch.Set(want.halt, "metadata", "annotations", contract.HaltAnnotation)
+	}
+	if tells {
+		patch.Set(want.outcome, "metadata", "annotations", contract.OutcomeAnnotation)
 	}
 	if ends {
 		patch.Set(endNow, "spec", "activeDeadlineSeconds")

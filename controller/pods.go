@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,6 +68,15 @@ func (n *next) halts(why string) {
 	}
 }
 
+// endPod makes sure that nothing of a Pod runs on under a Task that has ended: the final steps if the end has come before theirs, and containers that
+// the kubelet would try to start for ever.
+func (n *next) endPod() {
+	if !n.seen.isOver {
+		n.cancel, n.haltFinally = cmp.Or(n.cancel, contract.CancelCancelled), cmp.Or(n.haltFinally, n.halt)
+	}
+	n.expire = n.expire || len(stuck(n.pod)) > 0
+}
+
 // removePod makes an end delete the Pod, which no node has taken, and says so. If it were halted, it would stay Pending, and run its init
 // containers on the first node that takes it. It has no logs to keep.
 func (n *next) removePod() {
@@ -84,9 +94,27 @@ func (n *next) removePod() {
 	}
 }
 
-// isTold reports whether a Pod needs no halt: it has one, or all of it is being ended.
-func isTold(pod *corev1.Pod) bool {
-	return pod.Annotations[contract.HaltAnnotation] != "" || pod.DeletionTimestamp != nil || isTerminal(pod.Status.Phase)
+// telling is what a Pod is told through its annotations: why no further step starts, why the running steps end (a value of CancelAnnotation), and
+// why no final step starts or goes on.
+type telling struct{ halt, cancel, haltFinally string }
+
+// annotation is an annotation of a Pod.
+type annotation struct{ key, value string }
+
+// untold returns what a Pod has not been told yet. A Pod that is being ended needs nothing, and one that runs one step after another only the
+// halt, which ends the running step.
+func (t telling) untold(pod *corev1.Pod) []annotation {
+	if pod.DeletionTimestamp != nil || isTerminal(pod.Status.Phase) {
+		return nil
+	}
+	all := []annotation{{contract.HaltAnnotation, t.halt}}
+	if plan := planOf(pod); !isPlain(plan) {
+		all = append(all, annotation{contract.CancelAnnotation, t.cancel})
+		if plan.Work() < len(plan.Steps) {
+			all = append(all, annotation{contract.HaltFinallyAnnotation, t.haltFinally})
+		}
+	}
+	return slices.DeleteFunc(all, func(a annotation) bool { return a.value == "" || pod.Annotations[a.key] != "" })
 }
 
 // tellPod ends, deletes or halts the Pod as decided. It returns nil only if the Pod knows, or is gone.
@@ -97,44 +125,51 @@ func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
 		return r.endHelpers(ctx, n.failedPod)
 	case pod != nil && n.expire:
 		return r.expirePod(ctx, pod)
-	case pod == nil || n.halt == "":
+	case pod == nil || n.telling == telling{}:
 		return nil
 	case n.remove && pod.DeletionTimestamp == nil: // also if it is halted, but not if it has changed, because a node may have taken it
 		return writeError("deleting", r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}))
-	case isTold(pod):
+	case len(n.untold(pod)) == 0:
 		return nil
 	}
-	err := patchPod(ctx, r.Client, pod, haltPatch(pod, n.halt))
+	err := patchPod(ctx, r.Client, pod, tellPatch(pod, n.untold(pod)))
 	if !errors.Is(err, errStale) {
 		return err
 	}
 	live, err := r.readLivePod(ctx, client.ObjectKeyFromObject(pod))
-	if live == nil || live.UID != pod.UID || isTold(live) {
+	if live == nil || live.UID != pod.UID || len(n.untold(live)) == 0 {
 		return err
 	}
-	return patchPod(ctx, r.Client, live, haltPatch(live, n.halt))
+	return patchPod(ctx, r.Client, live, tellPatch(live, n.untold(live)))
 }
 
-// haltPatch returns the patch that halts a Pod. It fails on another Pod of the same name, and on one that is halted.
-func haltPatch(pod *corev1.Pod, why string) jsonpatch.Patch {
+// tellPatch returns the patch that sets annotations. It fails on another Pod of the same name, and on one whose annotations of these keys have
+// changed.
+func tellPatch(pod *corev1.Pod, annotations []annotation) jsonpatch.Patch {
 	var patch jsonpatch.Patch
 	patch.Test(string(pod.UID), "metadata", "uid")
 	if len(pod.Annotations) == 0 { // a user has removed all
+		all := map[string]string{}
+		for _, a := range annotations {
+			all[a.key] = a.value
+		}
 		patch.Test(nil, "metadata", "annotations")
-		patch.Set(map[string]string{contract.HaltAnnotation: why}, "metadata", "annotations")
+		patch.Set(all, "metadata", "annotations")
 		return patch
 	}
-	testHalt(&patch, pod)
-	patch.Set(why, "metadata", "annotations", contract.HaltAnnotation)
+	for _, a := range annotations {
+		testAnnotation(&patch, pod, a.key)
+		patch.Set(a.value, "metadata", "annotations", a.key)
+	}
 	return patch
 }
 
-// testHalt makes the patch fail if the Pod's halt has changed. A test for null holds if the annotation is absent.
-func testHalt(patch *jsonpatch.Patch, pod *corev1.Pod) {
-	if halt, has := pod.Annotations[contract.HaltAnnotation]; has {
-		patch.Test(halt, "metadata", "annotations", contract.HaltAnnotation)
+// testAnnotation makes the patch fail if an annotation of the Pod has changed. A test for null holds if the annotation is absent.
+func testAnnotation(patch *jsonpatch.Patch, pod *corev1.Pod, key string) {
+	if value, has := pod.Annotations[key]; has {
+		patch.Test(value, "metadata", "annotations", key)
 	} else {
-		patch.Test(nil, "metadata", "annotations", contract.HaltAnnotation)
+		patch.Test(nil, "metadata", "annotations", key)
 	}
 }
 

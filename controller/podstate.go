@@ -12,6 +12,7 @@ import (
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/podspec"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
 // What a Pod's status says beyond its steps: what can't start, and what has ended.
@@ -25,13 +26,40 @@ func isOver(pod *corev1.Pod) bool {
 	steps := podspec.StepNames(pod)
 	over := 0
 	for _, container := range pod.Status.ContainerStatuses {
-		never := container.State.Running == nil && (isInitStuck || cantStart(container))
-		if slices.Contains(steps, container.Name) && (container.State.Terminated != nil || never) {
+		if slices.Contains(steps, container.Name) && hasNoTurnLeft(container, isInitStuck) {
 			over++
 		}
 	}
 	return over == len(steps)
 }
+
+// hasNoTurnLeft reports whether a container has ended, or can't start.
+func hasNoTurnLeft(container corev1.ContainerStatus, isInitStuck bool) bool {
+	return container.State.Terminated != nil || container.State.Running == nil && (isInitStuck || cantStart(container))
+}
+
+// haveEnded reports whether the containers of all these steps have ended, or can't start. One that is still being started has not: its agent may
+// not know of a halt yet.
+func haveEnded(pod *corev1.Pod, steps []sequence.Step) bool {
+	isInitStuck := slices.ContainsFunc(pod.Status.InitContainerStatuses, cantStart)
+	for _, step := range steps {
+		if !slices.ContainsFunc(pod.Status.ContainerStatuses, func(container corev1.ContainerStatus) bool {
+			return container.Name == step.Name && hasNoTurnLeft(container, isInitStuck)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// planOf returns the plan of the Pod's steps. Options that can't be read count as none: every failure ends the sequence.
+func planOf(pod *corev1.Pod) sequence.Plan {
+	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
+	return podspec.Plan(podspec.StepNames(pod), options)
+}
+
+// isPlain reports whether each step of a plan follows the one before it, and none is final.
+func isPlain(plan sequence.Plan) bool { return plan.IsChain() && plan.Work() == len(plan.Steps) }
 
 // isUnbound reports whether no node has taken the Pod, so that none of its containers has run.
 func isUnbound(pod *corev1.Pod) bool {
@@ -50,7 +78,7 @@ func isKilled(pod *corev1.Pod) bool {
 		if container.State.Terminated == nil {
 			return false
 		}
-		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated, time.Time{})
+		end, _ := observeEnd(v1alpha1.StepStatus{}, *container.State.Terminated, time.Time{}, contract.StepOptions{})
 		killed = killed || hasKillExitCode(end) || slices.Contains(signaled, end.Reason)
 	}
 	return killed
@@ -95,13 +123,12 @@ func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.
 	return &pod.Status.Conditions[i]
 }
 
-// blocking returns the containers that can't start and that the current step waits for. It leaves out those of later steps: the kubelet goes on
-// trying, and an earlier step may push their images.
-func blocking(pod *corev1.Pod, current string) []corev1.ContainerStatus {
-	steps := podspec.StepNames(pod)
-	later := steps[slices.Index(steps, current)+1:]
+// blocking returns the containers that can't start and that the sequence waits for. It leaves out those of steps whose turn has not come: the
+// kubelet goes on trying, and an earlier step may push their images.
+func blocking(pod *corev1.Pod, seen observation) []corev1.ContainerStatus {
 	return slices.DeleteFunc(stuck(pod), func(container corev1.ContainerStatus) bool {
-		return slices.Contains(later, container.Name) && !lacksAgent(pod, container)
+		i := slices.IndexFunc(seen.steps, func(step v1alpha1.StepStatus) bool { return step.Name == container.Name })
+		return i >= 0 && !seen.turns[i] && !lacksAgent(pod, container)
 	})
 }
 

@@ -68,8 +68,11 @@ const (
 
 // Whether spec.timeout has passed.
 const (
-	inTime timeColumn = 1 << iota
+	inTime      timeColumn = 1 << iota
+	inFinalTime            // it has, and spec.finallyTimeout, during which the final steps of a Pod may run, has not
 	timedOut
+
+	hasTime = inTime | inFinalTime
 )
 
 // The Pod of the current attempt.
@@ -89,7 +92,7 @@ const (
 	podTerminating                         // being deleted
 	podTerminal                            // phase Succeeded or Failed
 	podUnbound                             // no node has taken it
-	podIdle                                // no step runs, and none can
+	podIdle                                // no step runs, and none can or is to
 	podActive
 
 	podMissing = podPaused | podBehindFailed | podResolving | podResolvingLong | podUnresolved | podUnresolvable | podDue
@@ -100,19 +103,25 @@ const (
 // The steps in the Pod.
 const (
 	stepsChanged       stepsColumn = 1 << iota // the Pod's annotation has other steps than the Task
-	stepsSucceeded                             // all are done; failures were allowed (onError: Continue)
-	stepsFailed                                // a failure ends the sequence
+	stepsSucceeded                             // all are done, or one finished the sequence; failures were allowed (onError: Continue)
+	stepsFailed                                // a failure has ended the sequence, and nothing runs beside it or after it
+	stepsHalted                                // the sequence is over, because it was halted
 	stepsInterrupted                           // the sequence is over, because the Pod is being ended from outside
 	stepsGated                                 // the Pod has scheduling gates
 	stepsUnschedulable                         // the scheduler finds no node
 	stepsStuck                                 // a container that the current step needs can't start
-	stepsRunning                               // the current step runs
+	stepsRunning                               // steps run
+	stepsEnding                                // no further step starts, and containers have not ended yet
+	stepsFinal                                 // the others have ended, and a final step runs or is about to run
+	stepsFinalStuck                            // the container of the final step that is next can't start
 	stepsHeldByHelpers                         // the first step waits for helpers
 	stepsBetween                               // the current step is about to run
 	stepsStarting                              // the Pod is starting
 
 	stepsWaiting    = stepsGated | stepsUnschedulable | stepsStuck | stepsHeldByHelpers | stepsBetween | stepsStarting
-	stepsUnfinished = stepsWaiting | stepsRunning | stepsInterrupted
+	stepsUnderWay   = stepsWaiting | stepsRunning | stepsInterrupted | stepsEnding
+	stepsFinally    = stepsFinal | stepsFinalStuck
+	stepsUnfinished = stepsUnderWay | stepsFinally | stepsHalted
 	stepsNotDone    = stepsUnfinished | stepsFailed
 )
 
@@ -131,7 +140,7 @@ func goesOn(steps stepsColumn) situation {
 var rows = []row{
 	{"cancelled without a Pod", situation{spec: asksCancel, pod: podMissing | podGone}, (*next).cancelled},
 	{"suspended", situation{spec: asksSuspend, pod: podMissing}, (*next).suspended},
-	{"timed out without a Pod", situation{spec: asksRun, time: timedOut, pod: podMissing}, (*next).failTimedOut},
+	{"timed out without a Pod", situation{spec: asksRun, time: inFinalTime | timedOut, pod: podMissing}, (*next).failTimedOut},
 	{"pause before a retry", situation{spec: asksRun, time: inTime, pod: podPaused}, func(n *next) { n.again = n.nextAttempt().Sub(n.now) }},
 	{"failed Pod has not ended", situation{spec: asksRun, time: inTime, pod: podBehindFailed}, (*next).waitForFailedPod},
 	{"resolving a command", situation{spec: asksRun, time: inTime, pod: podResolving}, (*next).keep},
@@ -161,15 +170,21 @@ var rows = []row{
 	{"cancelled while unscheduled", situation{spec: asksCancel, pod: podUnbound, steps: stepsNotDone}, (*next).cancelled},
 	{"cancelled, and the Pod is deleted", situation{spec: asksCancel, pod: podTerminating, steps: stepsNotDone}, (*next).cancelled},
 	{"cancelled, and nothing runs", situation{spec: asksCancel, pod: podIdle | podTerminal, steps: stepsNotDone}, (*next).cancelled},
-	{"cancelled while the Pod runs", situation{spec: asksCancel, pod: podActive, steps: stepsNotDone}, func(n *next) {
+	{"cancelled while the Pod runs", situation{spec: asksCancel, pod: podActive, steps: stepsNotDone &^ stepsFinally}, func(n *next) {
 		n.progressing(metav1.ConditionTrue, v1alpha1.ReasonCancelled, "spec.cancel is true: the running containers are being terminated")
 	}},
+	{"cancelled, and a final step runs or is next", situation{spec: asksCancel, pod: podActive, steps: stepsFinal}, (*next).finalStep},
+	{"cancelled, and a final step can't start", situation{spec: asksCancel, pod: podActive, steps: stepsFinalStuck}, (*next).containerStuck},
 
 	{"Pod is being deleted", situation{spec: asksNoEnd, pod: podTerminating, steps: stepsNotDone}, (*next).podDeleted},
 	{"step failed", situation{spec: asksNoEnd, pod: podAlive | podTerminal, steps: stepsFailed}, (*next).stepFailed},
 	{"Pod ended before its steps", situation{spec: asksNoEnd, pod: podTerminal, steps: stepsUnfinished}, (*next).podEnded},
-	{"timed out while unscheduled", situation{asksNoEnd, timedOut, podUnbound, stepsUnfinished}, (*next).failTimedOut},
-	{"timed out while the Pod runs", situation{asksNoEnd, timedOut, podIdle | podActive, stepsUnfinished}, (*next).timingOut},
+	{"sequence was halted", situation{spec: asksNoEnd, pod: podAlive, steps: stepsHalted}, (*next).haltedEnd},
+	{"timed out while unscheduled", situation{asksNoEnd, timedOut, podUnbound, stepsUnderWay | stepsFinally}, (*next).failTimedOut},
+	{"timed out while the Pod runs", situation{asksNoEnd, timedOut, podIdle | podActive, stepsUnderWay | stepsFinally}, (*next).timingOut},
+	{"timed out, and final steps follow", situation{asksNoEnd, inFinalTime, podAlive, stepsUnderWay}, (*next).stopForFinals},
+	{"final step runs or is next", situation{asksNoEnd, hasTime, podAlive, stepsFinal}, (*next).finalStep},
+	{"final step can't start", situation{asksNoEnd, hasTime, podAlive, stepsFinalStuck}, (*next).containerStuck},
 
 	{"interrupted, and the Pod goes on", goesOn(stepsInterrupted), func(*next) {}},
 	{"held by scheduling gates", goesOn(stepsGated), (*next).gated},
@@ -178,6 +193,7 @@ var rows = []row{
 	}},
 	{"container can't start", goesOn(stepsStuck), (*next).containerStuck},
 	{"step runs", goesOn(stepsRunning), (*next).stepRunning},
+	{"halted, and containers have not ended", goesOn(stepsEnding), func(*next) {}},
 	{"first step waits for helpers", goesOn(stepsHeldByHelpers), func(n *next) {
 		n.starting(works(v1alpha1.ReasonStepWaiting, "step %q waits until the helper containers are ready", n.current.Name))
 	}},
@@ -205,8 +221,12 @@ func decide(f facts) *next {
 	s := n.situation()
 	rows[slices.IndexFunc(rows, func(r row) bool { return r.when.matches(s) })].then(n)
 	n.checkDeadline()
-	if n.pod != nil && n.isEnd() && isUnbound(n.pod) && n.pod.DeletionTimestamp == nil {
+	switch {
+	case n.pod == nil || !n.isEnd() || n.pod.DeletionTimestamp != nil:
+	case isUnbound(n.pod):
 		n.removePod()
+	case !isPlain(n.seen.plan):
+		n.endPod()
 	}
 	return n
 }
@@ -220,8 +240,11 @@ func (n *next) situation() situation {
 	case n.task.Spec.Suspend:
 		s.spec = asksSuspend
 	}
-	if n.isTimedOut(n.now) {
+	if left, isLimited := n.timeLeft(n.now); isLimited && left <= 0 {
 		s.time = timedOut
+		if n.pod != nil && !isUnbound(n.pod) && left+n.finalTime() > 0 {
+			s.time = inFinalTime
+		}
 	}
 	if n.pod == nil {
 		s.pod = n.missingPod()
@@ -270,7 +293,7 @@ func (n *next) podState() podColumn {
 		return podKilled
 	case isUnbound(n.pod):
 		return podUnbound
-	case isOver(n.pod):
+	case isOver(n.pod) && (isPlain(n.seen.plan) || n.seen.isOver):
 		return podIdle
 	}
 	return podActive
@@ -278,24 +301,33 @@ func (n *next) podState() podColumn {
 
 // stepsState classifies the steps. The first case that holds counts.
 func (n *next) stepsState() stepsColumn {
-	count, terminating := len(n.seen.steps), isTerminating(n.pod)
+	seen, count, terminating := n.seen, len(n.seen.steps), isTerminating(n.pod)
 	unscheduled := unscheduled(n.pod)
+	isGraph, isAlive := !isPlain(seen.plan), n.pod.DeletionTimestamp == nil && !isTerminal(n.pod.Status.Phase)
 	switch {
 	case count == 0 || count != len(stepNames(n.task)):
 		return stepsChanged
-	case n.seen.done == count && (!terminating || n.seen.steps[count-1].Reason != contract.ReasonStopped):
+	case seen.hasSucceeded && (!terminating || !n.wasStopped()):
 		return stepsSucceeded
-	case n.seen.failed >= 0 && !terminating:
+	case seen.failed >= 0 && !terminating && seen.isJudged:
 		return stepsFailed
-	case n.current.State == v1alpha1.StepRunning && unscheduled == nil:
+	case seen.finalIsDue && isAlive && len(blocking(n.pod, seen)) > 0:
+		return stepsFinalStuck
+	case seen.finalIsDue && isAlive:
+		return stepsFinal
+	case len(n.running) > 0 && unscheduled == nil && !n.isHeldUp():
 		return stepsRunning
-	case n.seen.failed >= 0, n.seen.done == count:
+	case seen.failed >= 0 && terminating, seen.hasSucceeded:
 		return stepsInterrupted
 	case unscheduled != nil && unscheduled.Reason == corev1.PodReasonSchedulingGated:
 		return stepsGated
 	case unscheduled != nil:
 		return stepsUnschedulable
-	case len(blocking(n.pod, n.current.Name)) > 0:
+	case isGraph && seen.halt != "" && seen.isOver:
+		return stepsHalted
+	case isGraph && seen.halt != "":
+		return stepsEnding
+	case len(blocking(n.pod, seen)) > 0:
 		return stepsStuck
 	case n.Phase == v1alpha1.TaskRunning && released(n.pod) == 0:
 		return stepsHeldByHelpers
@@ -303,4 +335,21 @@ func (n *next) stepsState() stepsColumn {
 		return stepsBetween
 	}
 	return stepsStarting
+}
+
+// wasStopped reports whether a step that no other step follows was told to stop.
+func (n *next) wasStopped() bool {
+	plan, last := n.seen.plan, []int{len(n.seen.steps) - 1}
+	if plan.Work() == len(plan.Steps) {
+		last = plan.Sinks()
+	}
+	return slices.ContainsFunc(last, func(i int) bool { return n.seen.steps[i].Reason == contract.ReasonStopped })
+}
+
+// isHeldUp reports whether the container of a step whose turn has come can't start, although steps beside it run.
+func (n *next) isHeldUp() bool {
+	return !isPlain(n.seen.plan) && n.seen.halt == "" && slices.ContainsFunc(blocking(n.pod, n.seen), func(container corev1.ContainerStatus) bool {
+		isStep := func(step v1alpha1.StepStatus) bool { return step.Name == container.Name }
+		return slices.ContainsFunc(n.seen.steps, isStep) && container.State.Waiting.Reason != reasonCrashLoop && !lacksAgent(n.pod, container)
+	})
 }

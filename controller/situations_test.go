@@ -70,6 +70,12 @@ func TestRows(t *testing.T) {
 	}
 	permanent := &entrypoint.Error{Image: "x", Cause: "has no command", Remedy: "set command", Permanent: true}
 	pod := func(edits ...edit) func(*facts) { return func(f *facts) { f.pod = sequential(edits...) } }
+	final := annotated(contract.OptionsAnnotation, contract.Options{"c": {Finally: true}}.Marshal())
+	cancelling := func(pod *corev1.Pod) {
+		halt("spec.cancel of the Task is true")(pod)
+		annotated(contract.CancelAnnotation, contract.CancelCancelled)(pod)
+	}
+	interrupted := exited("a", 143, "Error", contract.Record{FinishedAt: ended, StartedAt: &started, ExitCode: 143, Reason: contract.ReasonCancelled}.Marshal())
 	why := func(u unresolved) func(*facts) { return func(f *facts) { f.unresolved = &u } }
 
 	cases := map[string]struct {
@@ -87,33 +93,41 @@ func TestRows(t *testing.T) {
 			func(task *v1alpha1.Task) { task.Spec.Steps[0].Container = corev1.Container{Name: "a", Image: "x"} }, why(unresolved{pending: time.Minute}),
 			`Pending Progressing EntrypointUnresolved: step "a": resolving the command of image "x"; set command to skip the look-up`,
 		},
-		"command not resolved yet":          {nil, why(unresolved{err: errors.New("why"), again: time.Minute}), "Pending Progressing EntrypointUnresolved: why; again in 1m0s"},
-		"command can't be resolved":         {nil, why(unresolved{err: permanent}), `Failed Failed EntrypointUnresolved: image "x" has no command; set command`},
-		"Pod is due":                        {nil, nil, "create"},
-		"Pod is gone":                       {hasPod, nil, `Failed Failed PodDeleted: the Pod "example" was deleted before all steps had ended`},
-		"name taken by a former Task's Pod": {nil, func(f *facts) { f.foreign = sequential(formerTask) }, `Pending Progressing PodNameConflict: the Pod "example" of an earlier Task of this name is still being deleted; retry`},
-		"name taken by another Pod":         {nil, func(f *facts) { f.foreign = sequential() }, `Failed Failed PodNameConflict: Pod "example" exists and does not belong to this Task; delete or rename it, then create the Task again`},
-		"final container states are due":    {nil, func(f *facts) { pod(run, phase(corev1.PodFailed))(f); f.settleTime = time.Second }, "again in 1s"},
-		"reason of a kill is due":           {nil, pod(containers(exited("a", 137, "Error", ""))), ""},
-		"steps annotation was changed":      {nil, pod(annotated(contract.StepsAnnotation, "a")), `Failed Failed PodFailed: the annotation taskflow.practice.com/steps of the Pod "example" was changed; halt`},
-		"all steps succeeded":               {nil, pod(succeed), "Succeeded Complete StepsSucceeded: all steps succeeded"},
-		"cancelled while unscheduled":       {cancel, pod(notScheduled("Unschedulable")), `Cancelled Failed Cancelled: spec.cancel is true; the Pod "example" was deleted, because no node had taken it; delete`},
-		"cancelled, and the Pod is deleted": {cancel, pod(run, deleted), "Cancelled Failed Cancelled: spec.cancel is true; halt"},
-		"cancelled, and nothing runs":       {cancel, pod(containers(failedWith("a", 3), skipped("b"), skipped("c"))), "Cancelled Failed Cancelled: spec.cancel is true; halt"},
-		"cancelled while the Pod runs":      {cancel, pod(run), "Running Progressing Cancelled: spec.cancel is true: the running containers are being terminated; halt"},
-		"Pod is being deleted":              {nil, pod(run, deleted), `Failed Failed PodDeleted: the Pod "example" was deleted before all steps had ended; halt`},
-		"step failed":                       {nil, pod(fail), `Failed Failed StepFailed: step "a" failed with exit code 3; halt`},
-		"Pod ended before its steps":        {nil, pod(fail, evicted, phase(corev1.PodFailed)), "Failed Failed Evicted: the Pod failed: why; halt"},
-		"timed out while unscheduled":       {timeout, pod(notScheduled("Unschedulable")), `Failed Failed DeadlineExceeded: the Task took longer than spec.timeout, which is 2m0s; the Pod "example" was deleted, because no node had taken it; delete`},
-		"timed out while the Pod runs":      {timeout, pod(run), "Running Progressing DeadlineExceeded: the Task took longer than spec.timeout, which is 2m0s: its Pod is being terminated; end"},
-		"interrupted, and the Pod goes on":  {nil, pod(containers(failedWith("a", 137), running("b"), running("c")), evicted), "Running"},
-		"held by scheduling gates":          {nil, pod(notScheduled(corev1.PodReasonSchedulingGated)), "Pending Progressing SchedulingGated: the Pod is not scheduled before its scheduling gates are removed: gate"},
-		"unschedulable":                     {nil, pod(notScheduled("Unschedulable")), "Pending Progressing Unschedulable: the Pod is unschedulable: why"},
-		"container can't start":             {nil, pod(containers(waiting("a", "ErrImagePull", "why"))), `Running Progressing ImagePullBackOff: container "a" cannot start: why; again in 5m0s`},
-		"step runs":                         {nil, pod(run), `Running Progressing StepRunning: step "a" is running`},
-		"first step waits for helpers":      {nil, pod(order("0"), run), `Running Progressing StepWaiting: step "a" waits until the helper containers are ready; again in 10s`},
-		"next step is about to run":         {nil, pod(containers(succeeded("a"), waiting("b", "ContainerCreating", ""))), `Running Progressing StepWaiting: step "b" is next; again in 10s`},
-		"Pod is starting":                   {nil, pod(phase(corev1.PodPending)), `Pending Progressing PodCreated: the Pod "example" is starting; again in 10s`},
+		"command not resolved yet":                    {nil, why(unresolved{err: errors.New("why"), again: time.Minute}), "Pending Progressing EntrypointUnresolved: why; again in 1m0s"},
+		"command can't be resolved":                   {nil, why(unresolved{err: permanent}), `Failed Failed EntrypointUnresolved: image "x" has no command; set command`},
+		"Pod is due":                                  {nil, nil, "create"},
+		"Pod is gone":                                 {hasPod, nil, `Failed Failed PodDeleted: the Pod "example" was deleted before all steps had ended`},
+		"name taken by a former Task's Pod":           {nil, func(f *facts) { f.foreign = sequential(formerTask) }, `Pending Progressing PodNameConflict: the Pod "example" of an earlier Task of this name is still being deleted; retry`},
+		"name taken by another Pod":                   {nil, func(f *facts) { f.foreign = sequential() }, `Failed Failed PodNameConflict: Pod "example" exists and does not belong to this Task; delete or rename it, then create the Task again`},
+		"final container states are due":              {nil, func(f *facts) { pod(run, phase(corev1.PodFailed))(f); f.settleTime = time.Second }, "again in 1s"},
+		"reason of a kill is due":                     {nil, pod(containers(exited("a", 137, "Error", ""))), ""},
+		"steps annotation was changed":                {nil, pod(annotated(contract.StepsAnnotation, "a")), `Failed Failed PodFailed: the annotation taskflow.practice.com/steps of the Pod "example" was changed; halt`},
+		"all steps succeeded":                         {nil, pod(succeed), "Succeeded Complete StepsSucceeded: all steps succeeded"},
+		"cancelled while unscheduled":                 {cancel, pod(notScheduled("Unschedulable")), `Cancelled Failed Cancelled: spec.cancel is true; the Pod "example" was deleted, because no node had taken it; delete`},
+		"cancelled, and the Pod is deleted":           {cancel, pod(run, deleted), "Cancelled Failed Cancelled: spec.cancel is true; halt"},
+		"cancelled, and nothing runs":                 {cancel, pod(containers(failedWith("a", 3), skipped("b"), skipped("c"))), "Cancelled Failed Cancelled: spec.cancel is true; halt"},
+		"cancelled while the Pod runs":                {cancel, pod(run), "Running Progressing Cancelled: spec.cancel is true: the running containers are being terminated; halt"},
+		"Pod is being deleted":                        {nil, pod(run, deleted), `Failed Failed PodDeleted: the Pod "example" was deleted before all steps had ended; halt`},
+		"step failed":                                 {nil, pod(fail), `Failed Failed StepFailed: step "a" failed with exit code 3; halt`},
+		"Pod ended before its steps":                  {nil, pod(fail, evicted, phase(corev1.PodFailed)), "Failed Failed Evicted: the Pod failed: why; halt"},
+		"timed out while unscheduled":                 {timeout, pod(notScheduled("Unschedulable")), `Failed Failed DeadlineExceeded: the Task took longer than spec.timeout, which is 2m0s; the Pod "example" was deleted, because no node had taken it; delete`},
+		"timed out while the Pod runs":                {timeout, pod(run), "Running Progressing DeadlineExceeded: the Task took longer than spec.timeout, which is 2m0s: its Pod is being terminated; end"},
+		"interrupted, and the Pod goes on":            {nil, pod(containers(failedWith("a", 137), running("b"), running("c")), evicted), "Running"},
+		"cancelled, and a final step runs or is next": {cancel, pod(final, cancelling, order("3"), containers(interrupted, skipped("b"), running("c"))), `Running Progressing FinalStepRunning: final step "c" is running; the other steps have ended: spec.cancel of the Task is true; halt`},
+		"cancelled, and a final step can't start":     {cancel, pod(final, cancelling, containers(interrupted, skipped("b"), waiting("c", "ErrImagePull", "why"))), `Running Progressing ImagePullBackOff: container "c" cannot start: why; again in 5m0s; halt`},
+		"sequence was halted": {nil, pod(final, halt(`container "b" cannot start: why`), containers(succeeded("a"), waiting("b", "ErrImagePull", "why"), succeeded("c"))),
+			`Failed Failed ImagePullBackOff: container "b" cannot start: why; this lasted 5m0s (--start-grace-period); the Task has failed: fix the cause, then create the Task again; end; halt`},
+		"timed out, and final steps follow":     {timeout, pod(final, run), "Running Progressing DeadlineExceeded: the Task took longer than spec.timeout, which is 2m0s: its final steps follow; again in 4m1s; halt"},
+		"final step runs or is next":            {nil, pod(final, halt("why"), containers(failedWith("a", 3), skipped("b"), running("c"))), `Running Progressing FinalStepRunning: final step "c" is next; the other steps have ended: why`},
+		"final step can't start":                {nil, pod(final, containers(succeeded("a"), succeeded("b"), waiting("c", "ErrImagePull", "why"))), `Running Progressing ImagePullBackOff: container "c" cannot start: why; again in 5m0s`},
+		"halted, and containers have not ended": {nil, pod(final, halt("why"), containers(failedWith("a", 3), running("b"), running("c"))), "Running"},
+		"held by scheduling gates":              {nil, pod(notScheduled(corev1.PodReasonSchedulingGated)), "Pending Progressing SchedulingGated: the Pod is not scheduled before its scheduling gates are removed: gate"},
+		"unschedulable":                         {nil, pod(notScheduled("Unschedulable")), "Pending Progressing Unschedulable: the Pod is unschedulable: why"},
+		"container can't start":                 {nil, pod(containers(waiting("a", "ErrImagePull", "why"))), `Running Progressing ImagePullBackOff: container "a" cannot start: why; again in 5m0s`},
+		"step runs":                             {nil, pod(run), `Running Progressing StepRunning: step "a" is running`},
+		"first step waits for helpers":          {nil, pod(order("0"), run), `Running Progressing StepWaiting: step "a" waits until the helper containers are ready; again in 10s`},
+		"next step is about to run":             {nil, pod(containers(succeeded("a"), waiting("b", "ContainerCreating", ""))), `Running Progressing StepWaiting: step "b" is next; again in 10s`},
+		"Pod is starting":                       {nil, pod(phase(corev1.PodPending)), `Pending Progressing PodCreated: the Pod "example" is starting; again in 10s`},
 	}
 	for _, row := range rows {
 		c, has := cases[row.name]

@@ -35,13 +35,15 @@ type next struct {
 	v1alpha1.TaskStatus
 	facts
 
-	// seen is what the Pod says about the steps, and current the step whose turn it is; it has no name if the sequence is over.
+	// seen is what the Pod says about the steps, running are those that run, and current is the step whose turn it is: the first that runs, that
+	// failed, or that is next. It has no name if the sequence is over.
 	seen    observation
+	running []string
 	current v1alpha1.StepStatus
 
-	// What the Pod needs before the status is written: it is created, ended because of spec.timeout, deleted, or halted for a reason.
+	// What the Pod needs before the status is written: it is created, ended because of spec.timeout, deleted, or told something.
 	create, expire, remove bool
-	halt                   string
+	telling
 	// again is when to look again although nothing has changed; 0 is never. err, if set, is retried with back-off instead.
 	again time.Duration
 	err   error
@@ -66,17 +68,7 @@ func (n *next) mirror() {
 	steps := n.seen.steps
 	n.Steps, n.Order = steps, int32(min(n.seen.order, len(steps))) //nolint:gosec // at most 100
 	n.Progress = fmt.Sprintf("%d/%d", n.seen.done, len(stepNames(n.task)))
-	current := slices.IndexFunc(steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepRunning })
-	if current < 0 {
-		current = n.seen.failed
-	}
-	if current < 0 && n.seen.done < len(steps) {
-		current = n.seen.done
-	}
-	if current >= 0 {
-		n.current = steps[current]
-	}
-	n.CurrentStep = n.current.Name
+	n.findCurrent()
 	n.resumed()
 	n.Phase = v1alpha1.TaskPending
 	// A Pod is Pending until all of its containers have started, and a step may run before that.
@@ -84,8 +76,40 @@ func (n *next) mirror() {
 		n.Phase = v1alpha1.TaskRunning
 	}
 	if n.task.Spec.Cancel {
-		n.halt = "spec.cancel of the Task is true"
+		n.halt, n.cancel = "spec.cancel of the Task is true", contract.CancelCancelled
+		if n.task.Spec.CancelFinally {
+			n.haltFinally = "spec.cancelFinally of the Task is true"
+		}
 	}
+}
+
+// findCurrent sets the current step.
+func (n *next) findCurrent() {
+	steps, current := n.seen.steps, n.seen.failed
+	if current < 0 || n.seen.finalIsDue {
+		current = n.seen.next
+	}
+	for i, step := range slices.Backward(steps) {
+		if step.State == v1alpha1.StepRunning {
+			current, n.running = i, slices.Insert(n.running, 0, step.Name)
+		}
+	}
+	if current >= 0 && !n.seen.hasSucceeded {
+		n.current = steps[current]
+	}
+	n.CurrentStep = n.current.Name
+	if len(n.running) > 1 {
+		n.CurrentStep = enumerate(n.running)
+	}
+}
+
+// enumerate returns the names for a column of a table.
+func enumerate(names []string) string {
+	const most = 3
+	if len(names) > most {
+		names = append(slices.Clone(names[:most]), fmt.Sprintf("+%d", len(names)-most))
+	}
+	return strings.Join(names, ",")
 }
 
 // hasBegun reports whether the step runs or has run.
@@ -161,10 +185,12 @@ func (n *next) listSteps() {
 	n.Progress = fmt.Sprintf("0/%d", len(n.Steps))
 }
 
-// complete: all steps are done. Some may have failed, if their failure was allowed.
+// complete: all steps are done, or one of them finished the sequence. Some may have failed, if their failure was allowed.
 func (n *next) complete() {
 	message := "all steps succeeded"
-	if i := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepFailed }); i >= 0 {
+	if finish := finishOf(n.seen); finish != "" {
+		message = finish
+	} else if i := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepFailed }); i >= 0 {
 		message = fmt.Sprintf("all steps have ended; %s, which does not fail the Task (onError: Continue)", failure(n.Steps[i]))
 	}
 	n.Phase = v1alpha1.TaskSucceeded
@@ -219,13 +245,17 @@ func latest(steps []v1alpha1.StepStatus, now time.Time) time.Time {
 
 // cancelled: the Task has ended because spec.cancel is true.
 func (n *next) cancelled() {
-	n.failed(v1alpha1.ReasonCancelled, "spec.cancel is true", n.now)
+	n.failed(v1alpha1.ReasonCancelled, "spec.cancel is true"+n.finalFailures(), n.now)
 	n.Phase = v1alpha1.TaskCancelled
 }
 
 func (n *next) stepFailed() {
 	step := n.seen.steps[n.seen.failed]
-	n.podFailed(v1alpha1.ReasonStepFailed, failure(step), latest([]v1alpha1.StepStatus{step}, n.now))
+	ended := []v1alpha1.StepStatus{step}
+	if !isPlain(n.seen.plan) {
+		ended = n.seen.steps
+	}
+	n.podFailed(v1alpha1.ReasonStepFailed, failure(step)+n.finalFailures(), latest(ended, n.now))
 }
 
 // podDeleted: the Pod is being deleted, or is gone. Its deletionTimestamp lies ahead: it is the end of the grace period.
@@ -270,53 +300,4 @@ func (n *next) gated() {
 		names = append(names, gate.Name)
 	}
 	n.progressing(metav1.ConditionFalse, corev1.PodReasonSchedulingGated, "the Pod is not scheduled before its scheduling gates are removed: "+strings.Join(names, ", "))
-}
-
-func (n *next) stepRunning() {
-	message := fmt.Sprintf("step %q is running", n.current.Name)
-	if containers := stuck(n.pod); len(containers) > 0 {
-		message += "; " + cause(n.pod, containers[0])
-	}
-	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message)
-}
-
-// containerStuck: a container can't start, and the current step waits for it. Most causes pass, or a user fixes them, so there is a grace period.
-func (n *next) containerStuck() {
-	container := blocking(n.pod, n.current.Name)[0]
-	reason, message := container.State.Waiting.Reason, cause(n.pod, container)
-	if reason == "ErrImagePull" {
-		reason = v1alpha1.ReasonImagePullBackOff // the two alternate
-	}
-	if old := n.progress(); old.Reason == reason && container.State.Waiting.Reason == v1alpha1.ReasonImagePullBackOff {
-		message = old.Message // of ErrImagePull, which names the cause
-	}
-	n.progressing(metav1.ConditionFalse, reason, message)
-	switch left := n.startGrace - n.now.Sub(n.progress().LastTransitionTime.Time); {
-	case reason == reasonCrashLoop: // it has started, and will again
-	case reason == "InvalidImageName" || left <= 0:
-		n.halts(message)
-		for i := range n.Steps {
-			if step := &n.Steps[i]; step.Name == container.Name && !lacksAgent(n.pod, container) {
-				step.State, step.Reason, step.Message = v1alpha1.StepFailed, cleanReason(reason, v1alpha1.ReasonPodFailed), clean(message, maxStepMessage)
-			}
-		}
-		n.startFailed(reason, message, left <= 0)
-	default:
-		n.again = left
-	}
-}
-
-// startFailed ends the attempt because its Pod can't start.
-func (n *next) startFailed(reason, message string, isGraceOver bool) {
-	outcome := ""
-	if isGraceOver {
-		outcome = fmt.Sprintf("; this lasted %s (--start-grace-period)", n.startGrace)
-	}
-	if n.isLastAttempt() {
-		outcome += "; the Task has failed: fix the cause, then create the Task again"
-	}
-	if !strings.HasSuffix(message, outcome) {
-		message = clean(message, maxNote-len(outcome)) + outcome
-	}
-	n.podFailed(reason, message, n.now)
 }

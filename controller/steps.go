@@ -2,10 +2,12 @@ package controller
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
@@ -14,14 +16,16 @@ import (
 
 // observeStep returns the status of a step from the status of its container, and whether the step left a record. A container that runs is a
 // running step only if isReleased; otherwise its agent waits.
-func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod, isReleased bool) (step v1alpha1.StepStatus, recorded bool) {
+func observeStep(
+	name string, container *corev1.ContainerStatus, pod *corev1.Pod, isReleased bool, options contract.StepOptions,
+) (step v1alpha1.StepStatus, recorded bool) {
 	step = v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
 	terminated := container.State.Terminated
 	switch {
 	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
 		step.Reason = terminated.Reason // the kubelet is about to restart it
 	case terminated != nil:
-		step, recorded = observeEnd(step, *terminated, earliest(pod, container))
+		step, recorded = observeEnd(step, *terminated, earliest(pod, container), options)
 		if step.Reason == contract.ReasonStartError {
 			step.Message = withRemedy(pod, step.Message)
 		}
@@ -38,7 +42,9 @@ func observeStep(name string, container *corev1.ContainerStatus, pod *corev1.Pod
 // observeEnd returns how a step ended, as the kubelet reports its container. The step can forge its record, so the record only adds detail: it
 // can't contradict the kubelet, and its times count only between earliest and the end of the container. If earliest is zero, the start of the
 // container takes its place.
-func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, earliest time.Time) (ended v1alpha1.StepStatus, recorded bool) {
+func observeEnd(
+	step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, earliest time.Time, options contract.StepOptions,
+) (ended v1alpha1.StepStatus, recorded bool) {
 	step.ExitCode = new(end.ExitCode)
 	step.Reason = end.Reason
 	step.StartedAt = microTime(end.StartedAt)
@@ -70,11 +76,59 @@ func observeEnd(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated, e
 	// If the exit codes differ, the container was killed after its agent left the record.
 	if record.ExitCode == int(end.ExitCode) {
 		step.Reason = cleanReason(record.Reason, step.Reason)
+		believe(&step, record, end, options)
 	}
+	step.Outputs, step.OmittedOutputs = outputs(record)
 	if record.Reason == contract.ReasonSkipped && end.ExitCode == 0 {
 		step.State, step.ExitCode = v1alpha1.StepSkipped, nil // no command ran, so there is no exit code
 	}
 	return step, true
+}
+
+// believe sets what a record says beyond the kubelet, as far as the options of the step permit it: that a condition did not hold, and that the exit
+// code of the command is another one than that of the container and means something else.
+func believe(step *v1alpha1.StepStatus, record contract.Record, end corev1.ContainerStateTerminated, options contract.StepOptions) {
+	code := record.Code()
+	meaning := contract.MeaningOf(code, options.ExitCodes)
+	isFailure := meaning == contract.ThenFail || meaning == contract.ThenRetry || meaning == "" && code != 0
+	switch exitCode := int32(min(max(code, 0), math.MaxUint8)); { //nolint:gosec // fits
+	case record.Reason == contract.ReasonWhenFalse && end.ExitCode == 0 && len(options.When) > 0 && record.StartedAt == nil:
+		step.State, step.ExitCode = v1alpha1.StepSkipped, nil
+	case record.Reason == contract.ReasonFinished && end.ExitCode == 0 && meaning == contract.ThenFinish && !options.Finally:
+		step.ExitCode = &exitCode
+	case record.Reason == contract.ReasonWhenFalse, record.Reason == contract.ReasonFinished:
+		step.Reason, step.Message = end.Reason, ""
+	case record.CommandExitCode == nil:
+	case end.ExitCode == 0 && record.Passes && options.ContinueOnError && isFailure && !contract.IsInterrupted(record.Reason):
+		step.State, step.ExitCode, step.Reason = v1alpha1.StepFailed, &exitCode, cleanReason(record.Reason, "Error")
+	case end.ExitCode == 0 && meaning == contract.ThenSucceed, end.ExitCode != 0 && meaning != "" && isFailure:
+		step.ExitCode = &exitCode
+	}
+}
+
+// maxOutputs bounds the outputs of a step in the status, in bytes: as many as fit into a kubelet's termination message.
+const maxOutputs = 4096
+
+// outputs returns the outputs in a record, and the keys of those that are not in it.
+func outputs(record contract.Record) (values map[string]string, omitted []string) {
+	left := maxOutputs
+	for _, key := range record.OutputKeys {
+		value, has := record.Outputs[key]
+		if left -= len(key); left < 0 {
+			break
+		}
+		key, value = strings.ToValidUTF8(key, ""), strings.ToValidUTF8(value, "")
+		switch {
+		case !has || len(value) > left:
+			omitted = append(omitted, key)
+			continue
+		case values == nil:
+			values = map[string]string{}
+		}
+		left -= len(value)
+		values[key] = value
+	}
+	return values, omitted
 }
 
 // maxRetries is the most that a Task may ask for.
@@ -100,6 +154,30 @@ func withRemedy(pod *corev1.Pod, message string) string {
 	return message
 }
 
+// finish returns one sentence about a step that finished the sequence: the halt, and the message of conditions and events.
+func finish(step v1alpha1.StepStatus) string {
+	return fmt.Sprintf("step %q finished the sequence with exit code %d", step.Name, ptr.Deref(step.ExitCode, 0))
+}
+
+// finishOf returns the sentence about the step that finished the sequence, or "".
+func finishOf(seen observation) string {
+	for _, step := range seen.steps {
+		if step.State == v1alpha1.StepSucceeded && step.Reason == contract.ReasonFinished {
+			return finish(step)
+		}
+	}
+	return ""
+}
+
+// skip returns one sentence about a step of which a condition did not hold.
+func skip(step v1alpha1.StepStatus) string {
+	text := fmt.Sprintf("step %q was skipped", step.Name)
+	if step.Message != "" {
+		text += ": " + step.Message
+	}
+	return clean(text, maxNote)
+}
+
 // failure returns one sentence about a failed step: the halt, and the message of conditions and events.
 func failure(step v1alpha1.StepStatus) string {
 	if step.Reason == contract.ReasonTerminated {
@@ -113,7 +191,8 @@ func failure(step v1alpha1.StepStatus) string {
 		text += " (" + step.Reason + ")"
 	}
 	switch step.Reason {
-	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError, contract.ReasonHaltMissing:
+	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError, contract.ReasonHaltMissing,
+		contract.ReasonInputInvalid, contract.ReasonOutputInvalid:
 		if step.Message != "" {
 			text += ": " + step.Message
 		}
@@ -128,7 +207,7 @@ func failure(step v1alpha1.StepStatus) string {
 // sequence. Only the kubelet's word counts: the container exited with 0.
 func withoutClaim(step v1alpha1.StepStatus, end corev1.ContainerStateTerminated) v1alpha1.StepStatus {
 	end.Message = ""
-	step, _ = observeEnd(step, end, time.Time{})
+	step, _ = observeEnd(step, end, time.Time{}, contract.StepOptions{})
 	step.Message = ""
 	return step
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/podspec"
 )
 
@@ -119,15 +120,38 @@ func (n *next) isTimedOut(now time.Time) bool {
 	return isLimited && left <= 0
 }
 
-// podEnds is the end of the message of the condition Progressing while spec.timeout ends a Pod.
-const podEnds = ": its Pod is being terminated"
+// defaultFinallyTimeout is the default of spec.finallyTimeout.
+const defaultFinallyTimeout = 5 * time.Minute
+
+// finalTime returns how much longer than spec.timeout the final steps may run; 0 without final steps.
+func (n *next) finalTime() time.Duration {
+	hasFinal := n.seen.plan.Work() < len(n.seen.plan.Steps)
+	if n.pod == nil {
+		hasFinal = slices.ContainsFunc(n.task.Spec.Steps, func(step v1alpha1.Step) bool { return step.Finally })
+	}
+	switch {
+	case !hasFinal:
+		return 0
+	case n.task.Spec.FinallyTimeout != nil:
+		return n.task.Spec.FinallyTimeout.Duration
+	}
+	return defaultFinallyTimeout
+}
+
+// The ends of the message of the condition Progressing once spec.timeout has passed.
+const (
+	podEnds     = ": its Pod is being terminated"
+	finalsStart = ": its final steps follow"
+)
 
 // timeoutMessage returns the message for a Task whose spec.timeout has passed. If no step has begun, it says what the Task waited for.
 func (n *next) timeoutMessage() string {
 	message := fmt.Sprintf("the Task took longer than spec.timeout, which is %s", n.task.Spec.Timeout.Duration)
 	switch old := n.progress(); {
 	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // while the Pod was being ended
-		return strings.TrimSuffix(old.Message, podEnds)
+		return strings.TrimSuffix(strings.TrimSuffix(old.Message, podEnds), finalsStart)
+	case n.pod != nil && strings.HasPrefix(n.pod.Annotations[contract.HaltAnnotation], message): // while the final steps ran
+		return n.pod.Annotations[contract.HaltAnnotation]
 	case old.Reason == v1alpha1.ReasonSuspended, old.Reason == v1alpha1.ReasonPodCreated, old.Reason == v1alpha1.ReasonStepRunning, old.Message == "":
 		return message
 	// A kubelet that ends a Pod reports an end, without a start, for a container that it could never start.
@@ -148,17 +172,28 @@ func (n *next) timingOut() {
 	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timeoutMessage()+podEnds)
 }
 
-// checkDeadline makes sure that the Task is reconciled at its deadline.
+// stopForFinals: spec.timeout has passed, and final steps follow. They may run for spec.finallyTimeout.
+func (n *next) stopForFinals() {
+	n.halts(n.timeoutMessage())
+	n.cancel = contract.CancelDeadlineExceeded
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, n.timeoutMessage()+finalsStart)
+}
+
+// checkDeadline makes sure that the Task is reconciled at its deadline, and at that of its final steps.
 func (n *next) checkDeadline() {
-	if left, isLimited := n.timeLeft(n.now); isLimited && left > 0 && !n.isEnd() && (n.again == 0 || left < n.again) {
+	left, isLimited := n.timeLeft(n.now)
+	if left <= 0 {
+		left += n.finalTime()
+	}
+	if isLimited && left > 0 && !n.isEnd() && (n.again == 0 || left < n.again) {
 		n.again = left
 	}
 }
 
-// limit sets the Pod's own deadline to what is left of the Task's.
+// limit sets the Pod's own deadline to what is left of the Task's, plus the time for the final steps.
 func (n *next) limit(pod *corev1.Pod) {
 	if left, isLimited := n.timeLeft(n.now); isLimited {
-		seconds := math.Ceil((left - time.Second).Seconds())
+		seconds := math.Ceil((left - time.Second + n.finalTime()).Seconds())
 		pod.Spec.ActiveDeadlineSeconds = new(max(1, int64(seconds)))
 	}
 }

@@ -1,0 +1,155 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/sequence"
+)
+
+// What a Task says while its steps run, and when they can't.
+
+// stepRunning: one or more steps run.
+func (n *next) stepRunning() {
+	message := n.runningMessage()
+	if containers := stuck(n.pod); len(containers) > 0 {
+		message += "; " + cause(n.pod, containers[0])
+	}
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message+n.haltMessage())
+}
+
+// runningMessage names the steps that run.
+func (n *next) runningMessage() string {
+	if len(n.running) == 1 {
+		return fmt.Sprintf("step %q is running", n.running[0])
+	}
+	quoted := make([]string, len(n.running))
+	for i, name := range n.running {
+		quoted[i] = fmt.Sprintf("%q", name)
+	}
+	return fmt.Sprintf("steps %s are running", strings.Join(quoted, ", "))
+}
+
+// haltMessage returns why no further step starts, if steps beside the cause still run.
+func (n *next) haltMessage() string {
+	if n.seen.halt == "" || isPlain(n.seen.plan) {
+		return ""
+	}
+	return "; no further step starts: " + n.seen.halt
+}
+
+// finalStep: the steps that are not final have ended, and a final step runs or is about to run.
+func (n *next) finalStep() {
+	message := fmt.Sprintf("final step %q is next", n.current.Name)
+	if n.current.State == v1alpha1.StepRunning {
+		message = fmt.Sprintf("final step %q is running", n.current.Name)
+	}
+	if n.seen.halt != "" {
+		message += "; the other steps have ended: " + n.seen.halt
+	}
+	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonFinalStepRunning, message)
+}
+
+// finalFailures returns what to add to the message about another failure because of final steps that failed, or can't start.
+func (n *next) finalFailures() string {
+	var message strings.Builder
+	for i, step := range n.Steps {
+		isFinal := i < len(n.seen.plan.Steps) && n.seen.plan.Steps[i].IsFinal
+		if isFinal && i != n.seen.failed && step.State == v1alpha1.StepFailed && n.seen.plan.Steps[i].OnError != sequence.Continue {
+			message.WriteString("; final " + failure(step))
+		}
+	}
+	return message.String()
+}
+
+// containerStuck: a container can't start, and the sequence waits for it. Most causes pass, or a user fixes them, so there is a grace period.
+func (n *next) containerStuck() {
+	container := blocking(n.pod, n.seen)[0]
+	reason, message := container.State.Waiting.Reason, cause(n.pod, container)
+	if reason == "ErrImagePull" {
+		reason = v1alpha1.ReasonImagePullBackOff // the two alternate
+	}
+	if old := n.progress(); old.Reason == reason && container.State.Waiting.Reason == v1alpha1.ReasonImagePullBackOff {
+		message = old.Message // of ErrImagePull, which names the cause
+	}
+	n.progressing(metav1.ConditionFalse, reason, message)
+	switch left := n.startGrace - n.now.Sub(n.progress().LastTransitionTime.Time); {
+	case reason == reasonCrashLoop: // it has started, and will again
+	case reason == "InvalidImageName" || left <= 0:
+		n.cantStart(container, reason, message, left <= 0)
+	default:
+		n.again = left
+	}
+}
+
+// cantStart: a container that the sequence waits for will not start. Steps beside it run to their end, and final steps follow. If it is that of a
+// final step, the attempt ends as it would have without the final step, unless that would be well.
+func (n *next) cantStart(container corev1.ContainerStatus, reason, message string, isGraceOver bool) {
+	isInit := slices.ContainsFunc(n.pod.Status.InitContainerStatuses, cantStart)
+	if !isPlain(n.seen.plan) && !n.seen.finalIsDue && !isInit && !lacksAgent(n.pod, container) {
+		n.halts(message)
+		return
+	}
+	n.markStuck(container, reason, message)
+	switch {
+	case !n.seen.finalIsDue:
+	case n.task.Spec.Cancel:
+		n.cancelled()
+		return
+	case n.seen.failed != sequence.None:
+		n.stepFailed()
+		return
+	case n.seen.halt != "":
+		n.haltedEnd()
+		return
+	}
+	n.halts(message)
+	n.startFailed(reason, message, isGraceOver)
+}
+
+// markStuck makes the step of a container that can't start a failed one, unless the agent's image is the cause.
+func (n *next) markStuck(container corev1.ContainerStatus, reason, message string) {
+	for i := range n.Steps {
+		if step := &n.Steps[i]; step.Name == container.Name && !lacksAgent(n.pod, container) {
+			step.State, step.Reason, step.Message = v1alpha1.StepFailed, cleanReason(reason, v1alpha1.ReasonPodFailed), clean(message, maxStepMessage)
+		}
+	}
+}
+
+// haltedEnd: the sequence is over, because it was halted, and no step failed by itself.
+func (n *next) haltedEnd() {
+	halt := n.seen.halt
+	for _, container := range stuck(n.pod) {
+		if !strings.HasPrefix(halt, fmt.Sprintf("container %q cannot start: ", container.Name)) {
+			continue
+		}
+		reason := container.State.Waiting.Reason
+		if reason == "ErrImagePull" {
+			reason = v1alpha1.ReasonImagePullBackOff
+		}
+		n.markStuck(container, reason, halt)
+		n.startFailed(reason, halt+n.finalFailures(), reason != "InvalidImageName")
+		return
+	}
+	n.podFailed(v1alpha1.ReasonPodFailed, "the sequence was halted: "+halt+n.finalFailures(), n.now)
+}
+
+// startFailed ends the attempt because its Pod can't start.
+func (n *next) startFailed(reason, message string, isGraceOver bool) {
+	outcome := ""
+	if isGraceOver {
+		outcome = fmt.Sprintf("; this lasted %s (--start-grace-period)", n.startGrace)
+	}
+	if n.isLastAttempt() {
+		outcome += "; the Task has failed: fix the cause, then create the Task again"
+	}
+	if !strings.HasSuffix(message, outcome) {
+		message = clean(message, maxNote-len(outcome)) + outcome
+	}
+	n.podFailed(reason, message, n.now)
+}
