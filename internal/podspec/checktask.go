@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,10 +25,10 @@ func ValidateTask(task *v1alpha1.Task) error {
 		list.restartPolicy = cmp.Or(task.Spec.Template.Spec.RestartPolicy, list.restartPolicy)
 	}
 	for i, step := range EffectiveSteps(task) {
+		list.steps = append(list.steps, listedStep{name: step.Name, options: step.StepOptions, env: step.Env})
 		if step.Image == "" {
 			return list.errorf(i, ".image", "the step %q has no image: set it here or in spec.stepTemplate", step.Name)
 		}
-		list.steps = append(list.steps, listedStep{name: step.Name, options: step.StepOptions, env: step.Env})
 	}
 	return list.check()
 }
@@ -36,9 +37,9 @@ func ValidateTask(task *v1alpha1.Task) error {
 func checkEnds(task *v1alpha1.Task) error {
 	switch spec := &task.Spec; {
 	case spec.FinallyTimeout != nil && spec.Timeout == nil:
-		return fmt.Errorf("spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout")
+		return errors.New("spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout")
 	case spec.CancelFinally && !spec.Cancel:
-		return fmt.Errorf("spec.cancelFinally has no effect without cancel: set spec.cancel to true, too, or remove cancelFinally")
+		return errors.New("spec.cancelFinally has no effect without cancel: set spec.cancel to true, too, or remove cancelFinally")
 	}
 	return nil
 }
@@ -68,11 +69,11 @@ func checkWorkspace(task *v1alpha1.Task) error {
 	isTaken := func(v corev1.Volume) bool { return v.Name == workspaceVolume }
 	switch {
 	case workspace.Size != nil && workspace.ClaimName != "":
-		return fmt.Errorf("spec.workspace: size makes a claim, and claimName names another one: set only one of them")
+		return errors.New("spec.workspace: size makes a claim, and claimName names another one: set only one of them")
 	case workspace.Size != nil && workspace.Size.Sign() <= 0:
 		return fmt.Errorf("spec.workspace.size: %s must be above 0, such as 1Gi", workspace.Size)
 	case workspace.StorageClassName != nil && workspace.Size == nil:
-		return fmt.Errorf("spec.workspace.storageClassName has no effect without size: set size, or remove storageClassName")
+		return errors.New("spec.workspace.storageClassName has no effect without size: set size, or remove storageClassName")
 	case task.Spec.Template != nil && slices.ContainsFunc(task.Spec.Template.Spec.Volumes, isTaken):
 		return fmt.Errorf("spec.template.spec.volumes: the name %q is the volume of spec.workspace: rename the volume, or remove workspace", workspaceVolume)
 	}

@@ -65,7 +65,9 @@ func applyTemplate(step *v1alpha1.Step, template *v1alpha1.StepTemplate) {
 	step.VolumeMounts = mergeByKey(template.VolumeMounts, step.VolumeMounts, func(m corev1.VolumeMount) string { return m.MountPath })
 	step.Resources.Requests = mergeResources(template.Resources.Requests, step.Resources.Requests)
 	step.Resources.Limits = mergeResources(template.Resources.Limits, step.Resources.Limits)
-	step.Resources.Claims = mergeByKey(template.Resources.Claims, step.Resources.Claims, func(c corev1.ResourceClaim) string { return c.Name })
+	if len(step.Resources.Claims) == 0 {
+		step.Resources.Claims = template.Resources.Claims
+	}
 	if template.SecurityContext != nil {
 		own := template.SecurityContext.DeepCopy()
 		if step.SecurityContext != nil {

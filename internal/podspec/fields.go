@@ -160,7 +160,7 @@ func nearest(name string, candidates []string) (string, bool) {
 	if len(name) > 63 {
 		return "", false
 	}
-	best, least := "", min(2, len(name)/2)+1
+	best, least := "", min(3, (len(name)+1)/2, len(name)-1)+1
 	for _, candidate := range candidates {
 		if d := distance(strings.ToLower(name), strings.ToLower(candidate)); d < least {
 			best, least = candidate, d

@@ -1,8 +1,6 @@
 package podspec
 
 import (
-	"slices"
-
 	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
@@ -20,6 +18,7 @@ func Plan(names []string, options contract.Options) sequence.Plan {
 	if isChain {
 		return plan
 	}
+	indexes := make(map[string]int, len(names))
 	for i, name := range names {
 		step, o := &plan.Steps[i], options[name]
 		step.IsFinal = o.Finally
@@ -27,8 +26,13 @@ func Plan(names []string, options contract.Options) sequence.Plan {
 			step.After = nil
 		}
 		for _, before := range o.DependsOn {
-			step.After = append(step.After, slices.Index(names, before))
+			index, isEarlier := indexes[before]
+			if !isEarlier {
+				return sequence.Chain(names)
+			}
+			step.After = append(step.After, index)
 		}
+		indexes[name] = i
 	}
 	plan, err := sequence.NewPlan(plan.Steps)
 	if err != nil {

@@ -116,15 +116,15 @@ func (e stepEntry) override(options v1alpha1.StepOptions) v1alpha1.StepOptions {
 var (
 	yamlLine  = regexp.MustCompile(`\bline (\d+)\b`)
 	yamlTwice = regexp.MustCompile(`key "(.{1,63})" already set`)
-	// nextDocument matches a marker behind the beginning of a document.
+	// nextDocument matches a marker between documents.
 	nextDocument = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
 )
 
 // decodeYAML decodes one YAML document. The error completes a sentence that begins with the document's path.
 func decodeYAML(text string) (any, error) {
 	body := strings.TrimSpace(text)
-	if rest, hasMarker := strings.CutPrefix(body, "---\n"); hasMarker {
-		body = rest
+	if at := nextDocument.FindStringIndex(body); at != nil && at[0] == 0 {
+		body = body[at[1]:]
 	}
 	if nextDocument.MatchString(body) {
 		return nil, errors.New("there are several YAML documents: write one list, without lines that begin with --- or ...")
@@ -141,7 +141,7 @@ func decodeYAML(text string) (any, error) {
 		return nil, fmt.Errorf("the field %s is set twice in one entry: remove one of them", twice[1])
 	}
 	if line := yamlLine.FindStringSubmatch(err.Error()); line != nil {
-		return nil, fmt.Errorf("line %s is not valid YAML: check its indentation, quotes and brackets", line[1])
+		return nil, fmt.Errorf("near line %s, it is not valid YAML: check indentation, quotes and brackets", line[1])
 	}
-	return nil, errors.New("the list is not valid YAML: check its indentation, quotes and brackets")
+	return nil, errors.New("it is not valid YAML: check indentation, quotes and brackets")
 }
