@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -30,6 +31,7 @@ type edit = func(*corev1.Pod)
 func newTask(steps ...corev1.Container) *v1alpha1.Task {
 	task := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Name: "example", Namespace: "default", UID: "task"}}
 	for _, step := range steps {
+		step.Image = cmp.Or(step.Image, "busybox")
 		task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: step})
 	}
 	return task

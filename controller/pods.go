@@ -187,6 +187,9 @@ func (r *TaskReconciler) expirePod(ctx context.Context, pod *corev1.Pod) error {
 // createPod creates the Pod of the attempt, and returns the status that follows.
 func (r *TaskReconciler) createPod(ctx context.Context, n *next) (*next, error) {
 	f := n.facts
+	if isReady, err := r.createClaim(ctx, n); !isReady {
+		return n, err
+	}
 	pod := podspec.New(f.task, f.task.Status.Attempt, f.commands)
 	markOwner(pod, f.task)
 	n.limit(pod)

@@ -79,6 +79,7 @@ const (
 const (
 	podPaused        podColumn = 1 << iota // not created: the pause after a failed attempt lasts
 	podBehindFailed                        // not created: containers of the failed attempt's Pod may still run
+	podImpossible                          // not created: the spec can't be run
 	podResolving                           // not created: an image's command is being resolved
 	podResolvingLong                       // as podResolving, for long enough to say so
 	podUnresolved                          // not created: an image's command could not be resolved, and the next look-up may
@@ -95,7 +96,7 @@ const (
 	podIdle                                // no step runs, and none can or is to
 	podActive
 
-	podMissing = podPaused | podBehindFailed | podResolving | podResolvingLong | podUnresolved | podUnresolvable | podDue
+	podMissing = podPaused | podBehindFailed | podImpossible | podResolving | podResolvingLong | podUnresolved | podUnresolvable | podDue
 	podAlive   = podUnbound | podIdle | podActive
 	podSettled = podAlive | podTerminating | podTerminal
 )
@@ -143,6 +144,9 @@ var rows = []row{
 	{"timed out without a Pod", situation{spec: asksRun, time: inFinalTime | timedOut, pod: podMissing}, (*next).failTimedOut},
 	{"pause before a retry", situation{spec: asksRun, time: inTime, pod: podPaused}, func(n *next) { n.again = n.nextAttempt().Sub(n.now) }},
 	{"failed Pod has not ended", situation{spec: asksRun, time: inTime, pod: podBehindFailed}, (*next).waitForFailedPod},
+	{"spec can't be run", situation{spec: asksRun, time: inTime, pod: podImpossible}, func(n *next) {
+		n.failed(v1alpha1.ReasonSpecInvalid, podspec.ValidateTask(n.task).Error(), n.now)
+	}},
 	{"resolving a command", situation{spec: asksRun, time: inTime, pod: podResolving}, (*next).keep},
 	{"resolving a command takes long", situation{spec: asksRun, time: inTime, pod: podResolvingLong}, (*next).resolving},
 	{"command not resolved yet", situation{spec: asksRun, time: inTime, pod: podUnresolved}, (*next).retryLookup},
@@ -268,6 +272,8 @@ func (n *next) missingPod() podColumn {
 		return podPaused
 	case n.failedPod != nil:
 		return podBehindFailed
+	case podspec.IsWhole(n.task) && podspec.ValidateTask(n.task) != nil:
+		return podImpossible
 	case why == nil:
 		return podDue
 	case why.pending > 0 && (why.err != nil || why.pending < noteLookup || n.progress().Reason == v1alpha1.ReasonEntrypointUnresolved):

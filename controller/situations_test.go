@@ -88,6 +88,7 @@ func TestRows(t *testing.T) {
 		"timed out without a Pod":  {timeout, nil, "Failed Failed DeadlineExceeded: the Task took longer than spec.timeout, which is 2m0s"},
 		"pause before a retry":     {failedAt(lookedAt.Add(-4 * time.Second)), nil, "again in 6s"},
 		"failed Pod has not ended": {failedAt(created), func(f *facts) { f.failedPod = sequential() }, `Progressing PodTerminating: the next Pod is created when the failed Pod "example" has ended`},
+		"spec can't be run":        {func(task *v1alpha1.Task) { task.Spec.Steps[0].DependsOn = []string{"nobody"} }, nil, `Failed Failed SpecInvalid: spec.steps[0].dependsOn[0]: there is no step "nobody" in the list: add it, or fix the name`},
 		"resolving a command":      {nil, why(unresolved{pending: time.Millisecond}), "again in 999ms"},
 		"resolving a command takes long": {
 			func(task *v1alpha1.Task) { task.Spec.Steps[0].Container = corev1.Container{Name: "a", Image: "x"} }, why(unresolved{pending: time.Minute}),

@@ -89,6 +89,8 @@ const (
 	ReasonStepWaiting = "StepWaiting"
 	// ReasonFinalStepRunning (Progressing): the steps that are not final have ended, and a final step is running or about to run.
 	ReasonFinalStepRunning = "FinalStepRunning"
+	// ReasonWorkspaceConflict (Progressing, Failed): a PersistentVolumeClaim with the name of the Task's workspace exists that the Task does not own.
+	ReasonWorkspaceConflict = "WorkspaceConflict"
 	// ReasonSpecInvalid (Failed): the spec can't be run as it is.
 	ReasonSpecInvalid = "SpecInvalid"
 )
