@@ -41,6 +41,17 @@ func (s step) addOutputs(record *contract.Record) {
 	}
 }
 
+// cancelReason returns the sentence for the value of contract.CancelAnnotation.
+func cancelReason(value string) string {
+	switch value {
+	case contract.CancelCancelled:
+		return "the Task was cancelled"
+	case contract.CancelDeadlineExceeded:
+		return "the Task exceeded its timeout"
+	}
+	return value
+}
+
 // passOn applies AgentFlags.OnError to a step that failed. It changes nothing if the container is or may be being stopped.
 func (s step) passOn(end outcome) outcome {
 	isInterrupted := contract.IsInterrupted(end.Reason) || end.Reason == contract.ReasonSignaled || end.graceLeft > 0

@@ -177,3 +177,29 @@ func TestStartedWithInvalidFlags(t *testing.T) {
 		})
 	}
 }
+
+// Once the command has started, the startupProbe succeeds, although the records now say that another step ended the sequence.
+func TestStartedBesideAFailure(t *testing.T) {
+	t.Parallel()
+	waits := result{Code: 1, Stderr: "agent: the step is not released yet\n"}
+	steps := graph("a b= c=a")
+	info, runDir := newPodinfo(t), newRunDir(t, 3)
+	info.write(order("1"))
+	flags := info.side(runDir, steps, 3)
+	started := func() result { return container{args: flags.StartedArgs(nil)}.run(t) }
+	if diff := cmp.Diff(waits, started()); diff != "" {
+		t.Errorf("while it waits: -want +got:\n%s", diff)
+	}
+	writeRecord(t, runDir, 1, contract.Record{})
+	if diff := cmp.Diff(result{}, started()); diff != "" {
+		t.Errorf("released by the record: -want +got:\n%s", diff)
+	}
+	writeRecord(t, runDir, 2, contract.Record{ExitCode: 3})
+	if diff := cmp.Diff(waits, started()); diff != "" {
+		t.Errorf("another step failed before it started: -want +got:\n%s", diff)
+	}
+	writeFile(t, filepath.Join(contract.StepDir(runDir, 3), contract.StartedFile), "")
+	if diff := cmp.Diff(result{}, started()); diff != "" {
+		t.Errorf("another step failed after it started: -want +got:\n%s", diff)
+	}
+}

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"cmp"
 	"errors"
 	"math"
 	"os"
@@ -339,14 +338,21 @@ func (s step) runCommand(retry int, halted <-chan string) (result outcome, canRe
 // watchHalt returns a channel that receives the reason to end the command, once: a halt or, of a step beside others, only a cancel. It starts to watch when the command has started, which needs the CPU.
 func (s step) watchHalt(w *watcher) <-chan string {
 	halted := make(chan string, 1)
-	file := cmp.Or(s.flags.Cancel, s.flags.Halt)
+	file := s.flags.Halt
+	if s.flags.Cancel != "" {
+		file = s.flags.Cancel
+	}
 	if file == "" {
 		return halted
 	}
 	g := gate{orderFile: s.flags.Wait, haltFile: file, stage: math.MaxInt} // the order never reaches it
 	go func() {
 		time.Sleep(headStart)
-		halted <- g.wait(w, s.haltLimit, s.log).halt
+		reason := g.wait(w, s.haltLimit, s.log).halt
+		if s.flags.Cancel != "" {
+			reason = cancelReason(reason)
+		}
+		halted <- reason
 	}()
 	return halted
 }

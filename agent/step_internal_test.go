@@ -14,7 +14,8 @@ import (
 // A step delays its end only if its record releases a step that waits.
 func TestHasReleased(t *testing.T) {
 	dir := t.TempDir()
-	for n := 1; n <= 2; n++ {
+	const steps = 3
+	for n := 1; n <= steps; n++ {
 		if err := os.Mkdir(contract.StepDir(dir, n), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -25,10 +26,15 @@ func TestHasReleased(t *testing.T) {
 		want   bool
 	}{
 		"another step waits":           {contract.AgentFlags{WaitContent: 1}, contract.Record{}, true},
-		"the last step":                {contract.AgentFlags{WaitContent: 2}, contract.Record{}, false},
+		"the last step":                {contract.AgentFlags{WaitContent: steps}, contract.Record{}, false},
 		"only the controller releases": {contract.AgentFlags{WaitContent: 1, ControllerOnly: true}, contract.Record{}, false},
 		"failed":                       {contract.AgentFlags{WaitContent: 1}, contract.Record{ExitCode: 3}, false},
 		"stopped":                      {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonStopped}, false},
+		"by its own number":            {contract.AgentFlags{WaitContent: 1, Step: steps}, contract.Record{}, false},
+		"its stage is elsewhere":       {contract.AgentFlags{WaitContent: steps, Step: 2}, contract.Record{}, true},
+		"failed, and passes":           {contract.AgentFlags{WaitContent: 1}, contract.Record{ExitCode: 3, Passes: true}, true},
+		"a condition":                  {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonWhenFalse}, true},
+		"finished":                     {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonFinished}, false},
 		"skipped":                      {contract.AgentFlags{WaitContent: 1}, contract.Record{Reason: contract.ReasonSkipped}, false},
 	}
 	for name, tc := range tests {

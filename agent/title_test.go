@@ -25,7 +25,7 @@ func TestAgentIsNotFoundByTheCommandsWords(t *testing.T) {
 		"empty words":   {"", "", "server.py", "", ""},
 		"no words":      {},
 		"other bytes":   {"\xff\xfe server.py"},
-		"agent's flags": {"--waitcontent", "7", "--command", "server.py"},
+		"agent's flags": {"--waitcontent", "7", "--step", "8", "--command", "server.py"},
 	}
 	for place, clone := range placements {
 		for name, words := range tests {
@@ -68,6 +68,18 @@ func TestAgentOfARunningCommandIsNotFound(t *testing.T) {
 		t.Errorf("the command's command line: -want +got:\n%s", diff)
 	}
 	p.signal(unix.SIGUSR1)
+	p.wait()
+}
+
+// A step beside others is shown with its number, and not with its stage.
+func TestTitleOfAStepBesideOthers(t *testing.T) {
+	t.Parallel()
+	info, runDir := newPodinfo(t), newRunDir(t, 3)
+	info.write(order("1"))
+	p := container{args: info.side(runDir, graph("a b=a c=a"), 3).Args()}.start(t)
+	info.awaitRejection()
+	checkTitle(t, p.cmd.Process.Pid, "taskflow 3")
+	info.write(order("2"))
 	p.wait()
 }
 

@@ -169,6 +169,31 @@ func TestWorkDirOfTheStepsUser(t *testing.T) {
 	}
 }
 
+// The workspace is the working directory of a step whose image has none.
+func TestDefaultWorkDir(t *testing.T) {
+	dir, image, own := t.TempDir(), t.TempDir(), t.TempDir()
+	tests := map[string]struct {
+		starts, workDir, want string
+	}{
+		"no working directory":     {"/", "", dir},
+		"the image's":              {image, "", image},
+		"the step's":               {"/", own, own},
+		"the step's is the root":   {"/", "/", "/"},
+		"the image's and a step's": {image, own, own},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			flags := retrying(t, 1, `pwd; [ $n = 2 ]`)
+			flags.DefaultWorkDir, flags.WorkDir = dir, tc.workDir
+			got := container{args: flags.Args(), edit: func(cmd *exec.Cmd) { cmd.Dir = tc.starts }}.run(t)
+			if diff := cmp.Diff(result{Stdout: tc.want + "\n" + tc.want + "\n", Stderr: announced(1, 1, 1, "1s")}, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
 // A probe or a hook of a step with a working directory runs in it, and does not create it.
 func TestEnter(t *testing.T) {
 	tests := map[string]struct {
