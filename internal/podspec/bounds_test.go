@@ -114,3 +114,66 @@ func TestBounds(t *testing.T) {
 		})
 	}
 }
+
+// TestStepListBounds proves that a list of steps costs the webhook little time, however it is written.
+func TestStepListBounds(t *testing.T) {
+	const patience = 10 * time.Second // it takes less than a second
+	names := func(count int) []string {
+		var all []string
+		for i := range count {
+			all = append(all, fmt.Sprintf("s%d", i))
+		}
+		return all
+	}
+	entries := func(count int, options func(i int) string) string {
+		var text strings.Builder
+		for i, name := range names(count) {
+			fmt.Fprintf(&text, "- {name: %s%s}\n", name, options(i))
+		}
+		return text.String()
+	}
+	bomb := "- &a [x, x, x, x, x, x, x, x, x, x]\n"
+	for i := range 10 {
+		bomb += fmt.Sprintf("- &%c [%s]\n", 'b'+i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c, ", 'a'+i), 10), ", "))
+	}
+	for name, c := range map[string]struct {
+		list    string
+		steps   int
+		refused string // its beginning
+	}{
+		"all side by side": {entries(1000, func(int) string { return ", dependsOn: []" }), 1000, ""},
+		"many edges":       {entries(120, func(i int) string { return ", dependsOn: [" + strings.Join(names(i)[max(0, i-90):], ",") + "]" }), 120, ""},
+		"many conditions": {entries(60, func(i int) string {
+			return ", when: [" + strings.Repeat("{step: s0, state: {in: [Failed]}},", min(i, 20)) + "]"
+		}), 60, ""},
+		"too many steps": {"[" + strings.Join(names(9000), ",") + "]", 1, "metadata.annotations: taskflow.practice.com/steps: 9000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
+		"too long":       {entries(10000, func(int) string { return "" }), 1, "metadata.annotations: taskflow.practice.com/steps: the list has "},
+		"deep":           {strings.Repeat("[", 60000), 1, "metadata.annotations: taskflow.practice.com/steps: "},
+		"aliases":        {bomb, 1, "metadata.annotations: taskflow.practice.com/steps"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var containers []corev1.Container
+			for _, name := range names(c.steps) {
+				container := step(name, mount("v0", "/s"))
+				for m := range 9 {
+					container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: fmt.Sprintf("/s/%d", m), SubPath: fmt.Sprint(m)})
+				}
+				containers = append(containers, container)
+			}
+			pod := taskPod(containers...)
+			pod.OwnerReferences, pod.Labels = nil, map[string]string{contract.SequentialLabel: "true"}
+			pod.Spec.Volumes = []corev1.Volume{{Name: "v0", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+			pod.Annotations = map[string]string{contract.StepsAnnotation: c.list}
+			began := time.Now()
+			got := mutateRaw(t, encode(t, pod))
+			took := time.Since(began)
+			t.Logf("the answer took %s", took)
+			if took > patience {
+				t.Errorf("the answer took %s", took)
+			}
+			if !strings.HasPrefix(got.Rejection, c.refused) || c.refused == "" && got.Rejection != "" {
+				t.Errorf("the rejection is %.300s, want %s", got.Rejection, c.refused)
+			}
+		})
+	}
+}
