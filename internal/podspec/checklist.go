@@ -53,13 +53,20 @@ func (l *stepList) options() contract.Options {
 
 // errorf returns a sentence about a field of step i, such as .dependsOn[0].
 func (l *stepList) errorf(i int, field, format string, args ...any) error {
-	path, step := fmt.Sprintf("%s[%d]", l.path, i), &l.steps[i]
-	name, _, _ := strings.Cut(strings.TrimPrefix(field, "."), ".")
-	name, _, _ = strings.Cut(name, "[")
-	if step.ofTask != "" && !slices.Contains(step.own, name) {
-		path = step.ofTask
+	path := fmt.Sprintf("%s[%d]", l.path, i)
+	if l.isOfTask(i, field) {
+		path = l.steps[i].ofTask
 	}
 	return fmt.Errorf("%s%s: %s", path, field, fmt.Sprintf(format, args...))
+}
+
+// isOfTask reports whether a field of step i is from the Task that a Pod names.
+func (l *stepList) isOfTask(i int, field string) bool {
+	end := strings.IndexAny(field[1:], ".[") + 1
+	if end == 0 {
+		end = len(field)
+	}
+	return l.steps[i].ofTask != "" && !slices.Contains(l.steps[i].own, field[1:end])
 }
 
 // The API server applies the first of these bounds to Tasks, by the same limits (api/v1alpha1).
@@ -153,6 +160,8 @@ func (l *stepList) unknownStep(i int, path, name string) error {
 	switch nearest, isNear := nearest(name, others); {
 	case name == "":
 		return l.errorf(i, path, "the name of a step is missing: set it to the name of a step that stands earlier in the list")
+	case l.isOfTask(i, path):
+		return l.errorf(i, path, "the Pod leaves out the step %q: add it to the annotation %s, or override the field there", name, contract.StepsAnnotation)
 	case isNear:
 		return l.errorf(i, path, "there is no step %s in the list: did you mean %q?", quoteShort(name), nearest)
 	}

@@ -89,7 +89,7 @@ func TestOverrideRejects(t *testing.T) {
 	}{
 		"a predecessor that is left out": {
 			"fetch,test,lint,notify", func(pod *corev1.Pod) { pod.Annotations[contract.StepsAnnotation] = "lint,notify" },
-			`the Task "build": spec.steps[1].dependsOn[0]: there is no step "fetch" in the list: add it, or fix the name`,
+			`the Task "build": spec.steps[1].dependsOn[0]: the Pod leaves out the step "fetch": add it to the annotation taskflow.practice.com/steps, or override the field there`,
 		},
 		"an option of the Pod": {
 			"[fetch, {name: test, dependsOn: [lint]}]", nil,
