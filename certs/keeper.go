@@ -47,7 +47,7 @@ type Options struct {
 	Source Source
 	// Secret with the certificate.
 	Secret types.NamespacedName
-	// WebhookConfiguration is the name of the MutatingWebhookConfiguration with the CA bundle.
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration and the ValidatingWebhookConfiguration with the CA bundle.
 	WebhookConfiguration string
 	// Services are the DNS names that the API server may call a replica by.
 	Services []string
@@ -55,15 +55,15 @@ type Options struct {
 	Lifetimes Lifetimes
 }
 
-// AddToCache restricts the manager's cache to the one Secret and the one webhook configuration.
+// AddToCache restricts the manager's cache to the one Secret and the one webhook configuration of each kind.
 func (o Options) AddToCache(byObject map[client.Object]cache.ByObject) {
 	byObject[&corev1.Secret{}] = cache.ByObject{
 		Namespaces: map[string]cache.Config{o.Secret.Namespace: {}},
 		Field:      fields.OneTermEqualSelector("metadata.name", o.Secret.Name),
 	}
-	byObject[&admissionv1.MutatingWebhookConfiguration{}] = cache.ByObject{
-		Field: fields.OneTermEqualSelector("metadata.name", o.WebhookConfiguration),
-	}
+	configuration := cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", o.WebhookConfiguration)}
+	byObject[&admissionv1.MutatingWebhookConfiguration{}] = configuration
+	byObject[&admissionv1.ValidatingWebhookConfiguration{}] = configuration
 }
 
 // Keeper brings the certificate from the Secret to the server. Every replica has one.
@@ -114,7 +114,7 @@ func (k *Keeper) Check(*http.Request) error {
 // SetupWithManager registers the Keeper.
 func (k *Keeper) SetupWithManager(m manager.Manager) error {
 	k.client, k.live = m.GetClient(), m.GetAPIReader()
-	// Both objects lead to the same request.
+	// All objects lead to the same request.
 	work := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: k.options.Secret}}
 	})
@@ -122,6 +122,7 @@ func (k *Keeper) SetupWithManager(m manager.Manager) error {
 		Named("certificate").
 		Watches(&corev1.Secret{}, work).
 		Watches(&admissionv1.MutatingWebhookConfiguration{}, work).
+		Watches(&admissionv1.ValidatingWebhookConfiguration{}, work).
 		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Complete(k)
 }
@@ -170,6 +171,9 @@ func (k *Keeper) reconcile(ctx context.Context) (again time.Duration, err error)
 	}
 	if k.Check(nil) == nil {
 		k.once.Do(func() { close(k.ready) })
+	}
+	if err := k.follow(ctx, configured); err != nil {
+		return 0, err
 	}
 	for _, wait := range []time.Duration{wait, waitPath} {
 		if wait > 0 && (again == 0 || wait < again) {

@@ -24,11 +24,14 @@ import (
 const (
 	// Pattern matches every path of the webhook. It is a pattern of http.ServeMux, and the label of metrics.
 	Pattern = pathPrefix + "{secret}"
+	// TasksPattern matches every path of the webhook that validates Tasks.
+	TasksPattern = tasksPrefix + "{secret}"
 	// UnmutatedPath is open to everyone. The last webhooks of the configuration call it to refuse a Pod that no replica has mutated. Only
 	// they have failurePolicy Fail: if the API server cannot call such a webhook, it shows the user its URL.
 	UnmutatedPath = "/unmutated"
 
-	pathPrefix = "/mutate-pods/"
+	pathPrefix  = "/mutate-pods/"
+	tasksPrefix = "/validate-tasks/"
 )
 
 // formerPaths bounds the paths that are accepted although the webhook configuration no longer has them.
@@ -46,6 +49,13 @@ func pathOf(c certificate) (string, error) {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte("path of taskflow's webhook"))
 	return pathPrefix + hex.EncodeToString(mac.Sum(nil)), nil
+}
+
+// tasksPathOf returns the path of the webhook that validates Tasks, for the path of the one that mutates Pods. Nobody can tell the latter from the
+// former: a role may allow to read one webhook configuration, and not the other.
+func tasksPathOf(path string) string {
+	digest := sha256.Sum256([]byte("path for Tasks, beside " + path))
+	return tasksPrefix + hex.EncodeToString(digest[:])
 }
 
 // isSecret reports whether pathOf may return the path.
@@ -126,12 +136,15 @@ func (p *paths) accepts(path string, now time.Time) bool {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	found := 0
+	compare := func(known string) {
+		found |= subtle.ConstantTimeCompare([]byte(known), []byte(path)) | subtle.ConstantTimeCompare([]byte(tasksPathOf(known)), []byte(path))
+	}
 	for known := range p.live {
-		found |= subtle.ConstantTimeCompare([]byte(known), []byte(path))
+		compare(known)
 	}
 	for known, until := range p.former {
 		if !now.After(until) {
-			found |= subtle.ConstantTimeCompare([]byte(known), []byte(path))
+			compare(known)
 		}
 	}
 	return found == 1
@@ -147,7 +160,7 @@ func (p *paths) check() error {
 	return nil
 }
 
-// Guard passes on requests to an accepted path. It refuses all others without reading them. The handler is for Pattern.
+// Guard passes on requests to an accepted path. It refuses all others without reading them. The handler is for Pattern and TasksPattern.
 func (k *Keeper) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !k.paths.accepts(r.URL.Path, k.clock.now()) {

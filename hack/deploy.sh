@@ -48,6 +48,13 @@ mkdir -p $overlay
 			echo "    - {op: add, path: /webhooks/$i/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}"
 		done
 		cat <<-EOF
+			- target: {kind: ValidatingWebhookConfiguration, name: taskflow}
+			  patch: |
+		EOF
+		for i in 0 1; do
+			echo "    - {op: add, path: /webhooks/$i/namespaceSelector/matchExpressions/-, value: {key: kubernetes.io/metadata.name, operator: In, values: [$namespaces]}}"
+		done
+		cat <<-EOF
 			- target: {kind: ValidatingAdmissionPolicy, name: taskflow-unwatched}
 			  patch: |
 			    - {op: replace, path: /spec/matchConstraints/namespaceSelector/matchExpressions/0/values, value: [$namespaces]}

@@ -12,9 +12,9 @@ keep | remove) ;;
 	exit 1
 	;;
 esac
-# The order matters. The webhook configuration is removed before the operator, because the API server calls it for each Pod with steps. The policies
+# The order matters. The webhook configurations are removed before the operator, because the API server calls it for each Pod with steps. The policies
 # are removed after both, because they reject Pods that the webhook has not gated, whose steps would run at once. Controllers retry in between.
-kubectl delete --ignore-not-found mutatingwebhookconfiguration taskflow
+kubectl delete --ignore-not-found mutatingwebhookconfiguration/taskflow validatingwebhookconfiguration/taskflow
 remove -n taskflow-system --cascade=foreground deployments -l app.kubernetes.io/name=taskflow-operator
 kubectl delete --ignore-not-found -k config/own-certificates
 kubectl delete --ignore-not-found -k config/policy

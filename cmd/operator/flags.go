@@ -85,7 +85,7 @@ func (c *config) addControllerFlags(flags *pflag.FlagSet) {
 
 func (c *config) addWebhookFlags(flags *pflag.FlagSet, services *[]string) {
 	flags.StringSliceVar(services, "webhook-service", []string{"taskflow-webhook-a", "taskflow-webhook-b"}, "Services of the webhook, separated by commas; may be repeated")
-	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "name of the MutatingWebhookConfiguration")
+	flags.StringVar(&c.certs.WebhookConfiguration, "webhook-configuration", "taskflow", "name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration")
 	flags.Var(oneOf(&c.certs.Source, certs.SourceOwn, certs.SourceSecret), "cert-source", "what maintains the webhook's certificate: own (the operator) or secret (another program, such as cert-manager, which also sets the CA bundle)")
 	flags.StringVar(&c.certs.Secret.Name, "cert-secret", "taskflow-webhook-cert", "Secret with the webhook's certificate")
 	flags.DurationVar(&c.certs.Lifetimes.Serving, "cert-lifetime", certs.DefaultLifetimes.Serving, "lifetime of the certificates that the operator issues; it renews them when a third is left")

@@ -208,7 +208,7 @@ func TestCacheOptions(t *testing.T) {
 	if diff := cmp.Diff([]string{"a", "b"}, slices.Sorted(maps.Keys(options.DefaultNamespaces))); diff != "" {
 		t.Errorf("namespaces (-want +got):\n%s", diff)
 	}
-	names := map[string]string{"*v1.Secret": "taskflow-webhook-cert", "*v1.MutatingWebhookConfiguration": "taskflow"}
+	names := map[string]string{"*v1.Secret": "taskflow-webhook-cert", "*v1.MutatingWebhookConfiguration": "taskflow", "*v1.ValidatingWebhookConfiguration": "taskflow"}
 	for object, by := range options.ByObject {
 		name, ok := names[fmt.Sprintf("%T", object)]
 		if !ok {

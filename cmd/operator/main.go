@@ -127,7 +127,7 @@ func (o *operator) registerWebhook(ctx context.Context, nodes *webhook.Nodes) er
 	if err != nil {
 		return err
 	}
-	admission := &ctrlwebhook.Admission{Handler: webhook.Handler{
+	pods := &ctrlwebhook.Admission{Handler: webhook.Handler{
 		Agent:        o.config.agent,
 		ImageVolumes: nodes.ImageVolumes,
 		Tasks:        o.GetClient(),
@@ -138,7 +138,13 @@ func (o *operator) registerWebhook(ctx context.Context, nodes *webhook.Nodes) er
 	}}
 	server := o.GetWebhookServer()
 	server.Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
-	server.Register(certs.Pattern, drained(o.terminating, o.keeper.Guard(serve.Trusting(webhook.Bounded(admission)))))
+	// Pods and Tasks share one bound.
+	both := http.NewServeMux()
+	both.Handle(certs.Pattern, pods)
+	both.Handle(certs.TasksPattern, &ctrlwebhook.Admission{Handler: webhook.TaskHandler{}})
+	guarded := drained(o.terminating, o.keeper.Guard(serve.Trusting(webhook.Bounded(both))))
+	server.Register(certs.Pattern, guarded)
+	server.Register(certs.TasksPattern, guarded)
 	return nil
 }
 

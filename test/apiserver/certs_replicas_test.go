@@ -48,7 +48,12 @@ func newCertificates(t *testing.T, source certs.Source, lifetimes certs.Lifetime
 	namespace := cluster.NewNamespace(t, "privileged")
 	c := &certificates{key: client.ObjectKey{Namespace: namespace, Name: "certificate"}}
 	cluster.Make(t, c.webhook())
-	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), c.webhook()) })
+	cluster.Make(t, c.tasksWebhook())
+	t.Cleanup(func() {
+		for _, object := range []client.Object{c.webhook(), c.tasksWebhook()} {
+			_ = cluster.Delete(context.WithoutCancel(t.Context()), object)
+		}
+	})
 	for range replicas {
 		c.start(t, certs.New(certs.Options{
 			Source: source, Secret: c.key, WebhookConfiguration: namespace, Services: []string{service}, Lifetimes: lifetimes,
@@ -75,6 +80,17 @@ func (c *certificates) webhook() *admissionv1.MutatingWebhookConfiguration {
 	return &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: c.key.Namespace},
 		Webhooks:   []admissionv1.MutatingWebhook{hook("one"), hook("two")},
+	}
+}
+
+// tasksWebhook returns a configuration for Tasks that matches none.
+func (c *certificates) tasksWebhook() *admissionv1.ValidatingWebhookConfiguration {
+	hook := c.webhook().Webhooks[0]
+	return &admissionv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: c.key.Namespace},
+		Webhooks: []admissionv1.ValidatingWebhook{{
+			Name: hook.Name, AdmissionReviewVersions: hook.AdmissionReviewVersions, SideEffects: hook.SideEffects, ClientConfig: hook.ClientConfig,
+		}},
 	}
 }
 
@@ -105,7 +121,9 @@ func (c *certificates) start(t *testing.T, keeper *certs.Keeper, between ...tran
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(certs.Pattern, keeper.Guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	for _, pattern := range []string{certs.Pattern, certs.TasksPattern} {
+		mux.Handle(pattern, keeper.Guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -130,6 +148,20 @@ func (c *certificates) callable(ctx context.Context) error {
 			if err := call(ctx, address, webhook.ClientConfig); err != nil {
 				return fmt.Errorf("%s can't be called at replica %d: %w", webhook.Name, i, err)
 			}
+		}
+	}
+	return nil
+}
+
+// tasksCallable returns an error unless each replica can be called about Tasks as the API server does it.
+func (c *certificates) tasksCallable(ctx context.Context) error {
+	for i, address := range c.addresses {
+		hook := c.tasksWebhook()
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(hook), hook); err != nil {
+			return err
+		}
+		if err := call(ctx, address, hook.Webhooks[0].ClientConfig); err != nil {
+			return fmt.Errorf("replica %d can't be called about Tasks: %w", i, err)
 		}
 	}
 	return nil

@@ -87,7 +87,7 @@ func TestCertificatesOfReplicas(t *testing.T) {
 			if maps.EqualFunc(before.Data, after.Data, func(a, b []byte) bool { return string(a) == string(b) }) {
 				return errors.New("nothing has changed")
 			}
-			return c.serve(ctx, after.Data["tls.crt"])
+			return errors.Join(c.serve(ctx, after.Data["tls.crt"]), c.tasksCallable(ctx))
 		})
 	}
 	caller.stop(t)
@@ -108,12 +108,19 @@ func TestWebhookConfigurationIsRepaired(t *testing.T) {
 			}
 			return cluster.Create(t.Context(), c.webhook())
 		},
+		"that of Tasks, recreated": func() error {
+			if err := cluster.Delete(t.Context(), c.tasksWebhook()); err != nil {
+				return err
+			}
+			return cluster.Create(t.Context(), c.tasksWebhook())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := damage(); err != nil {
 				t.Fatal(err)
 			}
 			wait.For(t, "all replicas can be called", c.callable)
+			wait.For(t, "all replicas can be called about Tasks", c.tasksCallable)
 		})
 	}
 }

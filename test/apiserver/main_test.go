@@ -70,10 +70,20 @@ func run(m *testing.M) (code int, err error) {
 			w.ClientConfig.Service.Path = new(webhookPath) // certs.Keeper would write a secret path
 		}
 	}
+	validating, err := tasksWebhookConfiguration()
+	if err != nil {
+		return 0, err
+	}
+	for _, w := range validating.Webhooks {
+		w.ClientConfig.Service.Path = new(tasksPath) // as above
+	}
 	environment = &envtest.Environment{
 		CRDDirectoryPaths:     []string{"../../config/crd/tasks.yaml"},
 		ErrorIfCRDPathMissing: true,
-		WebhookInstallOptions: envtest.WebhookInstallOptions{MutatingWebhooks: []*admissionv1.MutatingWebhookConfiguration{installed}},
+		WebhookInstallOptions: envtest.WebhookInstallOptions{
+			MutatingWebhooks:   []*admissionv1.MutatingWebhookConfiguration{installed},
+			ValidatingWebhooks: []*admissionv1.ValidatingWebhookConfiguration{validating},
+		},
 		// Other tests are compiled meanwhile, with the race detector. On two slow cores the default of 20 seconds was too short five times.
 		ControlPlaneStartTimeout: 2 * time.Minute,
 	}
@@ -136,6 +146,7 @@ func run(m *testing.M) (code int, err error) {
 		Commands:     commands,
 	}}
 	manager.GetWebhookServer().Register(webhookPath, webhook.Bounded(pods))
+	manager.GetWebhookServer().Register(tasksPath, tasksCalls.count(webhook.Bounded(&ctrlwebhook.Admission{Handler: webhook.TaskHandler{}})))
 	manager.GetWebhookServer().Register(certs.UnmutatedPath, http.HandlerFunc(webhook.Unmutated))
 	registerReplicas(manager.GetWebhookServer(), pods)
 	registerSilent(manager.GetWebhookServer())
@@ -160,15 +171,28 @@ func stopWhenTold() {
 	os.Exit(1)
 }
 
-// webhookPath is the webhook's path in these tests.
-const webhookPath = "/mutate-pods"
+// The paths of the webhooks for Pods and for Tasks in these tests.
+const (
+	webhookPath = "/mutate-pods"
+	tasksPath   = "/validate-tasks"
+)
 
-// webhookConfiguration returns the configuration that config/ installs.
+// webhookConfiguration returns the configuration for Pods that config/ installs.
 func webhookConfiguration() (*admissionv1.MutatingWebhookConfiguration, error) {
-	content, err := os.ReadFile("../../config/webhook/mutating_webhook.yaml")
-	if err != nil {
-		return nil, err
-	}
 	var configuration admissionv1.MutatingWebhookConfiguration
-	return &configuration, yaml.UnmarshalStrict(content, &configuration)
+	return &configuration, readYAML("../../config/webhook/mutating_webhook.yaml", &configuration)
+}
+
+// tasksWebhookConfiguration returns the configuration for Tasks that config/ installs.
+func tasksWebhookConfiguration() (*admissionv1.ValidatingWebhookConfiguration, error) {
+	var configuration admissionv1.ValidatingWebhookConfiguration
+	return &configuration, readYAML("../../config/webhook/validating_webhook.yaml", &configuration)
+}
+
+func readYAML(name string, object any) error {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	return yaml.UnmarshalStrict(content, object)
 }

@@ -4,6 +4,7 @@ package apiserver
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +14,69 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
+
+// ownWebhookPolicy returns the policy for configurations of another name: the suite has one of the usual name, called by URL.
+func ownWebhookPolicy(t *testing.T, name string) []byte {
+	t.Helper()
+	content, err := os.ReadFile("../../config/policy/own_webhook.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Replace(content, []byte("resourceNames: [taskflow]"), []byte("resourceNames: ["+name+"]"), 1)
+}
+
+const ownWebhookRefusal = "the operator changes clientConfig.caBundle and clientConfig.service.path alone"
+
+// TestOperatorsRightOnItsTasksWebhook proves the same as TestOperatorsRightOnItsWebhook for the webhook that validates Tasks.
+func TestOperatorsRightOnItsTasksWebhook(t *testing.T) {
+	configuration, err := tasksWebhookConfiguration()
+	if err != nil {
+		t.Fatal(err)
+	}
+	configuration.Name = "own-tasks-webhook"
+	for i := range configuration.Webhooks { // no Task matches them
+		configuration.Webhooks[i].NamespaceSelector = named("nowhere")
+	}
+	cluster.Make(t, configuration)
+	t.Cleanup(func() { _ = cluster.Delete(context.WithoutCancel(t.Context()), configuration) })
+	change := func(as client.Client, edit func(*admissionv1.ValidatingWebhook)) error {
+		var now admissionv1.ValidatingWebhookConfiguration
+		if err := cluster.Get(t.Context(), client.ObjectKeyFromObject(configuration), &now); err != nil {
+			t.Fatal(err)
+		}
+		edit(&now.Webhooks[0])
+		return as.Update(t.Context(), &now, client.DryRunAll)
+	}
+	operators := cluster.As(t, operator, "system:masters")
+	secrets := func(w *admissionv1.ValidatingWebhook) {
+		w.Rules[0].APIGroups, w.Rules[0].Resources = []string{""}, []string{"secrets"}
+	}
+	installPolicyContent(t, ownWebhookPolicy(t, configuration.Name), "", func() error { return change(operators, secrets) })
+	fail := admissionv1.Fail
+	for name, c := range map[string]struct {
+		as      client.Client
+		edit    func(*admissionv1.ValidatingWebhook)
+		refused bool
+	}{
+		"nothing": {operators, func(*admissionv1.ValidatingWebhook) {}, false},
+		"authorities": {operators, func(w *admissionv1.ValidatingWebhook) {
+			w.ClientConfig.CABundle = environment.WebhookInstallOptions.LocalServingCAData
+		}, false},
+		"the path":                   {operators, func(w *admissionv1.ValidatingWebhook) { w.ClientConfig.Service.Path = new("/validate-tasks/0") }, false},
+		"another service":            {operators, func(w *admissionv1.ValidatingWebhook) { w.ClientConfig.Service.Name = "mine" }, true},
+		"rules":                      {operators, secrets, true},
+		"namespaces":                 {operators, func(w *admissionv1.ValidatingWebhook) { w.NamespaceSelector = nil }, true},
+		"conditions":                 {operators, func(w *admissionv1.ValidatingWebhook) { w.MatchConditions = nil }, true},
+		"failure policy":             {operators, func(w *admissionv1.ValidatingWebhook) { w.FailurePolicy = &fail }, true},
+		"timeout":                    {operators, func(w *admissionv1.ValidatingWebhook) { w.TimeoutSeconds = new(int32(30)) }, true},
+		"rules, by an administrator": {cluster, secrets, false},
+	} {
+		err := change(c.as, c.edit)
+		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), ownWebhookRefusal); refused != c.refused || err != nil && !refused {
+			t.Errorf("%s: %v, want a refusal: %t", name, err, c.refused)
+		}
+	}
+}
 
 // TestOperatorsRightOnItsWebhook proves that the operator's ServiceAccount can change the authorities and the paths of its webhook
 // configuration and nothing else: neither the objects, nor the addresses, nor the failurePolicy.
@@ -25,14 +89,8 @@ func TestOperatorsRightOnItsWebhook(t *testing.T) {
 		configuration.Webhooks[i].NamespaceSelector = named("nowhere")
 	}
 	configuration.Annotations = map[string]string{"cert-manager.io/inject-ca-from": "taskflow-system/taskflow-webhook"}
-	const name = "own-webhook" // the suite has one of the usual name, called by URL
-	configuration.Name = name
+	configuration.Name = "own-webhook"
 	createWebhooks(t, configuration)
-	content, err := os.ReadFile("../../config/policy/own_webhook.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	content = bytes.Replace(content, []byte("resourceNames: [taskflow]"), []byte("resourceNames: ["+name+"]"), 1)
 	operators := cluster.As(t, operator, "system:masters")
 	change := func(as client.Client, edit func(*admissionv1.MutatingWebhookConfiguration)) error {
 		var now admissionv1.MutatingWebhookConfiguration
@@ -51,9 +109,8 @@ func TestOperatorsRightOnItsWebhook(t *testing.T) {
 			Rule:       admissionv1.Rule{APIGroups: []string{"*"}, APIVersions: []string{"*"}, Resources: []string{"secrets"}},
 		})
 	})
-	installPolicyContent(t, content, "", func() error { return change(operators, everything) })
+	installPolicyContent(t, ownWebhookPolicy(t, configuration.Name), "", func() error { return change(operators, everything) })
 
-	const refusal = "the operator changes clientConfig.caBundle and clientConfig.service.path alone"
 	fail, ignore := admissionv1.Fail, admissionv1.Ignore
 	for name, c := range map[string]struct {
 		as      client.Client
@@ -106,7 +163,7 @@ func TestOperatorsRightOnItsWebhook(t *testing.T) {
 		"rules, by an administrator": {cluster, everything, false},
 	} {
 		err := change(c.as, c.edit)
-		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), refusal); refused != c.refused || err != nil && !refused {
+		if refused := apierrors.IsForbidden(err) && strings.Contains(err.Error(), ownWebhookRefusal); refused != c.refused || err != nil && !refused {
 			t.Errorf("%s: %v, want a refusal: %t", name, err, c.refused)
 		}
 	}

@@ -118,22 +118,24 @@ func TestPathIsToldToNobody(t *testing.T) {
 	}
 }
 
-// TestWhoReadsThePath proves that the roles which Kubernetes has for users don't allow to read the webhook configuration, which has the
-// path.
+// TestWhoReadsThePath proves that the roles which Kubernetes has for users don't allow to read the webhook configurations, which have the
+// paths.
 func TestWhoReadsThePath(t *testing.T) {
 	for role, want := range map[string]bool{"view": false, "edit": false, "admin": false, "system:basic-user": false, "system:discovery": false, "cluster-admin": true} {
 		user := "reader-" + strings.ReplaceAll(role, ":", "-")
 		bindRole(t, user, role)
 		for _, verb := range []string{"get", "list", "watch", "update", "patch"} {
-			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-				User: user, Groups: []string{"system:authenticated"},
-				ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Group: admissionv1.GroupName, Resource: "mutatingwebhookconfigurations", Verb: verb, Name: "taskflow",
-				},
-			}}
-			cluster.Make(t, review)
-			if review.Status.Allowed != want {
-				t.Errorf("the ClusterRole %s allows to %s it: %t, want %t", role, verb, review.Status.Allowed, want)
+			for _, resource := range []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"} {
+				review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+					User: user, Groups: []string{"system:authenticated"},
+					ResourceAttributes: &authorizationv1.ResourceAttributes{
+						Group: admissionv1.GroupName, Resource: resource, Verb: verb, Name: "taskflow",
+					},
+				}}
+				cluster.Make(t, review)
+				if review.Status.Allowed != want {
+					t.Errorf("the ClusterRole %s allows to %s %s: %t, want %t", role, verb, resource, review.Status.Allowed, want)
+				}
 			}
 		}
 	}

@@ -96,23 +96,26 @@ func TestOperatorsRights(t *testing.T) {
 		{"list", "events.k8s.io", "events", "", one, ""}:           true, // events of a Pod that doesn't start
 		{"watch", "events.k8s.io", "events", "", one, ""}:          false,
 
-		{"watch", "", "secrets", "", own, "taskflow-webhook-cert"}:                 true,
-		{"update", "", "secrets", "", own, "taskflow-webhook-cert"}:                true,
-		{"create", "", "secrets", "", own, ""}:                                     true,
-		{"list", "", "secrets", "", own, ""}:                                       false,
-		{"update", "", "secrets", "", own, "other"}:                                false,
-		{"watch", admission, "mutatingwebhookconfigurations", "", "", "taskflow"}:  true,
-		{"update", admission, "mutatingwebhookconfigurations", "", "", "taskflow"}: true,
-		{"update", admission, "mutatingwebhookconfigurations", "", "", "other"}:    false,
-		{"create", admission, "mutatingwebhookconfigurations", "", "", ""}:         false,
-		{"update", admission, "validatingadmissionpolicies", "", "", ""}:           false,
-		{"update", "coordination.k8s.io", "leases", "", own, "taskflow-operator"}:  true,
-		{"update", "coordination.k8s.io", "leases", "", "kube-system", "other"}:    false,
-		{"create", "authentication.k8s.io", "tokenreviews", "", "", ""}:            true,
-		{"escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", ""}:      false,
-		{"watch", "", "nodes", "", "", ""}:                                         true, // to learn the versions of kubelets and runtimes
-		{"get", "", "nodes", "proxy", "", ""}:                                      false,
-		{"patch", "", "nodes", "", "", ""}:                                         false,
+		{"watch", "", "secrets", "", own, "taskflow-webhook-cert"}:                   true,
+		{"update", "", "secrets", "", own, "taskflow-webhook-cert"}:                  true,
+		{"create", "", "secrets", "", own, ""}:                                       true,
+		{"list", "", "secrets", "", own, ""}:                                         false,
+		{"update", "", "secrets", "", own, "other"}:                                  false,
+		{"watch", admission, "mutatingwebhookconfigurations", "", "", "taskflow"}:    true,
+		{"update", admission, "mutatingwebhookconfigurations", "", "", "taskflow"}:   true,
+		{"update", admission, "mutatingwebhookconfigurations", "", "", "other"}:      false,
+		{"create", admission, "mutatingwebhookconfigurations", "", "", ""}:           false,
+		{"watch", admission, "validatingwebhookconfigurations", "", "", "taskflow"}:  true,
+		{"update", admission, "validatingwebhookconfigurations", "", "", "taskflow"}: true,
+		{"update", admission, "validatingwebhookconfigurations", "", "", "other"}:    false,
+		{"update", admission, "validatingadmissionpolicies", "", "", ""}:             false,
+		{"update", "coordination.k8s.io", "leases", "", own, "taskflow-operator"}:    true,
+		{"update", "coordination.k8s.io", "leases", "", "kube-system", "other"}:      false,
+		{"create", "authentication.k8s.io", "tokenreviews", "", "", ""}:              true,
+		{"escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", ""}:        false,
+		{"watch", "", "nodes", "", "", ""}:                                           true, // to learn the versions of kubelets and runtimes
+		{"get", "", "nodes", "proxy", "", ""}:                                        false,
+		{"patch", "", "nodes", "", "", ""}:                                           false,
 	}
 	check := func(t *testing.T, want map[access]bool) {
 		t.Helper()

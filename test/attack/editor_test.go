@@ -35,6 +35,9 @@ func TestEditorReadsNoPath(t *testing.T) {
 	if err := user.Get(t.Context(), client.ObjectKey{Name: "taskflow"}, &admissionregistrationv1.MutatingWebhookConfiguration{}); err == nil {
 		t.Error("the webhook's configuration can be read")
 	}
+	if err := user.Get(t.Context(), client.ObjectKey{Name: "taskflow"}, &admissionregistrationv1.ValidatingWebhookConfiguration{}); err == nil {
+		t.Error("the configuration of the webhook for Tasks can be read")
+	}
 	if err := user.Get(t.Context(), client.ObjectKey{Namespace: harness.OperatorNamespace, Name: "taskflow-webhook-cert"}, &corev1.Secret{}); err == nil {
 		t.Error("the webhook's certificate can be read")
 	}

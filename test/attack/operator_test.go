@@ -230,6 +230,28 @@ func TestOperatorIsTakenOver(t *testing.T) {
 			}
 		})
 	}
+	for name, change := range map[string]func(*admissionregistrationv1.ValidatingWebhook){
+		"Secrets, too, of Tasks": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.Rules[0].APIGroups, w.Rules[0].Resources = []string{"*"}, []string{"*/*"}
+		},
+		"all Tasks":                 func(w *admissionregistrationv1.ValidatingWebhook) { w.MatchConditions = nil },
+		"another Service for Tasks": func(w *admissionregistrationv1.ValidatingWebhook) { w.ClientConfig.Service.Name = "mine" },
+		"failures of Tasks are fatal": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.FailurePolicy = new(admissionregistrationv1.Fail)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var present admissionregistrationv1.ValidatingWebhookConfiguration
+			if err := operator.Get(t.Context(), client.ObjectKey{Name: "taskflow"}, &present); err != nil {
+				t.Fatal(err)
+			}
+			change(&present.Webhooks[0])
+			if err := operator.Update(t.Context(), &present, client.DryRunAll); err == nil {
+				t.Error("the change was accepted")
+			}
+		})
+	}
 	t.Run("other configurations", func(t *testing.T) {
 		t.Parallel()
 		mine := &configuration{ObjectMeta: metav1.ObjectMeta{Name: "attack-mine"}}

@@ -46,7 +46,7 @@ func TestStrangerReadsNoTask(t *testing.T) {
 	for _, host := range slices.Concat(serviceAddresses(t, "taskflow-webhook"), podAddresses(t, "webhook")) {
 		for _, name := range []string{"backup", "nothing"} {
 			body := review(victim, name, `[{"name":"task","image":"task"}]`, "")
-			for _, path := range []string{"/mutate-pods", "/mutate-pods/", "//mutate-pods", "/./mutate-pods", "/mutate-pods/..", "/mutate-pods?timeout=10s", "/mutate-pods/" + strings.Repeat("0", 64), openPath, "/"} {
+			for _, path := range []string{"/mutate-pods", "/mutate-pods/", "//mutate-pods", "/./mutate-pods", "/mutate-pods/..", "/mutate-pods?timeout=10s", "/mutate-pods/" + strings.Repeat("0", 64), "/validate-tasks/" + strings.Repeat("0", 64), openPath, "/"} {
 				requests = append(requests, ask.Request{URL: "https://" + host + path, Body: body})
 			}
 			requests = append(requests, ask.Request{URL: "https://" + host + "/mutate-pods", Body: body, Certificate: "kube-apiserver"})
@@ -109,7 +109,7 @@ func TestStrangerFloodsTheWebhook(t *testing.T) {
 	body := review("default", "", ask.Containers, "")
 	var requests []ask.Request
 	for _, host := range serviceAddresses(t, "taskflow-webhook") {
-		for _, path := range []string{"/mutate-pods", openPath} {
+		for _, path := range []string{"/mutate-pods", "/validate-tasks/" + strings.Repeat("0", 64), openPath} {
 			requests = append(requests, ask.Request{URL: "https://" + host + path, Body: body, Containers: 60_000, Clients: clients})
 		}
 	}

@@ -184,6 +184,7 @@ func TestAnotherNamespace(t *testing.T) {
 const (
 	crd     = "CustomResourceDefinition /tasks.api.practice.com"
 	webhook = "MutatingWebhookConfiguration /taskflow"
+	tasks   = "ValidatingWebhookConfiguration /taskflow"
 )
 
 // deployments are the Deployments of the two replicas.
@@ -260,9 +261,11 @@ func TestValues(t *testing.T) {
 					}
 					all[key] = object
 				}
-				for i := range 6 {
-					set(t, all[webhook], added(map[string]any{"key": "kubernetes.io/metadata.name", "operator": "In", "values": []any{"a", "b"}}),
-						"webhooks", i, "namespaceSelector", "matchExpressions")
+				for name, count := range map[string]int{webhook: 6, tasks: 2} {
+					for i := range count {
+						set(t, all[name], added(map[string]any{"key": "kubernetes.io/metadata.name", "operator": "In", "values": []any{"a", "b"}}),
+							"webhooks", i, "namespaceSelector", "matchExpressions")
+					}
 				}
 			},
 		},
