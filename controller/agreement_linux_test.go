@@ -81,8 +81,10 @@ func asIs(record contract.Record) contract.Record { return record }
 
 // passes returns the record of a step with onError: FailAtEnd.
 func passes(record contract.Record) contract.Record {
-	hasFailed := record.ExitCode != 0 && record.Reason != contract.ReasonFinished && record.Reason != contract.ReasonSignaled
-	record.Passes = hasFailed && !contract.IsInterrupted(record.Reason)
+	if record.Reason == contract.ReasonFinished {
+		return succeeds(record)
+	}
+	record.Passes = record.ExitCode != 0 && !contract.IsInterrupted(record.Reason) && record.Reason != contract.ReasonSignaled
 	return record
 }
 
