@@ -41,6 +41,19 @@ func TestAgentFlagsRoundTrip(t *testing.T) {
 			f.Timeout, f.Grace, f.Retries = 90*time.Second, 5*time.Second, 3
 			f.WorkDir, f.Mounts = "/work/a b", []string{"/dist", "/a b"}
 		}),
+		"a step beside others": flags(func(f *contract.AgentFlags) {
+			f.WaitContent, f.Step, f.After, f.Work = 2, 7, []int{1, 3, 100}, 100
+			f.Cancel, f.Outcome = "/a b/cancel", "/a b/outcome"
+		}),
+		"a final step": flags(func(f *contract.AgentFlags) {
+			f.WaitContent, f.After, f.Work, f.IsFinal = 3, []int{2}, 2, true
+			f.Halt, f.Outcome = "/etc/podinfo/halt-finally", "/etc/podinfo/outcome"
+		}),
+		"rules, conditions and inputs": flags(func(f *contract.AgentFlags) {
+			f.OnError, f.ExitCodes = contract.OnErrorFailAtEnd, []string{"2,3=Succeed", "78=Finish"}
+			f.When, f.Inputs = []string{`{"step":"a b"}`, "--wait"}, []string{`{"name":"A"}`, ""}
+			f.DefaultWorkDir = "/workspace"
+		}),
 		"a step that restarts": flags(func(f *contract.AgentFlags) {
 			f.Run, f.AfterFailure, f.RestartsOnFailure = "/taskflow/run", contract.AfterFailureWait, true
 		}),
@@ -80,6 +93,9 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 		Wait: "/a b/order", WaitContent: 7, Halt: "/a b/halt", TerminationLog: "/log",
 		Timeout: time.Hour, Grace: time.Second, Retries: 3, Command: []string{"the", "step"},
 		Run: "/a b/run", ControllerOnly: true, AfterFailure: contract.AfterFailureContinue, RestartsOnFailure: true, ProbeDelay: 90 * time.Second, WorkDir: "/work/a b", Mounts: []string{"/dist"},
+		Step: 9, After: []int{2, 8}, Work: 11, IsFinal: true,
+		OnError: contract.OnErrorContinue, ExitCodes: []string{"2=Succeed"}, When: []string{"{}"}, Inputs: []string{"{}"}, Cancel: "/cancel", Outcome: "/outcome",
+		DefaultWorkDir: "/workspace",
 	}
 	for name, probe := range map[string][]string{
 		"no probe":                     nil,
@@ -98,6 +114,7 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 			want := contract.AgentFlags{
 				Wait: step.Wait, WaitContent: step.WaitContent, Command: probe,
 				Run: step.Run, ControllerOnly: step.ControllerOnly, AfterFailure: step.AfterFailure, ProbeDelay: step.ProbeDelay,
+				Step: step.Step, After: step.After, Work: step.Work, IsFinal: step.IsFinal,
 				Out: contract.OutStdout, TerminationLog: contract.DefaultTerminationLog, Grace: contract.DefaultGrace,
 			}
 			if len(probe) > 0 {
@@ -107,6 +124,50 @@ func TestStartedFlagsRoundTrip(t *testing.T) {
 				t.Errorf("ParseStartedFlags(StartedArgs()): -want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// The numbers of a step and of its predecessors follow from its stage in a plain sequence, and have flags of their own beside others.
+func TestNumberAndPredecessors(t *testing.T) {
+	type numbers struct {
+		Number       int
+		Predecessors []int
+	}
+	tests := map[string]struct {
+		flags contract.AgentFlags
+		want  numbers
+	}{
+		"the first step":                         {contract.AgentFlags{WaitContent: 1}, numbers{1, nil}},
+		"a later step":                           {contract.AgentFlags{WaitContent: 7}, numbers{7, []int{6}}},
+		"beside others":                          {contract.AgentFlags{WaitContent: 2, Step: 7, After: []int{3, 5}}, numbers{7, []int{3, 5}}},
+		"without predecessors":                   {contract.AgentFlags{WaitContent: 1, Step: 7}, numbers{7, nil}},
+		"behind one that is not the step before": {contract.AgentFlags{WaitContent: 4, After: []int{2}}, numbers{4, []int{2}}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, numbers{tc.flags.Number(), tc.flags.Predecessors()}); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// Pods in flight have these flags in this form.
+func TestFlagsOfStepsSideBySide(t *testing.T) {
+	f := contract.AgentFlags{
+		Wait: "/o", WaitContent: 2, Step: 3, After: []int{1, 2}, Work: 4, IsFinal: true, OnError: contract.OnErrorContinue, ExitCodes: []string{"2,3=Succeed"},
+		When: []string{"{}"}, Inputs: []string{"[]"}, Cancel: "/c", Outcome: "/r", DefaultWorkDir: "/workspace", Command: []string{"make"},
+	}
+	want := []string{
+		"--wait", "/o", "--waitcontent", "2", "--out", "stdout", "--step", "3", "--after", "1", "--after", "2", "--work", "4", "--final", "--on-error", "continue",
+		"--exit-code", "2,3=Succeed", "--when", "{}", "--input", "[]", "--cancel", "/c", "--outcome", "/r", "--default-workdir", "/workspace", "--command", "make",
+	}
+	if diff := cmp.Diff(want, f.Args()); diff != "" {
+		t.Errorf("Args: -want +got:\n%s", diff)
+	}
+	want = []string{"started", "--wait", "/o", "--waitcontent", "2", "--step", "3", "--after", "1", "--after", "2", "--work", "4", "--final"}
+	if diff := cmp.Diff(want, f.StartedArgs(nil)); diff != "" {
+		t.Errorf("StartedArgs: -want +got:\n%s", diff)
 	}
 }
 
@@ -246,6 +307,14 @@ func TestParseAgentFlagsRejects(t *testing.T) {
 		"negative retries": {
 			args: []string{"--wait", "order", "--waitcontent", "1", "--retries", "-1", "--command", "true"},
 			want: "--retries -1 is below 0: leave it out for no retries",
+		},
+		"unknown --on-error": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--on-error", "stop", "--command", "true"},
+			want: `--on-error "stop" is unknown: set it to continue or fail-at-end`,
+		},
+		"a predecessor that is no number": {
+			args: []string{"--wait", "order", "--waitcontent", "1", "--after", "1,2", "--command", "true"},
+			want: `--after: strconv.Atoi: parsing "1,2": invalid syntax`,
 		},
 		"no --command": {
 			args: []string{"--wait", "order", "--waitcontent", "1"},

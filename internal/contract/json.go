@@ -56,10 +56,21 @@ func unquoteAll(value string) []string {
 	return all
 }
 
-// members returns the values of the object at the start of the text, verbatim, by name. The rest is as in elements.
+// members returns the values of the object at the start of the text, verbatim, by name. The rest is as in elements. If the text was cut in a
+// value that is an array, that value has what is left of it.
 func members(text string) (values map[string]string, rest string) {
 	all, rest := elements(text)
 	values = make(map[string]string, len(all))
+	if rest == "" {
+		start := len("{")
+		for _, member := range all {
+			start += len(member) + len(",")
+		}
+		last := text[min(start, len(text)):]
+		if name, err := strconv.QuotedPrefix(last); err == nil && strings.HasPrefix(last[len(name):], ":[") {
+			all = append(all, last)
+		}
+	}
 	for _, member := range all {
 		if name, err := strconv.QuotedPrefix(member); err == nil {
 			values[unquote(name)] = strings.TrimPrefix(member[len(name):], ":")

@@ -24,6 +24,15 @@ func TestRecordRoundTrip(t *testing.T) {
 			Reason:     contract.ReasonStartError,
 			Message:    `starting "nope": not found in PATH`,
 		},
+		"a rule for its exit code": {StartedAt: &started, FinishedAt: finished, CommandExitCode: new(78), Reason: contract.ReasonFinished},
+		"a failure that passes":    {StartedAt: &started, FinishedAt: finished, ExitCode: 3, Passes: true},
+		"onError: Continue":        {StartedAt: &started, FinishedAt: finished, CommandExitCode: new(3), Passes: true, Reason: contract.ReasonTimedOut},
+		"a rule for 0":             {StartedAt: &started, FinishedAt: finished, ExitCode: 1, CommandExitCode: new(0)},
+		"outputs": {
+			StartedAt: &started, FinishedAt: finished, Message: "m", OutputKeys: []string{"B", "A", "CUT", "EMPTY"},
+			Outputs: map[string]string{"A": "x=1,\"y\"", "B": "日\n本", "EMPTY": ""},
+		},
+		"only keys of outputs": {FinishedAt: finished, OutputKeys: []string{"A"}},
 		"a message that JSON must escape": {
 			FinishedAt: finished,
 			Reason:     contract.ReasonSkipped,
@@ -57,6 +66,49 @@ func TestRecordForm(t *testing.T) {
 		`"startedAt":"2025-03-01T12:00:00Z","message":"m"}}`
 	if diff := cmp.Diff(want, record.Marshal()); diff != "" {
 		t.Errorf("Marshal: -want +got:\n%s", diff)
+	}
+}
+
+// The form of the fields that later releases added. An agent of the first release leaves them out.
+func TestRecordFormOfLaterFields(t *testing.T) {
+	at := time.Date(2025, 3, 1, 12, 0, 0, 0, time.UTC)
+	record := contract.Record{
+		FinishedAt: at, CommandExitCode: new(3), Passes: true, Reason: contract.ReasonTimedOut, StartedAt: &at, Retries: 1, Message: "m",
+		OutputKeys: []string{"b", "a"}, Outputs: map[string]string{"a": "1", "b": "2=3"},
+	}
+	want := `{"taskflow":{"finishedAt":"2025-03-01T12:00:00Z","exitCode":0,"commandExitCode":3,"passes":true,"reason":"TimedOut",` +
+		`"startedAt":"2025-03-01T12:00:00Z","retries":1,"message":"m","outputKeys":["b","a"],"outputs":["b=2=3","a=1"]}}`
+	if diff := cmp.Diff(want, record.Marshal()); diff != "" {
+		t.Errorf("Marshal: -want +got:\n%s", diff)
+	}
+	if code := record.Code(); code != 3 {
+		t.Errorf("Code is %d, want that of the command, 3", code)
+	}
+	if code := (contract.Record{ExitCode: 4}).Code(); code != 4 {
+		t.Errorf("Code is %d, want that of the container, 4", code)
+	}
+}
+
+// Of a record that was cut, the outputs that are whole are read, and the keys of the others if they are whole.
+func TestParseOutputsThatWereCut(t *testing.T) {
+	at := time.Date(2025, 3, 1, 12, 0, 0, 0, time.UTC)
+	whole := contract.Record{FinishedAt: at, OutputKeys: []string{"A", "B", "C"}, Outputs: map[string]string{"A": "1", "B": "a, [\"b\"]", "C": "3"}}
+	message := whole.Marshal()
+	seen := map[int]bool{}
+	for n := range len(message) + 1 {
+		got, ok := contract.ParseRecord(message[:n])
+		if !ok {
+			continue
+		}
+		for key, value := range got.Outputs {
+			if value != whole.Outputs[key] || len(got.OutputKeys) != len(whole.OutputKeys) {
+				t.Fatalf("ParseRecord(%q) has %s=%q and the keys %q", message[:n], key, value, got.OutputKeys)
+			}
+		}
+		seen[len(got.Outputs)] = true
+	}
+	if len(seen) != len(whole.Outputs)+1 {
+		t.Errorf("the numbers of outputs are %v, want each from 0 to %d", seen, len(whole.Outputs))
 	}
 }
 
