@@ -92,6 +92,11 @@ func TestOperatorsRights(t *testing.T) {
 		{"watch", tasks, "tasks", "", one, ""}:                     true,
 		{"patch", tasks, "tasks", "status", one, "task"}:           true,
 		{"create", tasks, "tasks", "", one, ""}:                    false,
+		{"create", "", "persistentvolumeclaims", "", one, ""}:      true, // a Task's workspace
+		{"get", "", "persistentvolumeclaims", "", one, "claim"}:    true,
+		{"list", "", "persistentvolumeclaims", "", one, ""}:        false,
+		{"delete", "", "persistentvolumeclaims", "", one, "claim"}: false,
+		{"update", "", "persistentvolumeclaims", "", one, "claim"}: false,
 		{"create", "events.k8s.io", "events", "", one, ""}:         true,
 		{"list", "events.k8s.io", "events", "", one, ""}:           true, // events of a Pod that doesn't start
 		{"watch", "events.k8s.io", "events", "", one, ""}:          false,

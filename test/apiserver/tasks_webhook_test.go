@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -110,7 +112,7 @@ var brokenTasks = map[string]struct{ spec, want string }{
 		"steps: [{name: a, image: x}], finallyTimeout: 1m",
 		`spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout`,
 	},
-	"a field of the stepTemplate that a step breaks": {
+	"a variable of the template that a step breaks": {
 		"stepTemplate: {image: x, env: [{name: SHA, value: a}]}, steps: [{name: a}, {name: b, inputs: [{step: a, output: SHA}]}]",
 		`spec.steps[1].inputs[0]: env of the step "b" sets the variable SHA, too: remove one of them`,
 	},
@@ -218,5 +220,38 @@ func wantDenied(t *testing.T, err error, want string) {
 	_, sentence, _ := strings.Cut(err.Error(), `taskflow.practice.com" denied the request: `)
 	if diff := cmp.Diff(want, sentence); diff != "" {
 		t.Errorf("the refusal is %v (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestBrokenTasksFailWithoutTheWebhook proves that a Task which no replica has checked is accepted, and then fails with the same sentence, without a
+// Pod.
+func TestBrokenTasksFailWithoutTheWebhook(t *testing.T) {
+	namespace := cluster.NewNamespace(t, "privileged")
+	tasksCalls.leave(namespace)
+	tasks := map[string]*v1alpha1.Task{}
+	for name, test := range brokenTasks {
+		task := asTask(t, taskOf(t, namespace, strings.NewReplacer(" ", "-", ",", "", "'", "").Replace(name), test.spec))
+		cluster.Make(t, task)
+		tasks[name] = task
+	}
+	for name, test := range brokenTasks {
+		task := tasks[name]
+		status := cluster.AwaitTask(t, task, name, harness.InPhase(v1alpha1.TaskFailed))
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
+		if condition == nil || condition.Reason != v1alpha1.ReasonSpecInvalid {
+			t.Errorf("%s: the conditions are %+v", name, status.Conditions)
+			continue
+		}
+		if diff := cmp.Diff(test.want, condition.Message); diff != "" {
+			t.Errorf("%s: the message (-want +got):\n%s", name, diff)
+		}
+		wantNoPod(t, task)
+		// It can still be deleted in the foreground, for which the API server updates the Task.
+		if err := cluster.Delete(t.Context(), task, client.PropagationPolicy(metav1.DeletePropagationForeground)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if tasksCalls.in(namespace) == 0 {
+		t.Error("the webhook was not called")
 	}
 }
