@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,9 +133,10 @@ func TestStepListBounds(t *testing.T) {
 		}
 		return text.String()
 	}
-	bomb := "- &a [x, x, x, x, x, x, x, x, x, x]\n"
+	var bomb strings.Builder
+	bomb.WriteString("- &a [x, x, x, x, x, x, x, x, x, x]\n")
 	for i := range 10 {
-		bomb += fmt.Sprintf("- &%c [%s]\n", 'b'+i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c, ", 'a'+i), 10), ", "))
+		fmt.Fprintf(&bomb, "- &%c [%s]\n", 'b'+i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c, ", 'a'+i), 10), ", "))
 	}
 	for name, c := range map[string]struct {
 		list    string
@@ -149,14 +151,14 @@ func TestStepListBounds(t *testing.T) {
 		"too many steps": {"[" + strings.Join(names(9000), ",") + "]", 1, "metadata.annotations: taskflow.practice.com/steps: 9000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
 		"too long":       {entries(10000, func(int) string { return "" }), 1, "metadata.annotations: taskflow.practice.com/steps: the list has "},
 		"deep":           {strings.Repeat("[", 60000), 1, "metadata.annotations: taskflow.practice.com/steps: "},
-		"aliases":        {bomb, 1, "metadata.annotations: taskflow.practice.com/steps"},
+		"aliases":        {bomb.String(), 1, "metadata.annotations: taskflow.practice.com/steps"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var containers []corev1.Container
 			for _, name := range names(c.steps) {
 				container := step(name, mount("v0", "/s"))
 				for m := range 9 {
-					container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: fmt.Sprintf("/s/%d", m), SubPath: fmt.Sprint(m)})
+					container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "v0", MountPath: fmt.Sprintf("/s/%d", m), SubPath: strconv.Itoa(m)})
 				}
 				containers = append(containers, container)
 			}

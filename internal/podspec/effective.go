@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"cmp"
+	"maps"
 	"path"
 	"reflect"
 	"slices"
@@ -128,9 +129,7 @@ func mergeResources(base, over corev1.ResourceList) corev1.ResourceList {
 		return over
 	}
 	merged := base.DeepCopy()
-	for name, quantity := range over {
-		merged[name] = quantity
-	}
+	maps.Copy(merged, over)
 	return merged
 }
 

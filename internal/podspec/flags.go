@@ -106,11 +106,12 @@ func numbersOf(indexes []int) []int {
 // onErrorFlag returns AgentFlags.OnError. In a chain of a Task's own Pod, the next step has AfterFailureContinue instead, as in earlier releases. A
 // Job takes a Pod with a failed container for failed, and a final step follows the step itself.
 func onErrorFlag(pod *corev1.Pod, plan sequence.Plan, step sequence.Step) string {
-	switch isPlain := plan.IsChain() && plan.Work() == len(plan.Steps); {
+	isPlain := plan.IsChain() && plan.Work() == len(plan.Steps)
+	switch {
 	case step.OnError == sequence.FailAtEnd:
 		return contract.OnErrorFailAtEnd
-	case step.OnError == sequence.Continue && !(isPlain && OwnerTask(pod) != ""):
-		return contract.OnErrorContinue
+	case step.OnError != sequence.Continue, isPlain && OwnerTask(pod) != "":
+		return ""
 	}
-	return ""
+	return contract.OnErrorContinue
 }

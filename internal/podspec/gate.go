@@ -167,9 +167,6 @@ func gateContainer(p *jsonpatch.Patch, i int, pod *corev1.Pod, flags contract.Ag
 	if flags.IsFinal || len(flags.When) > 0 {
 		flags.Outcome = podInfo + "/" + contract.OutcomeFile
 	}
-	if container.WorkingDir != "" {
-		flags.DefaultWorkDir = ""
-	}
 	flags.TerminationLog = container.TerminationMessagePath
 	flags.FallbackToLogs = container.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
 	if container.Lifecycle != nil && container.Lifecycle.StopSignal != nil {

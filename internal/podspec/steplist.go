@@ -127,7 +127,7 @@ func decodeYAML(text string) (any, error) {
 		body = body[at[1]:]
 	}
 	if nextDocument.MatchString(body) {
-		return nil, errors.New("there are several YAML documents: write one list, without lines that begin with --- or ...")
+		return nil, errors.New("there are several YAML documents: write one list, without separators such as ---")
 	}
 	content, err := yaml.YAMLToJSONStrict([]byte(text))
 	var document any

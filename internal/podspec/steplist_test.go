@@ -101,7 +101,7 @@ func TestParseStepListRejects(t *testing.T) {
 		"a wrong indentation": {"- name: a\n retries: 2", invalid},
 		"a tab":               {"- name: a\n\tretries: 2", strings.Replace(invalid, "1", "2", 1)},
 		"no such anchor":      {"[*a]", ": it is not valid YAML: check indentation, quotes and brackets"},
-		"two documents":       {"- a\n---\n- b", ": there are several YAML documents: write one list, without lines that begin with --- or ..."},
+		"two documents":       {"- a\n---\n- b", ": there are several YAML documents: write one list, without separators such as ---"},
 		"a field twice":       {"- {name: a, retries: 1, retries: 2}", ": the field retries is set twice in one entry: remove one of them"},
 		"a NUL":               {"- a\x00", ": it is not valid YAML: check indentation, quotes and brackets"},
 		"not a number":        {"- {name: a, retries: .nan}", ": it is not valid YAML: check indentation, quotes and brackets"},
@@ -151,11 +151,10 @@ func TestParseStepListRejects(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := ""
-			if entries, err := parseStepList(c.text); err != nil {
+			entries, err := parseStepList(c.text)
+			got := fmt.Sprintf(": accepted as %+v", entries)
+			if err != nil {
 				got = err.Error()
-			} else {
-				got = fmt.Sprintf("accepted: %+v", entries)
 			}
 			if diff := cmp.Diff("metadata.annotations: taskflow.practice.com/steps"+c.want, got); diff != "" {
 				t.Errorf("parseStepList (-want +got):\n%s", diff)
