@@ -82,10 +82,10 @@ func TestRecordFormOfLaterFields(t *testing.T) {
 		t.Errorf("Marshal: -want +got:\n%s", diff)
 	}
 	if code := record.Code(); code != 3 {
-		t.Errorf("Code is %d, want that of the command, 3", code)
+		t.Errorf("Code is %d, want the command's, 3", code)
 	}
 	if code := (contract.Record{ExitCode: 4}).Code(); code != 4 {
-		t.Errorf("Code is %d, want that of the container, 4", code)
+		t.Errorf("Code is %d, want the container's, 4", code)
 	}
 }
 
