@@ -77,21 +77,31 @@ func TestBounds(t *testing.T) {
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{Volumes: volumes(volumeCount)}}
 		return task
 	}
+	sharing := func(task *v1alpha1.Task, bytes int) *v1alpha1.Task {
+		task.Spec.StepTemplate = &v1alpha1.StepTemplate{Env: []corev1.EnvVar{{Name: "A", Value: strings.Repeat("x", bytes)}}}
+		return task
+	}
 	for name, c := range map[string]struct {
 		pod     *corev1.Pod
 		task    *v1alpha1.Task
 		refused string
 	}{
-		"containers":                {pod: pod(steps(maxContainers, nil), nil)},
-		"too many containers":       {pod: pod(steps(20*maxContainers, nil), nil), refused: "spec.containers: 20000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
-		"mounts":                    {pod: pod(steps(maxMounts/maxOwnMounts, mounts(maxOwnMounts)), volumes(maxVolumes))},
-		"too many mounts":           {pod: pod(steps(1000, mounts(11)), nil), refused: "spec.containers[*].volumeMounts: 11000 entries, and a sequential Pod may have 10000: mount directories above them"},
-		"too many mounts of one":    {pod: pod(steps(2, mounts(20000)), nil), refused: `the container "s0" has 20000 volumeMounts, and a container may have 250: mount a directory above them`},
-		"too many volumes":          {pod: pod(steps(2, nil), volumes(20000)), refused: "spec.volumes: 20000 entries, and a sequential Pod may have 1000: mount fewer volumes"},
-		"long paths":                {pod: pod(steps(100, deep(maxPath)), volumes(1))},
-		"too long a path":           {pod: pod(steps(1, deep(1<<20)), volumes(1)), refused: `the container "s0" has a mountPath, subPath or workingDir of more than 1024 bytes: use a shorter path`},
-		"a Task":                    {pod: naming(pod(steps(maxContainers, nil), volumes(maxVolumes/2)), ""), task: task(maxContainers, maxVolumes/2)},
-		"too large a Task":          {pod: naming(pod(steps(1, nil), nil), ""), task: task(20000, 0), refused: `the Task "task" has 20000 steps and sidecars and 0 volumes, and it may have 1000 and 1000: split it into several Tasks`},
+		"containers":             {pod: pod(steps(maxContainers, nil), nil)},
+		"too many containers":    {pod: pod(steps(20*maxContainers, nil), nil), refused: "spec.containers: 20000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
+		"mounts":                 {pod: pod(steps(maxMounts/maxOwnMounts, mounts(maxOwnMounts)), volumes(maxVolumes))},
+		"too many mounts":        {pod: pod(steps(1000, mounts(11)), nil), refused: "spec.containers[*].volumeMounts: 11000 entries, and a sequential Pod may have 10000: mount directories above them"},
+		"too many mounts of one": {pod: pod(steps(2, mounts(20000)), nil), refused: `the container "s0" has 20000 volumeMounts, and a container may have 250: mount a directory above them`},
+		"too many volumes":       {pod: pod(steps(2, nil), volumes(20000)), refused: "spec.volumes: 20000 entries, and a sequential Pod may have 1000: mount fewer volumes"},
+		"long paths":             {pod: pod(steps(100, deep(maxPath)), volumes(1))},
+		"too long a path":        {pod: pod(steps(1, deep(1<<20)), volumes(1)), refused: `the container "s0" has a mountPath, subPath or workingDir of more than 1024 bytes: use a shorter path`},
+		"a Task":                 {pod: naming(pod(steps(maxContainers, nil), volumes(maxVolumes/2)), ""), task: task(maxContainers, maxVolumes/2)},
+		"too large a Task":       {pod: naming(pod(steps(1, nil), nil), ""), task: task(20000, 0), refused: `the Task "task" has 20000 steps and sidecars and 0 volumes, and it may have 1000 and 1000: split it into several Tasks`},
+		"a stepTemplate":         {pod: naming(pod(steps(1, nil), nil), ""), task: sharing(task(100, 0), 10000)},
+		"too large a stepTemplate": {
+			pod: naming(pod(steps(1, nil), nil), ""), task: sharing(task(100, 0), 1<<20),
+			refused: `the Task "task": spec.stepTemplate and spec.params: they have 1048631 bytes, so 104863100 in all 100 steps, and at most 1048576 fit into a Pod: ` +
+				"put large values into a ConfigMap, and name it in envFrom",
+		},
 		"too many names of steps":   {pod: naming(pod(steps(1, nil), nil), strings.Repeat("a,", 100000)), task: task(1000, 0), refused: "metadata.annotations: taskflow.practice.com/steps: 100000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
 		"no steps, many containers": {pod: &corev1.Pod{Spec: corev1.PodSpec{Containers: steps(2000, nil)}}},
 	} {

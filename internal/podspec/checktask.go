@@ -15,7 +15,7 @@ import (
 // ValidateTask rejects a Task whose steps, stepTemplate, params or workspace can't work. The error is one sentence for the user, with the path and the
 // remedy. It does not repeat what the API server checks of every Task.
 func ValidateTask(task *v1alpha1.Task) error {
-	for _, check := range []func(*v1alpha1.Task) error{checkEnds, checkParams, checkWorkspace} {
+	for _, check := range []func(*v1alpha1.Task) error{checkShared, checkEnds, checkParams, checkWorkspace} {
 		if err := check(task); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package podspec
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -183,7 +184,9 @@ func TestWorkspace(t *testing.T) {
 func TestValidateTask(t *testing.T) {
 	const noName = "can't be the name of a variable: use letters, digits and _, and don't begin with a digit"
 	cases := map[string]struct{ spec, want string }{
-		"all of it":                  {"{params: [{name: A}], stepTemplate: {image: x}, workspace: {size: 1Gi, storageClassName: x}, timeout: 1h, finallyTimeout: 1m, cancel: true, cancelFinally: true, steps: [{name: a}, {name: b, finally: true}]}", ""},
+		"all of it": {"{params: [{name: A}], stepTemplate: {image: x}, workspace: {size: 1Gi, storageClassName: x}, timeout: 1h, finallyTimeout: 1m, cancel: true, cancelFinally: true, steps: [{name: a}, {name: b, finally: true}]}", ""},
+		"params in too many steps": {"{params: [{name: A, value: " + strings.Repeat("x", 11000) + "}], stepTemplate: {image: x}, steps: [" + strings.Repeat("{name: a}, ", 100) + "]}",
+			"spec.stepTemplate and spec.params: they have 11056 bytes, so 1105600 in all 100 steps, and at most 1048576 fit into a Pod: put large values into a ConfigMap, and name it in envFrom"},
 		"no image":                   {"{steps: [{name: a, image: x}, {name: b}]}", `spec.steps[1].image: the step "b" has no image: set it here or in spec.stepTemplate`},
 		"finallyTimeout alone":       {"{finallyTimeout: 1m, steps: [{name: a, image: x}]}", "spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout"},
 		"cancelFinally alone":        {"{cancelFinally: true, steps: [{name: a, image: x}]}", "spec.cancelFinally has no effect without cancel: set spec.cancel to true, too, or remove cancelFinally"},
