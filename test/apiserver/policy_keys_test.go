@@ -221,6 +221,7 @@ func TestTemplatesAreRefused(t *testing.T) {
 		"two of taskflow's":                {jobWith, annotated(`taskflow.practice.com/outcome: "{}", taskflow.practice.com/halt-finally: x`), "only taskflow sets taskflow.practice.com/halt-finally, taskflow.practice.com/outcome: remove it"},
 		"a Job with a list":                {jobWith, annotated(`taskflow.practice.com/steps: "- {name: a}\n- {name: b, dependsOn: []}"`), ""},
 		"a Job with a list in one line":    {jobWith, annotated(`taskflow.practice.com/steps: " [a, {name: b, retries: 2}]"`), ""},
+		"a Job with a list and a comment":  {jobWith, annotated(`taskflow.practice.com/steps: "# what runs\n- a"`), ""},
 		"a list, and a hook beside it":     {hook, annotated(`taskflow.practice.com/steps: "- a"`), ""},
 		"a hand-off that there isn't":      {jobWith, annotated(`taskflow.practice.com/handoff: local`), `taskflow.practice.com/handoff is "local": set it to controller, or remove it`},
 		"a delivery that there isn't":      {cronJobWith, annotated(`taskflow.practice.com/agent-delivery: auto`), `taskflow.practice.com/agent-delivery is "auto": set it to init or image, or remove it`},
