@@ -29,7 +29,7 @@ type StepOptions struct {
 	// +kubebuilder:validation:MaxLength=32
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
-	// onError specifies what happens when the step fails. Stop fails the Task and skips the remaining steps. Continue goes on as if the step had
+	// onError specifies what happens when the step fails. Stop fails the Task, and no further step starts. Continue goes on as if the step had
 	// succeeded. FailAtEnd goes on, too, and the Task fails in the end. Defaults to Stop.
 	// +optional
 	OnError OnError `json:"onError,omitempty"`
@@ -41,8 +41,8 @@ type StepOptions struct {
 	// +kubebuilder:validation:Maximum=100
 	Retries int32 `json:"retries,omitempty"`
 
-	// exitCodes are rules for exit codes of the command. The first rule that names the exit code applies. Without one, 0 means success and all
-	// others mean failure. A step has at most 20.
+	// exitCodes are rules for exit codes of the command. An exit code without a rule means success if it is 0, and failure otherwise. A step
+	// has at most 20.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=20

@@ -44,8 +44,8 @@ type TaskList struct {
 // are immutable once the Task has a Pod.
 type TaskSpec struct {
 	// steps are the containers to run, in this order. A Task has from 1 to 100 steps. A step starts when the step before it succeeds, or,
-	// if it has dependsOn, when the steps that it names succeed. If a step fails, the remaining steps are skipped, unless the failed step
-	// has onError: Continue or FailAtEnd.
+	// if it has dependsOn, when the steps that it names succeed. If a step fails, no further step starts, except for final steps, unless the
+	// failed step has onError: Continue or FailAtEnd. Steps that run beside the failed one run to their end.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=100
