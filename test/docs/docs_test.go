@@ -212,6 +212,19 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestFlagsAreDocumented proves that the page about the agent has a row for each of its flags.
+func TestFlagsAreDocumented(t *testing.T) {
+	flags := regexp.MustCompile(`\{name: "(--[a-z-]+)", field:`).FindAllStringSubmatch(read(t, "internal/contract/agentflags.go"), -1)
+	if len(flags) == 0 {
+		t.Fatal("there are no flags")
+	}
+	for _, flag := range flags {
+		if !regexp.MustCompile("(?m)^\\|[^|]*`" + flag[1] + "`").MatchString(read(t, "docs/agent.md")) {
+			t.Errorf("docs/agent.md has no row for %s", flag[1])
+		}
+	}
+}
+
 // TestSecurityPageNamesTheAttacks proves that the security page names every attack that the tests make, and no other.
 func TestSecurityPageNamesTheAttacks(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "test/attack/*_test.go"))
