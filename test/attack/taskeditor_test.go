@@ -146,6 +146,27 @@ func TestTaskEditorFillsTheMemory(t *testing.T) {
 	wantUnharmed(t, before)
 }
 
+// TestTaskEditorMultipliesTheMemory has a user with taskflow-edit create Tasks whose stepTemplate has a megabyte, for each of 100 steps. They are
+// refused, and cost the operator's replicas little memory.
+func TestTaskEditorMultipliesTheMemory(t *testing.T) {
+	const tasks, steps, size = 8, 100, 1 << 20
+	before := replicas(t)
+	namespace := cluster.NewNamespace(t, "baseline")
+	user := cluster.WithClusterRole(t, namespace, "taskflow-edit")
+	for i := range tasks {
+		task := harness.NewTask(namespace, fmt.Sprintf("big-%d", i), harness.Shell("only", "true"))
+		task.Spec.StepTemplate = &v1alpha1.StepTemplate{Env: []corev1.EnvVar{{Name: "A", Value: strings.Repeat("a", size)}}}
+		for n := 1; n < steps; n++ {
+			task.Spec.Steps = append(task.Spec.Steps, v1alpha1.Step{Container: harness.Shell(fmt.Sprintf("s%d", n), "true")})
+		}
+		err := user.Create(t.Context(), task)
+		if want := "put large values into a ConfigMap, and name it in envFrom"; err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("the error is %v, want one that ends in %q", err, want)
+		}
+	}
+	wantUnharmed(t, before)
+}
+
 // TestTaskEditorSilencesTheController has a user with taskflow-edit create Tasks whose messages are longer than a status may hold. Each
 // Task reports its problem within seconds, in a readable message.
 func TestTaskEditorSilencesTheController(t *testing.T) {
