@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
-
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
@@ -227,68 +226,42 @@ func TestOutputsOfOtherUsers(t *testing.T) {
 	}
 	t.Parallel()
 	const producer, consumer = 1234, 5678
-	info := newPodinfo(t)
+	info, runDir := newPodinfo(t), newRunDir(t, 2)
 	info.write(order("2"))
-	// The mode of t.TempDir hides its parent from other users.
-	runDir, err := os.MkdirTemp("", "run-")
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(runDir) })
-	must(t, os.Chmod(runDir, 0o755))
 	for step, user := range map[int]int{1: producer, 2: consumer} {
-		makeStepDir(t, runDir, step)
 		must(t, os.Chown(contract.StepDir(runDir, step), user, user)) // as if only this step had the directory mounted with write access
 	}
-	log := filepath.Join(runDir, "order")
-	writeFile(t, log, "2")
+	openParents(t, runDir+"/1")
+	openParents(t, info.dir+"/order")
+	binary, err := os.Open(filepath.Join(programs, agentName))
+	must(t, err)
+	t.Cleanup(func() { _ = binary.Close() })
 	run := func(user uint32, flags contract.AgentFlags) result {
 		t.Helper()
-		flags.Wait, flags.Halt = log, ""
-		args := append([]string{"-c", `umask 077; cd /; exec setpriv --reuid ` + fmt.Sprint(user) + ` --regid ` + fmt.Sprint(user) + ` --clear-groups "$@"`, "sh"},
-			append([]string{copyAgent(t, runDir)}, flags.Args()...)...)
-		return container{program: "/bin/sh", args: args, clone: unix.CLONE_NEWPID}.run(t)
+		return container{program: "/proc/self/fd/3", args: flags.Args(), edit: func(cmd *exec.Cmd) {
+			// Another user can't reach the binary by its path.
+			cmd.Dir, cmd.Args[0], cmd.ExtraFiles = "/", agentName, []*os.File{binary}
+			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user, NoSetGroups: true}
+		}}.run(t)
 	}
-	flags := producing(t, info, runDir, `echo A=1 >$TASKFLOW_OUTPUT; echo A=2 2>/dev/null >`+contract.StepDir(runDir, 2)+`/output && echo written; true`)
-	got := run(producer, flags)
+	first := producing(t, info, runDir, `umask 077; echo A=1 >$TASKFLOW_OUTPUT; echo A=2 >`+contract.StepDir(runDir, 2)+`/output || echo refused`)
+	got := run(producer, first)
 	got.Stderr = ""
-	if diff := cmp.Diff(result{}, got); diff != "" {
+	if diff := cmp.Diff(result{Stdout: "refused\n"}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"output -r--r--r--", "record -r--r--r--", "started -rw-------"}, modes(t, contract.StepDir(runDir, 1))); diff != "" {
-		t.Errorf("files: -want +got:\n%s", diff)
+	stat, err := os.Stat(filepath.Join(contract.StepDir(runDir, 1), contract.OutputFile))
+	must(t, err)
+	if diff := cmp.Diff(os.FileMode(0o444), stat.Mode()); diff != "" {
+		t.Errorf("mode: -want +got:\n%s", diff)
 	}
 	second := consuming(t, info, runDir, "A")
-	second.Command = shell(`printf '[%s]' "$V"; echo A=3 2>/dev/null >` + contract.StepDir(runDir, 1) + `/output && echo written; cat ` + contract.StepDir(runDir, 1) + `/output`)
+	second.Command = shell(`printf '[%s]' "$V"; echo A=3 >` + contract.StepDir(runDir, 1) + `/output || echo refused; cat ` + contract.StepDir(runDir, 1) + `/output`)
 	got = run(consumer, second)
 	got.Stderr = ""
-	if diff := cmp.Diff(result{Stdout: "[1]A=1\n"}, got); diff != "" {
+	if diff := cmp.Diff(result{Stdout: "[1]refused\nA=1\n"}, got); diff != "" {
 		t.Errorf("the step with the input: -want +got:\n%s", diff)
 	}
-}
-
-// copyAgent copies the test binary to where other users can execute it.
-func copyAgent(t *testing.T, dir string) string {
-	t.Helper()
-	path := filepath.Join(dir, agentName)
-	if !exists(path) {
-		self, err := os.Executable()
-		must(t, err)
-		must(t, exec.CommandContext(t.Context(), "cp", self, path).Run())
-		must(t, os.Chmod(path, 0o755))
-	}
-	return path
-}
-
-func modes(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	must(t, err)
-	var modes []string
-	for _, entry := range entries {
-		info, err := entry.Info()
-		must(t, err)
-		modes = append(modes, entry.Name()+" "+info.Mode().String())
-	}
-	return modes
 }
 
 // A kubelet that loses a container starts another one. The termination message of that one has the outputs, too.

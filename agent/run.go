@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -49,17 +50,18 @@ func (s siblings) watches() []watch {
 
 // String returns the rest of a line in the log.
 func (s siblings) String() string {
-	switch len(s.before) {
-	case 0:
+	if len(s.before) == 0 {
 		return ""
-	case 1:
-		return " or the record of step " + strconv.Itoa(s.before[0]) + " in " + s.runDir
 	}
-	text := " or the records of steps " + strconv.Itoa(s.before[0])
-	for _, number := range s.before[1:] {
-		text += ", " + strconv.Itoa(number)
+	numbers := make([]string, len(s.before))
+	for i, number := range s.before {
+		numbers[i] = strconv.Itoa(number)
 	}
-	return text + " in " + s.runDir
+	what := " or the record of step "
+	if len(numbers) > 1 {
+		what = " or the records of steps "
+	}
+	return what + strings.Join(numbers, ", ") + " in " + s.runDir
 }
 
 // others returns the numbers of the steps that are not final, except the step's own and those of its predecessors.
