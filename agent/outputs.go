@@ -37,8 +37,9 @@ func removeOutputs(runDir string, n int) {
 }
 
 // readOutputs reads the outputs of step n. A step without the file has none. It trusts nothing that it finds: a link, a FIFO or an endless file
-// is an error. If isOwn is set, it makes the file readable for the other steps, which may run as other users.
-func readOutputs(runDir string, n int, isOwn bool) (outputs, error) {
+// is an error. With a key, it returns only that output, because the agent stays in memory while its command runs. Without one, the outputs are the
+// agent's own: it makes the file readable for the other steps, which may run as other users.
+func readOutputs(runDir string, n int, key string) (outputs, error) {
 	fd, err := unix.Open(outputFile(runDir, n), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	switch err {
 	case nil:
@@ -55,7 +56,7 @@ func readOutputs(runDir string, n int, isOwn bool) (outputs, error) {
 		return outputs{}, errNoFile
 	}
 	const readable = 0o444
-	if isOwn && unix.Fchmod(fd, readable) != nil && info.Mode&readable != readable {
+	if key == "" && unix.Fchmod(fd, readable) != nil && info.Mode&readable != readable {
 		return outputs{}, errors.New("$" + contract.OutputVariable + " belongs to another user and is not readable for all: write it as the user of the container")
 	}
 	content, ok := readAll(fd, maxOutputs+1)
@@ -65,7 +66,11 @@ func readOutputs(runDir string, n int, isOwn bool) (outputs, error) {
 	case len(content) > maxOutputs:
 		return outputs{}, errors.New("$" + contract.OutputVariable + " is larger than 1 MiB: write large results to a volume, and the path as an output")
 	}
-	return parseOutputs(string(content))
+	all, err := parseOutputs(string(content), key)
+	for key, value := range all.values {
+		all.values[key] = strings.Clone(value) // without the rest of the file
+	}
+	return all, err
 }
 
 var errNoFile = errors.New("$" + contract.OutputVariable + " is not a regular file: write lines KEY=value to it")
@@ -75,7 +80,9 @@ var errNoFile = errors.New("$" + contract.OutputVariable + " is not a regular fi
 // rest of its line, literally. A key that is there twice has the last value.
 //
 // Kubernetes reads KEY= 'value' as an empty value, as a shell does. Here it is an error.
-func parseOutputs(text string) (outputs, error) {
+//
+// If only is not empty, the other keys are left out.
+func parseOutputs(text, only string) (outputs, error) {
 	all := outputs{values: map[string]string{}}
 	lines := lineReader{rest: text}
 	for {
@@ -101,6 +108,9 @@ func parseOutputs(text string) (outputs, error) {
 		}
 		if err != "" {
 			return outputs{}, errors.New("line " + strconv.Itoa(number) + " of $" + contract.OutputVariable + " " + err)
+		}
+		if only != "" && key != only {
+			continue
 		}
 		if _, again := all.values[key]; !again {
 			all.keys = append(all.keys, key)

@@ -53,7 +53,7 @@ func TestParseOutputs(t *testing.T) {
 	}
 	for what, tc := range tests {
 		t.Run(what, func(t *testing.T) {
-			all, err := parseOutputs(tc.text)
+			all, err := parseOutputs(tc.text, "")
 			message := ""
 			if err != nil {
 				message = err.Error()
@@ -81,7 +81,7 @@ func FuzzOutputs(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := parseOutputs(text)
+		all, err := parseOutputs(text, "")
 		for _, key := range all.keys {
 			if !isVariableName(key) || strings.ContainsRune(all.values[key], 0) || !utf8.ValidString(all.values[key]) {
 				t.Errorf("%q has the key %q with the value %q", text, key, all.values[key])
@@ -99,6 +99,9 @@ func FuzzOutputs(f *testing.F) {
 			t.Fatalf("Kubernetes accepts %q, and the agent says: %v", text, err)
 		}
 		for key, value := range want {
+			if one, err := parseOutputs(text, key); err != nil || len(one.keys) != 1 || one.values[key] != value {
+				t.Errorf("%q has only the values %q for %s: %v", text, one, key, err)
+			}
 			if all.values[key] != value {
 				t.Errorf("%q has the value %q for %s, and for Kubernetes %q", text, all.values[key], key, value)
 			}
@@ -148,7 +151,7 @@ func ofKubernetes(text string) (values map[string]string, keys []string, accepts
 func TestOutputsAreWhatAShellReads(t *testing.T) {
 	t.Parallel()
 	const text = " \tA='1 $HOME \\ \"'\nB='2\n# 3\n' # a comment\n\n# another\nC=''\nA='4'\n"
-	all, err := parseOutputs(text)
+	all, err := parseOutputs(text, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +178,7 @@ func BenchmarkOutputs(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if _, err := parseOutputs(text); err != nil {
+				if _, err := parseOutputs(text, ""); err != nil {
 					b.Fatal(err)
 				}
 			}

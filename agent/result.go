@@ -28,7 +28,7 @@ func (s step) addOutputs(record *contract.Record) {
 	if s.flags.Run == "" {
 		return
 	}
-	all, err := readOutputs(s.flags.Run, s.flags.Number(), true)
+	all, err := readOutputs(s.flags.Run, s.flags.Number(), "")
 	switch {
 	case err == nil:
 		record.OutputKeys, record.Outputs = all.keys, all.values

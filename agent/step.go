@@ -75,7 +75,7 @@ func parseAll[T any](flag string, values []string, parse func(string) (T, error)
 func (s step) run() int {
 	if record, ok := s.endedBefore(); ok {
 		s.log.say("the step ended at " + record.FinishedAt.Format(time.RFC3339) + " with exit code " + strconv.Itoa(record.ExitCode) + ", and is not run again")
-		if all, err := readOutputs(s.flags.Run, s.flags.Number(), true); err == nil {
+		if all, err := readOutputs(s.flags.Run, s.flags.Number(), ""); err == nil {
 			record.OutputKeys, record.Outputs = all.keys, all.values
 		}
 		s.report(record)

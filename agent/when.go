@@ -50,7 +50,7 @@ func (s step) unmet() (sentence string, err error) {
 		case contract.OfExitCode:
 			value, hasValue = strconv.Itoa(end.ExitCode), end.ExitCode >= 0
 		case contract.OfOutput:
-			value, hasValue = s.outputsOf(c.Number, c.Step, end).values[c.Output]
+			value, hasValue = s.outputOf(c.Number, c.Step, c.Output, end)
 		}
 		if !c.Holds(value, hasValue) {
 			return describe(c, value, hasValue), nil
@@ -97,16 +97,17 @@ func either(values []string) string {
 	return strings.Join(texts, " or ")
 }
 
-// outputsOf returns the outputs of a step. A step that failed may have left invalid ones, which don't count.
-func (s step) outputsOf(number int, name string, end contract.End) outputs {
+// outputOf returns an output of a step. A step that failed may have left invalid ones, which don't count.
+func (s step) outputOf(number int, name, key string, end contract.End) (value string, ok bool) {
 	if end.State == contract.Skipped {
-		return outputs{}
+		return "", false
 	}
-	all, err := readOutputs(s.flags.Run, number, false)
+	all, err := readOutputs(s.flags.Run, number, key)
 	if err != nil {
 		s.log.say("the outputs of step " + strconv.Quote(name) + " don't count: " + err.Error())
 	}
-	return all
+	value, ok = all.values[key]
+	return value, ok
 }
 
 // maxVariable is the size of the longest environment variable, with its name and the zero at its end (MAX_ARG_STRLEN in the kernel's
@@ -117,15 +118,9 @@ const maxVariable = 128 << 10
 func (s step) readInputs() ([]variable, error) {
 	var variables []variable
 	told := s.told()
-	read := map[int]outputs{}
 	for _, input := range s.inputs {
-		all, isRead := read[input.Number]
-		if !isRead {
-			end, _ := endOf(s.flags.Run, input.Number, told)
-			all = s.outputsOf(input.Number, input.Step, end)
-			read[input.Number] = all
-		}
-		value, ok := all.values[input.Output]
+		end, _ := endOf(s.flags.Run, input.Number, told)
+		value, ok := s.outputOf(input.Number, input.Step, input.Output, end)
 		what := "input " + input.Name + ": "
 		switch {
 		case !ok && input.Default == nil:
