@@ -6,12 +6,16 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"sigs.k8s.io/yaml"
 
+	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
@@ -35,6 +39,34 @@ func TestPoliciesKnowAllKeys(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string(nil), missing); diff != "" {
 			t.Errorf("keys that config/policy/%s doesn't have (-want +got):\n%s", file, diff)
+		}
+	}
+}
+
+// TestTasksAreCheckedForAllFields proves that the API server calls the webhook for Tasks about each field that podspec.ValidateTask checks: all but
+// those that the schema of the kind checks alone.
+func TestTasksAreCheckedForAllFields(t *testing.T) {
+	var configuration admissionregistrationv1.ValidatingWebhookConfiguration
+	content, err := os.ReadFile("../config/webhook/validating_webhook.yaml")
+	if err == nil {
+		err = yaml.UnmarshalStrict(content, &configuration)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	schemaAlone := map[string][]string{
+		"s":           {"timeout", "retries", "onError"},
+		"object.spec": {"steps", "template", "sidecars", "timeout", "backoffLimit", "ttlSecondsAfterFinished", "suspend", "cancel", "cancelFinally"},
+	}
+	for variable, of := range map[string]reflect.Type{"s": reflect.TypeFor[v1alpha1.StepOptions](), "object.spec": reflect.TypeFor[v1alpha1.TaskSpec]()} {
+		for field := range of.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			for _, hook := range configuration.Webhooks {
+				isAsked := strings.Contains(hook.MatchConditions[0].Expression, "has("+variable+"."+name+")")
+				if want := !slices.Contains(schemaAlone[variable], name); name != "onError" && isAsked != want {
+					t.Errorf("%s is called about %s.%s: %t, want %t", hook.Name, variable, name, isAsked, want)
+				}
+			}
 		}
 	}
 }

@@ -54,6 +54,7 @@
 //   - internal/contract/options.go: the field of StepOptions, unless the field only changes the container.
 //   - internal/podspec/options.go: from the step to the options. A list of steps in an annotation needs nothing else.
 //   - internal/podspec/checklist.go, internal/podspec/checkvalues.go: what can't work, one sentence each, for Tasks and Pods alike.
+//   - charts/taskflow/templates/webhook/validating_webhook.yaml: the condition on which the webhook is called for Tasks. A test fails without it.
 //   - internal/podspec/effective.go: if stepTemplate has the field, too.
 //   - internal/podspec/merge.go: how a Pod that names the Task overrides the field, if it changes the container.
 //   - internal/podspec/flags.go: from the options to the agent's flags.

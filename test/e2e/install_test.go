@@ -92,7 +92,8 @@ func TestInstallAndRemove(t *testing.T) {
 	wait.For(t, "nothing to be left", onlyLeft())
 }
 
-// runSample runs the sample Task as the README does, and once more after all of the operator's Pods were deleted.
+// runSample runs the sample Task as the README does, and once more after all of the operator's Pods were deleted. It also waits until the API server
+// calls the webhook for Tasks.
 func runSample(t *testing.T) *v1alpha1.Task {
 	t.Helper()
 	sample := &v1alpha1.Task{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "example-taskflow"}}
@@ -105,7 +106,21 @@ func runSample(t *testing.T) *v1alpha1.Task {
 	kubectl(t, nil, "-n", harness.OperatorNamespace, "delete", "pods", "--all") // this waits until they are gone
 	wait.For(t, "the operator to be back", rolledOut)
 	run()
+	wait.For(t, "the refusal of a broken Task", refusesBrokenTasks(sample.Namespace))
 	return sample
+}
+
+// refusesBrokenTasks returns a function that returns an error unless the webhook refuses a Task whose steps can't work together.
+func refusesBrokenTasks(namespace string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		task := harness.NewTask(namespace, "broken", harness.Shell("first", "true"))
+		task.Spec.Steps[0].DependsOn = []string{"second"}
+		const want = `spec.steps[0].dependsOn[0]: there is no step "second" in the list`
+		if err := cluster.Create(ctx, task, client.DryRunAll); err == nil || !strings.Contains(err.Error(), want) {
+			return fmt.Errorf("the error is %v, want one with %q", err, want)
+		}
+		return nil
+	}
 }
 
 // awaitOwnCertificate waits until both replicas serve the operator's own certificate, and fails if cert-manager writes the Secret again.

@@ -53,6 +53,7 @@ func TestSomeNamespaces(t *testing.T) {
 		task := harness.NewTask(namespace, "watched", harness.Shell("only", "true"))
 		cluster.Make(t, task)
 		cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded)) // so the node has resolved the new replicas, too
+		wait.For(t, "the refusal of a broken Task", refusesBrokenTasks(namespace))
 		pod := labelledPod(namespace)
 		cluster.Make(t, pod)
 		wait.For(t, "the Pod to succeed", func(ctx context.Context) error {
