@@ -41,13 +41,13 @@ func (s step) addOutputs(record *contract.Record) {
 	}
 }
 
-// cancelReason returns the sentence for the value of contract.CancelAnnotation.
+// cancelReason returns the sentence for the value of contract.CancelAnnotation, in the words that the halt has in a plain sequence.
 func cancelReason(value string) string {
 	switch value {
 	case contract.CancelCancelled:
-		return "the Task was cancelled"
+		return "spec.cancel of the Task is true"
 	case contract.CancelDeadlineExceeded:
-		return "the Task exceeded its timeout"
+		return "the Task took longer than spec.timeout"
 	}
 	return value
 }

@@ -174,8 +174,8 @@ func TestExitCodesOfInterruptedSteps(t *testing.T) {
 // does not end it.
 func TestCancel(t *testing.T) {
 	tests := map[string]struct{ value, message string }{
-		"cancel":  {contract.CancelCancelled, "the Task was cancelled"},
-		"timeout": {contract.CancelDeadlineExceeded, "the Task exceeded its timeout"},
+		"cancel":  {contract.CancelCancelled, "spec.cancel of the Task is true"},
+		"timeout": {contract.CancelDeadlineExceeded, "the Task took longer than spec.timeout"},
 	}
 	for name, tc := range tests {
 		for _, inPause := range []bool{false, true} {
