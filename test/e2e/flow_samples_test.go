@@ -96,6 +96,10 @@ func flowSamples() []flowSample {
 		},
 		{name: "a Job", sample: "ci-job.yaml", logs: []string{"scan", "build", "publish"}, want: ciLogs},
 		{
+			name: "a Job without enough tests", sample: "ci-job.yaml", replace: []string{`"60"`, `"90"`},
+			logs: []string{"scan", "publish"}, want: "nothing critical\n",
+		},
+		{
 			name: "trained on a claim", sample: "training.yaml", act: provideVolume, phase: succeeded,
 			steps: []string{
 				"download Succeeded Completed 0", "preprocess Succeeded Completed 0", "train Succeeded Completed 0", "evaluate Succeeded Completed 0",
