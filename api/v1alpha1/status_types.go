@@ -196,7 +196,7 @@ type StepStatus struct {
 	// +optional
 	Retries int32 `json:"retries,omitempty"`
 	// startedAt is when the step's command started, not its container, which waits until the step is released. While the step is running, it
-	// is an estimate: when the step before ended, or when the container of the first step started.
+	// is an estimate: when the last step that it waits for ended, or when the container of the first step started.
 	// +optional
 	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`
 	// finishedAt is when the step's command ended.

@@ -112,9 +112,10 @@ const (
 	ExitCodeRetry ExitCodeAction = "Retry"
 )
 
-// Condition is a condition about a step that runs before. It tests either the state, the exit code or an output of that step.
+// Condition tests how an earlier step ended: either its state, its exit code or one of its outputs.
 type Condition struct {
-	// step is the name of a step that this step depends on, directly or not. A final step can name any step that is not final.
+	// step is the name of a step that this step depends on, directly or not. A final step can name every step that is not final, and every final
+	// step before it.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Step string `json:"step"`
@@ -180,7 +181,8 @@ type Input struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name,omitempty"`
-	// step is the name of a step that this step depends on, directly or not. A final step can name any step that is not final.
+	// step is the name of a step that this step depends on, directly or not. A final step can name every step that is not final, and every final
+	// step before it.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Step string `json:"step"`
