@@ -2,11 +2,11 @@ package controller
 
 import (
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +50,12 @@ func FuzzStory(f *testing.F) {
 		{2, 0, 0, 0, aUser, 0, aUser, 1, aPhase, 1, aContainer, 0, isRunning, aUser, 2, aContainer, 0, succeeded0, aUser, 4, aPhase, 2},
 		{2, 0, 0, 0, aUser, 3, aPhase, 1},
 	} {
+		if len(seed) > 0 {
+			seed = slices.Insert(seed, 4, 0) // each step follows the one before it
+		}
+		f.Add(seed)
+	}
+	for _, seed := range graphSeeds {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, bytes []byte) { story(t, bytes) })
@@ -77,10 +83,12 @@ func TestRandomStories(t *testing.T) {
 }
 
 // story plays a story, in which both controllers reconcile after each event, and returns the Task's status at its end. Its promises:
-//   - the order never decreases, and after a halt it follows only to steps that have ended; a halt never changes;
-//   - a step is released only when each one before it has succeeded, or has failed by itself and may (onError: Continue);
+//   - the order never decreases, and after a halt it follows only to steps that have ended, or to final steps; a halt never changes;
+//   - a step is released only when each one of an earlier stage has succeeded, or has failed by itself and may (onError: Continue, FailAtEnd);
+//   - a final step is released only when the containers of all steps that are not final have ended, and is told how they ended;
 //   - a Pod that has ended, or is gone, leaves its Task in a final state, or with another attempt, of which there are no more than asked for;
-//   - a Task is Complete only when all of its steps are past, and then always; in a final state no step waits or runs;
+//   - a Task is Complete only when all of its steps are past, and then always, or when one of them finished the sequence; in a final state no step
+//     waits or runs, and beside branches or before final steps, no container does;
 //   - what was written once is not written again.
 func story(t *testing.T, bytes []byte) v1alpha1.TaskStatus {
 	tell := &teller{bytes: bytes}
@@ -145,18 +153,37 @@ func write(t *testing.T, pod *corev1.Pod, want observation) {
 	if halt != "" && want.halt != halt {
 		t.Errorf("halt was %q, and is %q", halt, want.halt)
 	}
-	if want.halt != "" && want.order != before && !hasEnded(want.steps[want.order-1]) {
+	own := readOwn(pod)
+	switch {
+	case want.halt == "" || want.order == before:
+	case own.isPlain && !hasEnded(want.steps[want.order-1]):
 		t.Errorf("the order goes from %d to %d after a halt, and step %q has not run", before, want.order, steps[want.order-1])
+	case !own.isPlain && want.order < own.firstFinal:
+		t.Errorf("the order goes from %d to %d after a halt, and final steps begin with stage %d", before, want.order, own.firstFinal)
 	}
-	if want.order > max(before, len(steps)) {
-		t.Errorf("the order is %d for %d steps", want.order, len(steps))
+	if want.order > max(before, own.lastStage) {
+		t.Errorf("the order is %d for %d stages", want.order, own.lastStage)
 	}
-	for i := max(before, 1); i < want.order; i++ {
-		for _, name := range steps[:i] {
-			if !isPast(pod, name) {
-				t.Errorf("step %q is released, and %q, which comes before it, is not done", steps[i], name)
+	for stage := max(before, 1) + 1; stage <= want.order; stage++ {
+		isFinal := stage >= own.firstFinal
+		if !isFinal && want.halt != "" && want.order >= own.firstFinal {
+			continue // no agent takes it for a release
+		}
+		for _, step := range own.steps {
+			isReady := step.isPast()
+			if isFinal {
+				isReady = step.isOver && (want.halt != "" || step.isFinal || isReady)
+			}
+			if step.stage < stage && !isReady {
+				t.Errorf("stage %d is released, and step %q is %q", stage, step.name, step.end)
 			}
 		}
+	}
+	if want.outcome != "" {
+		pod.Annotations[contract.OutcomeAnnotation] = want.outcome
+	}
+	if before < own.firstFinal && want.order >= own.firstFinal {
+		own.checkOutcome(t, pod)
 	}
 	pod.Annotations[contract.OrderAnnotation] = strconv.Itoa(want.order)
 	if want.halt != "" {
@@ -167,47 +194,10 @@ func write(t *testing.T, pod *corev1.Pod, want observation) {
 	}
 }
 
-// isPast reports whether the sequence may go on after a step: it succeeded, or it failed by itself and may. It reads the Pod in its own way.
-func isPast(pod *corev1.Pod, name string) bool {
-	var options map[string]struct{ ContinueOnError bool }
-	_ = json.Unmarshal([]byte(pod.Annotations["taskflow.practice.com/options"]), &options) // invalid options count as none
-	for _, status := range pod.Status.ContainerStatuses {
-		end := status.State.Terminated
-		if status.Name != name || end == nil {
-			continue
-		}
-		var message struct {
-			Taskflow struct{ FinishedAt, Reason string }
-		}
-		_ = json.Unmarshal([]byte(end.Message), &message) // a message of the command is no record
-		recorded, reason := message.Taskflow.FinishedAt != "", message.Taskflow.Reason
-		if !recorded {
-			reason = ""
-		}
-		if end.ExitCode == 0 {
-			// Without a halt, or if a later step was released, it was not skipped, regardless of its record.
-			order, _ := strconv.Atoi(pod.Annotations["taskflow.practice.com/order"])
-			number := 1 + slices.Index(strings.Split(pod.Annotations["taskflow.practice.com/steps"], ","), name)
-			return reason != "Skipped" || pod.Annotations["taskflow.practice.com/halt"] == "" || order > number
-		}
-		interrupted := slices.Contains([]string{"Cancelled", "Terminated", "Stopped", "HaltMissing"}, reason) ||
-			!recorded && isEnded(pod) && end.Reason == "Error" && (end.ExitCode == 137 || end.ExitCode == 143)
-		return options[name].ContinueOnError && !interrupted
-	}
-	return false
-}
-
 // isEnded reports whether the Pod is being ended from outside.
 func isEnded(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Reason != "" || slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue
-	})
-}
-
-// wasInterrupted reports whether the last step was told to stop because its Pod is being ended: it is not done, even with exit code 0.
-func wasInterrupted(pod *corev1.Pod, last string) bool {
-	return isEnded(pod) && slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
-		return c.Name == last && c.State.Terminated != nil && strings.Contains(c.State.Terminated.Message, `"reason":"Stopped"`)
 	})
 }
 
@@ -220,10 +210,10 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 	if !reflect.DeepEqual(before, pod) {
 		t.Errorf("mirror changed its Pod (-before +after):\n%s", cmp.Diff(before, pod))
 	}
-	if n.halt != "" && podspec.IsGated(pod) && pod.Annotations[contract.HaltAnnotation] == "" {
-		want := observe(pod)
-		want.order, want.halt = released(pod), n.halt
-		write(t, pod, want)
+	if podspec.IsGated(pod) {
+		for _, told := range n.untold(pod) {
+			pod.Annotations[told.key] = told.value
+		}
 	}
 	retries := len(n.Attempts) > len(task.Status.Attempts)
 	task.Status = n.TaskStatus
@@ -232,7 +222,7 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 	}
 	again := statusOf(task, 5*time.Minute)
 	look(again, pod, now)
-	if again.halt == "" && !reflect.DeepEqual(task.Status, again.TaskStatus) && pod.Annotations[contract.HaltAnnotation] == before.Annotations[contract.HaltAnnotation] {
+	if again.halt == "" && !reflect.DeepEqual(task.Status, again.TaskStatus) && maps.Equal(pod.Annotations, before.Annotations) {
 		t.Errorf("the same Pod once more changes the status (-first +second):\n%s", cmp.Diff(task.Status, again.TaskStatus))
 	}
 }
@@ -269,13 +259,25 @@ func assertFinal(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, gone bool, 
 	if gone || pod.Annotations[contract.StepsAnnotation] != podspec.New(task, 1, nil).Annotations[contract.StepsAnnotation] {
 		return
 	}
-	allPast := true
-	for _, step := range task.Spec.Steps {
-		allPast = allPast && isPast(pod, step.Name)
+	own := readOwn(pod)
+	isComplete, allPast, finished := status.Phase == v1alpha1.TaskSucceeded, true, false
+	for _, step := range own.steps {
+		allPast = allPast && step.isPast() && (!step.isFinal || step.end != "failed" || step.continues) && !(step.end == "failed" && step.atEnd)
+		finished = finished || step.end == "finished"
 	}
-	allPast = allPast && !wasInterrupted(pod, task.Spec.Steps[len(task.Spec.Steps)-1].Name)
-	if complete := status.Phase == v1alpha1.TaskSucceeded; complete != allPast {
-		t.Errorf("the Task is complete: %t, and all of its steps are past: %t", complete, allPast)
+	allPast = allPast && !own.wasInterrupted(pod)
+	if isComplete && !allPast && !finished || !isComplete && allPast {
+		t.Errorf("the Task is complete: %t, and all of its steps are past: %t", isComplete, allPast)
+	}
+	reason := endOf(&status).Reason
+	isJudged := isComplete || reason == v1alpha1.ReasonStepFailed || reason == v1alpha1.ReasonCancelled
+	if own.isPlain || podEnded || isEnded(pod) || !isJudged || pod.Status.Phase == corev1.PodPending && len(pod.Status.ContainerStatuses) == 0 {
+		return
+	}
+	for _, step := range own.steps {
+		if !step.isOver {
+			t.Errorf("the Task has ended, and the container of step %q has not", step.name)
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func (r *stepReader) judge(o *observation, decision sequence.Decision) {
 func (r *stepReader) annotate(o *observation, decision sequence.Decision, ready bool) {
 	isAlive := r.pod.DeletionTimestamp == nil && !isTerminal(r.pod.Status.Phase)
 	switch {
-	case o.halt == "" && (o.order > 0 || ready) && r.pod.DeletionTimestamp == nil:
+	case o.halt == "" && (o.order > 0 || ready) && r.pod.DeletionTimestamp == nil && r.pod.Annotations[contract.HaltFinallyAnnotation] == "":
 		o.order = max(o.order, decision.Order)
 	case o.halt == "":
 	case r.isPlain:
@@ -118,7 +118,7 @@ func (r *stepReader) annotate(o *observation, decision sequence.Decision, ready 
 	default:
 		// The Task controller ends the Pod of a Task, once it has the reason.
 		o.end = podspec.OwnerTask(r.pod) == "" && (o.isOver && len(stuck(r.pod)) > 0 || isUnstarted(r.pod))
-		if o.workIsOver && isAlive && decision.Order >= r.firstFinal {
+		if o.finalIsDue && isAlive {
 			o.order = max(o.order, decision.Order)
 		}
 	}

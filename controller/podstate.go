@@ -124,10 +124,13 @@ func findCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.
 }
 
 // blocking returns the containers that can't start and that the sequence waits for. It leaves out those of steps whose turn has not come: the
-// kubelet goes on trying, and an earlier step may push their images.
+// kubelet goes on trying, and an earlier step may push their images. A final step waits for no container but its own.
 func blocking(pod *corev1.Pod, seen observation) []corev1.ContainerStatus {
 	return slices.DeleteFunc(stuck(pod), func(container corev1.ContainerStatus) bool {
 		i := slices.IndexFunc(seen.steps, func(step v1alpha1.StepStatus) bool { return step.Name == container.Name })
+		if seen.finalIsDue {
+			return i < 0 || !seen.turns[i] || !seen.plan.Steps[i].IsFinal
+		}
 		return i >= 0 && !seen.turns[i] && !lacksAgent(pod, container)
 	})
 }

@@ -25,7 +25,7 @@ const (
 	aCondition         // 0 no node, 1 a node, 2 disrupted
 	aDeletion          // the Pod is being deleted
 	theEnd             // the Pod is gone
-	aCancel            // spec.cancel is true
+	aCancel            // spec.cancel is true; the second time, spec.cancelFinally too
 	aUser              // 0 sets halt, 1 raises the order, 2 spoils the order, 3 changes the steps, 4 spoils the options
 	aMinute            // passes
 	storyEvents        // how many there are
@@ -49,6 +49,10 @@ const (
 	wasInterrupted0 // told to stop while it ran
 	wasInterrupted143
 	isGone
+	finished78   // a rule says that the sequence is finished
+	continued3   // exits with 0, and the record says that the command failed
+	wasWhenFalse // a condition did not hold
+	waitedInVain // for a halt
 	storyStates
 )
 
@@ -81,7 +85,45 @@ func storyTask(s *teller) *v1alpha1.Task {
 		task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyOnFailure}}
 	}
 	task.Spec.BackoffLimit = int32(s.next(3))
+	if shape := s.next(8); shape != 0 {
+		s.shape(task, shape, onFailure)
+	}
 	return task
+}
+
+// shape makes some steps of the Task run side by side, on conditions, or finally, and gives it a timeout.
+func (s *teller) shape(task *v1alpha1.Task, shape int, onFailure bool) {
+	steps := task.Spec.Steps
+	whens, rules, atEnd := s.next(16), s.next(16), s.next(16)
+	for i := range steps {
+		step := &steps[i]
+		if whens&(1<<i) != 0 && i > 0 {
+			step.When = []v1alpha1.Condition{{Step: steps[0].Name, State: &v1alpha1.StateTest{In: []v1alpha1.StepState{v1alpha1.StepSucceeded}}}}
+		}
+		if rules&(1<<i) != 0 {
+			step.ExitCodes = []v1alpha1.ExitCodeRule{{In: []int32{78}, Then: v1alpha1.ExitCodeFinish}}
+		}
+		if atEnd&(1<<i) != 0 && !onFailure {
+			step.OnError = v1alpha1.OnErrorFailAtEnd
+		}
+		if shape&1 == 0 {
+			continue
+		}
+		step.DependsOn = []string{}
+		for before, mask := 0, s.next(16); before < i; before++ {
+			if mask&(1<<before) != 0 {
+				step.DependsOn = append(step.DependsOn, steps[before].Name)
+			}
+		}
+	}
+	if shape&2 != 0 {
+		for i := max(1, len(steps)-1-s.next(2)); i < len(steps); i++ {
+			steps[i].Finally, steps[i].DependsOn = true, nil
+		}
+	}
+	if shape&4 != 0 {
+		task.Spec.Timeout, task.Spec.FinallyTimeout = &metav1.Duration{Duration: 3 * time.Minute}, &metav1.Duration{Duration: 2 * time.Minute}
+	}
 }
 
 // storyPod returns the Task's next Pod, gated.
@@ -119,7 +161,7 @@ func (s *teller) event(pod *corev1.Pod, task *v1alpha1.Task, now *time.Time) boo
 	case theEnd:
 		return true
 	case aCancel:
-		task.Spec.Cancel = true
+		task.Spec.Cancel, task.Spec.CancelFinally = true, task.Spec.Cancel
 		task.Generation++
 	case aUser:
 		switch order := pod.Annotations[contract.OrderAnnotation]; s.next(5) {
@@ -190,6 +232,14 @@ func (s *teller) state() *corev1.ContainerState {
 		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonStopped})
 	case wasInterrupted143:
 		return exit(143, "Error", &contract.Record{ExitCode: 143, Reason: contract.ReasonStopped})
+	case finished78:
+		return exit(0, "Completed", &contract.Record{CommandExitCode: new(78), Reason: contract.ReasonFinished, StartedAt: &started})
+	case continued3:
+		return exit(0, "Completed", &contract.Record{CommandExitCode: new(3), Passes: true, StartedAt: &started})
+	case wasWhenFalse:
+		return exit(0, "Completed", &contract.Record{Reason: contract.ReasonWhenFalse})
+	case waitedInVain:
+		return exit(125, "Error", &contract.Record{ExitCode: 125, Reason: contract.ReasonHaltMissing})
 	case wroteAMessage:
 		return new(exited("", 0, "Completed", `{"taskflow":{"reason":"Skipped"}}`).State)
 	}
