@@ -81,12 +81,12 @@ func (r *stepReader) judge(o *observation, decision sequence.Decision) {
 	// In a plain sequence, nothing but the failed step can have run.
 	o.isJudged = isTerminal || o.isOver || r.isPlain && decision.EndedBy != sequence.None
 	finished := decision.EndedBy != sequence.None && r.states[decision.EndedBy] == sequence.Finished
-	o.hasSucceeded = o.isJudged && o.failed == sequence.None
+	o.hasSucceeded = decision.IsOver && o.isJudged && o.failed == sequence.None
 	for i, step := range o.plan.Steps {
 		hasPassed := r.progress.HasPassed(i)
 		isOpen := decision.Verdicts[i] == sequence.Run || decision.Verdicts[i] == sequence.Wait || r.states[i] == sequence.Running
 		failed := r.states[i] == sequence.Failed && step.IsFinal && step.OnError != sequence.Continue
-		if hasPassed && !failed || r.states[i] == sequence.Finished && !step.IsFinal {
+		if hasPassed && !failed || r.states[i] == sequence.Finished && o.turns[i] {
 			o.done++
 		}
 		o.hasSucceeded = o.hasSucceeded && (hasPassed || finished && !step.IsFinal)
@@ -113,7 +113,7 @@ func (r *stepReader) annotate(o *observation, decision sequence.Decision, ready 
 			o.order = max(o.order, min(r.overruled+1, len(o.steps)))
 		}
 		if o.order > 0 && r.pod.Annotations[contract.HandoffAnnotation] != contract.HandoffController {
-			o.order = max(o.order, o.reached())
+			o.order = max(o.order, o.reached(decision.Passed))
 		}
 	default:
 		// The Task controller ends the Pod of a Task, once it has the reason.
@@ -125,22 +125,23 @@ func (r *stepReader) annotate(o *observation, decision sequence.Decision, ready 
 	o.outcome = r.outcome(o)
 }
 
-// reached returns the number of the last step that was released, as far as the ends of the steps tell. Agents may have released steps that
-// the annotation does not know of.
-func (o *observation) reached() int {
-	if o.done == len(o.steps) {
-		return o.done
+// reached returns the number of the last step of a plain sequence that was released, as far as the ends of the steps tell. Agents may have
+// released steps that the annotation does not know of. The first steps passed.
+func (o *observation) reached(passed int) int {
+	if passed == len(o.steps) {
+		return passed
 	}
-	step := o.steps[o.done]
+	step := o.steps[passed]
 	switch {
-	case step.State != v1alpha1.StepFailed, step.FinishedAt == nil, step.Reason == contract.ReasonTerminated, step.Reason == contract.ReasonHaltMissing:
-		return o.done
-	case o.done > 0 && step.FinishedAt.Before(o.steps[o.done-1].FinishedAt): // it failed before its turn
-		return o.done
+	case !hasEnded(step), step.State == v1alpha1.StepSucceeded && step.Reason != contract.ReasonFinished, step.FinishedAt == nil,
+		step.Reason == contract.ReasonTerminated, step.Reason == contract.ReasonHaltMissing:
+		return passed
+	case passed > 0 && step.FinishedAt.Before(o.steps[passed-1].FinishedAt): // it failed before its turn
+		return passed
 	case step.StartedAt == nil && step.ExitCode != nil && *step.ExitCode == exitNotStarted:
-		return o.done
+		return passed
 	}
-	return o.done + 1
+	return passed + 1
 }
 
 // helperState reports whether the helpers let the first step start: each is ready or has succeeded. Before the kubelet reports on the Pod, none
@@ -154,7 +155,7 @@ func helperState(pod *corev1.Pod) (ready bool, failed string) {
 		}
 		end := container.State.Terminated
 		switch {
-		case end != nil && end.ExitCode != 0 && !restarts(pod) && released(pod) == 0:
+		case end != nil && end.ExitCode != 0 && !restarts(pod, contract.StepOptions{}) && released(pod) == 0:
 			return false, fmt.Sprintf("helper %q failed with exit code %d before the first step", container.Name, end.ExitCode)
 		case end != nil && end.ExitCode == 0, container.Ready:
 		default:

@@ -134,7 +134,7 @@ func (r *stepReader) isReleased(o *observation, i int) bool {
 func (r *stepReader) isLie(i int) bool {
 	planned := r.plan.Steps[i]
 	switch {
-	case r.told.Steps[i+1].State == contract.Succeeded:
+	case !r.isPlain && r.told.Steps[i+1].State == contract.Succeeded:
 		return true
 	case planned.IsFinal:
 		return r.pod.Annotations[contract.HaltFinallyAnnotation] == "" || planned.Stage < r.order

@@ -22,7 +22,7 @@ func observeStep(
 	step = v1alpha1.StepStatus{Name: name, State: v1alpha1.StepWaiting, ImageID: container.ImageID}
 	terminated := container.State.Terminated
 	switch {
-	case terminated != nil && terminated.ExitCode != 0 && restarts(pod):
+	case terminated != nil && terminated.ExitCode != 0 && restarts(pod, options):
 		step.Reason = terminated.Reason // the kubelet is about to restart it
 	case terminated != nil:
 		step, recorded = observeEnd(step, *terminated, earliest(pod, container), options)
@@ -134,10 +134,14 @@ func outputs(record contract.Record) (values map[string]string, omitted []string
 // maxRetries is the most that a Task may ask for.
 const maxRetries = 100
 
-// restarts reports whether the kubelet restarts a failed container of the Pod and its command runs again. After a halt, no command runs again.
-func restarts(pod *corev1.Pod) bool {
-	over := isTerminal(pod.Status.Phase)
-	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[contract.HaltAnnotation] == ""
+// restarts reports whether the kubelet restarts a failed container of the Pod and its command runs again. After a halt, no command runs again; that of a
+// final step after a halt of the final steps.
+func restarts(pod *corev1.Pod, options contract.StepOptions) bool {
+	over, halt := isTerminal(pod.Status.Phase), contract.HaltAnnotation
+	if options.Finally {
+		halt = contract.HaltFinallyAnnotation
+	}
+	return pod.Spec.RestartPolicy != corev1.RestartPolicyNever && !over && pod.DeletionTimestamp == nil && pod.Annotations[halt] == ""
 }
 
 // withRemedy adds the remedy to two messages of container runtimes: the runtime can't run the agent from its image volume, and an earlier step
