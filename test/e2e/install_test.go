@@ -117,7 +117,7 @@ func refusesBrokenTasks(namespace string) func(context.Context) error {
 		task.Spec.Steps[0].DependsOn = []string{"second"}
 		const want = `spec.steps[0].dependsOn[0]: there is no step "second" in the list`
 		if err := cluster.Create(ctx, task, client.DryRunAll); err == nil || !strings.Contains(err.Error(), want) {
-			return fmt.Errorf("the error is %v, want one with %q", err, want)
+			return fmt.Errorf("the error is %q, want one with %q", fmt.Sprint(err), want)
 		}
 		return nil
 	}

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
@@ -133,7 +132,7 @@ func TestStepTemplateAndParams(t *testing.T) {
 	task := harness.NewTask(namespace, "template", harness.Shell("first", says), in("/", harness.Shell("second", says)), harness.Shell("third", says))
 	task.Spec.Params = []v1alpha1.Param{{Name: "DAY", Value: "monday"}}
 	task.Spec.StepTemplate = &v1alpha1.StepTemplate{
-		Image: "busybox:1.28", WorkingDir: "/tmp", Retries: ptr.To(int32(1)),
+		Image: "busybox:1.28", WorkingDir: "/tmp", Retries: new(int32(1)),
 		Env: []corev1.EnvVar{{Name: "SHARED", Value: "shared"}, {Name: "OWN", Value: "template"}},
 	}
 	for i := range task.Spec.Steps {
