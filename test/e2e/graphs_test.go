@@ -87,7 +87,7 @@ func TestGraphs(t *testing.T) {
 // TestIgnoredEdgeIsSeen proves that the check of the graphs can fail: with an agent that ignores an edge, a step begins before a predecessor
 // has ended.
 func TestIgnoredEdgeIsSeen(t *testing.T) {
-	useBrokenAgent(t)
+	defer useBrokenAgent(t)()
 	g := graph.Graph{
 		{Name: "short", Length: time.Second}, {Name: "long", Length: 3 * time.Second}, {Name: "join", After: []int{0, 1}, Length: time.Second},
 	}

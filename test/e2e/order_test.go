@@ -131,7 +131,7 @@ func TestStepsRunOneAfterAnother(t *testing.T) {
 
 // TestBrokenGateIsSeen proves that the check of the order can fail: with an agent that ignores its gate, the same steps overlap.
 func TestBrokenGateIsSeen(t *testing.T) {
-	useBrokenAgent(t)
+	defer useBrokenAgent(t)()
 	for _, steps := range []int{3, 20} {
 		task, journal := recordingTask(t, cluster.NewNamespace(t, "privileged"), steps)
 		for i := range task.Spec.Steps { // long enough to overlap on a busy machine, whose kubelet starts one container after another
@@ -145,14 +145,14 @@ func TestBrokenGateIsSeen(t *testing.T) {
 	}
 }
 
-// useBrokenAgent lets the operator deliver brokenagent until the test ends.
-func useBrokenAgent(t *testing.T) {
+// useBrokenAgent lets the operator deliver brokenagent until putBack is called. No other test may get it.
+func useBrokenAgent(t *testing.T) (putBack func()) {
 	t.Helper()
 	image := os.Getenv("BROKEN_AGENT_IMAGE")
 	if image == "" {
 		t.Fatal("BROKEN_AGENT_IMAGE is not set: run `make test`")
 	}
-	changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
+	return changeOperator(t, func(operator *corev1.Container) { setFlag(operator, "--agent-image", image) })
 }
 
 // setFlag sets one of the operator's flags.
