@@ -165,7 +165,7 @@ var vocabulary = map[string]vocabularyCase{
 		},
 		fails:   true,
 		logs:    map[string]string{"last": "Failed [read]\n"},
-		lines:   []string{"write Succeeded Completed 0", "read Failed InputInvalid 125", "last Succeeded Completed 0"},
+		lines:   []string{"write Succeeded Completed 0", "read Failed InputInvalid 125 never started", "last Succeeded Completed 0"},
 		codes:   "last 0, read 125, write 0",
 		message: `SHA`,
 	},

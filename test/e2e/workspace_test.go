@@ -147,9 +147,12 @@ func TestStepTemplateAndParams(t *testing.T) {
 	if diff := cmp.Diff(want, harness.StepLines(status.Steps)); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
-	const second = "tuesday shared second in /\n"
-	if diff := cmp.Diff("monday shared template in /tmp\n"+second+second+"monday shared template in /tmp\n",
-		output(t, namespace, task.Name, "first", "second", "third")); diff != "" {
+	const (
+		second   = "tuesday shared second in /\n"
+		template = "monday shared template in /tmp\n"
+		retry    = "agent: the command failed with exit code 3; retry 1 of 1 starts in 1s\n"
+	)
+	if diff := cmp.Diff(template+second+retry+second+template, output(t, namespace, task.Name, "first", "second", "third")); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)
 	}
 
@@ -158,7 +161,7 @@ func TestStepTemplateAndParams(t *testing.T) {
 	pod.Annotations = map[string]string{contract.StepsAnnotation: "- name: first\n- {name: second, retries: 0, exitCodes: [{in: [3], then: Finish}]}\n- third\n"}
 	cluster.Make(t, pod)
 	cluster.AwaitPod(t, pod, corev1.PodSucceeded)
-	if diff := cmp.Diff("monday shared template in /tmp\n"+second, output(t, namespace, pod.Name, "first", "second", "third")); diff != "" {
+	if diff := cmp.Diff(template+second, output(t, namespace, pod.Name, "first", "second", "third")); diff != "" {
 		t.Errorf("output of the Pod (-want +got):\n%s", diff)
 	}
 	pod = harness.NewPod(namespace, "overrides", corev1.Container{Name: "third", Image: "busybox:1.28", Env: []corev1.EnvVar{{Name: "DAY", Value: "friday"}}})
