@@ -157,13 +157,14 @@ func TestFinallyTimeout(t *testing.T) {
 	t.Parallel()
 	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "late", harness.Shell("work", "sleep 1000"))
 	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64(1))}}
+	const finallyLimit = 15 * time.Second
 	task.Spec.Timeout = &metav1.Duration{Duration: beginLimit}
-	task.Spec.FinallyTimeout = &metav1.Duration{Duration: 5 * time.Second}
+	task.Spec.FinallyTimeout = &metav1.Duration{Duration: finallyLimit}
 	task.Spec.Steps = append(task.Spec.Steps, finalStep("long", "sleep 1000", options{}))
 	cluster.Make(t, task)
 	status := cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskFailed))
 	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, "longer than spec.timeout")
-	if took := status.CompletionTime.Sub(status.StartTime.Time); took < beginLimit+4*time.Second || took > beginLimit+20*time.Second {
+	if took := status.CompletionTime.Sub(status.StartTime.Time); took < beginLimit+finallyLimit || took > beginLimit+2*finallyLimit {
 		t.Errorf("the Task took %s", took)
 	}
 	if got := status.Steps[1].State; got != v1alpha1.StepFailed {
