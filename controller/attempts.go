@@ -65,6 +65,9 @@ func (n *next) markInterrupted(reason string) {
 	isBefore := make([]bool, len(n.Steps)) // before a step that has begun
 	for i, step := range slices.Backward(n.Steps) {
 		if isBefore[i] {
+			if n.Steps[i].Reason == contract.ReasonCancelled { // only final steps have begun after it
+				n.Steps[i].Reason = reason
+			}
 			n.markBefore(isBefore, i)
 			continue
 		}

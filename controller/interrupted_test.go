@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -108,6 +109,28 @@ func TestInterruptedStep(t *testing.T) {
 				t.Errorf("the Task: %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestInterruptedBeforeFinalSteps proves that a step which spec.timeout interrupted has that reason although a final step has run after it, and that
+// a step that had failed by itself keeps its own.
+func TestInterruptedBeforeFinalSteps(t *testing.T) {
+	halted := exited("b", 143, "Error", contract.Record{FinishedAt: ended, ExitCode: 143, Reason: contract.ReasonCancelled}.Marshal())
+	task := exampleTask(hasPod)
+	task.Spec.Timeout = &metav1.Duration{Duration: time.Minute}
+	task.Spec.Steps[2].Finally = true
+	w := newWorld(t, task, sequential(owned, onNode, order("3"), phase(corev1.PodFailed), containers(failedWith("a", 137), halted, succeeded("c")),
+		annotated(contract.OptionsAnnotation, `{"a":{"failAtEnd":true},"c":{"finally":true}}`),
+		annotated(contract.CancelAnnotation, contract.CancelDeadlineExceeded), annotated(contract.HaltAnnotation, "too long")))
+	if _, err := w.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, step := range w.task().Status.Steps {
+		got = append(got, step.Name+" "+string(step.State)+" "+step.Reason)
+	}
+	if diff := cmp.Diff([]string{"a Failed Error", "b Failed DeadlineExceeded", "c Succeeded Completed"}, got); diff != "" {
+		t.Errorf("steps (-want +got):\n%s\n%+v", diff, w.task().Status)
 	}
 }
 
