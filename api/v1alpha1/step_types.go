@@ -35,11 +35,11 @@ type StepOptions struct {
 	OnError OnError `json:"onError,omitempty"`
 
 	// retries is how many times a failed command is run again in the same container. The delay before it is one second, and doubles each
-	// time up to one minute. Defaults to 0: the first failure fails the step.
+	// time up to one minute. Defaults to stepTemplate.retries, else 0: the first failure fails the step.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
-	Retries int32 `json:"retries,omitempty"`
+	Retries *int32 `json:"retries,omitempty"`
 
 	// exitCodes are rules for exit codes of the command. An exit code without a rule means success if it is 0, and failure otherwise. A step
 	// has at most 20.

@@ -208,6 +208,11 @@ func (in *StepOptions) DeepCopyInto(out *StepOptions) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	if in.Retries != nil {
+		in, out := &in.Retries, &out.Retries
+		*out = new(int32)
+		**out = **in
+	}
 	if in.ExitCodes != nil {
 		in, out := &in.ExitCodes, &out.ExitCodes
 		*out = make([]ExitCodeRule, len(*in))

@@ -174,8 +174,8 @@ func (c checker) checkRuns(i int) error {
 	switch {
 	case o.Timeout != nil && (o.Timeout.Duration < leastTimeout || o.Timeout.Duration > mostTimeout):
 		return c.errorf(i, ".timeout", "%s must be between 1ms and 99999h: change it, or remove it for no limit", o.Timeout.Duration)
-	case o.Retries < 0 || o.Retries > maxRetries:
-		return c.errorf(i, ".retries", "%d must be between 0 and %d", o.Retries, maxRetries)
+	case o.Retries != nil && (*o.Retries < 0 || *o.Retries > maxRetries):
+		return c.errorf(i, ".retries", "%d must be between 0 and %d", *o.Retries, maxRetries)
 	case !slices.Contains([]v1alpha1.OnError{"", v1alpha1.OnErrorStop, v1alpha1.OnErrorContinue, v1alpha1.OnErrorFailAtEnd}, o.OnError):
 		return c.errorf(i, ".onError", "%s is unknown: set it to Stop, Continue or FailAtEnd", quoteShort(string(o.OnError)))
 	}

@@ -79,8 +79,8 @@ func applyTemplate(step *v1alpha1.Step, template *v1alpha1.StepTemplate) {
 	if step.Timeout == nil {
 		step.Timeout = template.Timeout
 	}
-	if step.Retries == 0 && template.Retries != nil {
-		step.Retries = *template.Retries
+	if step.Retries == nil {
+		step.Retries = template.Retries
 	}
 }
 

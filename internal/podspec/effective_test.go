@@ -86,7 +86,7 @@ spec:
   stepTemplate: {timeout: 1m, retries: 3, env: [{name: A, value: template}]}
   steps:
   - {name: a, image: x}
-  - {name: b, image: x, timeout: 2m, retries: 1, env: [{name: C, value: $(P)}, {name: B, value: own}]}
+  - {name: b, image: x, timeout: 2m, retries: 0, env: [{name: C, value: $(P)}, {name: B, value: own}]}
 `)
 	type effective struct {
 		Timeout string
@@ -95,11 +95,11 @@ spec:
 	}
 	var got []effective
 	for _, step := range EffectiveSteps(task) {
-		got = append(got, effective{step.Timeout.Duration.String(), step.Retries, step.Env})
+		got = append(got, effective{step.Timeout.Duration.String(), *step.Retries, step.Env})
 	}
 	want := []effective{
 		{"1m0s", 3, []corev1.EnvVar{{Name: "P", Value: "p"}, {Name: "A", Value: "template"}, {Name: "B"}}},
-		{"2m0s", 1, []corev1.EnvVar{{Name: "P", Value: "p"}, {Name: "A", Value: "template"}, {Name: "B", Value: "own"}, {Name: "C", Value: "$(P)"}}},
+		{"2m0s", 0, []corev1.EnvVar{{Name: "P", Value: "p"}, {Name: "A", Value: "template"}, {Name: "B", Value: "own"}, {Name: "C", Value: "$(P)"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("EffectiveSteps (-want +got):\n%s", diff)

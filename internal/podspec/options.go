@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"strconv"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
@@ -11,7 +13,7 @@ import (
 // toOptions returns the options of a step as OptionsAnnotation has them.
 func toOptions(step v1alpha1.StepOptions) contract.StepOptions {
 	o := contract.StepOptions{
-		Retries:         int(step.Retries),
+		Retries:         int(ptr.Deref(step.Retries, 0)),
 		ContinueOnError: step.OnError == v1alpha1.OnErrorContinue,
 		FailAtEnd:       step.OnError == v1alpha1.OnErrorFailAtEnd,
 		DependsOn:       step.DependsOn,

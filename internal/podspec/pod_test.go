@@ -132,7 +132,7 @@ func TestNewPodFields(t *testing.T) {
 		"timeout":             {func(task *v1alpha1.Task) { task.Spec.Timeout = &metav1.Duration{Duration: 90 * time.Second} }, func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(90)) }},
 		"timeout, rounded up": {func(task *v1alpha1.Task) { task.Spec.Timeout = &metav1.Duration{Duration: 1001 * time.Millisecond} }, func(pod *corev1.Pod) { pod.Spec.ActiveDeadlineSeconds = new(int64(2)) }},
 		"timeout of a step":   {step(func(s *v1alpha1.Step) { s.Timeout = &metav1.Duration{Duration: time.Second} }), options(`{"b":{"timeout":1000000000}}`)},
-		"retries of a step":   {step(func(s *v1alpha1.Step) { s.Retries = 3 }), options(`{"b":{"retries":3}}`)},
+		"retries of a step":   {step(func(s *v1alpha1.Step) { s.Retries = new(int32(3)) }), options(`{"b":{"retries":3}}`)},
 		"onError Continue":    {step(func(s *v1alpha1.Step) { s.OnError = v1alpha1.OnErrorContinue }), options(`{"b":{"continueOnError":true}}`)},
 		"onError Stop":        {step(func(s *v1alpha1.Step) { s.OnError = v1alpha1.OnErrorStop }), func(*corev1.Pod) {}},
 		"the other fields belong to the Task": {func(task *v1alpha1.Task) {

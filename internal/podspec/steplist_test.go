@@ -22,7 +22,7 @@ func TestParseStepList(t *testing.T) {
 	}{
 		"names":           {"- a\n- b", steps{{name: "a"}, {name: "b"}}},
 		"names in a line": {" [a, b]\n", steps{{name: "a"}, {name: "b"}}},
-		"JSON":            {`[{"name":"a","retries":1}]`, steps{{name: "a", fields: []string{"retries"}, options: v1alpha1.StepOptions{Retries: 1}}}},
+		"JSON":            {`[{"name":"a","retries":1}]`, steps{{name: "a", fields: []string{"retries"}, options: v1alpha1.StepOptions{Retries: new(int32(1))}}}},
 		"a document":      {"---\n- a", steps{{name: "a"}}},
 		"a comment first": {"# what runs\n- a # first", steps{{name: "a"}}},
 		"only names in objects": {

@@ -59,7 +59,7 @@ func TestContinueAndRetries(t *testing.T) {
 	task.Spec.Steps[0] = v1alpha1.Step{Container: harness.Shell("fails", "exit 7"), StepOptions: v1alpha1.StepOptions{OnError: v1alpha1.OnErrorContinue}}
 	again := recordingStep(1, "")
 	again.Command = []string{"sh", "-c", "echo x >>/journal/tries; test $(wc -l </journal/tries) = 3"}
-	again.Retries = 5
+	again.Retries = new(int32(5))
 	task.Spec.Steps[1] = again
 	cluster.Make(t, task)
 	status := cluster.AwaitTask(t, task, "the Task to succeed", harness.InPhase(v1alpha1.TaskSucceeded))

@@ -92,7 +92,7 @@ func TestFailureOfFinalSteps(t *testing.T) {
 			messages: []string{`took longer than its timeout of 1s`},
 		},
 		"retries after success": {
-			work: "true", final: "exit 9", options: options{Retries: 1},
+			work: "true", final: "exit 9", options: options{Retries: new(int32(1))},
 			lines:    []string{"work Succeeded Completed 0", "clean Failed Error 9, 1 retries"},
 			messages: []string{`step "clean" failed with exit code 9`},
 		},

@@ -209,7 +209,7 @@ func releasedMessages() releasedCase {
 
 // withOptions puts steps before the others of the Task: with retries, a timeout, onError and a script.
 func withOptions(task *v1alpha1.Task) *v1alpha1.Task {
-	flaky := v1alpha1.Step{Container: mounting("s", "/s", timed("flaky", "mkdir /s/again || exit 0; exit 1")), StepOptions: v1alpha1.StepOptions{Retries: 2}}
+	flaky := v1alpha1.Step{Container: mounting("s", "/s", timed("flaky", "mkdir /s/again || exit 0; exit 1")), StepOptions: v1alpha1.StepOptions{Retries: new(int32(2))}}
 	slow := v1alpha1.Step{
 		Container:   timed("slow", "sleep 60"),
 		StepOptions: v1alpha1.StepOptions{Timeout: &metav1.Duration{Duration: 2 * time.Second}, OnError: v1alpha1.OnErrorContinue},

@@ -84,7 +84,7 @@ var vocabulary = map[string]vocabularyCase{
 	},
 	"exitCodes: Fail": {
 		steps: []v1alpha1.Step{
-			step("try", counts+"exit 3", options{Retries: 5, ExitCodes: rule(v1alpha1.ExitCodeFail, 3)}),
+			step("try", counts+"exit 3", options{Retries: new(int32(5)), ExitCodes: rule(v1alpha1.ExitCodeFail, 3)}),
 			step("next", "echo ran", options{}),
 		},
 		fails:   true,
@@ -95,7 +95,7 @@ var vocabulary = map[string]vocabularyCase{
 	},
 	"exitCodes: Retry": {
 		steps: []v1alpha1.Step{
-			step("try", counts+"test $runs = 1 && exit 4; exit 5", options{Retries: 5, ExitCodes: rule(v1alpha1.ExitCodeRetry, 4)}),
+			step("try", counts+"test $runs = 1 && exit 4; exit 5", options{Retries: new(int32(5)), ExitCodes: rule(v1alpha1.ExitCodeRetry, 4)}),
 			step("next", "echo ran", options{}),
 		},
 		fails:   true,
@@ -188,8 +188,8 @@ var vocabulary = map[string]vocabularyCase{
 	},
 	"retries and timeouts in branches": {
 		steps: []v1alpha1.Step{
-			step("flaky", counts+"test $runs = 2", options{Retries: 3}),
-			step("slow", "sleep 1000", options{DependsOn: alone, Timeout: &metav1.Duration{Duration: time.Second}, Retries: 1, OnError: v1alpha1.OnErrorContinue}),
+			step("flaky", counts+"test $runs = 2", options{Retries: new(int32(3))}),
+			step("slow", "sleep 1000", options{DependsOn: alone, Timeout: &metav1.Duration{Duration: time.Second}, Retries: new(int32(1)), OnError: v1alpha1.OnErrorContinue}),
 			step("join", "echo ran", options{DependsOn: []string{"flaky", "slow"}}),
 		},
 		logs:  map[string]string{"join": "ran\n"},
