@@ -64,6 +64,9 @@ func (n *next) markInterrupted(reason string) {
 	first := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State != v1alpha1.StepSucceeded })
 	isBefore := make([]bool, len(n.Steps)) // before a step that has begun
 	for i, step := range slices.Backward(n.Steps) {
+		if !isPlain(n.seen.plan) && step.State == v1alpha1.StepFailed && step.Reason == contract.ReasonCancelled { // final steps followed
+			n.Steps[i].Reason = reason
+		}
 		if isBefore[i] {
 			if n.Steps[i].Reason == contract.ReasonCancelled { // only final steps have begun after it
 				n.Steps[i].Reason = reason
@@ -79,7 +82,7 @@ func (n *next) markInterrupted(reason string) {
 		case step.Reason == contract.ReasonTerminated, step.Reason == lost && hadNoTurn:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
 			continue
-		case step.Reason == contract.ReasonStopped, step.Reason == lost, step.Reason == contract.ReasonCancelled: // not done, regardless of the exit code
+		case step.Reason == contract.ReasonStopped, step.Reason == lost: // not done, regardless of the exit code
 			if step.State == v1alpha1.StepSucceeded {
 				n.seen.done--
 				n.Progress, n.CurrentStep = fmt.Sprintf("%d/%d", n.seen.done, len(n.Steps)), step.Name
