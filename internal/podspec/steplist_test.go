@@ -30,7 +30,7 @@ func TestParseStepList(t *testing.T) {
 		},
 		"defaults that are set": {
 			"[{name: a, dependsOn: [], finally: false, retries: 0, onError: Stop}]",
-			steps{{name: "a", fields: []string{"dependsOn", "finally", "onError", "retries"}, options: v1alpha1.StepOptions{DependsOn: []string{}, OnError: "Stop"}}},
+			steps{{name: "a", fields: []string{"dependsOn", "finally", "onError", "retries"}, options: v1alpha1.StepOptions{Retries: new(int32(0)), DependsOn: []string{}, OnError: "Stop"}}},
 		},
 		"everything": {
 			`
