@@ -68,9 +68,6 @@ func (n *next) markInterrupted(reason string) {
 			n.Steps[i].Reason = reason
 		}
 		if isBefore[i] {
-			if n.Steps[i].Reason == contract.ReasonCancelled { // only final steps have begun after it
-				n.Steps[i].Reason = reason
-			}
 			n.markBefore(isBefore, i)
 			continue
 		}
