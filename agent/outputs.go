@@ -41,12 +41,12 @@ func removeOutputs(runDir string, n int) {
 // agent's own: it makes the file readable for the other steps, which may run as other users.
 func readOutputs(runDir string, n int, key string) (outputs, error) {
 	fd, err := unix.Open(outputFile(runDir, n), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		defer unix.Close(fd)
-	case unix.ENOENT, unix.ENOTDIR:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return outputs{}, nil
-	case unix.ELOOP, unix.ENXIO: // a link, or a socket
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO): // a link, or a socket
 		return outputs{}, errNoFile
 	default:
 		return outputs{}, errors.New("$" + contract.OutputVariable + " can't be opened: " + err.Error() + "; write it as the user of the container")

@@ -200,14 +200,14 @@ var isImmutable = func() apiextensionsv1.ValidationRule {
 	statusChanged := func(field string) string {
 		return expand("self.?status.?F.hasValue() && oldSelf.?status.?F.hasValue() && self.status.F != oldSelf.status.F", field)
 	}
-	unchanged, changed := []string{"self.spec.steps == oldSelf.spec.steps"}, "self.spec.steps != oldSelf.spec.steps ? 'spec.steps' : "
+	unchanged, changed := []string{"self.spec.steps == oldSelf.spec.steps"}, []string{"self.spec.steps != oldSelf.spec.steps ? 'spec.steps'"}
 	optional := []string{"sidecars", "template", "stepTemplate", "params", "workspace", "finallyTimeout", "timeout"}
 	for i, field := range optional {
 		unchanged = append(unchanged, expand("has(self.spec.F) == has(oldSelf.spec.F) && (!has(self.spec.F) || self.spec.F == oldSelf.spec.F)", field))
 		if i < len(optional)-1 {
-			changed += expand("has(self.spec.F) != has(oldSelf.spec.F) || has(self.spec.F) && self.spec.F != oldSelf.spec.F ? 'spec.F' : ", field)
+			changed = append(changed, expand("has(self.spec.F) != has(oldSelf.spec.F) || has(self.spec.F) && self.spec.F != oldSelf.spec.F ? 'spec.F'", field))
 		} else {
-			changed += expand("'spec.F'", field)
+			changed = append(changed, expand("'spec.F'", field))
 		}
 	}
 	return apiextensionsv1.ValidationRule{
@@ -218,7 +218,7 @@ var isImmutable = func() apiextensionsv1.ValidationRule {
 			strings.Join(unchanged, " && "),
 		}, " || "),
 		FieldPath:         ".spec",
-		MessageExpression: fmt.Sprintf(`(%s) + " can't change once the Task has a Pod: create a new Task, or delete this one first"`, changed),
+		MessageExpression: fmt.Sprintf(`(%s) + " can't change once the Task has a Pod: create a new Task, or delete this one first"`, strings.Join(changed, " : ")),
 	}
 }()
 

@@ -107,7 +107,7 @@ func (g Graph) Check(spans map[string]Span) []string {
 	var wrong []string
 	for _, step := range g {
 		if s := spans[step.Name]; s.End == 0 {
-			wrong = append(wrong, fmt.Sprintf("%s has not run from begin to end", step.Name))
+			wrong = append(wrong, step.Name+" has not run from begin to end")
 		}
 	}
 	if len(wrong) > 0 {
