@@ -134,7 +134,7 @@ func (r *results) goals() []report.Goal {
 	}
 	const megabyte = 1e6
 	return append(goals,
-		report.AtMost("agent on disk", float64(a.size)/megabyte, 3, " MB"),
+		report.AtMost("agent on disk", float64(a.size)/megabyte, 2.5, " MB"),
 		report.AtMost("agent resident while it waits: greatest", float64(report.Quantile(a.resident, 1))/megabyte, 3, " MB"),
 		report.Within("CPU time of an agent in "+waitingTime.String()+" of waiting: median", report.Quantile(a.cpu, 0.5), time.Millisecond),
 		report.Within("from exec of the agent to the command: median, less the median of the command alone", report.Quantile(a.behind, 0.5)-report.Quantile(a.alone, 0.5), 5*time.Millisecond))
