@@ -8,8 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/test/harness"
@@ -25,6 +27,17 @@ type ending struct {
 }
 
 const noExitCode = -1
+
+// endingOf returns how a failed Task and its first step ended, and what the Task says.
+func endingOf(t *testing.T, status v1alpha1.TaskStatus) (e ending, message string) {
+	t.Helper()
+	failed := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionFailed)
+	if failed == nil {
+		t.Fatalf("the Task has not failed: %+v", status)
+	}
+	first := status.Steps[0]
+	return ending{status.Phase, failed.Reason, first.State, first.Reason, ptr.Deref(first.ExitCode, noExitCode)}, failed.Message
+}
 
 // endingCase is a failure of the step "ends".
 type endingCase struct {
