@@ -51,7 +51,7 @@ func (b *bench) fanOuts(ctx context.Context, pods int) ([]fanOut, error) {
 
 // fanOutTask returns a Task with a first step and others that follow it side by side. All of them print the clock.
 func fanOutTask(meta metav1.ObjectMeta) client.Object {
-	t := task(meta, work{steps: 1 + width, command: look + "; sleep 0.3"}, nil)
+	t := task(meta, work{steps: 1 + width, command: look + "; exec sleep 0.3"}, nil)
 	t.Spec.Steps[0].Command = []string{"sh", "-c", "sleep " + allUp(1+width) + "; " + look}
 	for i := range t.Spec.Steps[1:] {
 		t.Spec.Steps[1+i].StepOptions = v1alpha1.StepOptions{DependsOn: []string{t.Spec.Steps[0].Name}}
