@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -217,4 +218,24 @@ func TestGateInAGraph(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Behind a step that finished the sequence, a step waits for the halt without a limit: a good end must not become a failure because the operator is
+// away.
+func TestFinishedSequenceWaitsForTheHalt(t *testing.T) {
+	t.Parallel()
+	info, runDir := newPodinfo(t), newRunDir(t, 2)
+	info.write(order("1"))
+	writeRecord(t, runDir, 1, contract.Record{CommandExitCode: new(78), Reason: contract.ReasonFinished})
+	flags := info.sharing(runDir, 2)
+	p := container{program: agentHastyName, args: flags.Args()}.start(t)
+	info.awaitRejection()
+	start := time.Now()
+	eventually(t, "the limit is over", func() bool { return time.Since(start) > 2*hastyLimit })
+	const why = `step "a" finished the sequence with exit code 78`
+	info.write(halted("1", why))
+	if diff := cmp.Diff(result{}, p.wait()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	checkRecords(t, contract.Record{Reason: contract.ReasonSkipped, Message: why}, flags)
 }
