@@ -4,10 +4,10 @@ package agent
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -28,11 +28,12 @@ func outputFile(runDir string, n int) string {
 	return filepath.Join(contract.StepDir(runDir, n), contract.OutputFile)
 }
 
-// removeOutputs removes what an earlier run of the command wrote. If that fails, the file can't be valid, and the step fails after its command.
+// removeOutputs takes away what an earlier run of the command wrote. A directory is moved aside, because os.RemoveAll would make the agent larger. If
+// that fails, the file can't be valid, and the step fails after its command.
 func removeOutputs(runDir string, n int) {
 	path := outputFile(runDir, n)
-	if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
-		_ = os.RemoveAll(path) // a directory
+	if errors.Is(unix.Unlink(path), unix.EISDIR) {
+		_ = unix.Rename(path, path+"."+strconv.FormatInt(time.Now().UnixNano(), 36))
 	}
 }
 
