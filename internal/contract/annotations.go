@@ -37,8 +37,9 @@ const (
 	// CancelDeadlineExceeded is the value of CancelAnnotation because of spec.timeout.
 	CancelDeadlineExceeded = "DeadlineExceeded"
 
-	// OutcomeAnnotation holds how steps have ended: Outcome. The order controller writes it together with OrderAnnotation, on Pods with final
-	// steps or with conditions. The agents read it through the downward API.
+	// OutcomeAnnotation holds how steps have ended: Outcome. The order controller writes it together with OrderAnnotation on Pods with final steps or
+	// with conditions, and together with HaltAnnotation on Pods with final steps or steps side by side: what it has decided about a step stays
+	// decided. The agents read it through the downward API.
 	OutcomeAnnotation = Group + "outcome"
 
 	// StepsAnnotation is the sequence: container names in order, separated by commas. Users may write it on their Pod to choose some of its
