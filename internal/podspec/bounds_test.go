@@ -161,7 +161,12 @@ func TestStepListBounds(t *testing.T) {
 		"too many steps": {"[" + strings.Join(names(9000), ",") + "]", 1, "metadata.annotations: taskflow.practice.com/steps: 9000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
 		"too long":       {entries(10000, func(int) string { return "" }), 1, "metadata.annotations: taskflow.practice.com/steps: the list has "},
 		"deep":           {strings.Repeat("[", 60000), 1, "metadata.annotations: taskflow.practice.com/steps: "},
-		"aliases":        {bomb.String(), 1, "metadata.annotations: taskflow.practice.com/steps"},
+		"aliases":        {bomb.String(), 1, "metadata.annotations: taskflow.practice.com/steps: the list has more than 65536 bytes if its aliases are written out"},
+		"aliases of one long text": {
+			"- {name: a}\n- {name: b, x: [&s " + strings.Repeat("x", 32000) + strings.Repeat(",*s ", 8000) + "]}", 1,
+			"metadata.annotations: taskflow.practice.com/steps: the list has more than 65536 bytes if its aliases are written out",
+		},
+		"an alias of itself": {"- &a [*a]", 1, "metadata.annotations: taskflow.practice.com/steps: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var containers []corev1.Container

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
@@ -120,6 +121,24 @@ var (
 	nextDocument = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
 )
 
+// writtenOut returns how many bytes the texts of a YAML node have with its aliases written out, or more than most if they are more than that, or if
+// an alias repeats what it is a part of. A few thousand aliases of one long text would fill the operator's memory.
+func writtenOut(node *yamlv3.Node, most int, sizes map[*yamlv3.Node]int) int {
+	if size, isKnown := sizes[node]; isKnown {
+		return size
+	}
+	sizes[node] = most + 1 // of a node within itself
+	size := 1 + len(node.Value)
+	if node.Kind == yamlv3.AliasNode {
+		size = writtenOut(node.Alias, most, sizes)
+	}
+	for _, part := range node.Content {
+		size = min(size+writtenOut(part, most, sizes), most+1)
+	}
+	sizes[node] = size
+	return size
+}
+
 // decodeYAML decodes one YAML document. The error completes a sentence that begins with the document's path.
 func decodeYAML(text string) (any, error) {
 	body := strings.TrimSpace(text)
@@ -129,8 +148,16 @@ func decodeYAML(text string) (any, error) {
 	if nextDocument.MatchString(body) {
 		return nil, errors.New("there are several YAML documents: write one list, without separators such as ---")
 	}
-	content, err := yaml.YAMLToJSONStrict([]byte(text))
+	var root yamlv3.Node
+	var content []byte
 	var document any
+	err := yamlv3.Unmarshal([]byte(text), &root)
+	if err == nil {
+		if writtenOut(&root, maxStepList, map[*yamlv3.Node]int{}) > maxStepList {
+			return nil, fmt.Errorf("the list has more than %d bytes if its aliases are written out: use fewer aliases", maxStepList)
+		}
+		content, err = yaml.YAMLToJSONStrict([]byte(text))
+	}
 	if err == nil {
 		err = decodeExactly(content, &document)
 	}
