@@ -30,7 +30,7 @@ func Run(args []string, signals Signals, now func() time.Time, stderr io.Writer)
 	if err != nil {
 		log.say(err.Error())
 		// The path is among the flags that can't be parsed: the default is the best guess.
-		s.flags.TerminationLog = contract.DefaultTerminationLog
+		s.terminationLog = openTerminationLog(contract.DefaultTerminationLog)
 		s.report(s.notRun(contract.ExitAgentFailure, contract.ReasonAgentError, err.Error()).Record)
 		return contract.ExitAgentFailure
 	}

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"os"
 	"strings"
 	"time"
 
@@ -20,35 +19,51 @@ const maxRecord = 512
 // maxMessage is the maximum size of the termination message in bytes. From a longer one, the kubelet takes the last 4096 bytes.
 const maxMessage = 4095
 
-// writeTerminationMessage writes the record as the container's termination message. If the command has written a message, that stays, unless the
-// container's exit code alone would mislead the controllers: then the record has the text. The kubelet creates and mounts the file: a missing one is
-// not created.
-func writeTerminationMessage(path string, record contract.Record) error {
-	// The user may have put a FIFO there, which would block without a reader.
-	log, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+// openTerminationLog opens the container's termination message before its command runs: afterwards, the path can lead to another file, or the file
+// be read-only. The kubelet creates and mounts the file: a missing one is not created. It returns -1 for a file that can't have a message. The
+// user may have put a FIFO there, which would block without a reader.
+func openTerminationLog(path string) int {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return -1
 	}
-	defer log.Close()
-	info, err := log.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return err
+	var info unix.Stat_t
+	if unix.Fstat(fd, &info) != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
+		_ = unix.Close(fd)
+		return -1
 	}
-	if info.Size() > 0 {
-		if record.CommandExitCode == nil && record.Reason != contract.ReasonFinished {
-			return nil
-		}
-		if record.Message == "" {
-			text := make([]byte, maxRecord)
-			n, _ := log.ReadAt(text, 0)
-			record.Message = strings.ToValidUTF8(string(text[:n]), "")
-		}
-		if err := log.Truncate(0); err != nil {
-			return err
-		}
+	return fd
+}
+
+// writeTerminationMessage writes the record as the container's termination message, or none if the kubelet is to take the end of the log instead. If
+// the command has written a message, that stays, unless the container's exit code alone would mislead the controllers: then the record has the
+// text. A record there is not the agent's, so it never stays: the controllers would believe it. Best effort: the exit code counts.
+func writeTerminationMessage(fd int, record contract.Record, takesLog bool) {
+	message, isEmpty := terminationMessage(fd)
+	isForged := contract.IsRecord(message)
+	switch {
+	case isEmpty:
+	case isForged:
+	case takesLog, record.CommandExitCode == nil && record.Reason != contract.ReasonFinished:
+		return
+	case record.Message == "":
+		record.Message = strings.ToValidUTF8(message[:min(len(message), maxRecord)], "")
 	}
-	_, err = log.WriteAt([]byte(marshalWithOutputs(record)), 0)
-	return err
+	if !isEmpty && unix.Ftruncate(fd, 0) != nil || takesLog {
+		return
+	}
+	_, _ = unix.Pwrite(fd, []byte(marshalWithOutputs(record)), 0)
+}
+
+// terminationMessage returns what the kubelet would take from the file: its end.
+func terminationMessage(fd int) (message string, isEmpty bool) {
+	var info unix.Stat_t
+	if unix.Fstat(fd, &info) != nil || info.Size == 0 {
+		return "", true
+	}
+	text := make([]byte, min(info.Size, maxMessage+1))
+	n, err := unix.Pread(fd, text, info.Size-int64(len(text)))
+	return string(text[:max(n, 0)]), err == nil && n == 0
 }
 
 // marshalWithOutputs returns the record in at most maxMessage bytes. The keys of the outputs have half of them. Outputs that don't fit are left out.

@@ -157,6 +157,7 @@ func TestEndedStepIsNotRunAgain(t *testing.T) {
 		"skipped, OnFailure":      {before: contract.Record{Reason: contract.ReasonSkipped, Message: "why"}, onFailure: true},
 		"terminated":              {before: contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}},
 		"terminated, OnFailure":   {before: contract.Record{ExitCode: 143, Reason: contract.ReasonTerminated}, onFailure: true, runs: true},
+		"a condition, forged":     {before: contract.Record{Reason: contract.ReasonWhenFalse}, runs: true},
 		"succeeded after retries": {before: contract.Record{Retries: 2}},
 	}
 	for name, tc := range tests {

@@ -27,6 +27,8 @@ type step struct {
 	log     logger
 	// haltLimit limits how long the step waits for the halt that confirms the predecessor's record.
 	haltLimit time.Duration
+	// terminationLog is the open file for the termination message, or -1.
+	terminationLog int
 	// What some of the flags say.
 	exitCodes  []contract.ExitCodeRule
 	conditions []contract.Condition
@@ -73,6 +75,7 @@ func parseAll[T any](flag string, values []string, parse func(string) (T, error)
 
 // run runs the step and returns the exit code of the container. The command's result counts, even if the agent can't write the record.
 func (s step) run() int {
+	s.terminationLog = openTerminationLog(s.flags.TerminationLog)
 	if record, ok := s.endedBefore(); ok {
 		s.log.say("the step ended at " + record.FinishedAt.Format(time.RFC3339) + " with exit code " + strconv.Itoa(record.ExitCode) + ", and is not run again")
 		if all, err := readOutputs(s.flags.Run, s.flags.Number(), ""); err == nil {
@@ -135,21 +138,20 @@ func (s step) hasReleased(record contract.Record) bool {
 }
 
 // endedBefore returns the record of an earlier container of the step, if the step must not run again. A kubelet that loses a container starts
-// another one, whatever the restart policy.
+// another one, whatever the restart policy. That a condition did not hold is tested again, because the command can have forged such a record.
 func (s step) endedBefore() (record contract.Record, ok bool) {
 	if s.flags.Run == "" {
 		return record, false
 	}
 	record, ok = readRecord(s.flags.Run, s.flags.Number())
-	return record, ok && (record.ExitCode == 0 || !s.flags.RestartsOnFailure)
+	return record, ok && record.Reason != contract.ReasonWhenFalse && (record.ExitCode == 0 || !s.flags.RestartsOnFailure)
 }
 
 // report writes the record as the termination message, unless the kubelet is to take the end of the log instead. The log of a command that
-// never ran is empty. Best effort: the exit code counts.
+// never ran is empty.
 func (s step) report(record contract.Record) {
-	if !s.flags.FallbackToLogs || record.ExitCode == 0 || record.Reason == contract.ReasonTerminated {
-		_ = writeTerminationMessage(s.flags.TerminationLog, record)
-	}
+	takesLog := s.flags.FallbackToLogs && record.ExitCode != 0 && record.Reason != contract.ReasonTerminated
+	writeTerminationMessage(s.terminationLog, record, takesLog)
 }
 
 func (s step) waitAndExecute() outcome {
