@@ -25,6 +25,7 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 		n.markInterrupted(reason)
 		message = n.timeoutMessage() + n.finalFailures() // depends on which steps have begun
 	}
+	message = n.withMissedFinals(reason, message)
 	if isLast || n.isLastAttempt() {
 		n.failed(reason, message, at)
 		return

@@ -41,9 +41,10 @@ func stripTask(object any) (any, error) {
 	return task, nil
 }
 
-// needsSpec reports whether the next status depends on what the cache dropped. It does if the steps have to be named, or a Pod has to be created.
+// needsSpec reports whether the next status depends on what the cache dropped. It does if the steps have to be named, if a Pod has to be created, or
+// if the Pod is gone: then only the spec says which steps are final.
 func needsSpec(task *v1alpha1.Task, pod *corev1.Pod) bool {
-	isKnown := task.Status.PodName != "" && len(task.Status.Steps) > 0
+	isKnown := pod != nil && task.Status.PodName != "" && len(task.Status.Steps) > 0
 	staysSuspended := pod == nil && task.Spec.Suspend && !task.Spec.Cancel && task.Status.PodName == ""
 	return !podspec.IsWhole(task) && !isKnown && !staysSuspended
 }

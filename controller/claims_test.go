@@ -35,7 +35,7 @@ func TestObserveClaims(t *testing.T) {
 	const failed3 = `step "a" failed with exit code 3`
 	start := started
 	missing := contract.Record{
-		FinishedAt: at(60), ExitCode: contract.ExitAgentFailure, Reason: contract.ReasonHaltMissing, Message: "no halt",
+		FinishedAt: at(60), ExitCode: contract.ExitAgentFailure, Reason: contract.ReasonHaltMissing, Message: "step 1 failed with exit code 3, but no halt came",
 	}.Marshal()
 
 	cases := map[string]struct {
@@ -91,7 +91,7 @@ func TestObserveClaims(t *testing.T) {
 				containers(succeeded("a"), exited("b", contract.ExitAgentFailure, "Error", missing), running("c"))),
 			seen{
 				[]string{"Succeeded Completed code start", "Failed HaltMissing code", "Skipped Skipped"}, 1, 1,
-				`step "b" failed with exit code 125 (HaltMissing): no halt`,
+				`step "b" failed with exit code 125 (HaltMissing): step "a" failed with exit code 3, but no halt came`,
 			},
 		},
 	}

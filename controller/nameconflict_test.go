@@ -28,6 +28,11 @@ func TestForgedPod(t *testing.T) {
 			}
 		}
 	}
+	formerTask := func(pod *corev1.Pod) { pod.OwnerReferences[0].UID = "former" }
+	anotherKind := func(pod *corev1.Pod) {
+		formerTask(pod)
+		pod.OwnerReferences[0].APIVersion = "example.com/v1"
+	}
 	const conflict = `Failed PodNameConflict`
 	cases := map[string]struct {
 		task   func(*v1alpha1.Task)
@@ -42,6 +47,8 @@ func TestForgedPod(t *testing.T) {
 		"forged before, the cache is behind":               {nil, unmarked, true, conflict},
 		"forged with the mark, out of the webhook's sight": {nil, unlabelled, true, conflict},
 		"an unlabelled Pod that the Task owns":             {nil, func(pod *corev1.Pod) { pod.Labels, pod.Annotations = nil, nil }, true, conflict},
+		"a former Task's":                                  {nil, formerTask, false, "Pending "},
+		"of another kind Task":                             {nil, anotherKind, false, conflict},
 		"forged after the Task's own was deleted":          {recorded("another"), func(*corev1.Pod) {}, false, conflict},
 		"the operator's, recorded":                         {recorded(""), func(*corev1.Pod) {}, false, "Succeeded "},
 		"the operator's, the status was lost":              {nil, func(*corev1.Pod) {}, false, "Succeeded "},
@@ -52,7 +59,7 @@ func TestForgedPod(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, exampleTask(c.task), sequential(append(allSucceeded, c.edit)...))
 			w.cached = func(*corev1.Pod) bool { return !c.hidden }
-			if _, err := w.reconcile(); err != nil {
+			if _, err := w.reconcile(); (err != nil) != (c.want == "Pending ") { // it is retried
 				t.Fatal(err)
 			}
 			status := w.task().Status

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -284,10 +285,12 @@ func (f facts) withPod(pod *corev1.Pod) facts {
 	return f
 }
 
-// isOfFormerTask reports whether a Pod belongs to a deleted Task of the same name, so that the garbage collector removes it.
-func isOfFormerTask(pod *corev1.Pod, task *v1alpha1.Task) bool {
-	owner := metav1.GetControllerOf(pod)
-	return owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == task.Name && owner.UID != task.UID && task.Status.PodName == ""
+// isOfFormerTask reports whether an object belongs to a deleted Task of the same name, so that the garbage collector removes it. A kind Task of
+// another API group is none.
+func isOfFormerTask(object metav1.Object, task *v1alpha1.Task) bool {
+	owner := metav1.GetControllerOf(object)
+	return owner != nil && schema.FromAPIVersionAndKind(owner.APIVersion, owner.Kind).GroupKind() == v1alpha1.TaskKind.GroupKind() &&
+		owner.Name == task.Name && owner.UID != task.UID && task.Status.PodName == ""
 }
 
 // A user who may create Pods can give one an owner reference to a Task. Such a Pod does not belong to the Task: its end would be the Task's.

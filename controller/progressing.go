@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
@@ -65,6 +66,50 @@ func (n *next) finalFailures() string {
 		}
 	}
 	return message.String()
+}
+
+// finalsMissed says in a message that none of the final steps ran.
+const finalsMissed = "; the final steps did not run"
+
+// withMissedFinals adds to the message about the end of an attempt that its final steps did not run, and why if they had no time left. If no node
+// took the Pod, there is nothing that they had to do.
+func (n *next) withMissedFinals(reason, message string) string {
+	work := n.seen.plan.Work()
+	if n.pod == nil {
+		work = slices.IndexFunc(n.task.Spec.Steps, func(step v1alpha1.Step) bool { return step.Finally })
+	}
+	hadTurn := func(step v1alpha1.StepStatus) bool {
+		return hasBegun(step) && step.Reason != contract.ReasonTerminated || step.Reason == contract.ReasonWhenFalse
+	}
+	switch {
+	case work < 0 || work >= len(n.Steps) || n.PodName == "" || n.pod != nil && isUnbound(n.pod):
+		return message
+	case slices.ContainsFunc(n.Steps[work:], hadTurn) || strings.Contains(message, finalsMissed):
+		return message
+	}
+	message += finalsMissed
+	if late := n.lateStep(n.Steps[:work]); reason == v1alpha1.ReasonDeadlineExceeded && late != "" {
+		message += fmt.Sprintf(", because step %q had not ended when spec.finallyTimeout (%s) was over: raise it above the Pod's grace period", late, n.finalTime())
+	}
+	return message
+}
+
+// lateStep returns the name of the step that ended last, if it was told to end at spec.timeout and had not when spec.finallyTimeout was over.
+func (n *next) lateStep(steps []v1alpha1.StepStatus) string {
+	if n.pod == nil || n.pod.Annotations[contract.CancelAnnotation] != contract.CancelDeadlineExceeded || n.task.Spec.Timeout == nil {
+		return ""
+	}
+	name, last := "", n.StartTime.Add(n.task.Spec.Timeout.Duration+n.finalTime())
+	for _, step := range steps {
+		end := n.now // of a step whose end is unknown
+		if step.FinishedAt != nil {
+			end = step.FinishedAt.Time
+		}
+		if hasBegun(step) && !end.Before(last) {
+			name, last = step.Name, end
+		}
+	}
+	return name
 }
 
 // containerStuck: a container can't start, and the sequence waits for it. Most causes pass, or a user fixes them, so there is a grace period.

@@ -2,9 +2,11 @@ package controller
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -98,6 +100,9 @@ func (r *stepReader) readStep(o *observation, i int) (step v1alpha1.StepStatus, 
 	status := cmp.Or(r.statuses[planned.Name], &corev1.ContainerStatus{})
 	step, recorded := observeStep(planned.Name, status, r.pod, r.isReleased(o, i), options)
 	r.recorded[i] = recorded
+	if step.Reason == contract.ReasonHaltMissing {
+		step.Message = r.withName(step.Message)
+	}
 	signaled := step.Reason == contract.ReasonSignaled
 	switch { // the agent can't tell whether the signal was the stop signal of its container, and the controller can
 	case signaled && isTerminating(r.pod):
@@ -118,6 +123,15 @@ func (r *stepReader) readStep(o *observation, i int) (step v1alpha1.StepStatus, 
 		step.State, step.Reason, step.ExitCode, step.StartedAt = v1alpha1.StepSkipped, contract.ReasonSkipped, nil, nil
 	}
 	return step, isInterrupted
+}
+
+// withName puts the name of a step in the place of its number, with which an agent's sentence begins: agents don't know names.
+func (r *stepReader) withName(message string) string {
+	var number int
+	if _, err := fmt.Sscanf(message, "step %d", &number); err != nil || number < 1 || number > len(r.plan.Steps) {
+		return message
+	}
+	return strings.Replace(message, fmt.Sprintf("step %d ", number), fmt.Sprintf("step %q ", r.plan.Steps[number-1].Name), 1)
 }
 
 // isReleased reports whether step i was released, as far as the steps before it and the order tell.

@@ -245,7 +245,7 @@ func latest(steps []v1alpha1.StepStatus, now time.Time) time.Time {
 
 // cancelled: the Task has ended because spec.cancel is true.
 func (n *next) cancelled() {
-	n.failed(v1alpha1.ReasonCancelled, "spec.cancel is true"+n.finalFailures(), n.now)
+	n.failed(v1alpha1.ReasonCancelled, n.withMissedFinals(v1alpha1.ReasonCancelled, "spec.cancel is true"+n.finalFailures()), n.now)
 	n.Phase = v1alpha1.TaskCancelled
 }
 

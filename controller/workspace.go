@@ -34,14 +34,20 @@ func (r *TaskReconciler) createClaim(ctx context.Context, n *next) (isReady bool
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(claim), &live); err != nil { // also if it has just been deleted
 		return false, fmt.Errorf("reading the PersistentVolumeClaim of the workspace: %w", err)
 	}
-	owner := metav1.GetControllerOf(&live)
-	isFormer := owner != nil && owner.Kind == v1alpha1.TaskKind.Kind && owner.Name == n.task.Name && owner.UID != n.task.UID
+	isOwn, isDeleted := metav1.IsControlledBy(&live, n.task), live.DeletionTimestamp != nil
+	whose := "of this Task is"
 	switch {
-	case live.DeletionTimestamp != nil, isFormer && n.task.Status.PodName == "":
-		n.waiting(v1alpha1.ReasonWorkspaceConflict, fmt.Sprintf("the PersistentVolumeClaim %q of an earlier Task of this name is still being deleted", live.Name))
-		return false, errors.New("the PersistentVolumeClaim of the workspace is being deleted")
-	case metav1.IsControlledBy(&live, n.task):
+	case isOwn && !isDeleted:
 		return true, nil
+	case isOfFormerTask(&live, n.task):
+		whose = "of an earlier Task of this name is still"
+		fallthrough
+	case isOwn:
+		n.waiting(v1alpha1.ReasonWorkspaceConflict, fmt.Sprintf("the PersistentVolumeClaim %q %s being deleted", live.Name, whose))
+		// The garbage collector takes seconds, unless something keeps it from deleting the claim.
+		if isDeleted || n.now.Sub(n.progress().LastTransitionTime.Time) < n.startGrace {
+			return false, errors.New("the PersistentVolumeClaim of the workspace is being deleted")
+		}
 	}
 	n.failed(v1alpha1.ReasonWorkspaceConflict, fmt.Sprintf(
 		"PersistentVolumeClaim %q exists and does not belong to this Task; set spec.workspace.claimName to use it, or delete it, then create the Task again", live.Name), n.now)
