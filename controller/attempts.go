@@ -65,9 +65,6 @@ func (n *next) markInterrupted(reason string) {
 	first := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State != v1alpha1.StepSucceeded })
 	isBefore := make([]bool, len(n.Steps)) // before a step that has begun
 	for i, step := range slices.Backward(n.Steps) {
-		if !isPlain(n.seen.plan) && step.State == v1alpha1.StepFailed && step.Reason == contract.ReasonCancelled { // final steps followed
-			n.Steps[i].Reason = reason
-		}
 		if isBefore[i] {
 			n.markBefore(isBefore, i)
 			continue

@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -56,25 +57,27 @@ func ownerEvent(pod *corev1.Pod, seen observation) event {
 	}
 	if seen.failed >= 0 {
 		e.reason, e.step = v1alpha1.ReasonStepFailed, seen.steps[seen.failed].Name
-		e.note = fmt.Sprintf("%s in the Pod %q", failure(seen.steps[seen.failed]), pod.Name)
+		e.note = seen.failure(seen.failed, fmt.Sprintf(" in the Pod %q", pod.Name))
 	}
 	return e
 }
 
-// stepEvents returns the events for the steps that started or ended between two statuses.
-func stepEvents(before, after []v1alpha1.StepStatus) []event {
+// stepEvents returns the events for the steps that started or ended since before. If a step checks conditions or inputs first, only its end tells
+// whether its command started.
+func stepEvents(before []v1alpha1.StepStatus, seen observation) []event {
 	old := map[string]v1alpha1.StepState{}
 	for _, step := range before {
 		old[step.Name] = step.State
 	}
 	var all []event
-	for _, step := range after {
+	for i, step := range seen.steps {
 		if old[step.Name] == step.State {
 			continue
 		}
-		switch {
-		case step.State == v1alpha1.StepRunning:
+		if step.State == v1alpha1.StepRunning && !seen.checks[i] || hasEnded(step) && step.StartedAt != nil && seen.checks[i] {
 			all = append(all, event{corev1.EventTypeNormal, "StepStarted", "RunSteps", fmt.Sprintf("step %q started", step.Name), step.Name})
+		}
+		switch {
 		case step.State == v1alpha1.StepSucceeded && step.Reason == contract.ReasonFinished:
 			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", finish(step), step.Name})
 		case step.State == v1alpha1.StepSkipped && step.Reason == contract.ReasonWhenFalse: // others are told by the halt
@@ -82,7 +85,7 @@ func stepEvents(before, after []v1alpha1.StepStatus) []event {
 		case step.State == v1alpha1.StepSucceeded:
 			all = append(all, event{corev1.EventTypeNormal, "StepSucceeded", "RunSteps", fmt.Sprintf("step %q succeeded", step.Name), step.Name})
 		case step.State == v1alpha1.StepFailed && step.ExitCode != nil: // otherwise the event about the Pod tells the cause
-			all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", failure(step), step.Name})
+			all = append(all, event{corev1.EventTypeWarning, v1alpha1.ReasonStepFailed, "RunSteps", seen.failure(i, ""), step.Name})
 		}
 	}
 	return all
@@ -127,14 +130,15 @@ func reportedBefore(pod *corev1.Pod, now observation) []v1alpha1.StepStatus {
 	return steps
 }
 
-// transitions returns the events that tell how one status became the other.
-func transitions(before, after v1alpha1.TaskStatus) []event {
+// transitions returns the events that tell how the Task's status became the next one.
+func (n *next) transitions(before v1alpha1.TaskStatus) []event {
+	after := n.TaskStatus
 	var all []event
 	if before.PodName == "" && after.PodName != "" {
 		all = append(all, event{kind: corev1.EventTypeNormal, reason: v1alpha1.ReasonPodCreated, action: "CreatePod", note: fmt.Sprintf("created the Pod %q", after.PodName)})
 	}
 	failed := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionFailed)
-	for _, e := range stepEvents(stepsOf(before, after.PodName), after.Steps) {
+	for _, e := range n.stepEvents(before) {
 		if failed == nil || failed.Message != e.note {
 			all = append(all, e)
 		}
@@ -151,6 +155,8 @@ func transitions(before, after v1alpha1.TaskStatus) []event {
 			e.kind, e.reason = corev1.EventTypeNormal, condition.Type
 		case condition.Type == v1alpha1.ConditionSuspended:
 			e.kind, e.action = corev1.EventTypeNormal, "Suspend"
+		case condition.Type == v1alpha1.ConditionFailed && isTrue && n.hasTold(before, condition.Message):
+			e.note = "the Task failed: " + e.note
 		case condition.Type == v1alpha1.ConditionFailed && isTrue:
 		case condition.Type == v1alpha1.ConditionProgressing && condition.Status == metav1.ConditionFalse && !finished(&after) && after.Phase != v1alpha1.TaskSuspended:
 		default:
@@ -159,6 +165,35 @@ func transitions(before, after v1alpha1.TaskStatus) []event {
 		all = append(all, e)
 	}
 	return all
+}
+
+// stepEvents returns the events about the steps of the Task's Pod. If the attempt has ended and the steps ran one after another, its own event tells
+// which of them failed.
+func (n *next) stepEvents(before v1alpha1.TaskStatus) []event {
+	if n.pod == nil || n.PodName == "" && isPlain(n.seen.plan) {
+		return nil
+	}
+	return stepEvents(n.stepsBefore(before), n.seen)
+}
+
+// stepsBefore returns the steps of an earlier status if they are those of the present Pod.
+func (n *next) stepsBefore(status v1alpha1.TaskStatus) []v1alpha1.StepStatus {
+	if n.pod == nil {
+		return nil
+	}
+	return stepsOf(status, n.pod.Name)
+}
+
+// hasTold reports whether an earlier event told what the message begins with: which step failed. Final steps ran, or steps beside it, before the
+// Task failed.
+func (n *next) hasTold(before v1alpha1.TaskStatus, message string) bool {
+	for i, old := range n.stepsBefore(before) {
+		isTold := old.State == v1alpha1.StepFailed && old.ExitCode != nil && i < len(n.seen.steps) && n.seen.steps[i].State == old.State
+		if isTold && !isPlain(n.seen.plan) && strings.HasPrefix(message, n.seen.failure(i, "")) {
+			return true
+		}
+	}
+	return false
 }
 
 // stepsOf returns the steps of a status if they are those of the Pod.

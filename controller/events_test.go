@@ -80,9 +80,9 @@ func TestTransitions(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			before := statusAfter(c.before...)
-			after := statusAfter(append(slices.Clip(c.before), c.after)...)
+			_, n := after(append(slices.Clip(c.before), c.after)...)
 			var got []string
-			for _, e := range transitions(before, after) {
+			for _, e := range n.transitions(before) {
 				got = append(got, fmt.Sprintf("%s %s %s: %s", e.kind, e.reason, e.action, e.note))
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
@@ -141,7 +141,7 @@ func TestHistory(t *testing.T) {
 			var got []string
 			for _, pod := range c.pods {
 				seen := observe(pod)
-				for _, e := range stepEvents(h.next(pod, seen), seen.steps) {
+				for _, e := range stepEvents(h.next(pod, seen), seen) {
 					got = append(got, e.note)
 				}
 			}

@@ -21,6 +21,8 @@ type observation struct {
 	steps []v1alpha1.StepStatus
 	// turns tells for each step whether its turn has come.
 	turns []bool
+	// checks tells for each step whether its agent checks conditions or inputs first, and may end it before its command starts.
+	checks []bool
 	// done is how many steps count as succeeded: they passed, each after its predecessors, or finished the sequence. Of the final steps that failed,
 	// only those with onError: Continue count.
 	done int
@@ -51,7 +53,7 @@ func observe(pod *corev1.Pod) observation {
 	switch ended := r.progress.EndedBy(); {
 	case pod.Annotations[contract.HaltAnnotation] != "":
 	case o.failed != sequence.None && r.progress.HasFailed(o.failed):
-		o.halt = failure(o.steps[o.failed])
+		o.halt = o.failure(o.failed, "")
 	case ended != sequence.None && r.states[ended] == sequence.Finished:
 		o.halt = finish(o.steps[ended])
 	}

@@ -45,7 +45,7 @@ func (r *OrderReconciler) Reconcile(ctx context.Context, request ctrl.Request) (
 	}
 	seen := observe(&pod)
 	if podspec.OwnerTask(&pod) == "" { // the Task controller emits the events of a Task's Pod
-		for _, e := range stepEvents(r.told.next(&pod, seen), seen.steps) {
+		for _, e := range stepEvents(r.told.next(&pod, seen), seen) {
 			record(r.Events, &pod, &pod, e)
 		}
 	}

@@ -62,7 +62,7 @@ func (n *next) finalFailures() string {
 	for i, step := range n.Steps {
 		isFinal := i < len(n.seen.plan.Steps) && n.seen.plan.Steps[i].IsFinal
 		if isFinal && i != n.seen.failed && step.State == v1alpha1.StepFailed && n.seen.plan.Steps[i].OnError != sequence.Continue {
-			message.WriteString("; final " + failure(step))
+			message.WriteString("; " + n.seen.failure(i, ""))
 		}
 	}
 	return message.String()

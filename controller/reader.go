@@ -75,6 +75,8 @@ func (r *stepReader) read() observation {
 		plan: r.plan, failed: sequence.None, next: sequence.None, order: r.order, halt: r.halt, turns: make([]bool, len(r.plan.Steps)),
 	}
 	for i, planned := range r.plan.Steps {
+		options := r.options[planned.Name]
+		o.checks = append(o.checks, len(options.When) > 0 || len(options.Inputs) > 0)
 		step, isInterrupted := r.readStep(&o, i)
 		describePlace(&step, r.plan, planned)
 		r.states[i] = stateOf(step, isInterrupted)
@@ -119,6 +121,9 @@ func (r *stepReader) readStep(o *observation, i int) (step v1alpha1.StepStatus, 
 		r.overruled = planned.Stage
 	}
 	isInterrupted = contract.IsInterrupted(step.Reason) || !recorded && isTerminating(r.pod) && hasKillExitCode(step)
+	if step.Reason == contract.ReasonCancelled && !planned.IsFinal && r.pod.Annotations[contract.CancelAnnotation] == contract.CancelDeadlineExceeded {
+		step.Reason = v1alpha1.ReasonDeadlineExceeded // the agent knows only that it was to end the command
+	}
 	if o.failed != sequence.None && !planned.IsFinal && !r.progress.HasTurn(i) && neverRan(step, recorded, o.steps[o.failed]) {
 		step.State, step.Reason, step.ExitCode, step.StartedAt = v1alpha1.StepSkipped, contract.ReasonSkipped, nil, nil
 	}

@@ -188,10 +188,15 @@ func (n *next) listSteps() {
 // complete: all steps are done, or one of them finished the sequence. Some may have failed, if their failure was allowed.
 func (n *next) complete() {
 	message := "all steps succeeded"
+	isIn := func(state v1alpha1.StepState) int {
+		return slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State == state })
+	}
 	if finish := finishOf(n.seen); finish != "" {
 		message = finish
-	} else if i := slices.IndexFunc(n.Steps, func(step v1alpha1.StepStatus) bool { return step.State == v1alpha1.StepFailed }); i >= 0 {
-		message = fmt.Sprintf("all steps have ended; %s, which does not fail the Task (onError: Continue)", failure(n.Steps[i]))
+	} else if i := isIn(v1alpha1.StepFailed); i >= 0 {
+		message = "all steps have ended; " + n.seen.failure(i, ", which does not fail the Task (onError: Continue)")
+	} else if isIn(v1alpha1.StepSkipped) >= 0 {
+		message = "all steps succeeded or were skipped by their conditions"
 	}
 	n.Phase = v1alpha1.TaskSucceeded
 	n.setCondition(v1alpha1.ConditionComplete, metav1.ConditionTrue, v1alpha1.ReasonStepsSucceeded, message)
@@ -255,7 +260,7 @@ func (n *next) stepFailed() {
 	if !isPlain(n.seen.plan) {
 		ended = n.seen.steps
 	}
-	n.podFailed(v1alpha1.ReasonStepFailed, failure(step)+n.finalFailures(), latest(ended, n.now))
+	n.podFailed(v1alpha1.ReasonStepFailed, n.seen.failure(n.seen.failed, "")+n.finalFailures(), latest(ended, n.now))
 }
 
 // podDeleted: the Pod is being deleted, or is gone. Its deletionTimestamp lies ahead: it is the end of the grace period.

@@ -182,18 +182,24 @@ func skip(step v1alpha1.StepStatus) string {
 	return clean(text, maxNote)
 }
 
-// failure returns one sentence about a failed step: the halt, and the message of conditions and events.
-func failure(step v1alpha1.StepStatus) string {
-	if step.Reason == contract.ReasonTerminated {
-		return fmt.Sprintf("step %q was interrupted before its turn", step.Name)
+// failure returns one sentence about step i, which failed: the halt, and the message of conditions and events. What is added stands before the
+// details, which may end with a remedy.
+func (o *observation) failure(i int, added string) string {
+	step, what := o.steps[i], "step"
+	if o.plan.Steps[i].IsFinal {
+		what = "final step"
 	}
-	text := fmt.Sprintf("step %q failed", step.Name)
+	if step.Reason == contract.ReasonTerminated {
+		return fmt.Sprintf("%s %q was interrupted before its turn%s", what, step.Name, added)
+	}
+	text := fmt.Sprintf("%s %q failed", what, step.Name)
 	if step.ExitCode != nil {
 		text += fmt.Sprintf(" with exit code %d", *step.ExitCode)
 	}
 	if step.Reason != "" && step.Reason != "Error" {
 		text += " (" + step.Reason + ")"
 	}
+	text += added
 	switch step.Reason {
 	case contract.ReasonStartError, contract.ReasonTimedOut, contract.ReasonAgentError, contract.ReasonHaltMissing,
 		contract.ReasonInputInvalid, contract.ReasonOutputInvalid:

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,7 +203,7 @@ const refusedRetry = 5 * time.Minute
 
 // writeStatus writes the status if it has changed, and tells the changes in events. Unless the result is empty, the status was not written.
 func (r *TaskReconciler) writeStatus(ctx context.Context, n *next, m *memory) (ctrl.Result, error) {
-	err := r.patchStatus(ctx, n.task, n.TaskStatus, m)
+	err := r.patchStatus(ctx, n, m)
 	switch {
 	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: staleRetry}, nil
@@ -213,7 +214,8 @@ func (r *TaskReconciler) writeStatus(ctx context.Context, n *next, m *memory) (c
 	return ctrl.Result{}, err
 }
 
-func (r *TaskReconciler) patchStatus(ctx context.Context, task *v1alpha1.Task, status v1alpha1.TaskStatus, m *memory) error {
+func (r *TaskReconciler) patchStatus(ctx context.Context, n *next, m *memory) error {
+	task, status := n.task, n.TaskStatus
 	if equality.Semantic.DeepEqual(task.Status, status) {
 		return nil
 	}
@@ -233,8 +235,9 @@ func (r *TaskReconciler) patchStatus(ctx context.Context, task *v1alpha1.Task, s
 		m.written = before.ResourceVersion
 	}
 	measure(before.Status, status)
-	for _, e := range transitions(before.Status, status) {
-		record(r.Events, task, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: task.Namespace, Name: status.PodName}}, e)
+	pod := cmp.Or(n.pod, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: task.Namespace, Name: status.PodName}})
+	for _, e := range n.transitions(before.Status) {
+		record(r.Events, task, pod, e)
 	}
 	return nil
 }

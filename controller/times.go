@@ -144,8 +144,30 @@ const (
 	finalsStart = ": its final steps follow"
 )
 
-// timeoutMessage returns the message for a Task whose spec.timeout has passed. If no step has begun, it says what the Task waited for.
+// timeoutMessage returns the message for a Task whose spec.timeout has passed, and spec.finallyTimeout, too, if its final steps took longer.
 func (n *next) timeoutMessage() string {
+	const finallyTimeout = "; its final steps took longer than spec.finallyTimeout, which is "
+	message := n.workTimeoutMessage()
+	if !n.finalsTimedOut() || strings.Contains(message, finallyTimeout) {
+		return message
+	}
+	return message + finallyTimeout + n.finalTime().String()
+}
+
+// finalsTimedOut reports whether the Pod runs, or ended, because the time of its final steps has passed, and one of them has not ended by itself.
+func (n *next) finalsTimedOut() bool {
+	left, _ := n.timeLeft(n.now)
+	if n.pod == nil || n.finalTime() == 0 || left+n.finalTime() > 0 && n.pod.Status.Reason != v1alpha1.ReasonDeadlineExceeded {
+		return false
+	}
+	finals := n.seen.steps[n.seen.plan.Work():]
+	return (n.seen.finalIsDue || slices.ContainsFunc(finals, hasBegun)) && slices.ContainsFunc(finals, func(step v1alpha1.StepStatus) bool {
+		return !hasEnded(step) && step.Reason != contract.ReasonWhenFalse || contract.IsInterrupted(step.Reason) || step.Reason == v1alpha1.ReasonDeadlineExceeded
+	})
+}
+
+// workTimeoutMessage returns what is to say about spec.timeout. If no step has begun, it says what the Pod waited for.
+func (n *next) workTimeoutMessage() string {
 	message := fmt.Sprintf("the Task took longer than spec.timeout, which is %s", n.task.Spec.Timeout.Duration)
 	switch old := n.progress(); {
 	case old.Reason == v1alpha1.ReasonDeadlineExceeded && strings.HasPrefix(old.Message, message): // while the Pod was being ended

@@ -52,10 +52,17 @@ var twoSteps = v1alpha1.TaskSpec{Steps: []v1alpha1.Step{{Container: corev1.Conta
 
 // statusAfter returns the status of a Task that was brought to the states in turn, each in a reconciliation of its own.
 func statusAfter(states ...bring) v1alpha1.TaskStatus {
+	status, _ := after(states...)
+	return status
+}
+
+// after returns the status after the states, and the reconciliation that brought the last of them.
+func after(states ...bring) (v1alpha1.TaskStatus, *next) {
 	task := v1alpha1.Task{Spec: twoSteps}
+	var n *next
 	for _, bring := range states {
 		task.Generation++
-		n := statusOf(&task, 5*time.Minute)
+		n = statusOf(&task, 5*time.Minute)
 		bring(n)
 		task.Status = n.TaskStatus
 		for i := range task.Status.Conditions {
@@ -63,7 +70,7 @@ func statusAfter(states ...bring) v1alpha1.TaskStatus {
 			task.Status.Conditions[i].LastTransitionTime = metav1.Time{Time: created.Add(time.Duration(task.Generation))}
 		}
 	}
-	return task.Status
+	return task.Status, n
 }
 
 // view is a status as users read it.
