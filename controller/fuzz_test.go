@@ -263,7 +263,7 @@ func assertFinal(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, gone bool, 
 	own := readOwn(pod)
 	isComplete, allPast, finished := status.Phase == v1alpha1.TaskSucceeded, true, false
 	for _, step := range own.steps {
-		allPast = allPast && step.isPast() && (!step.isFinal || step.end != "failed" || step.continues) && !(step.end == "failed" && step.atEnd)
+		allPast = allPast && step.isPast() && (step.end != "failed" || !step.atEnd && (!step.isFinal || step.continues))
 		finished = finished || step.end == "finished"
 	}
 	allPast = allPast && !own.wasInterrupted(pod)

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func TestBelieve(t *testing.T) {
 			o := observe(sequential(withOptions(contract.Options{"a": c.options}), containers(recordedEnd("a", c.record), running("b"), running("c"))))
 			code := "-"
 			if o.steps[0].ExitCode != nil {
-				code = fmt.Sprint(*o.steps[0].ExitCode)
+				code = strconv.Itoa(int(*o.steps[0].ExitCode))
 			}
 			if diff := cmp.Diff(c.want, fmt.Sprintf("%s %s %s %d", o.steps[0].State, o.steps[0].Reason, code, o.order)); diff != "" {
 				t.Errorf("the step and the order (-want +got):\n%s", diff)

@@ -96,7 +96,11 @@ func (r *stepReader) judge(o *observation, decision sequence.Decision) {
 			o.turns[i] = o.workIsOver && isOpen && !o.finalIsDue
 			o.finalIsDue = o.finalIsDue || o.turns[i]
 		}
-		if o.next == sequence.None && !hasPassed && (!step.IsFinal && !(o.workIsOver && work < len(o.plan.Steps)) || o.turns[i] && step.IsFinal) {
+		mayBeNext := o.turns[i]
+		if !step.IsFinal {
+			mayBeNext = !o.workIsOver || work == len(o.plan.Steps)
+		}
+		if o.next == sequence.None && !hasPassed && mayBeNext {
 			o.next = i
 		}
 	}

@@ -91,7 +91,7 @@ func believe(step *v1alpha1.StepStatus, record contract.Record, end corev1.Conta
 	code := record.Code()
 	meaning := contract.MeaningOf(code, options.ExitCodes)
 	isFailure := meaning == contract.ThenFail || meaning == contract.ThenRetry || meaning == "" && code != 0
-	switch exitCode := int32(min(max(code, 0), math.MaxUint8)); { //nolint:gosec // fits
+	switch exitCode := int32(min(max(code, 0), math.MaxUint8)); {
 	case record.Reason == contract.ReasonWhenFalse && end.ExitCode == 0 && len(options.When) > 0 && record.StartedAt == nil:
 		step.State, step.ExitCode = v1alpha1.StepSkipped, nil
 	case record.Reason == contract.ReasonFinished && end.ExitCode == 0 && meaning == contract.ThenFinish && !options.Finally:

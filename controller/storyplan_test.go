@@ -185,7 +185,7 @@ func (p ownPlan) checkOutcome(t *testing.T, pod *corev1.Pod) {
 	}
 	allPast, finished := true, false
 	for _, step := range p.steps {
-		allPast = allPast && (step.isFinal || step.isPast() && !(step.end == "failed" && step.atEnd))
+		allPast = allPast && (step.isFinal || step.isPast() && (step.end != "failed" || !step.atEnd))
 		finished = finished || step.end == "finished"
 	}
 	isCancelled := pod.Annotations["taskflow.practice.com/cancel"] == "Cancelled"
