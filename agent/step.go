@@ -43,14 +43,26 @@ func newStep(args []string, signals Signals, now func() time.Time, log logger) (
 	if s.flags, err = contract.ParseAgentFlags(args); err != nil {
 		return s, err
 	}
-	if s.exitCodes, err = parseAll("--exit-code", s.flags.ExitCodes, contract.ParseExitCodeRule); err != nil {
-		return s, err
+	for _, text := range s.flags.ExitCodes {
+		rule, err := contract.ParseExitCodeRule(text)
+		if err != nil {
+			return s, errors.New("--exit-code: " + err.Error())
+		}
+		s.exitCodes = append(s.exitCodes, rule)
 	}
-	if s.conditions, err = parseAll("--when", s.flags.When, contract.ParseCondition); err != nil {
-		return s, err
+	for _, text := range s.flags.When {
+		condition, err := contract.ParseCondition(text)
+		if err != nil {
+			return s, errors.New("--when: " + err.Error())
+		}
+		s.conditions = append(s.conditions, condition)
 	}
-	if s.inputs, err = parseAll("--input", s.flags.Inputs, contract.ParseInput); err != nil {
-		return s, err
+	for _, text := range s.flags.Inputs {
+		input, err := contract.ParseInput(text)
+		if err != nil {
+			return s, errors.New("--input: " + err.Error())
+		}
+		s.inputs = append(s.inputs, input)
 	}
 	if s.flags.WorkDir == "" && s.flags.DefaultWorkDir != "" {
 		if dir, err := unix.Getwd(); err == nil && dir == "/" {
@@ -58,19 +70,6 @@ func newStep(args []string, signals Signals, now func() time.Time, log logger) (
 		}
 	}
 	return s, nil
-}
-
-// parseAll parses the values of a repeated flag.
-func parseAll[T any](flag string, values []string, parse func(string) (T, error)) ([]T, error) {
-	var all []T
-	for _, value := range values {
-		one, err := parse(value)
-		if err != nil {
-			return nil, errors.New(flag + ": " + err.Error())
-		}
-		all = append(all, one)
-	}
-	return all, nil
 }
 
 // run runs the step and returns the exit code of the container. The command's result counts, even if the agent can't write the record.

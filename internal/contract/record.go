@@ -170,10 +170,33 @@ func parseOutputs(value string) map[string]string {
 	return outputs
 }
 
-// parseTime returns nil for a value that is not a time.
+// parseTime returns nil for a value that is not a time in UTC, as Marshal writes it. With time.Parse, the agent would be 20 KB larger.
 func parseTime(value string) *time.Time {
-	t, err := time.Parse(time.RFC3339, unquote(value))
-	if err != nil || t.IsZero() {
+	const layout = "0000-00-00T00:00:00"
+	text, isUTC := strings.CutSuffix(unquote(value), "Z")
+	if !isUTC || len(text) < len(layout) {
+		return nil
+	}
+	var fields [6]int
+	field := 0
+	for i, c := range []byte(layout) {
+		switch digit := text[i] - '0'; {
+		case c == '0' && digit <= 9:
+			fields[field] = 10*fields[field] + int(digit)
+		case c != '0' && c == text[i]:
+			field++
+		default:
+			return nil
+		}
+	}
+	const digits = 9
+	fraction, isExact := strings.CutPrefix(text[len(layout):], ".")
+	if isExact == (fraction == "") || len(fraction) > digits {
+		return nil
+	}
+	nanoseconds, err := strconv.ParseUint(fraction+strings.Repeat("0", digits-len(fraction)), 10, 32)
+	t := time.Date(fields[0], time.Month(fields[1]), fields[2], fields[3], fields[4], fields[5], int(nanoseconds), time.UTC) //nolint:gosec // nine digits
+	if err != nil || t.IsZero() || !strings.HasPrefix(t.Format(time.RFC3339Nano), text[:len(layout)]) {                      // Date accepts the 32nd of a month
 		return nil
 	}
 	return &t
