@@ -44,13 +44,15 @@ func killLeftovers(child <-chan os.Signal, log logger) {
 // killChildren kills the direct children. Their own children become ours, for the next call. Killing by process ID is safe, even in a PID
 // namespace that others share: the kernel does not reuse the ID of a child before we reap it.
 func killChildren() {
-	proc, err := os.ReadDir("/proc")
+	proc, err := os.Open("/proc")
 	if err != nil {
 		return
 	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1) // what it could read
 	self := os.Getpid()
-	for _, entry := range proc {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil && parent(pid) == self {
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil && parent(pid) == self {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}

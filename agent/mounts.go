@@ -60,7 +60,7 @@ func (r mountRoots) lost(mounts []string) string {
 func (r mountRoot) isElsewhere(subPath string) bool {
 	_, inVolumes, found := strings.Cut(r.path, "/kubernetes.io~empty-dir/")
 	_, path, below := strings.Cut(inVolumes, "/")
-	return subPath != "" && found && below && path != mangle.Replace(filepath.Clean(subPath))
+	return subPath != "" && found && below && path != mangle(filepath.Clean(subPath))
 }
 
 type mountState int
@@ -101,14 +101,19 @@ func findMount(path string) (root mountRoot, state mountState) {
 	switch {
 	case root.path == "" || err != nil:
 		return root, unknown
-	case mangle.Replace(string(resolved[:n])) != point:
+	case mangle(string(resolved[:n])) != point:
 		return root, unmounted
 	}
 	return root, mounted
 }
 
-// mangle escapes a path as in mountinfo (seq_path_root in the kernel's fs/seq_file.c).
-var mangle = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
+// mangle escapes a path as in mountinfo (seq_path_root in the kernel's fs/seq_file.c). A strings.Replacer would make the agent larger.
+func mangle(path string) string {
+	for _, escape := range [][2]string{{`\`, `\134`}, {" ", `\040`}, {"\t", `\011`}, {"\n", `\012`}} { // the backslash first
+		path = strings.ReplaceAll(path, escape[0], escape[1])
+	}
+	return path
+}
 
 // mountOf returns the root and the mount point of an open file's mount, as in mountinfo. Both are empty if they are unknown.
 func mountOf(fd int) (root, point string) {
