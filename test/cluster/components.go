@@ -200,5 +200,5 @@ func (c *cluster) nodeReady(ctx context.Context, kubernetes string) bool {
 		return string(output)
 	}
 	ready := kubectl("node", nodeName, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
-	return ready == "True" && kubectl("serviceaccount", "default", "-o", "name") != ""
+	return ready == "True" && kubectl("serviceaccount", "default", "--namespace", "default", "-o", "name") != ""
 }
