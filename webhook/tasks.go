@@ -33,5 +33,5 @@ func (TaskHandler) Handle(ctx context.Context, request admission.Request) admiss
 		logf.FromContext(ctx).Info("Rejected a Task", "reason", err.Error())
 		return admission.Denied(err.Error())
 	}
-	return admission.Allowed("")
+	return admission.Allowed("").WithWarnings(podspec.TaskWarnings(&task)...)
 }

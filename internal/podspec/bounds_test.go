@@ -156,7 +156,7 @@ func TestStepListBounds(t *testing.T) {
 		"all side by side": {entries(1000, func(int) string { return ", dependsOn: []" }), 1000, ""},
 		"many edges":       {entries(120, func(i int) string { return ", dependsOn: [" + strings.Join(names(i)[max(0, i-90):], ",") + "]" }), 120, ""},
 		"many conditions": {entries(60, func(i int) string {
-			return ", when: [" + strings.Repeat("{step: s0, state: {in: [Failed]}},", min(i, 20)) + "]"
+			return ", onError: Continue, when: [" + strings.Repeat("{step: s0, state: {in: [Failed]}},", min(i, 20)) + "]"
 		}), 60, ""},
 		"too many steps": {"[" + strings.Join(names(9000), ",") + "]", 1, "metadata.annotations: taskflow.practice.com/steps: 9000 entries, and a sequential Pod may have 1000: split the Pod into several Tasks"},
 		"too long":       {entries(10000, func(int) string { return "" }), 1, "metadata.annotations: taskflow.practice.com/steps: the list has "},

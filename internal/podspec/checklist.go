@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
@@ -16,6 +17,10 @@ import (
 type stepList struct {
 	path  string
 	steps []listedStep
+	// isChosen means that a Pod that names a Task chooses and orders the steps itself.
+	isChosen bool
+	// task is the Task that the steps are from, as its author wrote it. It is nil for a Pod that names none.
+	task *v1alpha1.Task
 	// restartPolicy is the Pod's, and restartPath is where it is set.
 	restartPolicy corev1.RestartPolicy
 	restartPath   string
@@ -60,6 +65,14 @@ func (l *stepList) errorf(i int, field, format string, args ...any) error {
 	return fmt.Errorf("%s%s: %s", path, field, fmt.Sprintf(format, args...))
 }
 
+// orderf is errorf for a sentence about the place of step i in the list.
+func (l *stepList) orderf(i int, field, format string, args ...any) error {
+	if l.isChosen && l.isOfTask(i, field) {
+		return fmt.Errorf("%s[%d]: %s", l.path, i, fmt.Sprintf(format, args...))
+	}
+	return l.errorf(i, field, format, args...)
+}
+
 // isOfTask reports whether a field of step i is from the Task that a Pod names.
 func (l *stepList) isOfTask(i int, field string) bool {
 	end := strings.IndexAny(field[1:], ".[") + 1
@@ -95,7 +108,7 @@ func (l *stepList) check() error {
 	names := l.names()
 	c := checker{stepList: l, names: names, byName: byName, before: ancestryOf(Plan(names, l.options()))}
 	for i := range l.steps {
-		for _, check := range []func(int) error{c.checkRuns, c.checkExitCodes, c.checkWhen, c.checkInputs, c.checkRestart} {
+		for _, check := range []func(int) error{c.checkRuns, c.checkExitCodes, c.checkWhen, c.checkInputs, c.checkRestart, c.checkRetry} {
 			if err := check(i); err != nil {
 				return err
 			}
@@ -119,11 +132,14 @@ func (l *stepList) checkFinally() error {
 		case isFinal && l.steps[i].options.DependsOn != nil:
 			return l.errorf(i, ".dependsOn", "the final step %q runs after all other steps: remove dependsOn", l.steps[i].name)
 		case i > 0 && l.steps[i-1].options.Finally && !isFinal:
-			return l.errorf(i-1, ".finally", "the final step %q stands before the step %q, which is not final: move it to the end of the list",
+			return l.orderf(i-1, ".finally", "the final step %q stands before the step %q, which is not final: move it to the end of the list",
 				l.steps[i-1].name, l.steps[i].name)
 		}
 	}
 	if len(l.steps) > 0 && l.steps[0].options.Finally {
+		if l.isChosen && l.isOfTask(0, ".finally") {
+			return fmt.Errorf("%s names final steps only: name the steps that do the work, too", l.path)
+		}
 		return l.errorf(0, ".finally", "all steps are final: remove finally from the steps that do the work")
 	}
 	return nil
@@ -145,7 +161,7 @@ func (l *stepList) checkDependsOn(i int, byName map[string]int) error {
 		case l.steps[before].options.Finally:
 			return l.errorf(i, path, "%q is a final step, which runs after all others: remove the name", name)
 		case before > i:
-			return l.errorf(i, path, "the step %q stands later in the list: move it before %q", name, step.name)
+			return l.orderf(i, path, "the step %q stands later in the list: move it before %q", name, step.name)
 		case slices.Index(step.options.DependsOn, name) < k:
 			return l.errorf(i, path, "%q is named twice: remove one", name)
 		}
@@ -198,6 +214,17 @@ func (c checker) checkRestart(i int) error {
 	for k, rule := range o.ExitCodes {
 		if rule.Then == v1alpha1.ExitCodeFail || rule.Then == v1alpha1.ExitCodeRetry {
 			return refuse(fmt.Sprintf(".exitCodes[%d].then", k), string(rule.Then))
+		}
+	}
+	return nil
+}
+
+// checkRetry rejects a rule that allows retries of a step without retries.
+func (c checker) checkRetry(i int) error {
+	o := &c.steps[i].options
+	for k, rule := range o.ExitCodes {
+		if rule.Then == v1alpha1.ExitCodeRetry && ptr.Deref(o.Retries, 0) == 0 {
+			return c.errorf(i, fmt.Sprintf(".exitCodes[%d].then", k), "Retry has no effect without retries: set retries of the step %q, or remove the rule", c.names[i])
 		}
 	}
 	return nil

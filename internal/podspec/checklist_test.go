@@ -85,6 +85,8 @@ func TestCheckList(t *testing.T) {
 		"an unknown action":          {list: "[{name: a, exitCodes: [{in: [1], then: succeed}]}]", want: `PATH[0].exitCodes[0].then: "succeed" is unknown: ` + noAction},
 		"an exit code that is none":  {list: "[{name: a, exitCodes: [{in: [1, 256], then: Fail}]}]", want: "PATH[0].exitCodes[0].in[1]: 256 " + noCode},
 		"an exit code below 0":       {list: "[{name: a, exitCodes: [{in: [-1], then: Fail}]}]", want: "PATH[0].exitCodes[0].in[0]: -1 " + noCode},
+		"Retry without retries":      {list: "[{name: a, exitCodes: [{in: [1], then: Fail}, {in: [2], then: Retry}]}]", want: `PATH[0].exitCodes[1].then: Retry has no effect without retries: set retries of the step "a", or remove the rule`},
+		"Retry with retries":         {list: "[{name: a, retries: 1, exitCodes: [{in: [2], then: Retry}]}]"},
 		"an exit code in two rules":  {list: "[{name: a, exitCodes: [{in: [1], then: Fail}, {in: [2, 1], then: Retry}]}]", want: "PATH[0].exitCodes[1].in[1]: 1 is named twice, and its first rule applies: remove one"},
 		"too many rules":             {list: fmt.Sprintf("[{name: a, exitCodes: [%s]}]", strings.Repeat("{in: [1], then: Fail}, ", 21)), want: "PATH[0].exitCodes: there are 21 rules, and a step may have 20: name several codes in one rule"},
 		"OnFailure with Continue":    {list: "[{name: a, onError: Continue}]", policy: onFailure, want: "PATH[0].onError: Continue " + restarts},

@@ -20,17 +20,29 @@ func ValidateTask(task *v1alpha1.Task) error {
 			return err
 		}
 	}
-	list := stepList{path: "spec.steps", restartPolicy: corev1.RestartPolicyNever, restartPath: "spec.template.spec.restartPolicy"}
-	if task.Spec.Template != nil {
-		list.restartPolicy = cmp.Or(task.Spec.Template.Spec.RestartPolicy, list.restartPolicy)
-	}
-	for i, step := range EffectiveSteps(task) {
-		list.steps = append(list.steps, listedStep{name: step.Name, options: step.StepOptions, env: step.Env})
-		if step.Image == "" {
-			return list.errorf(i, ".image", "the step %q has no image: set it here or in spec.stepTemplate", step.Name)
+	steps := EffectiveSteps(task)
+	list := listOf(task, steps)
+	for i := range steps {
+		if steps[i].Image == "" {
+			return list.errorf(i, ".image", "the step %q has no image: set it here or in spec.stepTemplate", steps[i].Name)
 		}
 	}
 	return list.check()
+}
+
+// TaskWarnings returns sentences for the user of a Task that is valid.
+func TaskWarnings(task *v1alpha1.Task) []string { return listOf(task, EffectiveSteps(task)).warnings() }
+
+// listOf returns the list of a Task with these effective steps.
+func listOf(task *v1alpha1.Task, steps []v1alpha1.Step) *stepList {
+	list := &stepList{path: "spec.steps", task: task, restartPolicy: corev1.RestartPolicyNever, restartPath: "spec.template.spec.restartPolicy"}
+	if task.Spec.Template != nil {
+		list.restartPolicy = cmp.Or(task.Spec.Template.Spec.RestartPolicy, list.restartPolicy)
+	}
+	for i := range steps {
+		list.steps = append(list.steps, listedStep{name: steps[i].Name, options: steps[i].StepOptions, env: steps[i].Env})
+	}
+	return list
 }
 
 // checkEnds rejects fields about the end of a Task that have no effect.
@@ -38,6 +50,8 @@ func checkEnds(task *v1alpha1.Task) error {
 	switch spec := &task.Spec; {
 	case spec.FinallyTimeout != nil && spec.Timeout == nil:
 		return errors.New("spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout")
+	case spec.FinallyTimeout != nil && !slices.ContainsFunc(spec.Steps, func(step v1alpha1.Step) bool { return step.Finally }):
+		return errors.New("spec.finallyTimeout has no effect without a final step: set finally: true of a step, or remove finallyTimeout")
 	case spec.CancelFinally && !spec.Cancel:
 		return errors.New("spec.cancelFinally has no effect without cancel: set spec.cancel to true, too, or remove cancelFinally")
 	}

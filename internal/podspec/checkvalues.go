@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
+	"github.com/taskflow/taskflow-operator/internal/contract"
 )
 
 // variableName matches the names of environment variables and the keys of outputs.
@@ -36,6 +37,21 @@ func isLoader(name string) bool {
 	return slices.Contains(loaders, name) || slices.ContainsFunc(loaderPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
+// warnings returns a sentence about each variable of a step that the agent sets in its place.
+func (l *stepList) warnings() []string {
+	var all []string
+	for i := range l.steps {
+		step := &l.steps[i]
+		for _, v := range step.env {
+			isOfFinal := v.Name == contract.StatusVariable || v.Name == contract.FailedStepVariable
+			if v.Name == contract.OutputVariable || step.options.Finally && isOfFinal {
+				all = append(all, fmt.Sprintf("env of the step %q sets %s, and taskflow sets it, too: choose another name", step.name, v.Name))
+			}
+		}
+	}
+	return all
+}
+
 // checkRead rejects the name of a step whose end a step can't know, because it does not run before.
 func (c checker) checkRead(i int, path, name string) error {
 	other, isKnown := c.byName[name]
@@ -47,9 +63,9 @@ func (c checker) checkRead(i int, path, name string) error {
 	case c.before[i].has(other):
 		return nil
 	case c.steps[other].options.Finally:
-		return c.errorf(i, path, "%q is a final step, which runs later: name a step that runs before %q", name, c.names[i])
+		return c.orderf(i, path, "%q is a final step, which runs later: name a step that runs before %q", name, c.names[i])
 	case other > i:
-		return c.errorf(i, path, "the step %q stands later in the list: move it before %q", name, c.names[i])
+		return c.orderf(i, path, "the step %q stands later in the list: move it before %q", name, c.names[i])
 	}
 	return c.errorf(i, path, "the step %q runs beside %q, not before it: add it to dependsOn of %[2]q", name, c.names[i])
 }
@@ -110,9 +126,37 @@ func (c checker) checkVariable(i int, path string, input v1alpha1.Input) error {
 	case strings.HasPrefix(variable, ownVariables):
 		return c.errorf(i, field, "variables that start with %s are reserved for taskflow: set name to another variable", ownVariables)
 	case slices.ContainsFunc(c.steps[i].env, isSet):
-		return c.errorf(i, path, "env of the step %q sets the variable %s, too: remove one of them", c.names[i], variable)
+		return c.errorf(i, path, "%s sets the variable %s, too: remove one of them", c.setBy(i, variable), variable)
 	}
 	return nil
+}
+
+// setBy returns what sets a variable of step i.
+func (c checker) setBy(i int, variable string) string {
+	own := fmt.Sprintf("env of the step %q", c.names[i])
+	if c.task == nil {
+		return own
+	}
+	has := func(env []corev1.EnvVar) bool {
+		return slices.ContainsFunc(env, func(v corev1.EnvVar) bool { return v.Name == variable })
+	}
+	spec := &c.task.Spec
+	isSetByStep := slices.ContainsFunc(spec.Steps, func(step v1alpha1.Step) bool { return step.Name == c.names[i] && has(step.Env) })
+	field := ""
+	switch {
+	case isSetByStep:
+		return own
+	case spec.StepTemplate != nil && has(spec.StepTemplate.Env):
+		field = "spec.stepTemplate.env"
+	case slices.ContainsFunc(spec.Params, func(param v1alpha1.Param) bool { return param.Name == variable }):
+		field = "spec.params"
+	default:
+		return own
+	}
+	if c.path == stepsPath {
+		field += fmt.Sprintf(" of the Task %q", c.task.Name)
+	}
+	return field
 }
 
 // checkWhen checks the conditions of step i.
@@ -127,6 +171,9 @@ func (c checker) checkWhen(i int) error {
 			return err
 		}
 		if err := c.checkCondition(i, path, condition); err != nil {
+			return err
+		}
+		if err := c.checkHolds(i, path, condition); err != nil {
 			return err
 		}
 	}

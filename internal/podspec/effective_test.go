@@ -199,7 +199,12 @@ func TestValidateTask(t *testing.T) {
 		"a class without size":       {"{workspace: {storageClassName: x}, steps: []}", "spec.workspace.storageClassName has no effect without size: set size, or remove storageClassName"},
 		"a volume with the name":     {"{workspace: {}, steps: [], template: {spec: {volumes: [{name: a}, {name: workspace}]}}}", `spec.template.spec.volumes: the name "workspace" is the volume of spec.workspace: rename the volume, or remove workspace`},
 		"a volume without workspace": {"{steps: [], template: {spec: {volumes: [{name: workspace}]}}}", ""},
-		"a param that is an input":   {"{params: [{name: A}], steps: [{name: a, image: x}, {name: b, image: x, inputs: [{step: a, output: A}]}]}", `spec.steps[1].inputs[0]: env of the step "b" sets the variable A, too: remove one of them`},
+		"a param that is an input":   {"{params: [{name: A}], steps: [{name: a, image: x}, {name: b, image: x, inputs: [{step: a, output: A}]}]}", `spec.steps[1].inputs[0]: spec.params sets the variable A, too: remove one of them`},
+		"a variable of the template": {"{stepTemplate: {image: x, env: [{name: A}]}, params: [{name: A}], steps: [{name: a}, {name: b, inputs: [{step: a, output: A}]}]}", `spec.steps[1].inputs[0]: spec.stepTemplate.env sets the variable A, too: remove one of them`},
+		"a variable of the step":     {"{params: [{name: A}], steps: [{name: a, image: x}, {name: b, image: x, env: [{name: A}], inputs: [{step: a, output: A}]}]}", `spec.steps[1].inputs[0]: env of the step "b" sets the variable A, too: remove one of them`},
+		"no final step":              {"{timeout: 1h, finallyTimeout: 1m, steps: [{name: a, image: x}]}", "spec.finallyTimeout has no effect without a final step: set finally: true of a step, or remove finallyTimeout"},
+		"a retry by the template":    {"{stepTemplate: {image: x, retries: 1}, steps: [{name: a, exitCodes: [{in: [3], then: Retry}]}]}", ""},
+		"no retry by the step":       {"{stepTemplate: {image: x, retries: 1}, steps: [{name: a, retries: 0, exitCodes: [{in: [3], then: Retry}]}]}", `spec.steps[0].exitCodes[0].then: Retry has no effect without retries: set retries of the step "a", or remove the rule`},
 		"retries of the template":    {"{stepTemplate: {retries: 101}, steps: [{name: a, image: x}]}", "spec.steps[0].retries: 101 must be between 0 and 100"},
 	}
 	for name, c := range cases {

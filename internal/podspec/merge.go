@@ -35,6 +35,9 @@ func (m *Mutation) mergeTask(task *v1alpha1.Task) error {
 	if err := checkStepNames(task, m.pod, names); err != nil {
 		return err
 	}
+	if m.entries != nil {
+		m.warnLeftOut(task, names)
+	}
 	if ignored := ownPodFields(task); len(ignored) > 0 {
 		m.warn("ignored fields of the Task %q, which apply to its own Pod only: %s", task.Name, strings.Join(ignored, ", "))
 	}
@@ -74,6 +77,19 @@ func (m *Mutation) mergeTask(task *v1alpha1.Task) error {
 	return nil
 }
 
+// warnLeftOut warns of the Task's steps that a list with options leaves out: users may expect that it changes single steps only.
+func (m *Mutation) warnLeftOut(task *v1alpha1.Task, names []string) {
+	var leftOut []string
+	for _, step := range task.Spec.Steps {
+		if !slices.Contains(names, step.Name) {
+			leftOut = append(leftOut, step.Name)
+		}
+	}
+	if len(leftOut) > 0 {
+		m.warn("steps of the Task %q that this Pod leaves out: %s: name them in the list to run them", task.Name, someNames(leftOut))
+	}
+}
+
 // checkStepNames rejects names that are neither a step of the Task nor a container of the Pod.
 func checkStepNames(task *v1alpha1.Task, pod *corev1.Pod, names []string) error {
 	for _, name := range names {
@@ -100,15 +116,20 @@ func hasStep(task *v1alpha1.Task, name string) bool {
 	return slices.ContainsFunc(task.Spec.Steps, func(step v1alpha1.Step) bool { return step.Name == name })
 }
 
-// listSteps returns the names of the Task's first steps: a Task may have a hundred.
+// listSteps returns the names of the Task's first steps.
 func listSteps(task *v1alpha1.Task) string {
-	const most = 10
-	var names []string
-	for _, step := range task.Spec.Steps[:min(most, len(task.Spec.Steps))] {
-		names = append(names, step.Name)
+	names := make([]string, len(task.Spec.Steps))
+	for i := range task.Spec.Steps {
+		names[i] = task.Spec.Steps[i].Name
 	}
-	if len(task.Spec.Steps) > most {
-		names = append(names, "...")
+	return someNames(names)
+}
+
+// someNames returns the first names: a Task may have a hundred steps.
+func someNames(names []string) string {
+	const most = 10
+	if len(names) > most {
+		names = append(slices.Clone(names[:most]), "...")
 	}
 	return strings.Join(names, ", ")
 }

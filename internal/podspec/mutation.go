@@ -73,6 +73,7 @@ func (m *Mutation) Complete(task *v1alpha1.Task) (unresolved []*corev1.Container
 	if !m.isIncomplete {
 		return nil, nil
 	}
+	list := stepList{path: stepsPath, task: task, isChosen: task != nil && len(StepNames(m.pod)) > 0, restartPath: "spec.restartPolicy"}
 	if task != nil {
 		if err := checkTaskSize(task); err != nil {
 			return nil, err
@@ -90,7 +91,7 @@ func (m *Mutation) Complete(task *v1alpha1.Task) (unresolved []*corev1.Container
 	if err != nil {
 		return nil, err
 	}
-	if err := m.settleOptions(task, steps); err != nil {
+	if err := m.settleOptions(&list, task, steps); err != nil {
 		return nil, err
 	}
 	for _, i := range steps {
@@ -141,7 +142,7 @@ func (m *Mutation) settleSteps() {
 func (m *Mutation) readStepList() error {
 	value := m.pod.Annotations[contract.StepsAnnotation]
 	if !isStepList(value) {
-		return nil
+		return checkStepText(value)
 	}
 	entries, err := parseStepList(value)
 	if err != nil {
@@ -156,15 +157,16 @@ func (m *Mutation) readStepList() error {
 	return nil
 }
 
-// settleOptions settles the options of the steps: those of the Task, and over them the user's. The indexes are those of the steps' containers.
-func (m *Mutation) settleOptions(task *v1alpha1.Task, steps []int) error {
+// settleOptions fills the list, and settles the options of its steps: those of the Task, and over them the user's. The indexes are those of the
+// steps' containers.
+func (m *Mutation) settleOptions(list *stepList, task *v1alpha1.Task, steps []int) error {
 	ofTask := map[string]int{}
 	if task != nil {
 		for i := range task.Spec.Steps {
 			ofTask[task.Spec.Steps[i].Name] = i
 		}
 	}
-	list := stepList{path: stepsPath, restartPolicy: m.pod.Spec.RestartPolicy, restartPath: "spec.restartPolicy"}
+	list.restartPolicy = m.pod.Spec.RestartPolicy
 	workDirs := map[string]string{}
 	for _, i := range steps {
 		container := &m.pod.Spec.Containers[i]
@@ -180,6 +182,9 @@ func (m *Mutation) settleOptions(task *v1alpha1.Task, steps []int) error {
 	}
 	if err := list.check(); err != nil {
 		return err
+	}
+	for _, warning := range list.warnings() {
+		m.warn("%s", warning)
 	}
 	options := list.options()
 	for name, dir := range workDirs {

@@ -97,7 +97,35 @@ func TestOverrideRejects(t *testing.T) {
 		},
 		"the order of the Pod": {
 			"[test, fetch]", nil,
-			`the Task "build": spec.steps[2].dependsOn[0]: the step "fetch" stands later in the list: move it before "test"`,
+			`metadata.annotations: taskflow.practice.com/steps[0]: the step "fetch" stands later in the list: move it before "test"`,
+		},
+		"an order by names": {
+			"test,fetch", nil,
+			`metadata.annotations: taskflow.practice.com/steps[0]: the step "fetch" stands later in the list: move it before "test"`,
+		},
+		"a final step first": {
+			"[notify, fetch]", nil,
+			`metadata.annotations: taskflow.practice.com/steps[0]: the final step "notify" stands before the step "fetch", which is not final: move it to the end of the list`,
+		},
+		"a final step of the Pod first": {
+			"[{name: fetch, finally: true}, lint]", nil,
+			`metadata.annotations: taskflow.practice.com/steps[0].finally: the final step "fetch" stands before the step "lint", which is not final: move it to the end of the list`,
+		},
+		"an input that comes later": {
+			"[{name: test, dependsOn: []}, fetch]", nil,
+			`metadata.annotations: taskflow.practice.com/steps[0]: the step "fetch" stands later in the list: move it before "test"`,
+		},
+		"final steps only": {
+			"notify", nil,
+			`metadata.annotations: taskflow.practice.com/steps names final steps only: name the steps that do the work, too`,
+		},
+		"a param": {
+			"[fetch, {name: test, inputs: [{step: fetch, output: DAY}]}]", nil,
+			`metadata.annotations: taskflow.practice.com/steps[1].inputs[0]: spec.params of the Task "build" sets the variable DAY, too: remove one of them`,
+		},
+		"a variable of stepTemplate": {
+			"[fetch, {name: test, inputs: [{step: fetch, output: MODE}]}]", nil,
+			`metadata.annotations: taskflow.practice.com/steps[1].inputs[0]: spec.stepTemplate.env of the Task "build" sets the variable MODE, too: remove one of them`,
 		},
 		"a variable of the Pod": {
 			"[fetch, test]", func(pod *corev1.Pod) {
@@ -120,6 +148,58 @@ func TestOverrideRejects(t *testing.T) {
 			}
 			if diff := cmp.Diff(outcome{Rejection: c.want}, mutateRaw(t, encode(t, pod), readTask(t, graph))); diff != "" {
 				t.Errorf("the outcome (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestOverrideWarns proves that a list with options warns of the Task's steps that it leaves out, and that names alone are a choice.
+func TestOverrideWarns(t *testing.T) {
+	cases := map[string]struct{ list, want string }{
+		"one step":     {"- {name: fetch, retries: 3}", `steps of the Task "build" that this Pod leaves out: lint, test, notify: name them in the list to run them`},
+		"names":        {"[fetch, lint, test]", `steps of the Task "build" that this Pod leaves out: notify: name them in the list to run them`},
+		"all steps":    {"[fetch, lint, {name: test, retries: 0}, notify]", ""},
+		"comma":        {"fetch,lint", ""},
+		"no list":      {"", ""},
+		"only a comma": {",", ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := decodePod(t, []byte(naming(`{"name":"task","image":"task"}`)))
+			pod.Annotations = map[string]string{contract.StepsAnnotation: c.list}
+			_, warnings := admit(t, encode(t, pod), readTask(t, graph))
+			if diff := cmp.Diff(c.want, strings.Join(warnings, "\n")); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestOwnVariables proves that a variable of a step that taskflow sets causes a warning, in a Pod and in a Task.
+func TestOwnVariables(t *testing.T) {
+	const list = "[{name: a}, {name: b, finally: true}]"
+	cases := map[string]struct {
+		env  string
+		want []string
+	}{
+		"an output":     {contract.OutputVariable, []string{`env of the step "a" sets TASKFLOW_OUTPUT, and taskflow sets it, too: choose another name`, `env of the step "b" sets TASKFLOW_OUTPUT, and taskflow sets it, too: choose another name`}},
+		"a status":      {contract.StatusVariable, []string{`env of the step "b" sets TASKFLOW_STATUS, and taskflow sets it, too: choose another name`}},
+		"a failed step": {contract.FailedStepVariable, []string{`env of the step "b" sets TASKFLOW_FAILED_STEP, and taskflow sets it, too: choose another name`}},
+		"another":       {"TASKFLOW_HOME", nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			task, pod := readTask(t, "spec: {steps: "+list+"}"), decodePod(t, fromYAML(t, listPod("a b", list)))
+			for i := range 2 {
+				env := []corev1.EnvVar{{Name: c.env, Value: "x"}}
+				pod.Spec.Containers[i].Env, task.Spec.Steps[i].Env = env, env
+			}
+			_, warnings := admit(t, encode(t, pod))
+			if diff := cmp.Diff(c.want, warnings); diff != "" {
+				t.Errorf("the Pod (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(c.want, TaskWarnings(task)); diff != "" {
+				t.Errorf("the Task (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -35,6 +35,16 @@ func isStepList(value string) bool {
 	return strings.IndexAny(strings.TrimSpace(value), "-[{#") == 0
 }
 
+// checkStepText rejects a value that is neither a list nor names separated by commas.
+func checkStepText(value string) error {
+	for _, name := range contract.ParseSteps(value) {
+		if strings.ContainsAny(name, ":\n") {
+			return fmt.Errorf("%s must be a list: begin each entry with \"- \", or write the names of the steps, separated by commas", stepsPath)
+		}
+	}
+	return nil
+}
+
 // parseStepList parses StepsAnnotation as a YAML list, whose entries are names or objects. The error is one sentence for the user.
 func parseStepList(value string) ([]stepEntry, error) {
 	if len(value) > maxStepList {
@@ -115,8 +125,10 @@ func (e stepEntry) override(options v1alpha1.StepOptions) v1alpha1.StepOptions {
 }
 
 var (
-	yamlLine  = regexp.MustCompile(`\bline (\d+)\b`)
-	yamlTwice = regexp.MustCompile(`key "(.{1,63})" already set`)
+	yamlLine = regexp.MustCompile(`\bline (\d+)\b`)
+	// isFirstLine matches an error about syntax for which the parser names no line: it does so for the first one.
+	isFirstLine = regexp.MustCompile(`^yaml: (did not find|found|could not find|mapping values) `)
+	yamlTwice   = regexp.MustCompile(`key "(.{1,63})" already set`)
 	// nextDocument matches a marker between documents.
 	nextDocument = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
 )
@@ -169,6 +181,9 @@ func decodeYAML(text string) (any, error) {
 	}
 	if line := yamlLine.FindStringSubmatch(err.Error()); line != nil {
 		return nil, fmt.Errorf("near line %s, it is not valid YAML: check indentation, quotes and brackets", line[1])
+	}
+	if isFirstLine.MatchString(err.Error()) {
+		return nil, errors.New("near line 1, it is not valid YAML: check indentation, quotes and brackets")
 	}
 	return nil, errors.New("it is not valid YAML: check indentation, quotes and brackets")
 }

@@ -98,6 +98,10 @@ func TestParseStepListRejects(t *testing.T) {
 		"a comment":           {"# nothing", " must be a list of steps, not nothing: write each step as an entry, such as - {name: test, retries: 2}"},
 		"a text":              {"---", " must be a list of steps, not nothing: write each step as an entry, such as - {name: test, retries: 2}"},
 		"a bracket too few":   {"[{name: a}", invalid},
+		"a bracket too many":  {"- {name: a}}", invalid},
+		"a colon in a line":   {"- {name: a: b}", invalid},
+		"a quote too few":     {"- \"a", invalid},
+		"an odd character":    {"- @a", invalid},
 		"a wrong indentation": {"- name: a\n retries: 2", invalid},
 		"a tab":               {"- name: a\n\tretries: 2", strings.Replace(invalid, "1", "2", 1)},
 		"no such anchor":      {"[*a]", ": it is not valid YAML: check indentation, quotes and brackets"},
@@ -167,6 +171,8 @@ func TestParseStepListRejects(t *testing.T) {
 func TestStepListRejects(t *testing.T) {
 	cases := map[string]struct{ containers, list, want string }{
 		"not YAML":              {"a", "- {", "metadata.annotations: taskflow.practice.com/steps: near line 1, it is not valid YAML: check indentation, quotes and brackets"},
+		"a map":                 {"a", "name: a\nretries: 1", `metadata.annotations: taskflow.practice.com/steps must be a list: begin each entry with "- ", or write the names of the steps, separated by commas`},
+		"lines":                 {"a b", "a\nb", `metadata.annotations: taskflow.practice.com/steps must be a list: begin each entry with "- ", or write the names of the steps, separated by commas`},
 		"an unknown container":  {"a", "- b", `metadata.annotations: taskflow.practice.com/steps names "b", and the Pod has no container of that name: fix the name`},
 		"an invalid option":     {"a", "- {name: a, retries: 200}", "metadata.annotations: taskflow.practice.com/steps[0].retries: 200 must be between 0 and 100"},
 		"a helper in dependsOn": {"a b", "- {name: a, dependsOn: [b]}", `metadata.annotations: taskflow.practice.com/steps[0].dependsOn[0]: there is no step "b" in the list: add it, or fix the name`},

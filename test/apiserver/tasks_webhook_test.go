@@ -112,9 +112,17 @@ var brokenTasks = map[string]struct{ spec, want string }{
 		"steps: [{name: a, image: x}], finallyTimeout: 1m",
 		`spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout`,
 	},
+	"time for final steps, and none": {
+		"steps: [{name: a, image: x}], timeout: 1h, finallyTimeout: 1m",
+		`spec.finallyTimeout has no effect without a final step: set finally: true of a step, or remove finallyTimeout`,
+	},
+	"a condition that never holds": {
+		"steps: [{name: a, image: x}, {name: b, image: x, when: [{step: a, state: {in: [Failed]}}]}]",
+		`spec.steps[1].when[0].state: the condition never holds, because "b" does not run after a failure of "a": set onError: Continue or FailAtEnd of "a", or finally: true of "b"`,
+	},
 	"a variable of the template that a step breaks": {
 		"stepTemplate: {image: x, env: [{name: SHA, value: a}]}, steps: [{name: a}, {name: b, inputs: [{step: a, output: SHA}]}]",
-		`spec.steps[1].inputs[0]: env of the step "b" sets the variable SHA, too: remove one of them`,
+		`spec.steps[1].inputs[0]: spec.stepTemplate.env sets the variable SHA, too: remove one of them`,
 	},
 }
 
@@ -173,7 +181,7 @@ func TestOnlyFieldsToCheckAreCalledFor(t *testing.T) {
 		"step-template":   "steps: [{name: a}], stepTemplate: {image: x}",
 		"params":          "steps: [{name: a, image: x}], params: [{name: A, value: b}]",
 		"workspace":       "steps: [{name: a, image: x}], workspace: {}",
-		"finally-timeout": "steps: [{name: a, image: x}], timeout: 1m, finallyTimeout: 1m",
+		"finally-timeout": "steps: [{name: a, image: x}, {name: b, image: x, finally: true}], timeout: 1m, finallyTimeout: 1m",
 	} {
 		calls("a Task with "+name, 2, create(name, spec))
 		calls("a label of a Task with "+name, 0, patch(name, `{"metadata":{"labels":{"a":"b"}}}`))

@@ -52,7 +52,7 @@ var vocabulary = map[string]vocabularyCase{
 	},
 	"when": {
 		steps: []v1alpha1.Step{
-			step("probe", "echo changed=true >$TASKFLOW_OUTPUT; exit 2", options{ExitCodes: rule(v1alpha1.ExitCodeSucceed, 1, 2)}),
+			step("probe", "echo changed=true >$TASKFLOW_OUTPUT; exit 2", options{OnError: v1alpha1.OnErrorContinue, ExitCodes: rule(v1alpha1.ExitCodeSucceed, 1, 2)}),
 			step("a", "echo ran", ifStep("probe", v1alpha1.Condition{State: &v1alpha1.StateTest{In: []v1alpha1.StepState{v1alpha1.StepSucceeded}}})),
 			step("b", "echo ran", ifStep("probe", v1alpha1.Condition{State: &v1alpha1.StateTest{NotIn: []v1alpha1.StepState{v1alpha1.StepSucceeded}}})),
 			step("c", "echo ran", ifStep("probe", v1alpha1.Condition{ExitCode: &v1alpha1.ExitCodeTest{In: []int32{2}}})),
