@@ -74,7 +74,7 @@ type StepOptions struct {
 	// finally makes the step a final step. It runs after all steps that are not final have ended, even if one failed, the Task was
 	// cancelled or its timeout has expired. Final steps stand at the end of the list and run one after another. Their environment has
 	// TASKFLOW_STATUS, which is Succeeded, Failed or Cancelled, and TASKFLOW_FAILED_STEP, the name of the step that failed first. A final step
-	// that fails makes the Task fail. Defaults to false.
+	// that fails makes the Task fail, unless it has onError: Continue. Defaults to false.
 	// +optional
 	Finally bool `json:"finally,omitempty"`
 }
