@@ -252,6 +252,7 @@ func TestBranches(t *testing.T) {
 	t.Run("a step finishes the sequence, and a condition does not hold", func(t *testing.T) {
 		t.Parallel()
 		task, pod := branches(t, func(task *v1alpha1.Task) {
+			task.Spec.Steps[0].ExitCodes = []v1alpha1.ExitCodeRule{{In: []int32{1}, Then: v1alpha1.ExitCodeSucceed}}
 			task.Spec.Steps[1].When = []v1alpha1.Condition{{Step: "a", ExitCode: &v1alpha1.ExitCodeTest{In: []int32{1}}}}
 			task.Spec.Steps[2].ExitCodes = []v1alpha1.ExitCodeRule{{In: []int32{78}, Then: v1alpha1.ExitCodeFinish}}
 		})

@@ -110,7 +110,7 @@ spec:
   - name: c
     command: [a]
     dependsOn: [a, b]
-    when: [{step: a, output: CHANGED, in: ["true"]}, {step: b, state: {notIn: [Skipped]}}, {step: a, exitCode: {in: [0]}}]
+    when: [{step: a, output: CHANGED, in: ["true"]}, {step: b, state: {notIn: [Skipped]}}, {step: b, exitCode: {in: [0]}}]
     inputs: [{step: a, output: SHA}, {name: VERSION, step: b, output: VERSION, default: ""}]
   - {name: d, command: [a], finally: true}
   template: {spec: {volumes: [{name: data, emptyDir: {}}]}}
