@@ -166,6 +166,23 @@ func TestFinallyTimeout(t *testing.T) {
 	}
 }
 
+// TestFinallyTimeoutBelowGrace proves that a Task says why its final steps did not run, if a step takes all of finallyTimeout to end.
+func TestFinallyTimeoutBelowGrace(t *testing.T) {
+	t.Parallel()
+	task := harness.NewTask(cluster.NewNamespace(t, "baseline"), "stubborn", harness.Shell("work", "trap '' TERM; while true; do sleep 1; done"))
+	task.Spec.Template = &v1alpha1.PodTemplate{Spec: corev1.PodSpec{TerminationGracePeriodSeconds: new(int64(15))}}
+	task.Spec.Timeout = &metav1.Duration{Duration: beginLimit}
+	task.Spec.FinallyTimeout = &metav1.Duration{Duration: 12 * time.Second}
+	task.Spec.Steps = append(task.Spec.Steps, finalStep("clean", "true", options{}))
+	cluster.Make(t, task)
+	status := cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskFailed))
+	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded,
+		`; the final steps did not run, because step "work" had not ended when spec.finallyTimeout (12s) was over: raise it above the Pod's grace period`)
+	if got := status.Steps[1]; got.State != v1alpha1.StepSkipped {
+		t.Errorf("the final step is %+v", got)
+	}
+}
+
 // TestFinalStepsWithoutTheOperator proves that final steps run without the operator if all steps succeed. After a failure they wait for the operator.
 // In both cases steps side by side end without it.
 func TestFinalStepsWithoutTheOperator(t *testing.T) {
