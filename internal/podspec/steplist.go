@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"regexp"
 	"slices"
@@ -151,6 +152,13 @@ func writtenOut(node *yamlv3.Node, most int, sizes map[*yamlv3.Node]int) int {
 	return size
 }
 
+// hasMore reports whether anything but comments follows a YAML document. The decoder stops at the end of a list in brackets.
+func hasMore(text string) bool {
+	decoder := yamlv3.NewDecoder(strings.NewReader(text))
+	var node yamlv3.Node
+	return decoder.Decode(&node) == nil && !errors.Is(decoder.Decode(&node), io.EOF)
+}
+
 // decodeYAML decodes one YAML document. The error completes a sentence that begins with the document's path.
 func decodeYAML(text string) (any, error) {
 	body := strings.TrimSpace(text)
@@ -173,7 +181,10 @@ func decodeYAML(text string) (any, error) {
 	if err == nil {
 		err = decodeExactly(content, &document)
 	}
-	if err == nil {
+	switch {
+	case err == nil && hasMore(text):
+		return nil, errors.New("there is more text after the list: write all steps in one list, in one pair of brackets")
+	case err == nil:
 		return document, nil
 	}
 	if twice := yamlTwice.FindStringSubmatch(err.Error()); twice != nil {

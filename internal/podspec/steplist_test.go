@@ -24,6 +24,7 @@ func TestParseStepList(t *testing.T) {
 		"names in a line": {" [a, b]\n", steps{{name: "a"}, {name: "b"}}},
 		"JSON":            {`[{"name":"a","retries":1}]`, steps{{name: "a", fields: []string{"retries"}, options: v1alpha1.StepOptions{Retries: new(int32(1))}}}},
 		"a document":      {"---\n- a", steps{{name: "a"}}},
+		"a comment last":  {"[a] # first\n# then\n", steps{{name: "a"}}},
 		"a comment first": {"# what runs\n- a # first", steps{{name: "a"}}},
 		"only names in objects": {
 			"- name: a\n- name: b\n", steps{{name: "a"}, {name: "b"}},
@@ -89,6 +90,7 @@ func TestParseStepList(t *testing.T) {
 func TestParseStepListRejects(t *testing.T) {
 	const (
 		invalid = ": near line 1, it is not valid YAML: check indentation, quotes and brackets"
+		more    = ": there is more text after the list: write all steps in one list, in one pair of brackets"
 		isBool  = ": YAML reads the value as the boolean true, as it does true, yes and on, or false, no and off: put it in quotes"
 		fields  = "(the fields are dependsOn, exitCodes, finally, inputs, onError, retries, timeout, when)"
 	)
@@ -106,6 +108,10 @@ func TestParseStepListRejects(t *testing.T) {
 		"a tab":               {"- name: a\n\tretries: 2", strings.Replace(invalid, "1", "2", 1)},
 		"no such anchor":      {"[*a]", ": it is not valid YAML: check indentation, quotes and brackets"},
 		"two documents":       {"- a\n---\n- b", ": there are several YAML documents: write one list, without separators such as ---"},
+		"two lists":           {"[{name: a}], [{name: b}]", more},
+		"a list, and a name":  {"[a], b", more},
+		"a list, and a line":  {"[a]\n- b", more},
+		"two brackets":        {"[a]]", more},
 		"a field twice":       {"- {name: a, retries: 1, retries: 2}", ": the field retries is set twice in one entry: remove one of them"},
 		"a NUL":               {"- a\x00", ": it is not valid YAML: check indentation, quotes and brackets"},
 		"not a number":        {"- {name: a, retries: .nan}", ": it is not valid YAML: check indentation, quotes and brackets"},
