@@ -195,8 +195,8 @@ func parseTime(value string) *time.Time {
 		return nil
 	}
 	nanoseconds, err := strconv.ParseUint(fraction+strings.Repeat("0", digits-len(fraction)), 10, 32)
-	t := time.Date(fields[0], time.Month(fields[1]), fields[2], fields[3], fields[4], fields[5], int(nanoseconds), time.UTC) //nolint:gosec // nine digits
-	if err != nil || t.IsZero() || !strings.HasPrefix(t.Format(time.RFC3339Nano), text[:len(layout)]) {                      // Date accepts the 32nd of a month
+	t := time.Date(fields[0], time.Month(fields[1]), fields[2], fields[3], fields[4], fields[5], int(nanoseconds), time.UTC)
+	if err != nil || t.IsZero() || !strings.HasPrefix(t.Format(time.RFC3339Nano), text[:len(layout)]) { // Date accepts the 32nd of a month
 		return nil
 	}
 	return &t
