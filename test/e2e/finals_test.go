@@ -157,7 +157,8 @@ func TestFinallyTimeout(t *testing.T) {
 	task.Spec.Steps = append(task.Spec.Steps, finalStep("long", "sleep 1000", options{}))
 	cluster.Make(t, task)
 	status := cluster.AwaitTask(t, task, "the end", harness.InPhase(v1alpha1.TaskFailed))
-	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded, "longer than spec.timeout")
+	wantCondition(t, status, v1alpha1.ConditionFailed, metav1.ConditionTrue, v1alpha1.ReasonDeadlineExceeded,
+		"; its final steps took longer than spec.finallyTimeout, which is 15s")
 	if took := status.CompletionTime.Sub(status.StartTime.Time); took < beginLimit+finallyLimit || took > beginLimit+2*finallyLimit {
 		t.Errorf("the Task took %s", took)
 	}
