@@ -114,8 +114,15 @@ func (l *stepList) check() error {
 			}
 		}
 	}
+	if size := len(l.options().Marshal()); size > maxOptions {
+		return fmt.Errorf("%s: when, inputs and exitCodes of all steps take %d bytes, and they may take %d: the Pod has them in an annotation; use fewer or shorter values",
+			l.path, size, maxOptions)
+	}
 	return nil
 }
+
+// maxOptions is the most bytes of OptionsAnnotation. All annotations of a Pod may take 256 KiB together.
+const maxOptions = 128 << 10
 
 // checker checks what refers to other steps, once the plan is known to be valid.
 type checker struct {

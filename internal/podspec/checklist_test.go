@@ -111,6 +111,7 @@ func TestCheckList(t *testing.T) {
 		"LD_PRELOAD":                 {list: "[{name: a}, {name: b, inputs: [{step: a, output: LD_PRELOAD}]}]", want: "PATH[1].inputs[0].output: the variable LD_PRELOAD changes how programs load or run: set name to another variable, or to LD_PRELOAD if you want that"},
 		"PATH by name":               {list: "[{name: a}, {name: b, inputs: [{step: a, output: PATH, name: PATH}]}]"},
 		"PATH as another variable":   {list: "[{name: a}, {name: b, inputs: [{step: a, output: PATH, name: DIR}]}]"},
+		"a NUL":                      {list: `[{name: a}, {name: b, inputs: [{step: a, output: K, default: "x\0"}]}]`, want: "PATH[1].inputs[0].default: a variable can't have a NUL character: remove it"},
 		"a commit":                   {list: "[{name: a}, {name: b, inputs: [{step: a, output: GIT_SHA}]}]"},
 		"a variable of the agent":    {list: "[{name: a}, {name: b, inputs: [{step: a, output: X, name: TASKFLOW_OUTPUT}]}]", want: "PATH[1].inputs[0].name: variables that start with TASKFLOW_ are reserved for taskflow: set name to another variable"},
 		"a variable twice":           {list: "[{name: a}, {name: b, inputs: [{step: a, output: X}, {step: a, output: Z, name: X}]}]", want: "PATH[1].inputs[1]: inputs[0] sets the variable X, too: give one of them another name"},

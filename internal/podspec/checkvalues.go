@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
@@ -26,12 +27,12 @@ var loaders = []string{
 	"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PERL5LIB", "PERL5OPT", "PERLLIB", "PERL5DB", "RUBYLIB", "RUBYOPT",
 	"NODE_OPTIONS", "NODE_PATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "LUA_PATH", "LUA_CPATH", "LUA_INIT",
 	"GCONV_PATH", "LOCPATH", "NLSPATH", "HOSTALIASES", "RESOLV_HOST_CONF", "GETCONF_DIR", "MALLOC_TRACE", "GLIBC_TUNABLES",
-	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXEC_PATH", "GIT_CONFIG", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_COUNT", "GIT_PAGER", "GIT_EDITOR",
-	"GIT_EXTERNAL_DIFF", "GIT_TEMPLATE_DIR", "GIT_ASKPASS", "SSH_ASKPASS", "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES", "R_PROFILE", "R_ENVIRON", "DOTNET_STARTUP_HOOKS", "CORECLR_PROFILER",
+	"GOFLAGS", "RUSTC_WRAPPER", "RUSTFLAGS", "MAKEFLAGS", "MAVEN_OPTS", "GRADLE_OPTS", "KUBECONFIG",
+	"GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXEC_PATH", "GIT_PAGER", "GIT_EDITOR", "GIT_EXTERNAL_DIFF", "GIT_TEMPLATE_DIR", "GIT_ASKPASS", "SSH_ASKPASS", "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES", "R_PROFILE", "R_ENVIRON", "DOTNET_STARTUP_HOOKS", "CORECLR_PROFILER",
 }
 
 // loaderPrefixes start the names of such variables.
-var loaderPrefixes = []string{"LD_", "DYLD_", "BASH_FUNC_", "npm_config_", "NPM_CONFIG_"}
+var loaderPrefixes = []string{"LD_", "DYLD_", "BASH_FUNC_", "npm_config_", "NPM_CONFIG_", "GIT_CONFIG"}
 
 func isLoader(name string) bool {
 	return slices.Contains(loaders, name) || slices.ContainsFunc(loaderPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
@@ -127,6 +128,8 @@ func (c checker) checkVariable(i int, path string, input v1alpha1.Input) error {
 		return c.errorf(i, field, "variables that start with %s are reserved for taskflow: set name to another variable", ownVariables)
 	case slices.ContainsFunc(c.steps[i].env, isSet):
 		return c.errorf(i, path, "%s sets the variable %s, too: remove one of them", c.setBy(i, variable), variable)
+	case strings.ContainsRune(ptr.Deref(input.Default, ""), 0):
+		return c.errorf(i, path+".default", "a variable can't have a NUL character: remove it")
 	}
 	return nil
 }

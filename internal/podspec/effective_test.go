@@ -187,6 +187,10 @@ func TestValidateTask(t *testing.T) {
 		"all of it": {"{params: [{name: A}], stepTemplate: {image: x}, workspace: {size: 1Gi, storageClassName: x}, timeout: 1h, finallyTimeout: 1m, cancel: true, cancelFinally: true, steps: [{name: a}, {name: b, finally: true}]}", ""},
 		"params in too many steps": {"{params: [{name: A, value: " + strings.Repeat("x", 11000) + "}], stepTemplate: {image: x}, steps: [" + strings.Repeat("{name: a}, ", 100) + "]}",
 			"spec.stepTemplate and spec.params: they have 11056 bytes, so 1105600 in all 100 steps, and at most 1048576 fit into a Pod: put large values into a ConfigMap, and name it in envFrom"},
+		"long conditions": {
+			"{stepTemplate: {image: x}, steps: [{name: a}, {name: b, when: [{step: a, output: K, in: [" + strings.Repeat(strings.Repeat("x", 1400)+", ", 95) + "z]}]}]}",
+			"spec.steps: when, inputs and exitCodes of all steps take 133352 bytes, and they may take 131072: the Pod has them in an annotation; use fewer or shorter values",
+		},
 		"no image":                   {"{steps: [{name: a, image: x}, {name: b}]}", `spec.steps[1].image: the step "b" has no image: set it here or in spec.stepTemplate`},
 		"finallyTimeout alone":       {"{finallyTimeout: 1m, steps: [{name: a, image: x}]}", "spec.finallyTimeout has no effect without timeout: set spec.timeout, or remove finallyTimeout"},
 		"cancelFinally alone":        {"{cancelFinally: true, steps: [{name: a, image: x}]}", "spec.cancelFinally has no effect without cancel: set spec.cancel to true, too, or remove cancelFinally"},
