@@ -36,7 +36,7 @@ func start(argv, env []string) (pid int, err error) {
 	})
 	if errors.Is(err, unix.ENOENT) {
 		// execve(2) also returns ENOENT for a missing "#!" interpreter, which is hard to understand.
-		if _, statErr := os.Stat(path); statErr == nil {
+		if unix.Stat(path, new(unix.Stat_t)) == nil {
 			return 0, errInterpreter
 		}
 	}

@@ -5,9 +5,12 @@ package agent
 import (
 	"cmp"
 	"errors"
-	"os"
+	"math"
 	"path/filepath"
 	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/taskflow/taskflow-operator/internal/contract"
 )
@@ -32,28 +35,33 @@ func runInstall(args []string, log logger) int {
 
 // Install copies the running program to dest, whose directory must exist. It replaces an existing file in one rename: a process that executes
 // dest always gets a complete program, and Install may be called again.
-func Install(dest string) (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.New("installing the agent at " + strconv.Quote(dest) + ": " + err.Error())
-		}
-	}()
+func Install(dest string) error {
+	if err := install(dest); err != nil {
+		return errors.New("installing the agent at " + strconv.Quote(dest) + ": " + err.Error())
+	}
+	return nil
+}
 
-	program, err := os.ReadFile(self)
+// install calls the kernel itself: package os would have the time zones and more in the memory of every agent.
+func install(dest string) error {
+	program, ok := read(self, 0, math.MaxInt)
+	if !ok {
+		return errors.New(self + " can't be read")
+	}
+	temp := filepath.Join(filepath.Dir(dest), ".agent-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+	fd, err := unix.Open(temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(dest), ".agent-*")
-	if err != nil {
-		return err
+	defer unix.Unlink(temp) //nolint:errcheck // after the rename there is nothing to remove
+	for len(program) > 0 && err == nil {
+		var n int
+		n, err = unix.Write(fd, program)
+		program = program[max(n, 0):]
 	}
-	defer os.Remove(temp.Name()) // after the rename there is nothing to remove
-	defer temp.Close()
-
-	_, err = temp.Write(program)
 	// Close comes before the rename, because a program that is open for writing can't be executed (ETXTBSY in execve(2)).
-	if err := cmp.Or(err, temp.Chmod(installedMode), temp.Sync(), temp.Close()); err != nil {
+	if err := cmp.Or(err, unix.Fchmod(fd, installedMode), unix.Fsync(fd), unix.Close(fd)); err != nil {
 		return err
 	}
-	return os.Rename(temp.Name(), dest)
+	return unix.Rename(temp, dest)
 }

@@ -106,7 +106,7 @@ func TestInstallRejectsTheDestination(t *testing.T) {
 		"two destinations":      {[]string{dir + "/a", dir + "/b"}, usage},
 		"no directory":          {[]string{dir + "/nope/agent"}, "no such file or directory"},
 		"a file as directory":   {[]string{dir + "/file/agent"}, "not a directory"},
-		"a directory":           {[]string{dir + "/folder"}, "file exists"},
+		"a directory":           {[]string{dir + "/folder"}, "is a directory"},
 		"an empty destination":  {[]string{""}, "no such file or directory"},
 		"a read-only directory": {[]string{"/proc/agent"}, ""}, // the kernel's words differ
 	}

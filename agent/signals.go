@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,4 +96,12 @@ func asksToEnd(sig, stop syscall.Signal) bool {
 // may be SIGWINCH: after a change of the terminal's size, the kernel sends that to the command, and not to the agent.
 func mayAskToEnd(sig syscall.Signal) bool {
 	return endsByDefault(sig) || sig == unix.SIGWINCH
+}
+
+// after returns a channel that receives something when the time is over. The channel of time.After has times, which would link how package time
+// formats them, with the time zones.
+func after(d time.Duration) <-chan struct{} {
+	over := make(chan struct{}, 1)
+	time.AfterFunc(d, func() { over <- struct{}{} })
+	return over
 }

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"os"
 	"path/filepath"
 	"time"
 
@@ -38,13 +37,13 @@ func started(args []string, signals Signals, log logger) int {
 		return contract.ExitAgentFailure
 	}
 	// The mark is there in any case once the command has started. The gate alone could close again: another step fails, and the records say so.
-	mark, err := os.Stat(startedFile(flags.Run, flags.Number()))
-	hasStarted := err == nil && flags.Run != ""
+	var mark unix.Stat_t
+	hasStarted := flags.Run != "" && unix.Stat(startedFile(flags.Run, flags.Number()), &mark) == nil
 	if !hasStarted && !gateOf(flags).read().released {
 		log.say("the step is not released yet")
 		return notStarted
 	}
-	if flags.ProbeDelay > 0 && (!hasStarted || time.Since(mark.ModTime()) < flags.ProbeDelay) {
+	if flags.ProbeDelay > 0 && (!hasStarted || time.Since(time.Unix(mark.Mtim.Unix())) < flags.ProbeDelay) {
 		log.say("the command started less than " + flags.ProbeDelay.String() + " ago")
 		return notStarted
 	}

@@ -76,7 +76,7 @@ func newStep(args []string, signals Signals, now func() time.Time, log logger) (
 func (s step) run() int {
 	s.terminationLog = openTerminationLog(s.flags.TerminationLog)
 	if record, ok := s.endedBefore(); ok {
-		s.log.say("the step ended at " + record.FinishedAt.Format(time.RFC3339) + " with exit code " + strconv.Itoa(record.ExitCode) + ", and is not run again")
+		s.log.say("the step ended at " + contract.FormatTime(record.FinishedAt.Truncate(time.Second)) + " with exit code " + strconv.Itoa(record.ExitCode) + ", and is not run again")
 		if all, err := readOutputs(s.flags.Run, s.flags.Number(), ""); err == nil {
 			record.OutputKeys, record.Outputs = all.keys, all.values
 		}
@@ -123,7 +123,7 @@ func (o outcome) forOthers() contract.Record {
 // 6 ms with it (docs/benchmarks.md). A signal that stops the container ends the delay.
 func (s step) yieldToNext(record contract.Record) {
 	if s.hasReleased(record) {
-		_, _ = receive[any](s, nil, time.After(headStart))
+		_, _ = receive[any](s, nil, after(headStart))
 	}
 }
 
@@ -237,7 +237,7 @@ func (s step) wait(w *watcher) (seen verdict, sig syscall.Signal) {
 
 // receive waits while the command does not run. It returns the value that the channel receives, or the signal that stops the container, or
 // neither when the time is over.
-func receive[T any](s step, from <-chan T, over <-chan time.Time) (value T, sig syscall.Signal) {
+func receive[T any](s step, from <-chan T, over <-chan struct{}) (value T, sig syscall.Signal) {
 	for {
 		select {
 		case value := <-from:
@@ -279,7 +279,7 @@ func (s step) execute(w *watcher) outcome {
 		wait := max(pause, (end.graceLeft + time.Second - 1).Truncate(time.Second))
 		s.log.say("the command failed with exit code " + strconv.Itoa(end.ExitCode) +
 			"; retry " + strconv.Itoa(retry+1) + " of " + strconv.Itoa(s.flags.Retries) + " starts in " + wait.String())
-		switch halt, sig := receive(s, halted, time.After(wait)); {
+		switch halt, sig := receive(s, halted, after(wait)); {
 		case sig != 0:
 			end.Reason, end.Message = contract.ReasonStopped, ""
 			return end

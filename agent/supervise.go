@@ -44,9 +44,9 @@ type ending struct {
 // goroutine does all of this, so no signal goes to a process ID that the kernel has reused.
 func (s Signals) supervise(pid int, l limits, log logger) ending {
 	var e ending
-	var timedOut, kill <-chan time.Time
+	var timedOut, kill <-chan struct{}
 	if l.timeout > 0 {
-		timedOut = time.After(l.timeout)
+		timedOut = after(l.timeout)
 	}
 	var graceEnds time.Time // of the container, if it is being stopped
 	graceLeft := func() time.Duration { return max(0, time.Until(graceEnds)) }
@@ -56,7 +56,7 @@ func (s Signals) supervise(pid int, l limits, log logger) ending {
 			log.debug("ending the command (", reason, "): SIGTERM now, and SIGKILL after ", l.grace)
 			e.reason = reason
 			_ = unix.Kill(pid, unix.SIGTERM)
-			kill = time.After(l.grace)
+			kill = after(l.grace)
 		}
 	}
 	for {
@@ -72,7 +72,7 @@ func (s Signals) supervise(pid int, l limits, log logger) ending {
 		case <-timedOut:
 			// A command whose container is being stopped may use its grace period. If it runs longer, the container was not being stopped.
 			if left := graceLeft(); left > 0 && e.reason == "" {
-				timedOut = time.After(left)
+				timedOut = after(left)
 				continue
 			}
 			end(contract.ReasonTimedOut)

@@ -3,10 +3,8 @@
 package agent
 
 import (
-	"errors"
-	"os"
 	"strconv"
-	"syscall"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,19 +16,30 @@ import (
 // for each run of the command, because the run before may have replaced the directory.
 func enterOrMake(dir string) error {
 	err := unix.Chdir(dir)
-	if errors.Is(err, unix.ENOENT) {
-		const mode = 0o777 // minus the umask, like mkdir -p
-		if err = os.MkdirAll(dir, mode); err == nil || errors.Is(err, unix.EEXIST) {
+	if err == unix.ENOENT {
+		if err = makeAll(dir); err == nil {
 			err = unix.Chdir(dir)
 		}
 	}
 	if err == nil {
 		return nil
 	}
-	if errno, ok := errors.AsType[syscall.Errno](err); ok { // without the path, which the message has
-		err = errno
-	}
 	return workDirError{dir, err}
+}
+
+// makeAll makes a directory and those around it, as mkdir -p does. If there is something else at the path, entering it fails.
+func makeAll(dir string) error {
+	const mode = 0o777 // minus the umask
+	err := unix.Mkdir(dir, mode)
+	if outer := strings.TrimRight(dir, "/"); err == unix.ENOENT && outer != "" {
+		if err = makeAll(outer[:strings.LastIndexByte(outer, '/')+1]); err == nil {
+			err = unix.Mkdir(dir, mode)
+		}
+	}
+	if err == unix.EEXIST {
+		return nil
+	}
+	return err
 }
 
 // workDirError reports that the agent can't enter a working directory.
