@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -16,7 +17,7 @@ import (
 // for each run of the command, because the run before may have replaced the directory.
 func enterOrMake(dir string) error {
 	err := unix.Chdir(dir)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		if err = makeAll(dir); err == nil {
 			err = unix.Chdir(dir)
 		}
@@ -31,12 +32,12 @@ func enterOrMake(dir string) error {
 func makeAll(dir string) error {
 	const mode = 0o777 // minus the umask
 	err := unix.Mkdir(dir, mode)
-	if outer := strings.TrimRight(dir, "/"); err == unix.ENOENT && outer != "" {
+	if outer := strings.TrimRight(dir, "/"); errors.Is(err, unix.ENOENT) && outer != "" {
 		if err = makeAll(outer[:strings.LastIndexByte(outer, '/')+1]); err == nil {
 			err = unix.Mkdir(dir, mode)
 		}
 	}
-	if err == unix.EEXIST {
+	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	return err
