@@ -21,9 +21,8 @@ func (n *next) podFailed(reason, message string, at time.Time) {
 	isHalted := n.pod != nil && n.pod.Annotations[contract.CancelAnnotation] == contract.CancelDeadlineExceeded
 	isLast := n.task.Spec.Timeout != nil && (reason == v1alpha1.ReasonDeadlineExceeded || isHalted || n.isTimedOut(at) && n.finalTime() == 0)
 	if isLast {
-		reason = v1alpha1.ReasonDeadlineExceeded
-		n.markInterrupted(reason)
-		message = n.timeoutMessage() + n.finalFailures() // depends on which steps have begun
+		n.markInterrupted(v1alpha1.ReasonDeadlineExceeded)
+		reason, message = n.lateEnd()
 	}
 	message = n.withMissedFinals(reason, message)
 	if isLast || n.isLastAttempt() {

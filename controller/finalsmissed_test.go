@@ -47,7 +47,7 @@ func TestMissedFinalSteps(t *testing.T) {
 			timeout + missed + `, because step "b" had not ended when spec.finallyTimeout (30s) was over: raise it above the Pod's grace period`},
 		"a step ends in time":  {nil, ended("DeadlineExceeded", told, containers(succeeded("a"), stopped(89*time.Second), waited)), timeout + missed},
 		"the operator is away": {nil, ended("DeadlineExceeded", containers(succeeded("a"), stopped(93*time.Second), waited)), timeout + missed},
-		"the final step runs":  {nil, ended("DeadlineExceeded", told, containers(succeeded("a"), stopped(65*time.Second), failedWith("c", 137))), timeout + `; final step "c" failed with exit code 137 (DeadlineExceeded)`},
+		"the final step runs":  {nil, ended("DeadlineExceeded", told, containers(succeeded("a"), stopped(65*time.Second), failedWith("c", 137))), timeout + `; its final steps took longer than spec.finallyTimeout, which is 30s; final step "c" failed with exit code 137 (DeadlineExceeded)`},
 		"evicted":              {nil, ended("Evicted", containers(succeeded("a"), recorded("b", 143, contract.ReasonStopped, time.Minute), waited)), "the Pod failed: why" + missed},
 		"deleted":              {nil, []edit{deleted, containers(succeeded("a"), running("b"), running("c"))}, `the Pod "example" was deleted before all steps had ended` + missed},
 		"deleted while the final step runs": {nil, []edit{deleted, order("3"), containers(succeeded("a"), succeeded("b"), running("c"))},

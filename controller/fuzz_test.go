@@ -215,6 +215,9 @@ func lookAtTask(t *testing.T, task *v1alpha1.Task, pod *corev1.Pod, now time.Tim
 		for _, told := range n.untold(pod) {
 			pod.Annotations[told.key] = told.value
 		}
+		if len(n.advance) > 0 {
+			write(t, pod, n.seen)
+		}
 	}
 	retries := len(n.Attempts) > len(task.Status.Attempts)
 	task.Status = n.TaskStatus

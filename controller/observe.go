@@ -46,9 +46,13 @@ type observation struct {
 
 // observe reads a gated Pod. The result depends on nothing but the Pod: it is the same however often observe is called, and whatever the
 // controllers missed before.
-func observe(pod *corev1.Pod) observation {
+func observe(pod *corev1.Pod) observation { return observeWithout(pod, "") }
+
+// observeWithout is observe after the final step was given up whose container can't start. Without a name, none is.
+func observeWithout(pod *corev1.Pod, late string) observation {
 	ready, helperFailed := helperState(pod)
 	r := newReader(pod, cmp.Or(pod.Annotations[contract.HaltAnnotation], helperFailed))
+	r.late = late
 	o := r.read()
 	switch ended := r.progress.EndedBy(); {
 	case pod.Annotations[contract.HaltAnnotation] != "":

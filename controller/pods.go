@@ -126,6 +126,8 @@ func (r *TaskReconciler) tellPod(ctx context.Context, n *next) error {
 		return r.endHelpers(ctx, n.failedPod)
 	case pod != nil && n.expire:
 		return r.expirePod(ctx, pod)
+	case len(n.advance) > 0:
+		return patchPod(ctx, r.Client, pod, n.advance)
 	case pod == nil || n.telling == telling{}:
 		return nil
 	case n.remove && pod.DeletionTimestamp == nil: // also if it is halted, but not if it has changed, because a node may have taken it

@@ -167,7 +167,7 @@ func cause(pod *corev1.Pod, container corev1.ContainerStatus) string {
 	if container.State.Waiting.Reason == reasonCrashLoop {
 		return crash(pod, container)
 	}
-	return fmt.Sprintf("container %q cannot start: %s", container.Name, withRemedy(pod, container.State.Waiting.Message))
+	return cannotStart(container.Name) + withRemedy(pod, container.State.Waiting.Message)
 }
 
 // reasonCrashLoop is the reason of a container that ran, ended, and waits until the kubelet restarts it.

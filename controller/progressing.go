@@ -18,7 +18,10 @@ import (
 // stepRunning: one or more steps run.
 func (n *next) stepRunning() {
 	message := n.runningMessage()
-	if containers := stuck(n.pod); len(containers) > 0 {
+	containers := slices.DeleteFunc(stuck(n.pod), func(container corev1.ContainerStatus) bool {
+		return strings.HasPrefix(n.seen.halt, cannotStart(container.Name)) // the halt names it
+	})
+	if len(containers) > 0 {
 		message += "; " + cause(n.pod, containers[0])
 	}
 	n.progressing(metav1.ConditionTrue, v1alpha1.ReasonStepRunning, message+n.haltMessage())
@@ -112,17 +115,23 @@ func (n *next) lateStep(steps []v1alpha1.StepStatus) string {
 	return name
 }
 
-// containerStuck: a container can't start, and the sequence waits for it. Most causes pass, or a user fixes them, so there is a grace period.
+// containerStuck: a container can't start, and the sequence waits for it. Most causes pass, or a user fixes them, so there is a grace period. Steps
+// beside it may run.
 func (n *next) containerStuck() {
 	container := blocking(n.pod, n.seen)[0]
-	reason, message := container.State.Waiting.Reason, cause(n.pod, container)
-	if reason == "ErrImagePull" {
-		reason = v1alpha1.ReasonImagePullBackOff // the two alternate
+	reason, message := startReason(container.State.Waiting.Reason), cause(n.pod, container)
+	old := *n.progress()
+	if old.Reason == reason && container.State.Waiting.Reason == v1alpha1.ReasonImagePullBackOff { // of ErrImagePull, which names the cause
+		message = old.Message[max(0, strings.Index(old.Message, cannotStart(container.Name))):]
 	}
-	if old := n.progress(); old.Reason == reason && container.State.Waiting.Reason == v1alpha1.ReasonImagePullBackOff {
-		message = old.Message // of ErrImagePull, which names the cause
+	if len(n.running) > 0 && !n.seen.finalIsDue {
+		n.progressing(metav1.ConditionTrue, reason, n.runningMessage()+"; "+message)
+	} else {
+		n.progressing(metav1.ConditionFalse, reason, message)
 	}
-	n.progressing(metav1.ConditionFalse, reason, message)
+	if old.Reason == reason { // also if the last step beside it has ended
+		n.progress().LastTransitionTime = old.LastTransitionTime
+	}
 	switch left := n.startGrace - n.now.Sub(n.progress().LastTransitionTime.Time); {
 	case reason == reasonCrashLoop: // it has started, and will again
 	case reason == "InvalidImageName" || left <= 0:
@@ -132,29 +141,19 @@ func (n *next) containerStuck() {
 	}
 }
 
-// cantStart: a container that the sequence waits for will not start. Steps beside it run to their end, and final steps follow. If it is that of a
-// final step, the attempt ends as it would have without the final step, unless that would be well.
+// cantStart: a container that the sequence waits for will not start. Steps beside it run to their end, and final steps follow.
 func (n *next) cantStart(container corev1.ContainerStatus, reason, message string, isGraceOver bool) {
 	isInit := slices.ContainsFunc(n.pod.Status.InitContainerStatuses, cantStart)
-	if !isPlain(n.seen.plan) && !n.seen.finalIsDue && !isInit && !lacksAgent(n.pod, container) {
-		n.halts(message)
-		return
-	}
-	n.markStuck(container, reason, message)
 	switch {
-	case !n.seen.finalIsDue:
-	case n.task.Spec.Cancel:
-		n.cancelled()
-		return
-	case n.seen.failed != sequence.None:
-		n.stepFailed()
-		return
-	case n.seen.halt != "":
-		n.haltedEnd()
-		return
+	case n.seen.finalIsDue:
+		n.giveUpFinal(container, message)
+	case !isPlain(n.seen.plan) && !isInit && !lacksAgent(n.pod, container):
+		n.halts(message)
+	default:
+		n.markStuck(container, reason, message)
+		n.halts(message)
+		n.startFailed(reason, message, isGraceOver)
 	}
-	n.halts(message)
-	n.startFailed(reason, message, isGraceOver)
 }
 
 // markStuck makes the step of a container that can't start a failed one, unless the agent's image is the cause.
@@ -166,22 +165,14 @@ func (n *next) markStuck(container corev1.ContainerStatus, reason, message strin
 	}
 }
 
-// haltedEnd: the sequence is over, because it was halted, and no step failed by itself.
+// haltedEnd: the sequence is over, because it was halted, and no step failed.
 func (n *next) haltedEnd() {
-	halt := n.seen.halt
-	for _, container := range stuck(n.pod) {
-		if !strings.HasPrefix(halt, fmt.Sprintf("container %q cannot start: ", container.Name)) {
-			continue
+	for _, step := range n.Steps { // whose container could not start for long, and has started since
+		if strings.HasPrefix(n.seen.halt, cannotStart(step.Name)) {
+			n.CurrentStep = step.Name
 		}
-		reason := container.State.Waiting.Reason
-		if reason == "ErrImagePull" {
-			reason = v1alpha1.ReasonImagePullBackOff
-		}
-		n.markStuck(container, reason, halt)
-		n.startFailed(reason, halt+n.finalFailures(), reason != "InvalidImageName")
-		return
 	}
-	n.podFailed(v1alpha1.ReasonPodFailed, "the sequence was halted: "+halt+n.finalFailures(), n.now)
+	n.podFailed(v1alpha1.ReasonPodFailed, "the sequence was halted: "+n.seen.halt+n.finalFailures(), n.now)
 }
 
 // startFailed ends the attempt because its Pod can't start.

@@ -36,6 +36,8 @@ type stepReader struct {
 	// a halt means that it released no further one.
 	halt    string
 	follows bool
+	// late is the name of a final step whose container can't start, and that is to be given up; or empty.
+	late string
 
 	progress *sequence.Progress
 	states   []sequence.State
@@ -120,6 +122,9 @@ func (r *stepReader) readStep(o *observation, i int) (step v1alpha1.StepStatus, 
 		step = withoutClaim(step, *status.State.Terminated)
 		r.overruled = planned.Stage
 	}
+	if r.giveUp(&step, i) {
+		return step, !planned.IsFinal // nothing follows it, whatever OnError says
+	}
 	isInterrupted = contract.IsInterrupted(step.Reason) || !recorded && isTerminating(r.pod) && hasKillExitCode(step)
 	if step.Reason == contract.ReasonCancelled && !planned.IsFinal && r.pod.Annotations[contract.CancelAnnotation] == contract.CancelDeadlineExceeded {
 		step.Reason = v1alpha1.ReasonDeadlineExceeded // the agent knows only that it was to end the command
@@ -169,6 +174,9 @@ func (r *stepReader) failedBy(steps []v1alpha1.StepStatus) int {
 		return sequence.None
 	}
 	isEarlier := func(a, b v1alpha1.StepStatus) bool { // a step that waited for a halt in vain is not the cause
+		if isGivenUp(a) || isGivenUp(b) { // the halt names it
+			return isGivenUp(a)
+		}
 		if waited := a.Reason == contract.ReasonHaltMissing; waited != (b.Reason == contract.ReasonHaltMissing) {
 			return !waited
 		}
@@ -202,7 +210,7 @@ func (r *stepReader) holdBack(o *observation) {
 		case step.State == v1alpha1.StepFailed && step.Reason == contract.ReasonHaltMissing && o.failed != i && o.failed != sequence.None:
 			step.State, step.Reason, step.Message, step.ExitCode = v1alpha1.StepSkipped, contract.ReasonSkipped, "", nil
 			r.set(i, sequence.Skipped)
-		case step.State == v1alpha1.StepRunning && planned.Stage > r.workOrder && end != nil && !o.lastEnd(planned).Before(end):
+		case step.State == v1alpha1.StepRunning && planned.Stage > r.workOrder && end != nil && !o.lastEnd(planned, hasFinished).Before(end):
 			step.State, step.StartedAt = v1alpha1.StepWaiting, nil
 			r.set(i, sequence.Waiting)
 		}
@@ -214,11 +222,19 @@ func (r *stepReader) set(i int, state sequence.State) {
 	r.progress.Add(i, state)
 }
 
-// lastEnd returns when the last predecessor of a step ended, or nil.
-func (o *observation) lastEnd(planned sequence.Step) *metav1.MicroTime {
+// hasFinished reports whether the end of a step is known, and hadTurn whether the step had its turn before. The container of another one may be
+// late, and end while a final step runs.
+func hasFinished(step v1alpha1.StepStatus) bool { return step.FinishedAt != nil }
+
+func hadTurn(step v1alpha1.StepStatus) bool {
+	return hasFinished(step) && (step.StartedAt != nil || step.Reason == contract.ReasonWhenFalse || step.Reason == contract.ReasonInputInvalid)
+}
+
+// lastEnd returns when the last predecessor of a step that counts ended, or nil.
+func (o *observation) lastEnd(planned sequence.Step, counts func(v1alpha1.StepStatus) bool) *metav1.MicroTime {
 	var last *metav1.MicroTime
 	for _, before := range planned.After {
-		if end := o.steps[before].FinishedAt; end != nil && (last == nil || last.Before(end)) {
+		if end := o.steps[before].FinishedAt; counts(o.steps[before]) && (last == nil || last.Before(end)) {
 			last = end
 		}
 	}
@@ -231,7 +247,7 @@ func (o *observation) boundStart(step *v1alpha1.StepStatus, pod *corev1.Pod, pla
 	if len(planned.After) == 0 && !recorded && step.State == v1alpha1.StepRunning {
 		step.StartedAt = notBefore(step.StartedAt, lastHelperStart(pod))
 	}
-	step.StartedAt = notBefore(step.StartedAt, o.lastEnd(planned))
+	step.StartedAt = notBefore(step.StartedAt, o.lastEnd(planned, hadTurn))
 }
 
 // describePlace tells where a step stands in a sequence that is no chain.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
+	"github.com/taskflow/taskflow-operator/internal/jsonpatch"
 )
 
 // finished reports whether a Task has ended. Its status no longer changes then.
@@ -44,6 +45,8 @@ type next struct {
 	// What the Pod needs before the status is written: it is created, ended because of spec.timeout, deleted, or told something.
 	create, expire, remove bool
 	telling
+	// advance is the patch that gives up a final step, or nil.
+	advance jsonpatch.Patch
 	// again is when to look again although nothing has changed; 0 is never. err, if set, is retried with back-off instead.
 	again time.Duration
 	err   error
@@ -61,18 +64,14 @@ func nextStatus(f facts) *next {
 
 // mirror copies what the Pod says.
 func (n *next) mirror() {
-	n.seen = observe(n.pod)
+	n.see(observe(n.pod))
 	n.PodName, n.PodUID = n.pod.Name, n.pod.UID
 	n.Attempt = int32(len(n.Attempts) + 1) //nolint:gosec // at most 101
 	n.start(n.pod.CreationTimestamp.Time)
-	steps := n.seen.steps
-	n.Steps, n.Order = steps, int32(min(n.seen.order, len(steps))) //nolint:gosec // at most 100
-	n.Progress = fmt.Sprintf("%d/%d", n.seen.done, len(stepNames(n.task)))
-	n.findCurrent()
 	n.resumed()
 	n.Phase = v1alpha1.TaskPending
 	// A Pod is Pending until all of its containers have started, and a step may run before that.
-	if n.pod.Status.Phase == corev1.PodRunning || slices.ContainsFunc(steps, hasBegun) {
+	if n.pod.Status.Phase == corev1.PodRunning || slices.ContainsFunc(n.Steps, hasBegun) {
 		n.Phase = v1alpha1.TaskRunning
 	}
 	if n.task.Spec.Cancel {
@@ -83,8 +82,16 @@ func (n *next) mirror() {
 	}
 }
 
+// see takes over what the Pod says about the steps.
+func (n *next) see(seen observation) {
+	n.seen, n.Steps, n.Order = seen, seen.steps, int32(min(seen.order, len(seen.steps))) //nolint:gosec // at most 100
+	n.Progress = fmt.Sprintf("%d/%d", seen.done, len(stepNames(n.task)))
+	n.findCurrent()
+}
+
 // findCurrent sets the current step.
 func (n *next) findCurrent() {
+	n.current, n.running = v1alpha1.StepStatus{}, nil
 	steps, current := n.seen.steps, n.seen.failed
 	if current < 0 || n.seen.finalIsDue {
 		current = n.seen.next
@@ -211,6 +218,9 @@ func (n *next) failed(reason, message string, at time.Time) {
 	n.setCondition(v1alpha1.ConditionFailed, metav1.ConditionTrue, reason, message)
 	n.halts(message)
 	n.ended(reason, message, at)
+	if failed := n.seen.failed; failed >= 0 && failed < len(n.seen.steps) && !isPlain(n.seen.plan) { // final steps may have followed
+		n.CurrentStep = n.seen.steps[failed].Name
+	}
 	for i := range n.Steps {
 		step := &n.Steps[i]
 		switch step.State {
@@ -250,12 +260,16 @@ func latest(steps []v1alpha1.StepStatus, now time.Time) time.Time {
 
 // cancelled: the Task has ended because spec.cancel is true.
 func (n *next) cancelled() {
-	n.failed(v1alpha1.ReasonCancelled, n.withMissedFinals(v1alpha1.ReasonCancelled, "spec.cancel is true"+n.finalFailures()), n.now)
+	n.failed(v1alpha1.ReasonCancelled, n.withMissedFinals(v1alpha1.ReasonCancelled, "spec.cancel is true"+n.finalsLate()+n.finalFailures()), n.now)
 	n.Phase = v1alpha1.TaskCancelled
 }
 
 func (n *next) stepFailed() {
 	step := n.seen.steps[n.seen.failed]
+	if isGivenUp(step) {
+		n.startFailed(step.Reason, step.Message+n.finalFailures(), step.Reason != "InvalidImageName")
+		return
+	}
 	ended := []v1alpha1.StepStatus{step}
 	if !isPlain(n.seen.plan) {
 		ended = n.seen.steps

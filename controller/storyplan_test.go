@@ -34,6 +34,15 @@ var graphSeeds = [][]byte{
 		2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, aPhase, 1, aContainer, 0, isRunning, aContainer, 1, isStuck, aContainer, 2, isRunning, aMinute, aMinute, aMinute, aMinute,
 		aMinute, aMinute, aContainer, 0, succeeded0, aContainer, 2, isStuck, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute,
 	},
+	// One step, and two final steps, of which the first can't start; then the second can't either.
+	{
+		2, 0, 0, 0, 2, 0, 0, 0, 1, aPhase, 1, aContainer, 0, failedWith1, aContainer, 1, isStuck, aContainer, 2, isRunning,
+		aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aContainer, 2, succeeded0,
+	},
+	{
+		2, 0, 0, 0, 2, 0, 0, 0, 1, aPhase, 1, aContainer, 0, succeeded0, aContainer, 1, isStuck, aContainer, 2, isStuck,
+		aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute, aMinute,
+	},
 }
 
 // ownStep is a step of a Pod, and ownPlan all of them, as the test reads them: without the code that it tests.
@@ -113,6 +122,9 @@ func (s *ownStep) readEnd(pod *corev1.Pod, plan ownPlan, o ownOptions) {
 			continue
 		}
 		s.isOver = end != nil || status.State.Running == nil && (isStuck(status) || slices.ContainsFunc(pod.Status.InitContainerStatuses, isStuck))
+		if s.isFinal && isStuck(status) && s.number < len(plan.steps) && released(pod) > s.stage { // it was given up
+			s.end = "failed"
+		}
 		if end == nil {
 			continue
 		}

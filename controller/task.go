@@ -170,6 +170,9 @@ func (r *TaskReconciler) writePod(ctx context.Context, n *next) (*next, error) {
 		}
 	}
 	if err := r.tellPod(ctx, n); err != nil {
+		if len(n.advance) > 0 { // the start grace period is over, and stays so
+			n = nextStatus(n.facts)
+		}
 		return n, err
 	}
 	if failure == nil {

@@ -57,6 +57,16 @@ func TestStepTimes(t *testing.T) {
 			sequential(containers(failedWith("a", 1), runningSince("b", second(3)), runningSince("c", second(3)))),
 			[]string{"0s - 1m5s 65s", " - ", " - "},
 		},
+		"the container of a skipped step was late": {
+			sequential(
+				annotated(contract.OptionsAnnotation, contract.Options{"c": {Finally: true}}.Marshal()), halt("why"), order("3"),
+				containers(
+					exited("a", 3, "Error", contract.Record{StartedAt: new(second(4)), FinishedAt: second(5), ExitCode: 3}.Marshal()),
+					exited("b", 0, "Completed", contract.Record{FinishedAt: second(20), Reason: contract.ReasonSkipped}.Marshal()), record("c", second(6), second(30)),
+				),
+			),
+			[]string{"4s - 5s 1s", " - 20s", "6s - 30s 24s"},
+		},
 		"a skipped step": {
 			sequential(halt("why"), containers(failedWith("a", 1), skipped("b"), skipped("c"))),
 			[]string{"0s - 1m5s 65s", " - 1m5s", " - 1m5s"},
