@@ -145,7 +145,7 @@ func (c checker) setBy(i int, variable string) string {
 	}
 	spec := &c.task.Spec
 	isSetByStep := slices.ContainsFunc(spec.Steps, func(step v1alpha1.Step) bool { return step.Name == c.names[i] && has(step.Env) })
-	field := ""
+	var field string
 	switch {
 	case isSetByStep:
 		return own
