@@ -54,7 +54,6 @@ func TestFinalStepCannotStart(t *testing.T) {
 	}
 	type options = contract.Options
 	goesOn := options{"f": {ContinueOnError: true}}
-	change := func(statuses ...corev1.ContainerStatus) edit { return containers(statuses...) }
 	same := func(*corev1.Pod) {}
 	const (
 		cause  = `container %q cannot start: why`
@@ -75,7 +74,7 @@ func TestFinalStepCannotStart(t *testing.T) {
 	}{
 		"the first of three": {
 			with(options{}, succeeded("a"), missing("f"), running("g"), running("h")),
-			[]edit{same, same, change(succeeded("a"), missing("f"), succeeded("g"), running("h")), change(succeeded("a"), missing("f"), succeeded("g"), succeeded("h"))},
+			[]edit{same, same, containers(succeeded("a"), missing("f"), succeeded("g"), running("h")), containers(succeeded("a"), missing("f"), succeeded("g"), succeeded("h"))},
 			[]string{
 				"f, order 2, Succeeded Waiting Waiting Waiting: " + stuck("f"),
 				"g, order 3, Succeeded Failed Running Waiting: " + next(`"g" is running`, ""),
@@ -87,7 +86,7 @@ func TestFinalStepCannotStart(t *testing.T) {
 		},
 		"a step has failed": {
 			with(options{}, failedWith("a", 3), missing("f"), running("g"), running("h")),
-			[]edit{same, change(failedWith("a", 3), missing("f"), succeeded("g"), succeeded("h"))},
+			[]edit{same, containers(failedWith("a", 3), missing("f"), succeeded("g"), succeeded("h"))},
 			[]string{
 				"f, order 2, Failed Waiting Waiting Waiting: " + stuck("f"),
 				"g, order 3, Failed Failed Running Waiting: " + next(`"g" is running`, "; the other steps have ended: "+failed),
@@ -97,7 +96,7 @@ func TestFinalStepCannotStart(t *testing.T) {
 		},
 		"onError: Continue": {
 			with(goesOn, succeeded("a"), missing("f"), running("g"), running("h")),
-			[]edit{same, change(succeeded("a"), missing("f"), succeeded("g"), succeeded("h"))},
+			[]edit{same, containers(succeeded("a"), missing("f"), succeeded("g"), succeeded("h"))},
 			[]string{
 				"f, order 2, Succeeded Waiting Waiting Waiting: " + stuck("f"),
 				"g, order 3, Succeeded Failed Running Waiting: " + next(`"g" is running`, ""),
@@ -107,14 +106,14 @@ func TestFinalStepCannotStart(t *testing.T) {
 		},
 		"two of them": {
 			with(options{}, succeeded("a"), missing("f"), missing("g"), running("h")),
-			[]edit{same, same, same, change(succeeded("a"), missing("f"), missing("g"), succeeded("h"))},
+			[]edit{same, same, same, containers(succeeded("a"), missing("f"), missing("g"), succeeded("h"))},
 			[]string{
 				"f, order 2, Succeeded Waiting Waiting Waiting: " + stuck("f"),
 				"g, order 3, Succeeded Failed Waiting Waiting: " + next(`"g" is next`, ""),
 				"g, order 3, Succeeded Failed Waiting Waiting: " + stuck("g"),
 				"h, order 4, Succeeded Failed Failed Running: " + next(`"h" is running`, ""),
-				"f, order 4, Succeeded Failed Failed Succeeded: Failed Failed CreateContainerConfigError: " + fmt.Sprintf(cause, "f") +
-					`; final step "g" failed (CreateContainerConfigError)` + lasted + "; end; halt",
+				"f, order 4, Succeeded Failed Failed Succeeded: Failed Failed CreateContainerConfigError: " + fmt.Sprintf(cause, "f") + lasted +
+					`; final step "g" failed (CreateContainerConfigError); end; halt`,
 			},
 			`{"status":"Succeeded","steps":{"1":"Succeeded 0","2":"Failed -1","3":"Failed -1"}}`,
 		},
@@ -136,7 +135,7 @@ func TestFinalStepCannotStart(t *testing.T) {
 		},
 		"it starts late": {
 			with(options{}, succeeded("a"), missing("f"), running("g"), running("h")),
-			[]edit{same, change(succeeded("a"), running("f"), succeeded("g"), succeeded("h")), change(succeeded("a"), succeeded("f"), succeeded("g"), succeeded("h"))},
+			[]edit{same, containers(succeeded("a"), running("f"), succeeded("g"), succeeded("h")), containers(succeeded("a"), succeeded("f"), succeeded("g"), succeeded("h"))},
 			[]string{
 				"f, order 2, Succeeded Waiting Waiting Waiting: " + stuck("f"),
 				"g, order 3, Succeeded Failed Running Waiting: " + next(`"g" is running`, ""),
@@ -183,7 +182,7 @@ func TestStepBesideCannotStart(t *testing.T) {
 				"c, order 2, Succeeded Failed Running Waiting: Running Progressing StepRunning: step \"c\" is running; no further step starts: " + cause,
 				"f, order 3, Succeeded Failed Succeeded Running: Running Progressing FinalStepRunning: final step \"f\" is running; the other steps have ended: " + cause,
 				"b, order 3, Succeeded Failed Succeeded Failed: Failed Failed ImagePullBackOff: " + cause +
-					`; final step "f" failed with exit code 4; this lasted 5m0s (--start-grace-period); the Task has failed: fix the cause, then create the Task again; end; halt`,
+					`; this lasted 5m0s (--start-grace-period); the Task has failed: fix the cause, then create the Task again; final step "f" failed with exit code 4; end; halt`,
 			},
 		},
 		"the other ends": {

@@ -187,5 +187,5 @@ func (n *next) startFailed(reason, message string, isGraceOver bool) {
 	if !strings.HasSuffix(message, outcome) {
 		message = clean(message, maxNote-len(outcome)) + outcome
 	}
-	n.podFailed(reason, message, n.now)
+	n.podFailed(reason, message+n.finalFailures(), n.now)
 }

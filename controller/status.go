@@ -267,7 +267,7 @@ func (n *next) cancelled() {
 func (n *next) stepFailed() {
 	step := n.seen.steps[n.seen.failed]
 	if isGivenUp(step) {
-		n.startFailed(step.Reason, step.Message+n.finalFailures(), step.Reason != "InvalidImageName")
+		n.startFailed(step.Reason, step.Message, step.Reason != "InvalidImageName")
 		return
 	}
 	ended := []v1alpha1.StepStatus{step}
