@@ -52,8 +52,10 @@ func TestMissedFinalSteps(t *testing.T) {
 		"deleted":              {nil, []edit{deleted, containers(succeeded("a"), running("b"), running("c"))}, `the Pod "example" was deleted before all steps had ended` + missed},
 		"deleted while the final step runs": {nil, []edit{deleted, order("3"), containers(succeeded("a"), succeeded("b"), running("c"))},
 			`the Pod "example" was deleted before all steps had ended`},
-		"gone":                     {nil, nil, `the Pod "example" was deleted before all steps had ended` + missed},
-		"cancelled, and deleted":   {cancel, []edit{onNode, deleted, containers(succeeded("a"), running("b"), running("c"))}, "spec.cancel is true" + missed},
+		"gone":                   {nil, nil, `the Pod "example" was deleted before all steps had ended` + missed},
+		"cancelled, and deleted": {cancel, []edit{onNode, deleted, containers(succeeded("a"), running("b"), running("c"))}, "spec.cancel is true" + missed},
+		"cancelled, deleted, and its agent was told": {cancel, []edit{onNode, deleted, containers(succeeded("a"), stopped(time.Minute), waited)},
+			`spec.cancel is true; final step "c" was interrupted before its turn` + missed},
 		"cancelled without a node": {cancel, []edit{unboundPod}, `spec.cancel is true; the Pod "example" was deleted, because no node had taken it`},
 	}
 	for name, c := range cases {

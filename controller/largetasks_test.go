@@ -63,12 +63,13 @@ func TestLargeTasksRun(t *testing.T) {
 		want  string
 		reads int // of the whole Task
 	}{
-		"it is created":               {func(*v1alpha1.Task) {}, nil, "Pending Waiting Waiting Waiting", 1},
-		"suspended":                   {func(task *v1alpha1.Task) { task.Spec.Suspend = true }, nil, "Suspended ", 0},
-		"cancelled":                   {cancel, nil, "Cancelled Skipped Skipped Skipped", 1},
-		"its Pod runs":                {func(*v1alpha1.Task) {}, containers(running("a"), running("b"), running("c")), "Running Running Waiting Waiting", 1},
-		"its Pod runs, suspended":     {func(task *v1alpha1.Task) { task.Spec.Suspend = true }, containers(running("a"), running("b"), running("c")), "Running Running Waiting Waiting", 1},
-		"its Pod runs, and was known": {func(task *v1alpha1.Task) { hasPod(task); task.Status.Steps = observe(sequential()).steps }, containers(running("a"), running("b"), running("c")), "Running Running Waiting Waiting", 0},
+		"it is created":                  {func(*v1alpha1.Task) {}, nil, "Pending Waiting Waiting Waiting", 1},
+		"suspended":                      {func(task *v1alpha1.Task) { task.Spec.Suspend = true }, nil, "Suspended ", 0},
+		"cancelled":                      {cancel, nil, "Cancelled Skipped Skipped Skipped", 1},
+		"its Pod runs":                   {func(*v1alpha1.Task) {}, containers(running("a"), running("b"), running("c")), "Running Running Waiting Waiting", 1},
+		"its Pod runs, suspended":        {func(task *v1alpha1.Task) { task.Spec.Suspend = true }, containers(running("a"), running("b"), running("c")), "Running Running Waiting Waiting", 1},
+		"its Pod runs, and was known":    {func(task *v1alpha1.Task) { hasPod(task); task.Status.Steps = observe(sequential()).steps }, containers(running("a"), running("b"), running("c")), "Running Running Waiting Waiting", 0},
+		"its Pod was known, and is gone": {func(task *v1alpha1.Task) { hasPod(task); task.Status.Steps = observe(sequential()).steps }, nil, "Failed Skipped Skipped Skipped", 1},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
