@@ -45,6 +45,26 @@ func fan(t *testing.T, name func(string) sequence.OnError) sequence.Plan {
 	return plan
 }
 
+// checkDecision compares what follows from the states of a plan with the verdicts in words and the rest of the decision.
+func checkDecision(t *testing.T, plan sequence.Plan, stateWords string, known sequence.Records, verdictWords string, want sequence.Decision) {
+	t.Helper()
+	for word := range strings.FieldsSeq(stateWords) {
+		known.States = append(known.States, states[word])
+	}
+	got := sequence.Decide(plan, known)
+	var words []string
+	for _, verdict := range got.Verdicts {
+		words = append(words, verdicts[verdict])
+	}
+	if diff := cmp.Diff(verdictWords, strings.Join(words, " ")); diff != "" {
+		t.Errorf("verdicts: -want +got:\n%s", diff)
+	}
+	got.Verdicts = nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // TestDecide is the decision table: one row per case, in the words of the package's documentation.
 func TestDecide(t *testing.T) {
 	stop := func(string) sequence.OnError { return sequence.Stop }
@@ -96,22 +116,8 @@ func TestDecide(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			known := sequence.Records{Order: tc.order, Halted: tc.halted}
-			for word := range strings.FieldsSeq(tc.states) {
-				known.States = append(known.States, states[word])
-			}
-			got := sequence.Decide(tc.plan, known)
 			want := sequence.Decision{Passed: tc.passed, EndedBy: tc.endedBy, FailedBy: tc.endedBy, Order: tc.next, WorkIsOver: tc.over, IsOver: tc.over}
-			var words []string
-			for _, verdict := range got.Verdicts {
-				words = append(words, verdicts[verdict])
-			}
-			if diff := cmp.Diff(tc.verdicts, strings.Join(words, " ")); diff != "" {
-				t.Errorf("verdicts: -want +got:\n%s", diff)
-			}
-			got.Verdicts = nil
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			checkDecision(t, tc.plan, tc.states, known, tc.verdicts, want)
 		})
 	}
 }
@@ -167,24 +173,10 @@ func TestDecideFinally(t *testing.T) {
 				t.Fatal(err)
 			}
 			known := sequence.Records{Order: tc.order, Halted: tc.halted, FinallyHalted: tc.finallyHalted}
-			for word := range strings.FieldsSeq(tc.states) {
-				known.States = append(known.States, states[word])
-			}
-			got := sequence.Decide(plan, known)
 			want := sequence.Decision{
 				Passed: tc.passed, EndedBy: tc.endedBy - 1, FailedBy: tc.failedBy - 1, Order: tc.next, WorkIsOver: tc.workOver, IsOver: tc.over,
 			}
-			var words []string
-			for _, verdict := range got.Verdicts {
-				words = append(words, verdicts[verdict])
-			}
-			if diff := cmp.Diff(tc.verdicts, strings.Join(words, " ")); diff != "" {
-				t.Errorf("verdicts: -want +got:\n%s", diff)
-			}
-			got.Verdicts = nil
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			checkDecision(t, plan, tc.states, known, tc.verdicts, want)
 		})
 	}
 }
