@@ -155,7 +155,7 @@ func TestTimeouts(t *testing.T) {
 		for field, test := range map[string]struct{ spec, want string }{
 			"spec.steps[0].timeout": {"steps: [{name: a, image: x, timeout: " + timeout + "}]", want.step},
 			"spec.timeout":          {"steps: [{name: a, image: x}], timeout: " + timeout, want.task},
-			"spec.finallyTimeout": {"steps: [{name: a, image: x}], timeout: 1h, finallyTimeout: " + timeout,
+			"spec.finallyTimeout": {"steps: [{name: a, image: x}, {name: b, image: x, finally: true}], timeout: 1h, finallyTimeout: " + timeout,
 				strings.Replace(want.task, "timeout", "finallyTimeout", 1)},
 			"spec.stepTemplate.timeout": {"steps: [{name: a, image: x}], stepTemplate: {timeout: " + timeout + "}", want.step},
 		} {
