@@ -310,7 +310,7 @@ func TestTaskWithoutTheWebhook(t *testing.T) {
 				}
 			})
 			if left {
-				pod := podWithLabels(task.Namespace, name, sequentialLabel(), echo("a"), echo("b"))
+				pod := podWithLabels(task.Namespace, name, taskLabel(name), echo("a"), echo("b")) // as the operator creates it; the webhook adds the other label
 				pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(task, v1alpha1.TaskKind)}
 				metav1.SetMetaDataAnnotation(&pod.ObjectMeta, contract.TaskUIDAnnotation, string(task.UID))
 				cluster.Make(t, pod)
