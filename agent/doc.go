@@ -16,7 +16,7 @@
 // log.go has the agent's own log, and install.go copies the agent into a Pod.
 //
 // The agent is transparent to the command: arguments, environment, working directory, user, umask, limits, signal dispositions and standard
-// streams are those of the container. Two things differ: the environment has some variables more (environ.go), and the command is not process 1,
+// streams are those of the container. Two things differ: the environment has a few more variables (environ.go), and the command is not process 1,
 // so signals without a handler end it, as everywhere but in a container.
 //
 // Every step of every Pod has an agent, so it is small. It imports the standard library, golang.org/x/sys and the contract, without fmt and

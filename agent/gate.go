@@ -51,7 +51,7 @@ type verdict struct {
 	halt string
 	// claim is the reason why, according to the record of another step, the command must not run. A step could make it up.
 	claim string
-	// endsWell: the claim is that the sequence ended well.
+	// endsWell: according to the claim, the sequence ended well.
 	endsWell bool
 	// final: no halt will come for the claim, because the step before has waited for it.
 	final bool

@@ -16,8 +16,8 @@ func applyRules(record *contract.Record, rules []contract.ExitCodeRule) {
 		const failure = 1
 		record.CommandExitCode, record.ExitCode = &code, failure
 	}
-	// A command that was stopped did not end by itself, so nothing says that the sequence is over. The record for the other steps takes care of
-	// a signal of which the agent can't tell whether it stops the container.
+	// A command that was stopped did not end by itself, so it does not end the sequence. After a signal that may have been the stop signal, the
+	// record for the other steps says so (forOthers).
 	if meaning == contract.ThenFinish && !contract.IsInterrupted(record.Reason) {
 		record.Reason, record.Message = contract.ReasonFinished, ""
 	}

@@ -109,7 +109,7 @@ func (t telling) untold(pod *corev1.Pod) []annotation {
 		return nil
 	}
 	all := []annotation{{contract.HaltAnnotation, t.halt}}
-	if plan := planOf(pod); !isPlain(plan) {
+	if plan, _ := planOf(pod); !isPlain(plan) {
 		all = append(all, annotation{contract.CancelAnnotation, t.cancel})
 		if plan.Work() < len(plan.Steps) {
 			all = append(all, annotation{contract.HaltFinallyAnnotation, t.haltFinally})

@@ -52,10 +52,10 @@ func haveEnded(pod *corev1.Pod, steps []sequence.Step) bool {
 	return true
 }
 
-// planOf returns the plan of the Pod's steps. Options that can't be read count as none: every failure ends the sequence.
-func planOf(pod *corev1.Pod) sequence.Plan {
+// planOf returns the plan of the Pod's steps, and their options. Options that can't be read count as none: every failure ends the sequence.
+func planOf(pod *corev1.Pod) (sequence.Plan, contract.Options) {
 	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
-	return podspec.Plan(podspec.StepNames(pod), options)
+	return podspec.Plan(podspec.StepNames(pod), options), options
 }
 
 // isPlain reports whether each step of a plan follows the one before it, and none is final.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/taskflow/taskflow-operator/api/v1alpha1"
 	"github.com/taskflow/taskflow-operator/internal/contract"
-	"github.com/taskflow/taskflow-operator/internal/podspec"
 	"github.com/taskflow/taskflow-operator/internal/sequence"
 )
 
@@ -47,9 +46,7 @@ type stepReader struct {
 }
 
 func newReader(pod *corev1.Pod, halt string) *stepReader {
-	// Options that can't be read count as none: every failure ends the sequence.
-	options, _ := contract.ParseOptions(pod.Annotations[contract.OptionsAnnotation])
-	plan := podspec.Plan(podspec.StepNames(pod), options)
+	plan, options := planOf(pod)
 	isHalted := pod.Annotations[contract.HaltAnnotation] != ""
 	r := &stepReader{
 		pod: pod, plan: plan, options: options, statuses: map[string]*corev1.ContainerStatus{}, isPlain: isPlain(plan),
